@@ -1,0 +1,1 @@
+//! K2K on a host.

@@ -1,0 +1,216 @@
+//! The first bytes of a fabric: what it is, its shape, and its configuration.
+
+use super::Config;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::{AtomicU32, AtomicU64, shared_struct, spin_hint};
+use core::fmt;
+
+/// "K2Kfabri" in ASCII, little-endian: the first word of every fabric in use.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"K2Kfabri");
+/// Stands in the magic's place while the first one to attach writes the rest of the header.
+const CLAIMED: u64 = u64::from_le_bytes(*b"K2Kbegun");
+
+/// Version of the layout of everything in a [`Fabric`](super::Fabric).
+pub const LAYOUT_VERSION: u32 = 1;
+
+shared_struct! {
+    /// Two cache lines at the start of a fabric.
+    #[repr(align(128))]
+    pub struct FabricHeader[][] {
+        magic: AtomicU64,
+        version: AtomicU32,
+        kernels: AtomicU32,
+        slots: AtomicU32,
+        payload: AtomicU32,
+        /// Size of the whole fabric, bytes.
+        size: AtomicU64,
+        delivery_timeout_ns: AtomicU64,
+        max_clock_offset_ns: AtomicU64,
+        hop_limit: AtomicU32,
+        tracing: AtomicU32,
+    }
+}
+
+/// The numbers that both sides of a fabric must have been compiled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Places for kernels.
+    pub kernels: u32,
+    /// Messages per kernel pair.
+    pub slots: u32,
+    /// Payload bytes per message.
+    pub payload: u32,
+    /// Size of the whole fabric, bytes.
+    pub size: u64,
+}
+
+/// Why bytes are not a fabric that this program can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// Fewer bytes than the fabric needs.
+    TooSmall {
+        /// Bytes given.
+        found: usize,
+        /// Bytes needed.
+        expected: usize,
+    },
+    /// The bytes do not start at a multiple of the fabric's alignment.
+    Misaligned {
+        /// Remainder of the address, bytes.
+        remainder: usize,
+        /// Alignment needed, bytes.
+        expected: usize,
+    },
+    /// The bytes are neither zero nor a fabric.
+    Magic {
+        /// First word found.
+        found: u64,
+    },
+    /// Someone began to set the fabric up and has not finished; it may have died.
+    Unfinished,
+    /// Another layout version.
+    Version {
+        /// Version found.
+        found: u32,
+        /// Version of this program.
+        expected: u32,
+    },
+    /// Another shape.
+    Geometry {
+        /// Shape found.
+        found: Geometry,
+        /// Shape of this program's fabric type.
+        expected: Geometry,
+    },
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSmall { found, expected } => {
+                write!(f, "{found} bytes are too few: this fabric needs {expected}")
+            }
+            Self::Misaligned { remainder, expected } => {
+                write!(
+                    f,
+                    "the address is {remainder} bytes past a multiple of {expected}, which a fabric must start at"
+                )
+            }
+            Self::Magic { found } => write!(
+                f,
+                "not a fabric: the first word is {found:#018x}, expected {MAGIC:#018x} (\"K2Kfabri\") or zero"
+            ),
+            Self::Unfinished => f.write_str(
+                "someone began to set this fabric up and has not finished: if its process is dead, remove the file or \
+                 zero the memory",
+            ),
+            Self::Version { found, expected } => {
+                write!(f, "fabric has layout version {found}, this program speaks {expected}: rebuild one of them")
+            }
+            Self::Geometry { found, expected } => {
+                f.write_str("fabric has another shape:")?;
+                for (name, found, expected) in [
+                    ("KERNELS", u64::from(found.kernels), u64::from(expected.kernels)),
+                    ("SLOTS", u64::from(found.slots), u64::from(expected.slots)),
+                    ("PAYLOAD", u64::from(found.payload), u64::from(expected.payload)),
+                    ("size", found.size, expected.size),
+                ] {
+                    if found != expected {
+                        write!(f, " {name} is {found}, this program has {expected};")?;
+                    }
+                }
+                f.write_str(" attach with the type it was created with")
+            }
+        }
+    }
+}
+
+impl core::error::Error for AttachError {}
+
+impl FabricHeader {
+    /// Sets up an all-zero header, or checks one that is in use. A fabric's configuration is what the first one to attach
+    /// gave it; `config` is then ignored.
+    pub(super) fn attach(&self, expected: Geometry, config: &Config) -> Result<(), AttachError> {
+        // Acquire [fabric-ready]: pairs with the magic's store below; the rest of the header is visible.
+        let mut magic = self.magic.load(Acquire);
+        if magic == 0 {
+            // Acquire [fabric-ready] on failure, as above. Relaxed on success would do: zero publishes nothing.
+            match self.magic.compare_exchange(0, CLAIMED, Acquire, Acquire) {
+                Ok(_) => {
+                    self.write(expected, config);
+                    // Release [fabric-ready]: whoever sees the magic sees the geometry and the configuration.
+                    self.magic.store(MAGIC, Release);
+                    return Ok(());
+                }
+                Err(found) => magic = found,
+            }
+        }
+        // The other one needs a few stores. Long enough for that, and bounded, since it may have died.
+        let mut patience = if cfg!(loom) { 2 } else { 1_000_000 };
+        while magic == CLAIMED && patience > 0 {
+            spin_hint();
+            // Acquire [fabric-ready]: as above.
+            magic = self.magic.load(Acquire);
+            patience -= 1;
+        }
+        match magic {
+            MAGIC => self.check(expected),
+            CLAIMED => Err(AttachError::Unfinished),
+            found => Err(AttachError::Magic { found }),
+        }
+    }
+
+    fn write(&self, geometry: Geometry, config: &Config) {
+        // Relaxed: published by the magic's store in `attach`.
+        self.version.store(LAYOUT_VERSION, Relaxed);
+        self.kernels.store(geometry.kernels, Relaxed);
+        self.slots.store(geometry.slots, Relaxed);
+        self.payload.store(geometry.payload, Relaxed);
+        self.size.store(geometry.size, Relaxed);
+        self.delivery_timeout_ns.store(config.delivery_timeout_ns, Relaxed);
+        self.max_clock_offset_ns.store(config.max_clock_offset_ns, Relaxed);
+        self.hop_limit.store(u32::from(config.hop_limit), Relaxed);
+        self.set_tracing(config.tracing);
+    }
+
+    fn check(&self, expected: Geometry) -> Result<(), AttachError> {
+        // Relaxed: made visible by the magic's load in `attach`.
+        let version = self.version.load(Relaxed);
+        if version != LAYOUT_VERSION {
+            return Err(AttachError::Version { found: version, expected: LAYOUT_VERSION });
+        }
+        let found = Geometry {
+            kernels: self.kernels.load(Relaxed),
+            slots: self.slots.load(Relaxed),
+            payload: self.payload.load(Relaxed),
+            size: self.size.load(Relaxed),
+        };
+        if found == expected { Ok(()) } else { Err(AttachError::Geometry { found, expected }) }
+    }
+
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Config {
+        // Relaxed: independent words; attaching has made their first values visible.
+        Config {
+            delivery_timeout_ns: self.delivery_timeout_ns.load(Relaxed),
+            max_clock_offset_ns: self.max_clock_offset_ns.load(Relaxed),
+            hop_limit: self.hop_limit.load(Relaxed).clamp(1, 255) as u8,
+            tracing: self.tracing(),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn tracing(&self) -> bool {
+        // Relaxed: a switch that takes effect soon.
+        self.tracing.load(Relaxed) != 0
+    }
+
+    pub(super) fn set_tracing(&self, on: bool) {
+        // Relaxed: as above.
+        self.tracing.store(u32::from(on), Relaxed);
+    }
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<FabricHeader>() == 128);

@@ -1,0 +1,310 @@
+//! A fabric: everything that the kernels of one memory domain share, in one piece of memory.
+//!
+//! ```text
+//!   +--------+---------------+--------+-----------------------------------------+----------+---------+--------+
+//!   | header | kernel table  | routes | inboxes                                 | receipts | transit | traces |
+//!   |        | [KERNELS]     | [K][K] | [KERNELS]: lanes[KERNELS] + high ring   | [K]      | [K]     | [K]    |
+//!   +--------+---------------+--------+-----------------------------------------+----------+---------+--------+
+//! ```
+//!
+//! It has no pointers, so it may lie at a different address for each who maps it, and zeroed memory is an idle one.
+//! Each part's page says who may write which of its words; [`Endpoint`](crate::Endpoint) is what puts them together.
+
+mod header;
+mod receipt;
+mod route;
+mod table;
+mod trace;
+mod transit;
+
+pub use header::{AttachError, FabricHeader, Geometry, LAYOUT_VERSION, MAGIC};
+pub use receipt::{DeliveryReceipt, DeliveryStatus, ReceiptError};
+pub use table::{Command, Doorbell, NAME_LEN, Name, NameError, Phase, Stats, Status};
+pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
+
+pub(crate) use receipt::{Receipts, Verdict};
+pub(crate) use route::Routes;
+pub(crate) use table::{COUNTERS, Counter, Entry};
+pub(crate) use transit::{Transit, TransitState};
+
+use crate::message::{KernelId, Message, MessageId};
+use crate::platform::Platform;
+use crate::ring::{Lanes, Ticket};
+use crate::sync::shared_struct;
+use core::fmt;
+
+/// What a fabric is told when it is set up; all kernels share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// A message without a deadline of its own has this long to be received, ns.
+    pub delivery_timeout_ns: u64,
+    /// How far a peer's clock may be ahead of one's own, ns.
+    pub max_clock_offset_ns: u64,
+    /// How often a message without a limit of its own may be forwarded, 1 to 255.
+    pub hop_limit: u8,
+    /// Whether kernels write traces.
+    pub tracing: bool,
+}
+
+impl Default for Config {
+    /// 5 s, 500 ms, 8 hops, no tracing.
+    fn default() -> Self {
+        Self { delivery_timeout_ns: 5_000_000_000, max_clock_offset_ns: 500_000_000, hop_limit: 8, tracing: false }
+    }
+}
+
+shared_struct! {
+    /// Where one kernel's mail arrives.
+    pub(crate) struct Inbox[const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize][KERNELS, SLOTS, PAYLOAD] {
+        pub(crate) lanes: Lanes<Message<PAYLOAD>, KERNELS, SLOTS>,
+        /// Mail of high priority from everybody: rare, so one ring serves all.
+        pub(crate) high: Ticket<Message<PAYLOAD>, SLOTS>,
+    }
+}
+
+shared_struct! {
+    /// The memory that up to `KERNELS` kernels share, with room for `SLOTS` messages of `PAYLOAD` bytes per kernel pair.
+    ///
+    /// `SLOTS` is a power of two, `PAYLOAD` a multiple of 64. `SLOTS` is RingKernel's `max_pending_messages`; 1024 is a
+    /// good value where memory allows. The size is about
+    /// `KERNELS² × SLOTS × (PAYLOAD + 88) + 2 × KERNELS × SLOTS × (PAYLOAD + 64)` bytes; untouched lanes cost no memory on
+    /// systems that allocate lazily.
+    pub struct Fabric[const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize][KERNELS, SLOTS, PAYLOAD] {
+        header: FabricHeader,
+        pub(crate) kernels: [Entry; KERNELS],
+        pub(crate) routes: Routes<KERNELS>,
+        pub(crate) inboxes: [Inbox<KERNELS, SLOTS, PAYLOAD>; KERNELS],
+        pub(crate) receipts: [Receipts<KERNELS, SLOTS>; KERNELS],
+        pub(crate) transit: [Transit<SLOTS, PAYLOAD>; KERNELS],
+        pub(crate) traces: [Trace; KERNELS],
+    }
+}
+
+/// Something was asked of an address that nobody is registered at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotRegistered(pub KernelId);
+
+impl fmt::Display for NotRegistered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not registered (any more)", self.0)
+    }
+}
+
+impl core::error::Error for NotRegistered {}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERNELS, SLOTS, PAYLOAD> {
+    /// The shape, as the header records it.
+    pub const GEOMETRY: Geometry = {
+        assert!(KERNELS >= 1 && KERNELS <= 4096, "a fabric has 1 to 4096 kernels");
+        Message::<PAYLOAD>::SIZE_IS_RIGHT;
+        Geometry {
+            kernels: KERNELS as u32,
+            slots: SLOTS as u32,
+            payload: PAYLOAD as u32,
+            size: size_of::<Self>() as u64,
+        }
+    };
+
+    /// Finds or sets up the fabric in zeroed or used bytes. `config` counts only for the first one to attach.
+    ///
+    /// Anything may be in the bytes: nothing that they say can cause undefined behaviour later.
+    ///
+    /// # Errors
+    /// [`AttachError`] says which of size, alignment, magic, version and shape is wrong, and what would be right.
+    pub fn attach<'m>(bytes: &'m mut [u8], config: &Config) -> Result<&'m Self, AttachError> {
+        // SAFETY: the bytes are borrowed exclusively for as long as the fabric is.
+        unsafe { Self::attach_raw(bytes.as_mut_ptr(), bytes.len(), config) }
+    }
+
+    /// As [`attach`](Self::attach), for memory that others map as well.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    ///
+    /// # Safety
+    /// `base` is valid for reads and writes of `len` bytes for as long as `'m`, and this program accesses them in no
+    /// other way than through fabrics (other programs may do what they like).
+    pub unsafe fn attach_raw<'m>(base: *mut u8, len: usize, config: &Config) -> Result<&'m Self, AttachError> {
+        let expected = size_of::<Self>();
+        if len < expected {
+            return Err(AttachError::TooSmall { found: len, expected });
+        }
+        let remainder = base.addr() % align_of::<Self>();
+        if remainder != 0 {
+            return Err(AttachError::Misaligned { remainder, expected: align_of::<Self>() });
+        }
+        // SAFETY: large enough and aligned; the caller vouches for the rest. `Shared`: any bytes are a valid `Self`, and
+        // all of it is behind atomics and cells, so that others may write while the reference lives.
+        let fabric = unsafe { &*base.cast::<Self>() };
+        fabric.init(config)?;
+        Ok(fabric)
+    }
+
+    /// Sets up a fabric that already has its type: a `static`, or zeroed memory from an allocator.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach), if it has been in use with other contents.
+    pub fn init(&self, config: &Config) -> Result<(), AttachError> {
+        self.header.attach(Self::GEOMETRY, config)
+    }
+
+    /// An idle fabric, for a `static`. Call [`init`](Self::init) before use to configure it.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        const { assert!(Self::GEOMETRY.kernels > 0) };
+        // SAFETY: `Shared`: zero is the idle state, and valid.
+        unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
+    }
+
+    /// An idle fabric.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn new() -> Self {
+        crate::sync::Shared::idle()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Config {
+        self.header.config()
+    }
+
+    /// Switches tracing on or off for all kernels, at any time.
+    pub fn set_tracing(&self, on: bool) {
+        self.header.set_tracing(on);
+    }
+
+    #[inline(always)]
+    pub(crate) fn tracing(&self) -> bool {
+        self.header.tracing()
+    }
+
+    /// Whether `id` can be sent to now.
+    pub fn is_registered(&self, id: KernelId) -> bool {
+        self.kernels.get(id.index()).is_some_and(|entry| entry.is_registered(id).is_some())
+    }
+
+    /// All registered kernels, with their names: each as it was when it was looked at.
+    pub fn kernels(&self) -> impl Iterator<Item = (KernelId, Name)> + '_ {
+        self.places()
+            .filter(|(_, status)| *status == Status::Registered)
+            .filter_map(|(id, _)| Some((id, self.name(id)?)))
+    }
+
+    /// All places that are not free, in whatever state.
+    pub fn places(&self) -> impl Iterator<Item = (KernelId, Status)> + '_ {
+        self.kernels.iter().enumerate().filter_map(|(i, entry)| {
+            let state = entry.state();
+            let status = state.status.filter(|s| *s != Status::Free)?;
+            Some((KernelId::new(i as u16, state.generation), status))
+        })
+    }
+
+    /// The registered kernel of that name; of several, the one with the lowest index.
+    pub fn find(&self, name: &str) -> Option<KernelId> {
+        let wanted = Name::new(name).ok()?;
+        self.kernels().find(|(_, name)| *name == wanted).map(|(id, _)| id)
+    }
+
+    /// The name of a kernel, if it is still the owner of its place.
+    pub fn name(&self, id: KernelId) -> Option<Name> {
+        self.kernels.get(id.index())?.name(id.generation())
+    }
+
+    /// Sets or replaces the next hop that the kernel at `at` uses for messages to `destination`, while traffic flows.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] names the address nobody is registered at.
+    pub fn set_route(&self, at: KernelId, destination: KernelId, next_hop: KernelId) -> Result<(), NotRegistered> {
+        for id in [at, destination, next_hop] {
+            if !self.is_registered(id) {
+                return Err(NotRegistered(id));
+            }
+        }
+        self.routes.set(at.index(), destination.index(), Some(next_hop));
+        Ok(())
+    }
+
+    /// Removes a route: the kernel at `at` sends to `destination` directly again. Routes that were left behind by kernels
+    /// that are gone can be removed as well.
+    pub fn remove_route(&self, at: KernelId, destination: KernelId) {
+        if at.index() < KERNELS && destination.index() < KERNELS {
+            self.routes.set(at.index(), destination.index(), None);
+        }
+    }
+
+    /// The route that `at` has for `destination`; `None` means directly.
+    pub fn route(&self, at: KernelId, destination: KernelId) -> Option<KernelId> {
+        if at.index() < KERNELS && destination.index() < KERNELS {
+            self.routes.get(at.index(), destination.index())
+        } else {
+            None
+        }
+    }
+
+    /// What became of a message. Asking here changes nothing: a message whose deadline has passed stays `Pending` until
+    /// its sender or its holder notices. [`Endpoint::receipt`](crate::Endpoint::receipt) is the sender's way to ask.
+    ///
+    /// # Errors
+    /// [`ReceiptError::Overwritten`] once the sender has sent `KERNELS × SLOTS` more, [`ReceiptError::Unknown`] if it
+    /// was never sent.
+    pub fn receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
+        let table = self.receipts.get(id.source.index()).ok_or(ReceiptError::Unknown)?;
+        table.read(id.sequence).map(|status| DeliveryReceipt { id, status })
+    }
+
+    /// The counters of the place of `id`, over all its owners.
+    pub fn stats(&self, id: KernelId) -> Option<Stats> {
+        self.kernels.get(id.index()).map(|entry| Stats::from_counters(&entry.counters()))
+    }
+
+    /// The sum of all kernels' counters. It adds up when nobody is sending or receiving.
+    pub fn total_stats(&self) -> Stats {
+        self.kernels
+            .iter()
+            .map(|entry| Stats::from_counters(&entry.counters()))
+            .fold(Stats::default(), |sum, stats| sum.plus(&stats))
+    }
+
+    /// Tells a kernel what to do, and wakes it if it sleeps.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] if it has left.
+    pub fn command(&self, id: KernelId, command: Command, platform: &impl Platform) -> Result<(), NotRegistered> {
+        let entry = self.kernels.get(id.index()).ok_or(NotRegistered(id))?;
+        let parks = entry.is_registered(id).ok_or(NotRegistered(id))?;
+        entry.set_command(id.generation(), command);
+        entry.wake(parks, platform);
+        Ok(())
+    }
+
+    /// What the kernel at this place says that it is doing.
+    pub fn phase(&self, id: KernelId) -> Option<Phase> {
+        self.kernels.get(id.index()).map(Entry::phase)
+    }
+
+    /// Passes of the kernel's run loop so far. One that stands still while the phase is `Running` hangs in its handler.
+    pub fn heartbeat(&self, id: KernelId) -> Option<u64> {
+        self.kernels.get(id.index()).map(Entry::heartbeat)
+    }
+
+    /// The last events at a kernel's place, unordered.
+    pub fn trace(&self, id: KernelId) -> Option<&Trace> {
+        self.traces.get(id.index())
+    }
+
+    /// Makes the place of a failed kernel free for others.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] if `id` is not a failed kernel.
+    pub fn clear_failed(&self, id: KernelId) -> Result<(), NotRegistered> {
+        let cleared = self.kernels.get(id.index()).is_some_and(|entry| entry.clear_failed(id.generation()));
+        if cleared { Ok(()) } else { Err(NotRegistered(id)) }
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Default for Fabric<KERNELS, SLOTS, PAYLOAD> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

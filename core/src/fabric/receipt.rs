@@ -1,0 +1,254 @@
+//! Delivery receipts: what became of each message, decided once.
+//!
+//! Each sender has a table of receipts, indexed by sequence. One word of an entry decides:
+//!
+//! ```text
+//!    63                                   4 3      0
+//!   +--------------------------------------+--------+
+//!   |  sequence (its low 60 bits)          | status |     0: no message yet
+//!   +--------------------------------------+--------+
+//! ```
+//!
+//! The sender writes (sequence, `Pending`) before it sends. Whoever ends the message's way compare-exchanges that very
+//! value to a final status: the receiver to `Delivered`, a forwarder to `MaxHopsExceeded`, `NotFound`, `QueueFull` or
+//! `Timeout`, the sender itself to `Timeout` when the deadline has passed or to `NotFound` when the receiver has left.
+//! The first one decides; whoever comes later finds another value and gives way. So no message is both delivered and
+//! timed out.
+//!
+//! The table is as long as the fabric has slots for one receiver, and old entries are overwritten: nothing grows. A
+//! message whose entry was overwritten is decided, and counted, by whoever holds it; its sender can no longer time it out.
+//!
+//! 1. `word`: stored by the sender; compare-exchanged by the message's holder and the sender.
+//! 2. `deadline_ns`, `destination`: written and read by the sender only.
+//!
+//! No ordering is needed: the word alone decides, and nothing else is published through it. The `Pending` entry itself
+//! becomes visible to the receiver with the message (`slot-published`).
+
+use crate::message::{KernelId, MessageId};
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU32, AtomicU64, shared_struct};
+use core::fmt;
+
+/// What became of a message. The numbers stand in shared memory and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum DeliveryStatus {
+    /// On its way, or waiting in an inbox.
+    Pending = 1,
+    /// The receiver has taken it out of its inbox.
+    Delivered = 2,
+    /// There is no such kernel (any more), or the next hop on the way to it has left.
+    NotFound = 3,
+    /// A forwarder had no room for it.
+    QueueFull = 4,
+    /// Its deadline passed before it was received.
+    Timeout = 5,
+    /// It was forwarded as often as it may be and was not there yet.
+    MaxHopsExceeded = 6,
+}
+
+impl DeliveryStatus {
+    const fn from_bits(bits: u64) -> Option<Self> {
+        Some(match bits {
+            1 => Self::Pending,
+            2 => Self::Delivered,
+            3 => Self::NotFound,
+            4 => Self::QueueFull,
+            5 => Self::Timeout,
+            6 => Self::MaxHopsExceeded,
+            _ => return None,
+        })
+    }
+
+    /// The status that a number in a trace stands for.
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        Self::from_bits(number as u64)
+    }
+}
+
+impl fmt::Display for DeliveryStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::NotFound => "destination not found",
+            Self::QueueFull => "queue full",
+            Self::Timeout => "timed out",
+            Self::MaxHopsExceeded => "hop limit exceeded",
+        })
+    }
+}
+
+/// A message and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryReceipt {
+    /// The message.
+    pub id: MessageId,
+    /// Its status when the receipt was read. Only `Pending` can still change.
+    pub status: DeliveryStatus,
+}
+
+/// Why there is no receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReceiptError {
+    /// The sender has sent so many messages since that the entry tells of a later one.
+    Overwritten,
+    /// No message of that name was sent.
+    Unknown,
+}
+
+impl fmt::Display for ReceiptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Overwritten => {
+                "the receipt was overwritten by a later message: a sender's table holds KERNELS x SLOTS receipts"
+            }
+            Self::Unknown => "no message of that name was sent",
+        })
+    }
+}
+
+impl core::error::Error for ReceiptError {}
+
+/// Who decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// This call did; it counts the message.
+    Decided,
+    /// Someone else had, with this result; whoever did has counted it.
+    Lost,
+}
+
+shared_struct! {
+    /// One message's fate.
+    pub struct Receipt[][] {
+        word: AtomicU64,
+        deadline_ns: AtomicU64,
+        destination: AtomicU32,
+        _zero: AtomicU32,
+    }
+}
+
+shared_struct! {
+    /// A sender's receipts.
+    #[repr(align(128))]
+    pub struct Receipts[const KERNELS: usize, const SLOTS: usize][KERNELS, SLOTS] {
+        entries: [[Receipt; SLOTS]; KERNELS],
+    }
+}
+
+const fn word(sequence: u64, status: DeliveryStatus) -> u64 {
+    sequence << 4 | status as u64
+}
+
+impl<const KERNELS: usize, const SLOTS: usize> Receipts<KERNELS, SLOTS> {
+    /// How many messages back a receipt can be asked for.
+    pub(crate) const CAPACITY: u64 = (KERNELS * SLOTS) as u64;
+
+    #[inline(always)]
+    fn at(&self, sequence: u64) -> &Receipt {
+        // Both divisors are constants, and the second is a power of two.
+        let i = (sequence % Self::CAPACITY) as usize;
+        &self.entries[i / SLOTS][i % SLOTS]
+    }
+
+    /// Opens the receipt of a message that is about to be sent, over an older one.
+    #[inline(always)]
+    pub(crate) fn open(&self, sequence: u64, destination: KernelId, deadline_ns: u64) {
+        let entry = self.at(sequence);
+        // Relaxed: `deadline_ns` and `destination` are this sender's own; `word` becomes visible with the message.
+        entry.deadline_ns.store(deadline_ns, Relaxed);
+        entry.destination.store(destination.raw(), Relaxed);
+        entry.word.store(word(sequence, DeliveryStatus::Pending), Relaxed);
+    }
+
+    /// Ends a message's way, unless someone has already.
+    #[inline(always)]
+    pub(crate) fn decide(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
+        let pending = word(sequence, DeliveryStatus::Pending);
+        // Relaxed: the word alone decides. Relaxed on failure: the value found says all.
+        match self.at(sequence).word.compare_exchange(pending, word(sequence, status), Relaxed, Relaxed) {
+            Ok(_) => Verdict::Decided,
+            // The same message, already ended by someone else.
+            Err(found) if found >> 4 == pending >> 4 => Verdict::Lost,
+            // Overwritten: the message's holder decides alone.
+            Err(_) => Verdict::Decided,
+        }
+    }
+
+    /// Reads a receipt.
+    pub(crate) fn read(&self, sequence: u64) -> Result<DeliveryStatus, ReceiptError> {
+        // Relaxed: see the module's page.
+        let found = self.at(sequence).word.load(Relaxed);
+        match DeliveryStatus::from_bits(found & 0xf) {
+            Some(status) if found >> 4 == sequence << 4 >> 4 && sequence != 0 => Ok(status),
+            Some(_) if found >> 4 > sequence => Err(ReceiptError::Overwritten),
+            _ => Err(ReceiptError::Unknown),
+        }
+    }
+
+    /// For the sender: deadline and destination of a message whose receipt is still there.
+    pub(crate) fn terms(&self, sequence: u64) -> (u64, KernelId) {
+        let entry = self.at(sequence);
+        // Relaxed: written by the caller itself, or by its predecessor before the place was handed over.
+        (entry.deadline_ns.load(Relaxed), KernelId::from_raw(entry.destination.load(Relaxed)))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_numbers_are_pinned() {
+        let all = [
+            (DeliveryStatus::Pending, 1),
+            (DeliveryStatus::Delivered, 2),
+            (DeliveryStatus::NotFound, 3),
+            (DeliveryStatus::QueueFull, 4),
+            (DeliveryStatus::Timeout, 5),
+            (DeliveryStatus::MaxHopsExceeded, 6),
+        ];
+        for (status, number) in all {
+            assert_eq!(status as u64, number);
+            assert_eq!(DeliveryStatus::from_bits(number), Some(status));
+        }
+        assert_eq!(DeliveryStatus::from_bits(0), None);
+        assert_eq!(DeliveryStatus::from_bits(7), None);
+    }
+
+    fn table() -> Receipts<1, 4> {
+        // SAFETY: `Shared`: zero is the idle state.
+        unsafe { core::mem::zeroed() }
+    }
+
+    #[test]
+    fn the_first_decides() {
+        let table = table();
+        table.open(1, KernelId::new(0, 1), 10);
+        assert_eq!(table.read(1), Ok(DeliveryStatus::Pending));
+        assert_eq!(table.decide(1, DeliveryStatus::Timeout), Verdict::Decided);
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Lost);
+        assert_eq!(table.read(1), Ok(DeliveryStatus::Timeout));
+    }
+
+    #[test]
+    fn an_overwritten_receipt_says_so_and_leaves_the_decision_to_the_holder() {
+        let table = table();
+        table.open(1, KernelId::new(0, 1), 10);
+        table.open(5, KernelId::new(0, 1), 10);
+        assert_eq!(table.read(1), Err(ReceiptError::Overwritten));
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Decided);
+        assert_eq!(table.read(5), Ok(DeliveryStatus::Pending));
+    }
+
+    #[test]
+    fn a_message_never_sent_is_unknown() {
+        let table = table();
+        assert_eq!(table.read(0), Err(ReceiptError::Unknown));
+        assert_eq!(table.read(3), Err(ReceiptError::Unknown));
+        table.open(1, KernelId::new(0, 1), 10);
+        assert_eq!(table.read(5), Err(ReceiptError::Unknown));
+    }
+}

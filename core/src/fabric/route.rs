@@ -1,0 +1,47 @@
+//! Who passes a message on to whom.
+//!
+//! A table per kernel: destination → next hop, one word each, replaced while kernels read. An empty entry means that
+//! the destination is reached directly: all kernels of a fabric see one another's inboxes. Routes are what makes a
+//! mesh out of that, and later what leads to another memory domain.
+//!
+//! 1. An entry is one word, so a reader sees the old next hop or the new one, never half of each. A message on its way
+//!    during a change goes by the old or the new path at each hop; a loop that this makes for a moment is ended by the
+//!    hop limit.
+//!
+//! No ordering is needed: an entry publishes nothing but itself.
+
+use crate::message::KernelId;
+use crate::sync::AtomicU32;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::shared_struct;
+
+shared_struct! {
+    /// All kernels' next hops: `next[at][destination]`, a raw [`KernelId`], 0 for direct.
+    #[repr(align(128))]
+    pub struct Routes[const KERNELS: usize][KERNELS] {
+        next: [[AtomicU32; KERNELS]; KERNELS],
+    }
+}
+
+impl<const KERNELS: usize> Routes<KERNELS> {
+    /// The next hop from place `at` to `destination`: the destination itself unless a route says otherwise.
+    #[inline(always)]
+    pub(crate) fn next_hop(&self, at: usize, destination: KernelId) -> KernelId {
+        // Relaxed: the entry alone matters.
+        let next = KernelId::from_raw(self.next[at][destination.index()].load(Relaxed));
+        if next.is_none() { destination } else { next }
+    }
+
+    /// Sets or replaces (`Some`) or removes (`None`) a route.
+    pub(crate) fn set(&self, at: usize, destination: usize, next_hop: Option<KernelId>) {
+        // Relaxed: the entry alone matters.
+        self.next[at][destination].store(next_hop.unwrap_or(KernelId::NONE).raw(), Relaxed);
+    }
+
+    /// The route that is set, if any.
+    pub(crate) fn get(&self, at: usize, destination: usize) -> Option<KernelId> {
+        // Relaxed: the entry alone matters.
+        let next = KernelId::from_raw(self.next[at][destination].load(Relaxed));
+        (!next.is_none()).then_some(next)
+    }
+}

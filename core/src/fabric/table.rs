@@ -1,0 +1,511 @@
+//! The kernel table: who is registered, under which name, what it was told to do and what it has done.
+//!
+//! One entry per place. Its state is one word, so that a sender learns with one load whether the address it has is good:
+//!
+//! ```text
+//!    31            16 15            8 7           0
+//!   +----------------+---------------+-------------+
+//!   |   generation   |  1: may park  |   status    |      0: free, never used
+//!   +----------------+---------------+-------------+
+//!
+//!           register (compare-exchange, generation + 1)
+//!   Free ------------------> Registering ---> Registered ---> Leaving ---> Free
+//!                            (old mail is                 \-> Failed  --/
+//!                             thrown out)
+//! ```
+//!
+//! 1. Free → Registering: compare-exchanged by whoever wants the place. Afterwards the state is written by the owner
+//!    alone, except that Failed → Free is compare-exchanged by whoever clears the place.
+//! 2. `name`: written by the owner between Registering and Registered.
+//! 3. `doorbell.asleep`: see [`Doorbell`].
+//! 4. `command`: written by supervisors, read by the owner. `phase`, `heartbeat`, `counters`: written by the owner.
+//!
+//! | label | release | acquire | what becomes visible |
+//! | --- | --- | --- | --- |
+//! | `registered` | owner's store of Registered | `is_registered`, `find`, senders | the name; an inbox emptied of old mail |
+//! | `place-left` | owner's store of Free | the next owner's compare-exchange | everything the last owner did with the place |
+//! | `commanded` | supervisor's store | owner's load | what the supervisor did before |
+//! | `phase` | owner's store | supervisor's load | what the kernel did before it changed phase |
+//! | `asleep` | fences on both sides | | see [`Doorbell`] |
+
+use crate::message::KernelId;
+use crate::platform::Platform;
+use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crate::sync::{AtomicU32, AtomicU64, fence, shared_struct};
+use core::fmt;
+
+/// Longest name of a kernel, bytes of UTF-8.
+pub const NAME_LEN: usize = 32;
+
+/// A kernel's name as it stands in the table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Name {
+    bytes: [u8; NAME_LEN],
+}
+
+/// A name was too long or empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameError {
+    /// Bytes given.
+    pub len: usize,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a kernel's name has 1 to {NAME_LEN} bytes and no NUL, not {}", self.len)
+    }
+}
+
+impl core::error::Error for NameError {}
+
+impl Name {
+    /// Makes a name.
+    ///
+    /// # Errors
+    /// [`NameError`] for an empty name, one of more than 32 bytes, or one that contains a NUL.
+    pub const fn new(name: &str) -> Result<Self, NameError> {
+        let name = name.as_bytes();
+        if name.is_empty() || name.len() > NAME_LEN {
+            return Err(NameError { len: name.len() });
+        }
+        let mut bytes = [0; NAME_LEN];
+        let mut i = 0;
+        while i < name.len() {
+            if name[i] == 0 {
+                return Err(NameError { len: name.len() });
+            }
+            bytes[i] = name[i];
+            i += 1;
+        }
+        Ok(Self { bytes })
+    }
+
+    /// The name, or what of it is valid UTF-8: shared memory can hold anything.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let len = self.bytes.iter().position(|&b| b == 0).unwrap_or(NAME_LEN);
+        match core::str::from_utf8(&self.bytes[..len]) {
+            Ok(name) => name,
+            Err(e) => core::str::from_utf8(&self.bytes[..e.valid_up_to()]).unwrap_or(""),
+        }
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Where a place is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Status {
+    /// Nobody's.
+    Free = 0,
+    /// Taken; old mail is being thrown out.
+    Registering = 1,
+    /// In use: can be sent to.
+    Registered = 2,
+    /// Its owner is leaving: mail on its way ends in `NotFound`.
+    Leaving = 3,
+    /// Its owner failed. Stays until it is [cleared](super::Fabric::clear_failed), so that its trace can be read.
+    Failed = 4,
+}
+
+/// The state word, decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    pub(crate) generation: u16,
+    pub(crate) parks: bool,
+    /// `None` if the word holds no status that exists.
+    pub(crate) status: Option<Status>,
+}
+
+impl State {
+    pub(crate) const fn encode(generation: u16, parks: bool, status: Status) -> u32 {
+        (generation as u32) << 16 | (parks as u32) << 8 | status as u32
+    }
+
+    const fn decode(word: u32) -> Self {
+        Self {
+            generation: (word >> 16) as u16,
+            parks: word >> 8 & 1 == 1,
+            status: match word & 0xff {
+                0 => Some(Status::Free),
+                1 => Some(Status::Registering),
+                2 => Some(Status::Registered),
+                3 => Some(Status::Leaving),
+                4 => Some(Status::Failed),
+                _ => None,
+            },
+        }
+    }
+}
+
+shared_struct! {
+    /// Where a parked kernel sleeps, and how others know that it does.
+    ///
+    /// The receiver says that it sleeps and then looks at its inbox once more; the sender publishes its message and then
+    /// looks whether the receiver sleeps. Each writes one word and reads the other's, so each needs a sequentially
+    /// consistent fence between its two steps: with both, at least one of them sees the other ("store buffering" in the
+    /// litmus tests), and no wake-up is lost. Only senders to kernels that registered as parking pay for it.
+    #[repr(align(64))]
+    pub struct Doorbell[][] {
+        /// 1 while the kernel sleeps or is about to. Written by the kernel; cleared by whoever wakes it.
+        asleep: AtomicU32,
+    }
+}
+
+impl Doorbell {
+    /// For the kernel: says that it is about to sleep. It must look at its inbox once more before it does.
+    pub fn fall_asleep(&self) {
+        // Relaxed: ordered by the fence.
+        self.asleep.store(1, Relaxed);
+        // SeqCst [asleep]: the store above comes before the look at the inbox that follows; pairs with the fence in `answer`.
+        fence(SeqCst);
+    }
+
+    /// For the kernel: says that it is awake.
+    pub fn wake_up(&self) {
+        // Relaxed: a wake-up that comes too late finds nobody asleep, or wakes once too often.
+        self.asleep.store(0, Relaxed);
+    }
+
+    /// For a sender, after its message is published: whether the kernel sleeps and must be woken by this sender. At most
+    /// one of several senders gets a `true` for one sleep.
+    #[must_use]
+    pub fn answer(&self) -> bool {
+        // SeqCst [asleep]: the message's stamp comes before the load below; pairs with the fence in `fall_asleep`.
+        fence(SeqCst);
+        // Relaxed: ordered by the fence. The plain load keeps the common case, awake, from taking the line.
+        // Relaxed on the exchange: it only decides which sender makes the system call.
+        self.asleep.load(Relaxed) == 1 && self.asleep.compare_exchange(1, 0, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Whether the kernel said that it sleeps. A snapshot.
+    #[must_use]
+    pub fn is_asleep(&self) -> bool {
+        // Relaxed: a snapshot.
+        self.asleep.load(Relaxed) == 1
+    }
+
+    /// The word to sleep on: sleep while it is 1.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn word(&self) -> &AtomicU32 {
+        &self.asleep
+    }
+}
+
+/// What a supervisor tells a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Command {
+    /// Handle messages. What every kernel starts with.
+    #[default]
+    Run = 0,
+    /// Forward transit traffic, but handle nothing.
+    Pause = 1,
+    /// Handle what is in the inbox, then stop.
+    Drain = 2,
+    /// Stop after the message in hand.
+    Stop = 3,
+}
+
+/// What a kernel says that it is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not in a run loop.
+    #[default]
+    Idle = 0,
+    /// Handling messages.
+    Running = 1,
+    /// Told to pause.
+    Paused = 2,
+    /// Handling the rest of its inbox.
+    Draining = 3,
+    /// Has left its run loop.
+    Stopped = 4,
+    /// Its handler failed.
+    Failed = 5,
+}
+
+/// Which counter of a kernel. The order is the layout in shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Counter {
+    Sent,
+    Received,
+    NotFound,
+    QueueFull,
+    Timeout,
+    MaxHopsExceeded,
+    Forwarded,
+    Discarded,
+    Refused,
+    Corrupt,
+    ClockSkews,
+    TraceEvents,
+}
+
+pub(crate) const COUNTERS: usize = Counter::TraceEvents as usize + 1;
+
+/// What a kernel, or all of them together, did with messages. Every accepted message ends in exactly one of `received`
+/// and the four failures, so over all kernels of a fabric at rest
+/// `sent == received + not_found + queue_full + timeout + max_hops_exceeded + pending()`.
+///
+/// A failure is counted by the kernel that decided it. Counts go on when a place changes hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Messages accepted by `send`.
+    pub sent: u64,
+    /// Messages handed to their receiver.
+    pub received: u64,
+    /// Ended because destination or next hop had left.
+    pub not_found: u64,
+    /// Ended because a forwarder had no room.
+    pub queue_full: u64,
+    /// Ended because the deadline passed.
+    pub timeout: u64,
+    /// Ended because the hop limit was reached.
+    pub max_hops_exceeded: u64,
+    /// Hops: messages passed on for others. Says nothing about how they end.
+    pub forwarded: u64,
+    /// Messages found in an inbox that had been ended, and counted, by someone else.
+    pub discarded: u64,
+    /// Calls of `send` that were refused; the message stayed with the caller and is not in `sent`.
+    pub refused: u64,
+    /// Messages thrown away because their header was not one that `send` writes: memory was damaged. Not in `pending`.
+    pub corrupt: u64,
+    /// Received messages whose sender's clock was too far ahead to follow.
+    pub clock_skews: u64,
+}
+
+impl Stats {
+    pub(crate) const fn from_counters(counters: &[u64; COUNTERS]) -> Self {
+        Self {
+            sent: counters[Counter::Sent as usize],
+            received: counters[Counter::Received as usize],
+            not_found: counters[Counter::NotFound as usize],
+            queue_full: counters[Counter::QueueFull as usize],
+            timeout: counters[Counter::Timeout as usize],
+            max_hops_exceeded: counters[Counter::MaxHopsExceeded as usize],
+            forwarded: counters[Counter::Forwarded as usize],
+            discarded: counters[Counter::Discarded as usize],
+            refused: counters[Counter::Refused as usize],
+            corrupt: counters[Counter::Corrupt as usize],
+            clock_skews: counters[Counter::ClockSkews as usize],
+        }
+    }
+
+    /// Messages whose way did not end in being received.
+    #[must_use]
+    pub const fn failed(&self) -> u64 {
+        self.not_found.wrapping_add(self.queue_full).wrapping_add(self.timeout).wrapping_add(self.max_hops_exceeded)
+    }
+
+    /// Of the sum over all kernels: messages whose way has not ended.
+    #[must_use]
+    pub const fn pending(&self) -> u64 {
+        self.sent.wrapping_sub(self.received).wrapping_sub(self.failed())
+    }
+
+    /// Adds another kernel's numbers. Wraps, because they come out of shared memory.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            sent: self.sent.wrapping_add(other.sent),
+            received: self.received.wrapping_add(other.received),
+            not_found: self.not_found.wrapping_add(other.not_found),
+            queue_full: self.queue_full.wrapping_add(other.queue_full),
+            timeout: self.timeout.wrapping_add(other.timeout),
+            max_hops_exceeded: self.max_hops_exceeded.wrapping_add(other.max_hops_exceeded),
+            forwarded: self.forwarded.wrapping_add(other.forwarded),
+            discarded: self.discarded.wrapping_add(other.discarded),
+            refused: self.refused.wrapping_add(other.refused),
+            corrupt: self.corrupt.wrapping_add(other.corrupt),
+            clock_skews: self.clock_skews.wrapping_add(other.clock_skews),
+        }
+    }
+}
+
+shared_struct! {
+    /// The words that a supervisor and a kernel exchange.
+    #[repr(align(128))]
+    pub(crate) struct Control[][] {
+        /// generation << 16 | [`Command`]; a command for another generation is none.
+        command: AtomicU32,
+        phase: AtomicU32,
+        heartbeat: AtomicU64,
+    }
+}
+
+shared_struct! {
+    /// One place: four parts on lines of their own, by who writes them.
+    #[repr(align(128))]
+    pub(crate) struct Entry[][] {
+        /// With `name`: written at registration, read by every sender.
+        state: AtomicU32,
+        _zero: AtomicU32,
+        name: [AtomicU64; NAME_LEN / 8],
+        pub(crate) doorbell: Doorbell,
+        control: Control,
+        counters: Counters,
+    }
+}
+
+shared_struct! {
+    #[repr(align(128))]
+    struct Counters[][] {
+        counters: [AtomicU64; COUNTERS],
+    }
+}
+
+impl Entry {
+    /// The state, with everything that its owner did before it was written.
+    #[inline(always)]
+    pub(crate) fn state(&self) -> State {
+        // Acquire [registered]: the name, and an inbox without old mail, are visible.
+        State::decode(self.state.load(Acquire))
+    }
+
+    /// Whether `id` is registered here, and whether it may park.
+    #[inline(always)]
+    pub(crate) fn is_registered(&self, id: KernelId) -> Option<bool> {
+        let state = self.state();
+        (state.generation == id.generation() && state.status == Some(Status::Registered)).then_some(state.parks)
+    }
+
+    /// Takes a free place; returns the new generation.
+    pub(crate) fn begin_register(&self) -> Option<u16> {
+        // Relaxed: only a first look.
+        let word = self.state.load(Relaxed);
+        let state = State::decode(word);
+        if state.status != Some(Status::Free) {
+            return None;
+        }
+        // Generation 0 means nobody.
+        let generation = state.generation.checked_add(1).unwrap_or(1);
+        let taken = State::encode(generation, false, Status::Registering);
+        // Acquire [place-left]: what the last owner did with the inbox and its counters is visible.
+        // Relaxed on failure: the place is someone else's.
+        self.state.compare_exchange(word, taken, Acquire, Relaxed).ok().map(|_| generation)
+    }
+
+    /// Opens the place for mail.
+    pub(crate) fn finish_register(&self, generation: u16, name: &Name, parks: bool) {
+        for (word, bytes) in self.name.iter().zip(name.bytes.chunks_exact(8)) {
+            // Relaxed: published by the state below.
+            word.store(u64::from_le_bytes(bytes.try_into().unwrap_or([0; 8])), Relaxed);
+        }
+        self.doorbell.wake_up();
+        self.set_command(generation, Command::Run);
+        self.set_phase(Phase::Idle);
+        // Release [registered]: the name, and that old mail is gone, are visible to whoever sees this state.
+        self.state.store(State::encode(generation, parks, Status::Registered), Release);
+    }
+
+    /// For the owner: moves on to Leaving, Failed or Free.
+    pub(crate) fn set_status(&self, generation: u16, status: Status) {
+        // Release [place-left]: everything this owner did is visible to the next one.
+        self.state.store(State::encode(generation, false, status), Release);
+    }
+
+    /// Makes a failed place free.
+    pub(crate) fn clear_failed(&self, generation: u16) -> bool {
+        let failed = State::encode(generation, false, Status::Failed);
+        let free = State::encode(generation, false, Status::Free);
+        // AcqRel [place-left]: passes on to the next owner what the failed one did. Relaxed on failure: nothing changed.
+        self.state.compare_exchange(failed, free, crate::sync::Ordering::AcqRel, Relaxed).is_ok()
+    }
+
+    /// The name, if `generation` still owns the place after it was read.
+    pub(crate) fn name(&self, generation: u16) -> Option<Name> {
+        if self.state().generation != generation {
+            return None;
+        }
+        let mut name = Name::default();
+        for (bytes, word) in name.bytes.chunks_exact_mut(8).zip(&self.name) {
+            // Relaxed: made visible by the state read above. A name that changes meanwhile is caught below.
+            bytes.copy_from_slice(&word.load(Relaxed).to_le_bytes());
+        }
+        (self.state().generation == generation).then_some(name)
+    }
+
+    pub(crate) fn set_command(&self, generation: u16, command: Command) {
+        // Release [commanded]: what the supervisor did before is visible to the kernel that sees the command.
+        self.control.command.store(u32::from(generation) << 16 | command as u32, Release);
+    }
+
+    #[inline(always)]
+    pub(crate) fn command(&self, generation: u16) -> Command {
+        // Acquire [commanded]: pairs with the store above.
+        let word = self.control.command.load(Acquire);
+        match word & 0xffff {
+            _ if word >> 16 != u32::from(generation) => Command::Run,
+            1 => Command::Pause,
+            2 => Command::Drain,
+            3 => Command::Stop,
+            _ => Command::Run,
+        }
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        // Release [phase]: what the kernel did in the phase before is visible to who sees the new one.
+        self.control.phase.store(phase as u32, Release);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        // Acquire [phase]: pairs with the store above.
+        match self.control.phase.load(Acquire) {
+            1 => Phase::Running,
+            2 => Phase::Paused,
+            3 => Phase::Draining,
+            4 => Phase::Stopped,
+            5 => Phase::Failed,
+            _ => Phase::Idle,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_heartbeat(&self, beats: u64) {
+        // Relaxed: a sign of life, nothing else.
+        self.control.heartbeat.store(beats, Relaxed);
+    }
+
+    pub(crate) fn heartbeat(&self) -> u64 {
+        // Relaxed: as above.
+        self.control.heartbeat.load(Relaxed)
+    }
+
+    /// For the owner: shows a counter's new value.
+    #[inline(always)]
+    pub(crate) fn show(&self, counter: Counter, value: u64) {
+        // Relaxed: statistics; only the owner writes them.
+        self.counters.counters[counter as usize].store(value, Relaxed);
+    }
+
+    pub(crate) fn counters(&self) -> [u64; COUNTERS] {
+        // Relaxed: statistics. For an owner that has just taken the place, `place-left` made them visible.
+        core::array::from_fn(|i| self.counters.counters[i].load(Relaxed))
+    }
+
+    /// Rings the kernel's doorbell, if it may park and sleeps.
+    #[inline(always)]
+    pub(crate) fn wake(&self, parks: bool, platform: &impl Platform) {
+        if parks && self.doorbell.answer() {
+            platform.wake(&self.doorbell);
+        }
+    }
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Entry>() == 3 * 128);

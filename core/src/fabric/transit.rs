@@ -1,0 +1,197 @@
+//! Messages on their way through a kernel whose next hop has no room.
+//!
+//! Every kernel keeps a store of `SLOTS` such messages in the fabric, so that it can take them out of its inbox and get
+//! at what lies behind them, its own mail above all. From the store a message leaves by being forwarded when the next
+//! hop has room, or by failing when its deadline passes. A message that finds the store full fails with `QueueFull` at
+//! once.
+//!
+//! **This is why a cycle of full inboxes cannot deadlock.** A poll never waits for another kernel: each message it
+//! takes is received, forwarded, stored or failed, in a bounded number of steps, so every kernel that polls goes on
+//! emptying its inbox whatever its neighbours do. The price is that overload ends in `QueueFull` receipts rather than in
+//! back pressure through the mesh; their senders may send again, since such a message was certainly not delivered.
+//!
+//! Messages to the same next hop leave the store in the order in which they entered it.
+//!
+//! 1. All words and bodies here are written and read by the kernel's own endpoint only. They lie in the fabric so that
+//!    an endpoint that is taken over finds them, and because a GPU block has no other place for them.
+
+use crate::message::Message;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
+
+shared_struct! {
+    struct Place[const PAYLOAD: usize][PAYLOAD] {
+        /// 0: empty; otherwise 1 + index of the next hop that the message was put aside for.
+        used: AtomicU32,
+        _zero: AtomicU32,
+        body: SharedCell<Message<PAYLOAD>>,
+    }
+}
+
+shared_struct! {
+    /// One kernel's store.
+    #[repr(align(128))]
+    pub(crate) struct Transit[const SLOTS: usize, const PAYLOAD: usize][SLOTS, PAYLOAD] {
+        /// Oldest position in use.
+        first: AtomicU64,
+        /// Position after the youngest.
+        last: AtomicU64,
+        places: [Place<PAYLOAD>; SLOTS],
+    }
+}
+
+/// The endpoint's half: positions `first..last` of the store, some of which may already be empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TransitState {
+    first: u64,
+    last: u64,
+    len: u32,
+}
+
+impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
+    /// Finds what a predecessor left.
+    pub(crate) fn recover(&self) -> TransitState {
+        // Relaxed throughout: rule 1; `place-left` made a predecessor's stores visible.
+        let first = self.first.load(Relaxed);
+        let last = self.last.load(Relaxed);
+        if last.wrapping_sub(first) > SLOTS as u64 {
+            // No endpoint writes this.
+            return TransitState::default();
+        }
+        let mut state = TransitState { first, last, len: 0 };
+        for position in state.positions() {
+            state.len += u32::from(self.at(position).used.load(Relaxed) != 0);
+        }
+        state
+    }
+
+    fn at(&self, position: u64) -> &Place<PAYLOAD> {
+        &self.places[(position % SLOTS as u64) as usize]
+    }
+
+    /// Puts a message aside; `false` if there is no room.
+    pub(crate) fn put(&self, state: &mut TransitState, message: &Message<PAYLOAD>, next_hop: usize) -> bool {
+        if state.last.wrapping_sub(state.first) >= SLOTS as u64 {
+            self.compact(state);
+        }
+        if state.last.wrapping_sub(state.first) >= SLOTS as u64 {
+            return false;
+        }
+        let place = self.at(state.last);
+        // SAFETY: rule 1.
+        unsafe { place.body.write(message, message.used()) };
+        // Relaxed: rule 1.
+        place.used.store(next_hop as u32 + 1, Relaxed);
+        state.last = state.last.wrapping_add(1);
+        state.len += 1;
+        self.last.store(state.last, Relaxed);
+        true
+    }
+
+    /// The index of the next hop that the message at a position was put aside for, if there is a message.
+    pub(crate) fn next_hop(&self, position: u64) -> Option<usize> {
+        // Relaxed: rule 1.
+        self.at(position).used.load(Relaxed).checked_sub(1).map(|i| i as usize)
+    }
+
+    /// The message at a position, which [`next_hop`](Self::next_hop) said is there.
+    pub(crate) fn get(&self, position: u64) -> Message<PAYLOAD> {
+        // SAFETY: rule 1.
+        unsafe { self.at(position).body.read_used(Message::used) }
+    }
+
+    /// Empties a position.
+    pub(crate) fn remove(&self, state: &mut TransitState, position: u64) {
+        // Relaxed: rule 1.
+        self.at(position).used.store(0, Relaxed);
+        state.len = state.len.saturating_sub(1);
+        while state.first != state.last && self.at(state.first).used.load(Relaxed) == 0 {
+            state.first = state.first.wrapping_add(1);
+        }
+        self.first.store(state.first, Relaxed);
+    }
+
+    /// Moves messages up into the gaps, keeping their order.
+    fn compact(&self, state: &mut TransitState) {
+        let mut to = state.first;
+        for from in state.positions() {
+            let Some(next_hop) = self.next_hop(from) else { continue };
+            if from != to {
+                let message = self.get(from);
+                // SAFETY: rule 1; `to` is a gap, or was moved away from before.
+                unsafe { self.at(to).body.write(&message, message.used()) };
+                // Relaxed: rule 1.
+                self.at(to).used.store(next_hop as u32 + 1, Relaxed);
+                self.at(from).used.store(0, Relaxed);
+            }
+            to = to.wrapping_add(1);
+        }
+        state.last = to;
+        // Relaxed: rule 1.
+        self.last.store(to, Relaxed);
+    }
+}
+
+impl TransitState {
+    /// Messages in the store.
+    pub(crate) const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Positions that may hold messages, oldest first.
+    pub(crate) fn positions(&self) -> impl Iterator<Item = u64> + use<> {
+        let Self { first, last, .. } = *self;
+        (0..last.wrapping_sub(first)).map(move |i| first.wrapping_add(i))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn store() -> Transit<4, 64> {
+        // SAFETY: `Shared`: zero is the idle state.
+        unsafe { core::mem::zeroed() }
+    }
+
+    fn kinds(store: &Transit<4, 64>, state: &TransitState) -> [u32; 4] {
+        let mut kinds = [0; 4];
+        let messages = state.positions().filter(|&p| store.next_hop(p).is_some()).map(|p| store.get(p));
+        kinds.iter_mut().zip(messages).for_each(|(kind, m)| *kind = m.header.kind);
+        kinds
+    }
+
+    #[test]
+    fn a_store_keeps_order_across_gaps_and_refuses_when_full() {
+        let store = store();
+        let mut state = store.recover();
+        for kind in 1..=4 {
+            assert!(store.put(&mut state, &Message::new(kind), 0));
+        }
+        assert!(!store.put(&mut state, &Message::new(5), 0));
+        let second = state.positions().nth(1).unwrap();
+        store.remove(&mut state, second);
+        assert!(store.put(&mut state, &Message::new(5), 0), "the gap is closed to make room");
+        assert_eq!(kinds(&store, &state), [1, 3, 4, 5]);
+        assert_eq!(state.len(), 4);
+    }
+
+    #[test]
+    fn a_successor_finds_what_was_stored() {
+        let store = store();
+        let mut state = store.recover();
+        store.put(&mut state, &Message::new(1), 0);
+        store.put(&mut state, &Message::new(2), 3);
+        let first = state.positions().next().unwrap();
+        store.remove(&mut state, first);
+        let successor = store.recover();
+        assert_eq!((successor.len(), kinds(&store, &successor)), (1, [2, 0, 0, 0]));
+    }
+
+    #[test]
+    fn positions_that_no_endpoint_writes_are_an_empty_store() {
+        let store = store();
+        store.last.store(u64::MAX, Relaxed);
+        assert_eq!(store.recover().len(), 0);
+    }
+}

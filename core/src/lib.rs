@@ -1,0 +1,33 @@
+//! Kernel-to-kernel messaging in memory that both sides can see.
+//!
+//! A *kernel* is a long-running worker with an address and an inbox: a host thread, a process, a GPU block that never
+//! returns. Kernels send one another fixed-size messages through rings; no broker thread, lock or system call stands
+//! between them. This crate is all of the logic, `no_std` and without `alloc`, the same source and the same bytes on every
+//! side. Where the bytes live, how to wait and what time it is are a backend's business ([`Platform`]).
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`ring`] | SPSC, and MPSC in two forms |
+//! | [`message`] | header, payload, addresses |
+//! | [`hlc`] | hybrid logical clock |
+//! | [`fabric`] | what all kernels of a memory domain share: table, inboxes, routes, receipts, traces |
+//! | [`Endpoint`] | one kernel's handle: send, receive, forward |
+//! | [`Kernel`], [`run`] | a handler and the loop that feeds it |
+//! | [`sync`] | the one door to atomics |
+#![no_std]
+
+mod endpoint;
+pub mod error;
+pub mod fabric;
+pub mod hlc;
+mod kernel;
+pub mod message;
+mod platform;
+pub mod ring;
+pub mod sync;
+
+pub use endpoint::{Backlog, Endpoint, HIGH_BURST, Register, RegisterError, SendError};
+pub use fabric::{Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, Phase, ReceiptError, Stats};
+pub use kernel::{Context, Kernel, run};
+pub use message::{Header, KernelId, Message, MessageId, Priority};
+pub use platform::Platform;

@@ -1,0 +1,512 @@
+//! What kernels send one another: a fixed header and up to `PAYLOAD` bytes.
+//!
+//! ```text
+//!   byte 0        8          16              24         32        40      44            48      52
+//!        +--------+----------+----------------+----------+---------+-------+-------------+-------+---------+
+//!        | stamp  | sequence | correlation_id | wall_time| deadline| source| destination |  kind | logical |
+//!        +--------+----------+----------------+----------+---------+-------+-------------+-------+---------+
+//!   byte 56            58        59      60     61          62         63       64
+//!        +-------------+---------+-------+------+-----------+----------+--------+-------- - - -
+//!        | payload_len | version | flags | hops | hop_limit | priority |  zero  | payload ..
+//!        +-------------+---------+-------+------+-----------+----------+--------+-------- - - -
+//! ```
+//!
+//! The stamp belongs to the ring slot and is not part of [`Message`]. Stamp and header fill exactly one cache line, and
+//! `PAYLOAD` is a multiple of 64, so a slot is a whole number of lines and a short message moves only the lines
+//! that it uses.
+//!
+//! Everything here is plain old data: every byte pattern is a `Message`. [`Header::check`] tells whether it is a sensible
+//! one; nothing else in the crate believes a header that has not been through it.
+
+use crate::hlc::Timestamp;
+use bytemuck::{Pod, Zeroable};
+use core::fmt;
+
+/// Version of the header's layout. Receivers refuse any other.
+pub const HEADER_VERSION: u8 = 1;
+
+/// Address of a kernel: a place in the fabric's table, and which of that place's successive owners is meant.
+///
+/// A message to a kernel that has left never reaches the one that took its place, because the generations differ.
+/// Generations of a place run from 1 to 65535 and start again; all mail is removed when a place changes hands, so an old
+/// message cannot meet its number again. The zero `KernelId` is nobody.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct KernelId(u32);
+
+impl KernelId {
+    /// The address of nobody.
+    pub const NONE: Self = Self(0);
+
+    /// Owner number `generation` of place `index`.
+    #[must_use]
+    pub const fn new(index: u16, generation: u16) -> Self {
+        Self((generation as u32) << 16 | index as u32)
+    }
+
+    /// From [`raw`](Self::raw).
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// Generation in the upper half, index in the lower.
+    #[must_use]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// Place in the fabric's table. Not checked against any table's size.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+
+    /// Which owner of the place; 0 is none.
+    #[must_use]
+    pub const fn generation(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Whether this is an address at all.
+    #[must_use]
+    pub const fn is_none(self) -> bool {
+        self.generation() == 0
+    }
+}
+
+impl fmt::Debug for KernelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_none() { f.write_str("k-") } else { write!(f, "k{}.{}", self.index(), self.generation()) }
+    }
+}
+
+impl fmt::Display for KernelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Names one message for ever: its sender and the sender's count. Needs no global counter.
+///
+/// A place's count goes on when the place changes hands, so `sequence` alone is unique for a place.
+/// 64 bits at 10⁹ messages a second last 584 years.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MessageId {
+    /// Who sent it.
+    pub source: KernelId,
+    /// Which of the source's messages it is, from 1.
+    pub sequence: u64,
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.source, self.sequence)
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Which of an inbox's two queues a message waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum Priority {
+    /// First in, first out per sender.
+    #[default]
+    Normal = 0,
+    /// Received before every normal message; after 16 of them in a row one normal message has its turn.
+    High = 1,
+}
+
+/// The fixed part of every message. What the caller sets, and what [`send`](crate::Endpoint::send) fills in, is said at
+/// each field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Header {
+    /// The sender's count, from 1. Set by `send`.
+    pub sequence: u64,
+    /// Free for the caller; a reply carries the `sequence` of its request here.
+    pub correlation_id: u64,
+    /// Wall time of sending, ns since the Unix epoch; the upper part of the hybrid timestamp. Set by `send`.
+    pub wall_time_ns: u64,
+    /// When delivery has failed, in ns on the clock of the fabric; 0 lets `send` set it from the fabric's timeout.
+    pub deadline_ns: u64,
+    /// Raw [`KernelId`] of the sender. Set by `send`; never the caller's choice.
+    pub source: u32,
+    /// Raw [`KernelId`] of the receiver. Set by `send`.
+    pub destination: u32,
+    /// What the payload means: the caller's number.
+    pub kind: u32,
+    /// Logical part of the hybrid timestamp. Set by `send`.
+    pub logical: u32,
+    /// Bytes of payload that count, at most `PAYLOAD`.
+    pub payload_len: u16,
+    /// [`HEADER_VERSION`]. Set by `send`.
+    pub version: u8,
+    /// Free for the caller.
+    pub flags: u8,
+    /// How often the message was forwarded. Set by `send` and by each forwarder.
+    pub hops: u8,
+    /// How often it may be forwarded; 0 lets `send` set the fabric's limit.
+    pub hop_limit: u8,
+    /// A [`Priority`]. Set by `send`.
+    pub priority: u8,
+    /// Zero, checked on receipt.
+    pub reserved: u8,
+}
+
+/// Why a header cannot be one that `send` wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// Another version of the layout.
+    Version {
+        /// What the header says.
+        found: u8,
+    },
+    /// More payload than the slot holds.
+    PayloadLen {
+        /// What the header says, in bytes.
+        found: u16,
+        /// What fits, in bytes.
+        capacity: u16,
+    },
+    /// A priority that does not exist.
+    Priority {
+        /// What the header says.
+        found: u8,
+    },
+    /// The reserved byte is not zero.
+    Reserved {
+        /// What the header says.
+        found: u8,
+    },
+    /// Sender or receiver is not a kernel's address, or the sequence is 0.
+    Address,
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version { found } => write!(f, "header version {found}, but this side speaks {HEADER_VERSION}"),
+            Self::PayloadLen { found, capacity } => {
+                write!(f, "header claims {found} bytes of payload, but a slot holds {capacity}")
+            }
+            Self::Priority { found } => write!(f, "priority {found} does not exist: 0 is normal, 1 is high"),
+            Self::Reserved { found } => write!(f, "reserved header byte is {found}, must be 0"),
+            Self::Address => f.write_str("source, destination or sequence is 0, which `send` never writes"),
+        }
+    }
+}
+
+impl core::error::Error for HeaderError {}
+
+impl Header {
+    /// Checks everything that can be known from the header alone. After it, `payload_len`, `priority` and `version` can
+    /// be relied on; addresses still have to be looked up.
+    ///
+    /// # Errors
+    /// The first rule that the header breaks.
+    pub const fn check(&self, payload_capacity: usize) -> Result<(), HeaderError> {
+        if self.version != HEADER_VERSION {
+            return Err(HeaderError::Version { found: self.version });
+        }
+        if self.payload_len as usize > payload_capacity {
+            return Err(HeaderError::PayloadLen { found: self.payload_len, capacity: payload_capacity as u16 });
+        }
+        if self.priority > Priority::High as u8 {
+            return Err(HeaderError::Priority { found: self.priority });
+        }
+        if self.reserved != 0 {
+            return Err(HeaderError::Reserved { found: self.reserved });
+        }
+        if self.sequence == 0 || self.source >> 16 == 0 || self.destination >> 16 == 0 {
+            return Err(HeaderError::Address);
+        }
+        Ok(())
+    }
+
+    /// The message's name.
+    #[must_use]
+    pub const fn id(&self) -> MessageId {
+        MessageId { source: KernelId::from_raw(self.source), sequence: self.sequence }
+    }
+
+    /// Who sent it.
+    #[must_use]
+    pub const fn source(&self) -> KernelId {
+        KernelId::from_raw(self.source)
+    }
+
+    /// Who it is for.
+    #[must_use]
+    pub const fn destination(&self) -> KernelId {
+        KernelId::from_raw(self.destination)
+    }
+
+    /// When it was sent, as a hybrid timestamp.
+    #[must_use]
+    pub const fn sent(&self) -> Timestamp {
+        Timestamp { wall_time_ns: self.wall_time_ns, logical: self.logical }
+    }
+}
+
+/// A payload did not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PayloadTooLong {
+    /// Bytes that were given.
+    pub len: usize,
+    /// Bytes that fit.
+    pub capacity: usize,
+}
+
+impl fmt::Display for PayloadTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "payload of {} bytes is too long: a message of this fabric carries {} bytes; split it, or use a fabric \
+             with a larger PAYLOAD",
+            self.len, self.capacity
+        )
+    }
+}
+
+impl core::error::Error for PayloadTooLong {}
+
+/// A payload has not the size of the type it was to be read as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PayloadSize {
+    /// Bytes that the message carries.
+    pub found: usize,
+    /// Size of the type, in bytes.
+    pub expected: usize,
+}
+
+impl fmt::Display for PayloadSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message carries {} bytes, but the type asked for has {}", self.found, self.expected)
+    }
+}
+
+impl core::error::Error for PayloadSize {}
+
+/// A header and `PAYLOAD` bytes, of which the first `header.payload_len` count. `PAYLOAD` is a multiple of 64, at
+/// most 65472.
+///
+/// ```
+/// use k2k_core::Message;
+///
+/// let message = Message::<64>::from_bytes(7, b"hello").expect("5 bytes fit in 64");
+/// assert_eq!(message.payload(), b"hello");
+/// assert_eq!(message.header.kind, 7);
+///
+/// let too_long = Message::<64>::from_bytes(7, &[0; 65]).unwrap_err();
+/// assert_eq!((too_long.len, too_long.capacity), (65, 64));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Message<const PAYLOAD: usize> {
+    /// The fixed part.
+    pub header: Header,
+    bytes: [u8; PAYLOAD],
+}
+
+// SAFETY: zero is valid for both fields.
+unsafe impl<const PAYLOAD: usize> Zeroable for Message<PAYLOAD> {}
+// SAFETY: `repr(C)`; the header is Pod and a multiple of 8 bytes, the rest is bytes, and `SIZE_IS_RIGHT`, which every
+// constructor and every fabric evaluates, rules out padding at the end.
+unsafe impl<const PAYLOAD: usize> Pod for Message<PAYLOAD> {}
+
+impl<const PAYLOAD: usize> fmt::Debug for Message<PAYLOAD> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("header", &self.header).field("payload", &self.payload()).finish()
+    }
+}
+
+impl<const PAYLOAD: usize> Message<PAYLOAD> {
+    pub(crate) const SIZE_IS_RIGHT: () = {
+        assert!(PAYLOAD.is_multiple_of(64), "PAYLOAD must be a multiple of 64, so that slots are whole cache lines");
+        assert!(PAYLOAD <= 65472, "PAYLOAD must be at most 65472 bytes: its length is a u16");
+        assert!(size_of::<Self>() == size_of::<Header>() + PAYLOAD);
+    };
+
+    /// An empty message. That is a legal thing to send.
+    #[must_use]
+    pub fn new(kind: u32) -> Self {
+        const { Self::SIZE_IS_RIGHT };
+        let mut message: Self = Zeroable::zeroed();
+        message.header.kind = kind;
+        message
+    }
+
+    /// A message carrying bytes.
+    ///
+    /// # Errors
+    /// [`PayloadTooLong`] if there are more than `PAYLOAD`.
+    pub fn from_bytes(kind: u32, payload: &[u8]) -> Result<Self, PayloadTooLong> {
+        let mut message = Self::new(kind);
+        message.set_payload(payload)?;
+        Ok(message)
+    }
+
+    /// A message carrying one plain value. Whether it fits is checked when the program is compiled.
+    ///
+    /// ```
+    /// use k2k_core::Message;
+    /// let message = Message::<64>::from_value(1, &[1.0f32, 2.0]);
+    /// assert_eq!(message.value::<[f32; 2]>(), Ok([1.0, 2.0]));
+    /// ```
+    #[must_use]
+    pub fn from_value<T: Pod>(kind: u32, value: &T) -> Self {
+        const { assert!(size_of::<T>() <= PAYLOAD, "the value does not fit in PAYLOAD bytes") };
+        let mut message = Self::new(kind);
+        message.bytes[..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(value));
+        message.header.payload_len = size_of::<T>() as u16;
+        message
+    }
+
+    /// Replaces the payload.
+    ///
+    /// # Errors
+    /// [`PayloadTooLong`] if there are more than `PAYLOAD` bytes; the message is then unchanged.
+    pub fn set_payload(&mut self, payload: &[u8]) -> Result<(), PayloadTooLong> {
+        let place =
+            self.bytes.get_mut(..payload.len()).ok_or(PayloadTooLong { len: payload.len(), capacity: PAYLOAD })?;
+        place.copy_from_slice(payload);
+        self.header.payload_len = payload.len() as u16;
+        Ok(())
+    }
+
+    /// The payload: `header.payload_len` bytes, or all there are if the header claims more.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[..(self.header.payload_len as usize).min(PAYLOAD)]
+    }
+
+    /// The payload as a plain value.
+    ///
+    /// # Errors
+    /// [`PayloadSize`] if the message carries more or fewer bytes than `T` has.
+    pub fn value<T: Pod>(&self) -> Result<T, PayloadSize> {
+        bytemuck::try_pod_read_unaligned(self.payload())
+            .map_err(|_| PayloadSize { found: self.payload().len(), expected: size_of::<T>() })
+    }
+
+    /// Sets the correlation id.
+    #[must_use]
+    pub const fn with_correlation_id(mut self, correlation_id: u64) -> Self {
+        self.header.correlation_id = correlation_id;
+        self
+    }
+
+    /// Sets how often this message may be forwarded, instead of the fabric's limit. 1 to 255.
+    #[must_use]
+    pub const fn with_hop_limit(mut self, hop_limit: u8) -> Self {
+        self.header.hop_limit = hop_limit;
+        self
+    }
+
+    /// Sets when delivery has failed, in ns on the fabric's clock, instead of the fabric's timeout from now.
+    #[must_use]
+    pub const fn with_deadline_ns(mut self, deadline_ns: u64) -> Self {
+        self.header.deadline_ns = deadline_ns;
+        self
+    }
+
+    /// Sets the caller's flags.
+    #[must_use]
+    pub const fn with_flags(mut self, flags: u8) -> Self {
+        self.header.flags = flags;
+        self
+    }
+
+    /// Bytes from the start of the message that count, for copying. Clamped: the header may be anything.
+    #[inline(always)]
+    pub(crate) fn used(&self) -> usize {
+        size_of::<Header>() + self.header.payload_len as usize
+    }
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    assert!(size_of::<Header>() == 56 && align_of::<Header>() == 8);
+    assert!(offset_of!(Header, sequence) == 0);
+    assert!(offset_of!(Header, correlation_id) == 8);
+    assert!(offset_of!(Header, wall_time_ns) == 16);
+    assert!(offset_of!(Header, deadline_ns) == 24);
+    assert!(offset_of!(Header, source) == 32);
+    assert!(offset_of!(Header, destination) == 36);
+    assert!(offset_of!(Header, kind) == 40);
+    assert!(offset_of!(Header, logical) == 44);
+    assert!(offset_of!(Header, payload_len) == 48);
+    assert!(offset_of!(Header, version) == 50);
+    assert!(offset_of!(Header, flags) == 51);
+    assert!(offset_of!(Header, hops) == 52);
+    assert!(offset_of!(Header, hop_limit) == 53);
+    assert!(offset_of!(Header, priority) == 54);
+    assert!(offset_of!(Header, reserved) == 55);
+    assert!(size_of::<Message<192>>() == 248);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent() -> Header {
+        Header {
+            sequence: 1,
+            source: KernelId::new(0, 1).raw(),
+            destination: KernelId::new(1, 1).raw(),
+            version: HEADER_VERSION,
+            ..Zeroable::zeroed()
+        }
+    }
+
+    #[test]
+    fn a_header_as_send_writes_it_passes() {
+        assert_eq!(sent().check(64), Ok(()));
+    }
+
+    #[test]
+    fn each_broken_field_is_named() {
+        assert_eq!(Header { version: 9, ..sent() }.check(64), Err(HeaderError::Version { found: 9 }));
+        let long = Header { payload_len: 65, ..sent() };
+        assert_eq!(long.check(64), Err(HeaderError::PayloadLen { found: 65, capacity: 64 }));
+        assert_eq!(Header { priority: 2, ..sent() }.check(64), Err(HeaderError::Priority { found: 2 }));
+        assert_eq!(Header { reserved: 1, ..sent() }.check(64), Err(HeaderError::Reserved { found: 1 }));
+        assert_eq!(Header { sequence: 0, ..sent() }.check(64), Err(HeaderError::Address));
+        assert_eq!(Header { source: 5, ..sent() }.check(64), Err(HeaderError::Address));
+    }
+
+    #[test]
+    fn an_empty_payload_is_legal_and_a_full_one_fits() {
+        assert_eq!(Message::<64>::new(1).payload(), b"");
+        assert_eq!(Message::<0>::new(1).payload(), b"");
+        assert_eq!(Message::<64>::from_bytes(1, &[3; 64]).map(|m| m.payload().len()), Ok(64));
+    }
+
+    #[test]
+    fn a_lying_length_is_clamped() {
+        let mut message = Message::<64>::new(1);
+        message.header.payload_len = u16::MAX;
+        assert_eq!(message.payload().len(), 64);
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_size_is_refused_with_both_sizes() {
+        let message = Message::<64>::from_value(1, &5u32);
+        assert_eq!(message.value::<u32>(), Ok(5));
+        assert_eq!(message.value::<u64>(), Err(PayloadSize { found: 4, expected: 8 }));
+    }
+
+    #[test]
+    fn kernel_ids_split_into_index_and_generation() {
+        let id = KernelId::new(300, 7);
+        assert_eq!((id.index(), id.generation()), (300, 7));
+        assert!(KernelId::NONE.is_none());
+    }
+}

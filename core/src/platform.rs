@@ -1,0 +1,25 @@
+//! What `core` asks of the place it runs in: the time, and a way to wake someone who sleeps.
+
+use crate::fabric::Doorbell;
+
+/// A backend: a host, a device, or a test. `core` never reads a clock and never makes a system call by itself.
+pub trait Platform {
+    /// Physical time in ns since the Unix epoch. Need not be monotonic; kernels of one fabric read the same clock.
+    fn now_ns(&self) -> u64;
+
+    /// Wakes the kernel that sleeps at `doorbell`, if it still does. Called only for kernels that registered as
+    /// [parking](crate::Register::parking), after [`Doorbell::answer`] said that it sleeps.
+    fn wake(&self, doorbell: &Doorbell);
+}
+
+impl<P: Platform + ?Sized> Platform for &P {
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        (**self).now_ns()
+    }
+
+    #[inline(always)]
+    fn wake(&self, doorbell: &Doorbell) {
+        (**self).wake(doorbell);
+    }
+}

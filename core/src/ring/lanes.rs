@@ -1,0 +1,367 @@
+//! A bounded queue for many producers and one consumer, made of one [SPSC ring](super::spsc) per producer.
+//!
+//! No producer waits for, or even writes a word of, another. There is no read-modify-write. Capacity is per producer,
+//! and a producer that dies hurts only its own lane, which is simply empty. The price is memory: `PRODUCERS × N` slots.
+//! The `gil` crate calls this form "sharded", DPDK "one ring per core".
+//!
+//! ```text
+//!            bells                     lanes
+//!          +------+      +----------------------------------+
+//!   P0 --> |   7  |      | credit | stamp body | stamp body |   the consumer stays with one lane until it is
+//!          +------+      +----------------------------------+   dry (64 messages at most), watching only its stamp;
+//!   P1 --> |   0  |      | credit | stamp body | stamp body |   then it looks for a bell that differs from what
+//!          +------+      +----------------------------------+   it has taken from that lane
+//! ```
+//!
+//! A *bell* is the low half-word of its lane's tail. 64 bells fill two cache lines, so polling an idle queue of 64 lanes
+//! reads two lines (and the next slot of the lane that was served last).
+//!
+//! # Who may touch what
+//!
+//! 1. A lane: as in [`super::spsc`], its producer and the consumer.
+//! 2. `bells[i]`: written by producer `i` only, after the stamp; read by the consumer as a hint where to look.
+//!
+//! # Synchronisation
+//!
+//! | label | release | acquire | what becomes visible |
+//! | --- | --- | --- | --- |
+//! | `bell` | producer's bell store | consumer's bell load | the stamp stored before it, so that a bell never points to nothing |
+//!
+//! # Order and fairness
+//!
+//! First in, first out per producer. A lane is left after 64 messages if another has rung, so each waits for at most
+//! `64 × (PRODUCERS - 1)` messages of others.
+//!
+//! # Progress
+//!
+//! Every operation is wait-free; a poll takes at most one load per bell.
+
+use super::spsc::{ConsumerState, Credit, ProducerState, Slots, Taken, claim_end, release_end};
+use crate::error::Full;
+use crate::sync::Ordering::{Acquire, Release};
+use crate::sync::{AtomicU16, AtomicU32, SharedCell, shared_struct};
+use bytemuck::Pod;
+
+/// Messages taken from one lane before the others are looked at.
+const BURST: u32 = 64;
+
+shared_struct! {
+    /// One producer's ring to the consumer.
+    pub struct Lane[T: Pod + Send, const N: usize][T, N] {
+        credit: Credit,
+        slots: Slots<T, N>,
+    }
+}
+
+shared_struct! {
+    /// The bells of all lanes, packed, because the consumer scans them.
+    #[repr(align(128))]
+    pub struct Bells[const PRODUCERS: usize][PRODUCERS] {
+        bells: [AtomicU16; PRODUCERS],
+    }
+}
+
+shared_struct! {
+    /// A queue of `PRODUCERS` lanes of `N` messages each. `N` is a power of two, 32768 at most.
+    ///
+    /// ```
+    /// use k2k_core::ring::Lanes;
+    ///
+    /// static QUEUE: Lanes<u64, 2, 16> = Lanes::new();
+    /// let mut first = QUEUE.producer(0).expect("lane 0 is free");
+    /// let mut second = QUEUE.producer(1).expect("lane 1 is free");
+    /// let mut consumer = QUEUE.consumer().expect("the only consumer");
+    /// first.push(&10).expect("room");
+    /// second.push(&20).expect("room");
+    /// assert_eq!(consumer.pop(), Some((0, 10)));
+    /// assert_eq!(consumer.pop(), Some((1, 20)));
+    /// assert_eq!(consumer.pop(), None);
+    /// ```
+    pub struct Lanes[T: Pod + Send, const PRODUCERS: usize, const N: usize][T, PRODUCERS, N] {
+        bells: Bells<PRODUCERS>,
+        claims: LaneClaims<PRODUCERS>,
+        lanes: [Lane<T, N>; PRODUCERS],
+    }
+}
+
+shared_struct! {
+    /// Claim words of the ends, for standalone use; a fabric claims whole endpoints instead.
+    #[repr(align(128))]
+    pub struct LaneClaims[const PRODUCERS: usize][PRODUCERS] {
+        producers: [AtomicU32; PRODUCERS],
+        consumer: AtomicU32,
+    }
+}
+
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, N> {
+    /// Appends to a lane and rings its bell.
+    ///
+    /// # Errors
+    /// [`Full`] if `N` messages of this lane wait.
+    #[inline(always)]
+    pub(crate) fn push(
+        &self,
+        lane: usize,
+        state: &mut ProducerState,
+        fill: impl FnOnce(&SharedCell<T>),
+    ) -> Result<(), Full> {
+        let Lane { credit, slots } = &self.lanes[lane];
+        state.push(slots, credit, fill)?;
+        self.ring_bell(lane, state);
+        Ok(())
+    }
+
+    /// Whether a lane has room; asks the consumer if the copy of its position says no.
+    #[inline(always)]
+    pub(crate) fn has_room(&self, lane: usize, state: &mut ProducerState) -> bool {
+        state.room::<N>(&self.lanes[lane].credit, 1) > 0
+    }
+
+    #[inline(always)]
+    fn ring_bell(&self, lane: usize, state: &ProducerState) {
+        // Release [bell]: the stamp stored before is visible to a consumer that sees this bell.
+        self.bells.bells[lane].store(state.tail as u16, Release);
+    }
+
+    /// The producer's place in a lane that may have been in use. Rings the bell again, in case the predecessor died
+    /// between a stamp and its bell.
+    pub(crate) fn recover_producer(&self, lane: usize) -> ProducerState {
+        let Lane { credit, slots } = &self.lanes[lane];
+        let state = ProducerState::recover(slots, credit);
+        self.ring_bell(lane, &state);
+        state
+    }
+}
+
+/// The consumer's private half of a [`Lanes`] queue.
+#[derive(Clone, Copy, Debug)]
+pub struct LanesState<const PRODUCERS: usize> {
+    lanes: [ConsumerState; PRODUCERS],
+    /// The lane being served, and how many messages it may still give before the others are looked at.
+    current: usize,
+    left: u32,
+}
+
+impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
+    /// Finds the consumer's place in a queue that may have been in use.
+    pub fn recover<T: Pod + Send, const N: usize>(queue: &Lanes<T, PRODUCERS, N>) -> Self {
+        Self {
+            lanes: core::array::from_fn(|i| ConsumerState::recover(&queue.lanes[i].credit)),
+            current: 0,
+            left: BURST,
+        }
+    }
+
+    /// Whether lane `i` has rung for something that was not taken yet.
+    #[inline(always)]
+    fn has_rung<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>, i: usize) -> bool {
+        // Acquire [bell]: pairs with the store in `ring_bell`; the lane's stamp is visible as well.
+        queue.bells.bells[i].load(Acquire) != self.lanes[i].head as u16
+    }
+
+    /// Whether lane `i` has a message.
+    #[inline(always)]
+    fn ready<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>, i: usize) -> bool {
+        self.lanes[i].ready(&queue.lanes[i].slots)
+    }
+
+    /// Turns to a lane with a message: the current one while it may go on, else the next that has rung.
+    #[inline(always)]
+    fn select<T: Pod + Send, const N: usize>(&mut self, queue: &Lanes<T, PRODUCERS, N>) -> bool {
+        if self.left > 0 && self.ready(queue, self.current) {
+            return true;
+        }
+        self.turn(queue)
+    }
+
+    fn turn<T: Pod + Send, const N: usize>(&mut self, queue: &Lanes<T, PRODUCERS, N>) -> bool {
+        // The producer of the lane that is left may wait for room.
+        self.lanes[self.current].publish(&queue.lanes[self.current].credit);
+        // The current lane is looked at last, so that it cannot keep the others out.
+        for i in (self.current + 1..PRODUCERS).chain(0..=self.current) {
+            if self.has_rung(queue, i) && self.ready(queue, i) {
+                self.current = i;
+                self.left = BURST;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes a message, with the lane it came by. `used` as for the SPSC ring.
+    #[inline(always)]
+    pub(crate) fn pop<T: Pod + Send, const N: usize>(
+        &mut self,
+        queue: &Lanes<T, PRODUCERS, N>,
+        used: impl Fn(&T) -> usize,
+    ) -> Option<(usize, T)> {
+        if !self.select(queue) {
+            return None;
+        }
+        let i = self.current;
+        let Lane { credit, slots } = &queue.lanes[i];
+        let value = self.lanes[i].pop(slots, credit, used)?;
+        self.left -= 1;
+        Some((i, value))
+    }
+
+    /// Copies out the first line of the oldest message of lane `i`, which stays there.
+    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize>(
+        &self,
+        queue: &Lanes<T, PRODUCERS, N>,
+        i: usize,
+    ) -> Option<H> {
+        if self.has_rung(queue, i) { self.lanes[i].peek_head(&queue.lanes[i].slots) } else { None }
+    }
+
+    /// Takes the oldest message of lane `i`.
+    pub(crate) fn pop_lane<T: Pod + Send, const N: usize>(
+        &mut self,
+        queue: &Lanes<T, PRODUCERS, N>,
+        i: usize,
+        used: impl Fn(&T) -> usize,
+    ) -> Option<T> {
+        let Lane { credit, slots } = &queue.lanes[i];
+        self.lanes[i].pop(slots, credit, used)
+    }
+
+    /// Whether any lane has a message.
+    pub(crate) fn any_ready<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>) -> bool {
+        self.ready(queue, self.current) || (0..PRODUCERS).any(|i| self.has_rung(queue, i) && self.ready(queue, i))
+    }
+
+    /// Messages that wait in all lanes: a snapshot that only producers can make too small.
+    pub(crate) fn pending<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>) -> u64 {
+        (0..PRODUCERS)
+            // Acquire [bell]: for a count alone Relaxed would do, but whoever is told of a message may look for it.
+            .map(|i| queue.bells.bells[i].load(Acquire).wrapping_sub(self.lanes[i].head as u16))
+            // More than a lane holds: the stamp was seen and taken before its bell (nothing waits), or the bell lies.
+            .map(|waiting| if u64::from(waiting) > N as u64 { 0 } else { u64::from(waiting) })
+            .sum()
+    }
+
+    /// Tells every producer how far this consumer has read.
+    pub(crate) fn publish<T: Pod + Send, const N: usize>(&mut self, queue: &Lanes<T, PRODUCERS, N>) {
+        for (state, lane) in self.lanes.iter_mut().zip(&queue.lanes) {
+            state.publish(&lane.credit);
+        }
+    }
+}
+
+#[cfg(not(loom))]
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Default for Lanes<T, PRODUCERS, N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, N> {
+    /// An empty queue.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        const { assert!(Slots::<T, N>::MASK < u64::MAX && PRODUCERS > 0) };
+        // SAFETY: `Shared`: zero is the idle state, and valid.
+        unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
+    }
+
+    /// An empty queue.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn new() -> Self {
+        crate::sync::Shared::idle()
+    }
+
+    /// Takes the producing end of lane `lane`.
+    ///
+    /// # Errors
+    /// [`Taken`] while that lane has a producer.
+    ///
+    /// # Panics
+    /// If there is no such lane.
+    pub fn producer(&self, lane: usize) -> Result<LaneProducer<'_, T, PRODUCERS, N>, Taken> {
+        assert!(lane < PRODUCERS, "lane {lane} does not exist: the queue has {PRODUCERS} lanes");
+        if claim_end(&self.claims.producers[lane]) {
+            Ok(LaneProducer { queue: self, lane, state: self.recover_producer(lane) })
+        } else {
+            Err(Taken)
+        }
+    }
+
+    /// Takes the consuming end.
+    ///
+    /// # Errors
+    /// [`Taken`] while another consumer exists.
+    pub fn consumer(&self) -> Result<LanesConsumer<'_, T, PRODUCERS, N>, Taken> {
+        if claim_end(&self.claims.consumer) {
+            Ok(LanesConsumer { queue: self, state: LanesState::recover(self) })
+        } else {
+            Err(Taken)
+        }
+    }
+}
+
+/// The producing end of one lane. Dropping it lets another one be taken.
+#[derive(Debug)]
+pub struct LaneProducer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize> {
+    queue: &'q Lanes<T, PRODUCERS, N>,
+    lane: usize,
+    state: ProducerState,
+}
+
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> LaneProducer<'_, T, PRODUCERS, N> {
+    /// Appends a message.
+    ///
+    /// # Errors
+    /// [`Full`] if `N` messages of this lane wait.
+    #[inline]
+    pub fn push(&mut self, value: &T) -> Result<(), Full> {
+        // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
+        self.queue.push(self.lane, &mut self.state, |body| unsafe { body.write(value, size_of::<T>()) })
+    }
+
+    /// Appends as many of `values` as there is room for, and rings once; returns how many.
+    #[inline]
+    pub fn push_batch(&mut self, values: &[T]) -> usize {
+        let Lane { credit, slots } = &self.queue.lanes[self.lane];
+        let count = self.state.push_batch(slots, credit, values);
+        if count > 0 {
+            self.queue.ring_bell(self.lane, &self.state);
+        }
+        count
+    }
+}
+
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Drop for LaneProducer<'_, T, PRODUCERS, N> {
+    fn drop(&mut self) {
+        release_end(&self.queue.claims.producers[self.lane]);
+    }
+}
+
+/// The consuming end of a [`Lanes`] queue. Dropping it acknowledges what was read and lets another one be taken.
+#[derive(Debug)]
+pub struct LanesConsumer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize> {
+    queue: &'q Lanes<T, PRODUCERS, N>,
+    state: LanesState<PRODUCERS>,
+}
+
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> LanesConsumer<'_, T, PRODUCERS, N> {
+    /// Takes a message, with the index of its lane.
+    #[inline]
+    pub fn pop(&mut self) -> Option<(usize, T)> {
+        self.state.pop(self.queue, |_| size_of::<T>())
+    }
+
+    /// Messages that wait: a snapshot, which only producers can make too small.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.state.pending(self.queue)
+    }
+}
+
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Drop for LanesConsumer<'_, T, PRODUCERS, N> {
+    fn drop(&mut self) {
+        self.state.publish(self.queue);
+        release_end(&self.queue.claims.consumer);
+    }
+}

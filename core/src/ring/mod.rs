@@ -1,0 +1,18 @@
+//! Rings: fixed-size queues in memory that both sides can see.
+//!
+//! | ring | producers | read-modify-write | choose it for |
+//! | --- | --- | --- | --- |
+//! | [`Spsc`] | one | none | a pair; a link across a bus |
+//! | [`Lanes`] | one lane each | none | fan-in with capacity per pair: the default |
+//! | [`Ticket`] | any number | compare-exchange | fan-in where a lane for each producer would cost too much memory |
+//!
+//! Storage ([`spsc::Slots`], [`spsc::Credit`]) and the sides' private state ([`spsc::ProducerState`],
+//! [`spsc::ConsumerState`]) are apart, because the parts of one ring may lie in different memories.
+
+pub mod lanes;
+pub mod spsc;
+pub mod ticket;
+
+pub use lanes::Lanes;
+pub use spsc::{Consumer, Producer, Spsc, Taken};
+pub use ticket::Ticket;

@@ -1,0 +1,582 @@
+//! A bounded ring for one producer and one consumer, in which each message publishes itself.
+//!
+//! Lamport's queue (1983) with two changes that others found before us. A *stamp* in the slot's own first line says
+//! that the slot is full, as in FastForward (Giacomoni, Moseley and Vachharajani, PPoPP 2008): data and readiness move
+//! in one cache line, and there is no shared tail. And the producer keeps a copy of the consumer's position, as in
+//! MCRingBuffer (Lee, Bu and Chandranmenon, IPDPS 2010), and looks at the real one only when the ring seems full.
+//!
+//! ```text
+//!              index = position % N
+//!            +-------+-------+-------+-------+
+//!   stamp    |   5   |   6   |   3   |   4   |      N = 4, head = 3, tail = 6
+//!            +-------+-------+-------+-------+
+//!   body     |  p=4  |  p=5  | (p=2) |  p=3  |      position 2 was read: slot 2 is free for position 6,
+//!            +-------+-------+-------+-------+      whose stamp will be 7
+//!                        ^               ^
+//!                    tail - 1           head
+//! ```
+//!
+//! A slot is full for position `p` when its stamp is `p + 1`. Stamps are never cleared, so that a producer can find
+//! its place again by looking at them. Zero is the stamp of no position: zeroed memory is an empty ring.
+//!
+//! # Who may touch what
+//!
+//! 1. `Slot::stamp`: written by the producer, read by both.
+//! 2. `Slot::body`: the producer's from the moment it sees `tail - credit < N` until it stores the stamp; the consumer's
+//!    from the moment it sees the stamp until it stores a credit beyond the slot. In that time the consumer may also
+//!    *write* it: see "Lines that the consumer has written".
+//! 3. `Credit`: written by the consumer only, read by the producer.
+//! 4. Each side's own position lives in its state ([`ProducerState`], [`ConsumerState`]), never in shared memory.
+//!
+//! # Synchronisation
+//!
+//! | label | release | acquire | what becomes visible |
+//! | --- | --- | --- | --- |
+//! | `slot-published` | producer's stamp store | consumer's stamp load | the body written before the stamp |
+//! | `slot-freed` | consumer's credit store | producer's credit load | that the consumer is done with all bodies below |
+//! | `end-handed-over` | [`Claims`] release | [`Claims`] claim | everything the previous endpoint did |
+//!
+//! # Lines that the consumer has written
+//!
+//! A line that was only read stays shared, and the producer's next write to it, a lap later, is an upgrade that no
+//! prefetcher starts early. If the consumer stores one word into each line it has read, the line moves back as a whole.
+//! On host processors this is worth a factor of up to ten for messages of a line and more; across a bus it would
+//! be wrong, so it is off for device code ([`CONSUMER_WRITES_LINES`]).
+//!
+//! # Progress
+//!
+//! Every operation is wait-free. A producer that stops between writing a body and its stamp leaves the slot as it
+//! was: nothing to repair. A consumer that stops without [publishing its credit](ConsumerState::publish) makes its
+//! successor read up to `N / 8` messages again.
+//!
+//! # Positions
+//!
+//! 64 bits, so at 10⁹ messages a second a ring lives for 584 years.
+
+use crate::error::Full;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
+use bytemuck::Pod;
+
+/// Whether the consumer stores a word into each line it has read. See the module's page.
+pub const CONSUMER_WRITES_LINES: bool = cfg!(not(target_arch = "nvptx64"));
+
+shared_struct! {
+    /// One place of a ring: the stamp, and the bytes it vouches for.
+    pub struct Slot[T: Pod + Send][T] {
+        pub(crate) stamp: AtomicU64,
+        pub(crate) body: SharedCell<T>,
+    }
+}
+
+shared_struct! {
+    /// The places of a ring: written by the producer, polled by the consumer, so they live on the consumer's side.
+    #[repr(align(128))]
+    pub struct Slots[T: Pod + Send, const N: usize][T, N] {
+        slots: [Slot<T>; N],
+    }
+}
+
+impl<T: Pod + Send, const N: usize> Slots<T, N> {
+    /// `position % N`, without a division.
+    pub(crate) const MASK: u64 = {
+        assert!(N.is_power_of_two(), "the capacity of a ring must be a power of two");
+        assert!(N <= 1 << 15, "a ring holds at most 32768 messages");
+        assert!(align_of::<T>() <= 8, "ring elements are aligned to at most 8 bytes");
+        N as u64 - 1
+    };
+
+    #[inline(always)]
+    fn at(&self, position: u64) -> &Slot<T> {
+        &self.slots[(position & Self::MASK) as usize]
+    }
+}
+
+shared_struct! {
+    /// How far the consumer has read: written by the consumer, polled by the producer, so it lives on the producer's side.
+    #[repr(align(128))]
+    pub struct Credit[][] {
+        position: AtomicU64,
+    }
+}
+
+/// The producer's half of a ring: where it will write next, and what it last saw of the consumer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProducerState {
+    pub(crate) tail: u64,
+    credit: u64,
+}
+
+impl ProducerState {
+    /// Finds the producer's place in a ring that may have been in use.
+    ///
+    /// Takes up to `N` loads: the stamps from the consumer's position on say what was published.
+    pub fn recover<T: Pod + Send, const N: usize>(slots: &Slots<T, N>, credit: &Credit) -> Self {
+        // Acquire [slot-freed]: the consumer is done with every body below this position.
+        let head = credit.position.load(Acquire);
+        let mut tail = head;
+        // Relaxed: only this end writes stamps, and the claim of the end has made its predecessor's visible.
+        while tail.wrapping_sub(head) < N as u64 && slots.at(tail).stamp.load(Relaxed) == tail.wrapping_add(1) {
+            tail = tail.wrapping_add(1);
+        }
+        Self { tail, credit: head }
+    }
+
+    /// Slots that can be written now, at least `wanted` if there are that many; asks the consumer only if the copy of
+    /// its position says that there are fewer.
+    #[inline(always)]
+    pub(crate) fn room<const N: usize>(&mut self, credit: &Credit, wanted: u64) -> u64 {
+        let mut used = self.tail.wrapping_sub(self.credit);
+        if used + wanted > N as u64 {
+            // Acquire [slot-freed]: pairs with the credit store in `ConsumerState::publish`; the consumer has
+            // copied out (and scribbled on) every body below this position, so they may be overwritten.
+            self.credit = credit.position.load(Acquire);
+            used = self.tail.wrapping_sub(self.credit);
+        }
+        // A credit beyond the tail (a hostile or broken consumer) gives a huge `used`: the ring counts as full.
+        (N as u64).saturating_sub(used)
+    }
+
+    /// Appends what `fill` writes.
+    ///
+    /// # Errors
+    /// [`Full`] if all `N` slots hold messages that the consumer has not freed.
+    #[inline(always)]
+    pub(crate) fn push<T: Pod + Send, const N: usize>(
+        &mut self,
+        slots: &Slots<T, N>,
+        credit: &Credit,
+        fill: impl FnOnce(&SharedCell<T>),
+    ) -> Result<(), Full> {
+        if self.room::<N>(credit, 1) == 0 {
+            return Err(Full);
+        }
+        let slot = slots.at(self.tail);
+        // Rule 2: there is room, so the slot is this producer's until the stamp below.
+        fill(&slot.body);
+        self.tail = self.tail.wrapping_add(1);
+        // Release [slot-published]: the body written above is visible to the consumer that sees this stamp.
+        slot.stamp.store(self.tail, Release);
+        Ok(())
+    }
+
+    /// Appends as many of `values` as there is room for, bodies first and stamps last; returns how many.
+    pub(crate) fn push_batch<T: Pod + Send, const N: usize>(
+        &mut self,
+        slots: &Slots<T, N>,
+        credit: &Credit,
+        values: &[T],
+    ) -> usize {
+        let count = self.room::<N>(credit, (values.len() as u64).min(N as u64)).min(values.len() as u64);
+        for (i, value) in values[..count as usize].iter().enumerate() {
+            // SAFETY: rule 2, as in `push`: there was room for `count`.
+            unsafe { slots.at(self.tail.wrapping_add(i as u64)).body.write(value, size_of::<T>()) };
+        }
+        for _ in 0..count {
+            let slot = slots.at(self.tail);
+            self.tail = self.tail.wrapping_add(1);
+            // Release [slot-published]: as in `push`.
+            slot.stamp.store(self.tail, Release);
+        }
+        count as usize
+    }
+}
+
+/// The consumer's half of a ring: where it reads next, and what it has told the producer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ConsumerState {
+    pub(crate) head: u64,
+    published: u64,
+}
+
+impl ConsumerState {
+    /// Finds the consumer's place in a ring that may have been in use: the last published position.
+    pub fn recover(credit: &Credit) -> Self {
+        // Relaxed: only this end writes the credit, and the claim of the end has made its predecessor's visible.
+        let head = credit.position.load(Relaxed);
+        Self { head, published: head }
+    }
+
+    /// The next full slot, if there is one.
+    #[inline(always)]
+    fn next<'r, T: Pod + Send, const N: usize>(&self, slots: &'r Slots<T, N>) -> Option<&'r Slot<T>> {
+        let slot = slots.at(self.head);
+        // Acquire [slot-published]: pairs with the stamp store in `ProducerState::push`; the body is visible.
+        (slot.stamp.load(Acquire) == self.head.wrapping_add(1)).then_some(slot)
+    }
+
+    /// Whether a message waits.
+    #[inline(always)]
+    pub(crate) fn ready<T: Pod + Send, const N: usize>(&self, slots: &Slots<T, N>) -> bool {
+        self.next(slots).is_some()
+    }
+
+    /// Copies out the first line of the oldest message, which stays in the ring.
+    #[inline(always)]
+    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize>(&self, slots: &Slots<T, N>) -> Option<H> {
+        // SAFETY: rule 2: the stamp says that the slot is full, and nobody but this consumer can free it.
+        self.next(slots).map(|slot| unsafe { slot.body.read_head() })
+    }
+
+    /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone.
+    #[inline(always)]
+    pub(crate) fn pop<T: Pod + Send, const N: usize>(
+        &mut self,
+        slots: &Slots<T, N>,
+        credit: &Credit,
+        used: impl Fn(&T) -> usize,
+    ) -> Option<T> {
+        let Some(slot) = self.next(slots) else {
+            self.publish(credit);
+            return None;
+        };
+        // SAFETY: rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is stored.
+        let value = unsafe { slot.body.read_used(&used) };
+        self.finish::<T, N>(slot, credit, used(&value));
+        Some(value)
+    }
+
+    /// Ends the reading of the slot at `head`.
+    #[inline(always)]
+    fn finish<T: Pod + Send, const N: usize>(&mut self, slot: &Slot<T>, credit: &Credit, used: usize) {
+        if CONSUMER_WRITES_LINES {
+            // SAFETY: rule 2: still this consumer's; the value has been copied out.
+            unsafe { slot.body.scribble(used) };
+        }
+        self.head = self.head.wrapping_add(1);
+        // Telling the producer costs a line transfer: once per eighth of the ring, and when it has run dry.
+        if self.head.wrapping_sub(self.published) >= (N as u64 / 8).max(1) {
+            self.publish(credit);
+        }
+    }
+
+    /// Takes up to `out.len()` messages; returns how many.
+    pub(crate) fn pop_batch<T: Pod + Send, const N: usize>(
+        &mut self,
+        slots: &Slots<T, N>,
+        credit: &Credit,
+        out: &mut [T],
+    ) -> usize {
+        for (taken, place) in out.iter_mut().enumerate() {
+            match self.pop(slots, credit, |_| size_of::<T>()) {
+                Some(value) => *place = value,
+                None => return taken,
+            }
+        }
+        out.len()
+    }
+
+    /// Tells the producer how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the
+    /// ring runs dry.
+    #[inline(always)]
+    pub fn publish(&mut self, credit: &Credit) {
+        if self.published != self.head {
+            self.published = self.head;
+            // Release [slot-freed]: all reads of (and scribbles on) bodies below `head` happen before the producer
+            // that sees this position overwrites them.
+            credit.position.store(self.head, Release);
+        }
+    }
+}
+
+shared_struct! {
+    /// The claim words of the two ends of a ring: 0 is free, 1 is taken.
+    #[repr(align(128))]
+    pub struct Claims[][] {
+        producer: AtomicU32,
+        consumer: AtomicU32,
+    }
+}
+
+/// Takes an end of a ring.
+pub(crate) fn claim_end(word: &AtomicU32) -> bool {
+    // Acquire [end-handed-over]: what the end's previous owner did is visible to this one.
+    // (Release is not needed: a claim publishes nothing.) Relaxed on failure: nothing is learnt but the refusal.
+    word.compare_exchange(0, 1, Acquire, Relaxed).is_ok()
+}
+
+/// Gives an end of a ring back.
+pub(crate) fn release_end(word: &AtomicU32) {
+    // Release [end-handed-over]: everything this owner did is visible to the next claim.
+    word.store(0, Release);
+}
+
+shared_struct! {
+    /// A ring of exactly `N` messages for one producer and one consumer. `N` is a power of two, 32768 at most.
+    ///
+    /// Zeroed memory is an empty ring. It may lie in a `static`, on the heap or in memory that processes share, at
+    /// a different address in each.
+    ///
+    /// ```
+    /// use k2k_core::ring::Spsc;
+    ///
+    /// static RING: Spsc<u64, 64> = Spsc::new();
+    /// let mut producer = RING.producer().expect("the first producer");
+    /// let mut consumer = RING.consumer().expect("the first consumer");
+    /// producer.push(&7).expect("an empty ring has room");
+    /// assert_eq!(consumer.pop(), Some(7));
+    /// assert!(RING.producer().is_err(), "there is one producer at a time");
+    /// ```
+    pub struct Spsc[T: Pod + Send, const N: usize][T, N] {
+        claims: Claims,
+        credit: Credit,
+        slots: Slots<T, N>,
+    }
+}
+
+/// An end of the ring is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken;
+
+impl core::fmt::Display for Taken {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(
+            "this end of the ring is taken: drop the endpoint that holds it, or recover it if its holder is dead",
+        )
+    }
+}
+
+impl core::error::Error for Taken {}
+
+#[cfg(not(loom))]
+impl<T: Pod + Send, const N: usize> Default for Spsc<T, N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Pod + Send, const N: usize> Spsc<T, N> {
+    /// An empty ring.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        const { assert!(Slots::<T, N>::MASK < u64::MAX) };
+        // SAFETY: `Shared`: zero is the idle state, and valid.
+        unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
+    }
+
+    /// An empty ring.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn new() -> Self {
+        crate::sync::Shared::idle()
+    }
+
+    /// Takes the producing end. It continues where the previous producer stopped.
+    ///
+    /// # Errors
+    /// [`Taken`] while another producer exists.
+    pub fn producer(&self) -> Result<Producer<'_, T, N>, Taken> {
+        if claim_end(&self.claims.producer) { Ok(self.producer_unclaimed()) } else { Err(Taken) }
+    }
+
+    /// Takes the consuming end. It continues where the previous consumer stopped.
+    ///
+    /// # Errors
+    /// [`Taken`] while another consumer exists.
+    pub fn consumer(&self) -> Result<Consumer<'_, T, N>, Taken> {
+        if claim_end(&self.claims.consumer) { Ok(self.consumer_unclaimed()) } else { Err(Taken) }
+    }
+
+    /// Takes the producing end from an owner that died without dropping it (a killed process, a reset device).
+    ///
+    /// # Safety
+    /// The previous producer does not run any more.
+    pub unsafe fn recover_producer(&self) -> Producer<'_, T, N> {
+        // Relaxed: the caller vouches that the predecessor has ended; that knowledge is the synchronisation.
+        self.claims.producer.store(1, Relaxed);
+        self.producer_unclaimed()
+    }
+
+    /// Takes the consuming end from an owner that died without dropping it. Up to `N / 8` messages that it had read but
+    /// not acknowledged are delivered again.
+    ///
+    /// # Safety
+    /// The previous consumer does not run any more.
+    pub unsafe fn recover_consumer(&self) -> Consumer<'_, T, N> {
+        // Relaxed: as in `recover_producer`.
+        self.claims.consumer.store(1, Relaxed);
+        self.consumer_unclaimed()
+    }
+
+    fn producer_unclaimed(&self) -> Producer<'_, T, N> {
+        Producer { ring: self, state: ProducerState::recover(&self.slots, &self.credit) }
+    }
+
+    fn consumer_unclaimed(&self) -> Consumer<'_, T, N> {
+        Consumer { ring: self, state: ConsumerState::recover(&self.credit) }
+    }
+}
+
+/// The producing end of an [`Spsc`]. Dropping it lets another one be taken.
+#[derive(Debug)]
+pub struct Producer<'r, T: Pod + Send, const N: usize> {
+    ring: &'r Spsc<T, N>,
+    state: ProducerState,
+}
+
+impl<'r, T: Pod + Send, const N: usize> Producer<'r, T, N> {
+    /// Appends a message. The value is lent, so a refused one is still the caller's.
+    ///
+    /// While the ring is full only the consumer can change that; while it is not, nobody else can.
+    ///
+    /// # Errors
+    /// [`Full`] if `N` messages wait.
+    #[inline]
+    pub fn push(&mut self, value: &T) -> Result<(), Full> {
+        // SAFETY: rule 2: `fill` is called with the slot that is this producer's to write.
+        self.state.push(&self.ring.slots, &self.ring.credit, |body| unsafe { body.write(value, size_of::<T>()) })
+    }
+
+    /// Appends as many of `values` as there is room for, in order, and returns how many that were.
+    #[inline]
+    pub fn push_batch(&mut self, values: &[T]) -> usize {
+        self.state.push_batch(&self.ring.slots, &self.ring.credit, values)
+    }
+
+    /// Takes the next free slot, to be written in place and [committed](Claim::commit).
+    ///
+    /// # Errors
+    /// [`Full`] if `N` messages wait.
+    #[inline]
+    pub fn claim(&mut self) -> Result<Claim<'_, 'r, T, N>, Full> {
+        if self.state.room::<N>(&self.ring.credit, 1) == 0 { Err(Full) } else { Ok(Claim { producer: self }) }
+    }
+
+    /// Slots that can be written at once, at least. Only this producer makes it smaller.
+    #[inline]
+    pub fn free_slots(&mut self) -> usize {
+        self.state.room::<N>(&self.ring.credit, N as u64) as usize
+    }
+}
+
+impl<T: Pod + Send, const N: usize> Drop for Producer<'_, T, N> {
+    fn drop(&mut self) {
+        release_end(&self.ring.claims.producer);
+    }
+}
+
+/// A slot that is being written in place. Dropping it without [`commit`](Self::commit) sends nothing.
+#[derive(Debug)]
+pub struct Claim<'p, 'r, T: Pod + Send, const N: usize> {
+    producer: &'p mut Producer<'r, T, N>,
+}
+
+impl<T: Pod + Send, const N: usize> Claim<'_, '_, T, N> {
+    /// Writes the whole message. Without it, the slot holds whatever an earlier lap left.
+    #[inline]
+    pub fn write(&mut self, value: &T) {
+        // SAFETY: rule 2: `Producer::claim` saw room, and holds the only producer until this is dropped.
+        unsafe { self.slot().body.write(value, size_of::<T>()) };
+    }
+
+    /// Address of the message in the ring, for writing parts of it. Write with volatile or atomic stores if a hostile
+    /// process can map the same memory.
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn as_mut_ptr(&mut self) -> *mut T {
+        self.slot().body.as_ptr()
+    }
+
+    /// Publishes the message.
+    #[inline]
+    pub fn commit(self) {
+        let tail = self.producer.state.tail.wrapping_add(1);
+        // Release [slot-published]: what was written through this claim is visible to the consumer that sees the stamp.
+        self.slot().stamp.store(tail, Release);
+        self.producer.state.tail = tail;
+    }
+
+    fn slot(&self) -> &Slot<T> {
+        self.producer.ring.slots.at(self.producer.state.tail)
+    }
+}
+
+/// The consuming end of an [`Spsc`]. Dropping it acknowledges what was read and lets another one be taken.
+#[derive(Debug)]
+pub struct Consumer<'r, T: Pod + Send, const N: usize> {
+    ring: &'r Spsc<T, N>,
+    state: ConsumerState,
+}
+
+impl<'r, T: Pod + Send, const N: usize> Consumer<'r, T, N> {
+    /// Takes the oldest message.
+    ///
+    /// `None` while the ring is empty, which only the producer can change.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        self.state.pop(&self.ring.slots, &self.ring.credit, |_| size_of::<T>())
+    }
+
+    /// Takes up to `out.len()` messages, oldest first, and returns how many it took.
+    #[inline]
+    pub fn pop_batch(&mut self, out: &mut [T]) -> usize {
+        self.state.pop_batch(&self.ring.slots, &self.ring.credit, out)
+    }
+
+    /// Looks at the oldest message without taking it; [`Peek::release`] takes it.
+    #[inline]
+    pub fn peek(&mut self) -> Option<Peek<'_, 'r, T, N>> {
+        self.state.next(&self.ring.slots)?;
+        Some(Peek { consumer: self })
+    }
+
+    /// Whether the ring is empty now. Only the producer can change a `true`.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.state.ready(&self.ring.slots)
+    }
+}
+
+impl<T: Pod + Send, const N: usize> Drop for Consumer<'_, T, N> {
+    fn drop(&mut self) {
+        self.state.publish(&self.ring.credit);
+        release_end(&self.ring.claims.consumer);
+    }
+}
+
+/// The oldest message of a ring, read in place. Dropping it without [`release`](Self::release) leaves it in the ring.
+#[derive(Debug)]
+pub struct Peek<'c, 'r, T: Pod + Send, const N: usize> {
+    consumer: &'c mut Consumer<'r, T, N>,
+}
+
+impl<T: Pod + Send, const N: usize> Peek<'_, '_, T, N> {
+    /// Copies the message out.
+    #[inline]
+    #[must_use]
+    pub fn read(&self) -> T {
+        // SAFETY: rule 2: `Consumer::peek` saw the stamp, and no credit beyond the slot is stored while this lives.
+        unsafe { self.slot().body.read() }
+    }
+
+    /// Address of the message in the ring, for reading parts of it. Read with volatile or atomic loads if a hostile
+    /// process can map the same memory.
+    #[cfg(not(loom))]
+    #[inline]
+    #[must_use]
+    pub fn as_ptr(&self) -> *const T {
+        self.slot().body.as_ptr()
+    }
+
+    /// Takes the message out of the ring; its slot is free for the producer.
+    #[inline]
+    pub fn release(self) {
+        let ring = self.consumer.ring;
+        let slot = ring.slots.at(self.consumer.state.head);
+        self.consumer.state.finish::<T, N>(slot, &ring.credit, size_of::<T>());
+    }
+
+    fn slot(&self) -> &Slot<T> {
+        self.consumer.ring.slots.at(self.consumer.state.head)
+    }
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<Credit>() == 128 && align_of::<Credit>() == 128);
+    assert!(size_of::<Claims>() == 128);
+    assert!(size_of::<Slot<[u64; 7]>>() == 64);
+    assert!(size_of::<Spsc<u64, 64>>() == 128 + 128 + 64 * 16);
+};

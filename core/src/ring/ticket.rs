@@ -1,0 +1,857 @@
+//! A bounded ring that any number of producers share, and one consumer, in one memory domain.
+//!
+//! Vyukov's bounded MPMC queue (2010) gives each slot a sequence number, so that the slot itself says whose turn it is;
+//! this keeps that idea and mends its weak point. In Vyukov's queue a producer that stops between taking a position
+//! and publishing it stops the consumer for good. Here a slot's word is a small state machine that also names the
+//! producer, every step of it is one compare-exchange, and the consumer may give up on a producer: whichever of the two
+//! moves the word first decides, and the loser can see it.
+//!
+//! ```text
+//!    63                              19  18    17..16   15..0
+//!   +----------------------------------+------+-------+----------+
+//!   |     lap = position / N           | held | phase | producer |   zero: FREE for lap 0
+//!   +----------------------------------+------+-------+----------+
+//!
+//!               claim              publish
+//!   FREE(p) ------------> CLAIMED(p) ------> PUBLISHED(p) --+
+//!    |  ^                   |     |                         | pop
+//!    |  |                   |     | abort                   v
+//!    |  |                   |     +--------> VOID(p) ---> FREE(p + N)
+//!    |  | owner is back     | revoke          ^  ^
+//!    |  |                   v        skip     |  | owner is back
+//!    | FREE(p), held      FREE(p + N), held --|> VOID(p + N), held ---> FREE(p + 2N), held
+//!    +---                                                        pop
+//! ```
+//!
+//! A *held* slot is out of service: a producer that was given up may still write its body. Its positions are skipped
+//! (`VOID`) until that producer comes back, finds out, and clears the mark.
+//!
+//! # Invariants
+//!
+//! 1. A slot's lap is that of the next position that the consumer visits there. Only a step that passes the position
+//!    changes it.
+//! 2. For one position the phase only goes up, and a cleared mark never returns. So a word never has the same value
+//!    twice, and a compare-exchange that succeeds has not overlooked anything.
+//! 3. `tail` goes beyond `p` only when `p` is not `FREE` any more. So positions are claimed in order, and a consumer
+//!    that finds `FREE` at its head knows without a look at `tail` that nothing waits behind it.
+//!
+//! # Who may touch what
+//!
+//! 1. `TicketSlot::body`: the producer's from its claim until it publishes, aborts, or (given up meanwhile) clears the
+//!    mark; the consumer's from seeing `PUBLISHED` until it frees the slot. Nobody else's in any state.
+//! 2. `TicketSlot::word`: `FREE` may be changed by any producer at the tail; `CLAIMED` by its owner and the consumer;
+//!    `PUBLISHED` and `VOID` by the consumer; the mark is cleared by its owner. A store (not a compare-exchange) only
+//!    where a single party may act: `PUBLISHED`, and `VOID` without the mark.
+//! 3. `tail`: a hint that only grows, moved by any producer. `head`: the consumer's, for observers and a successor.
+//!
+//! # Synchronisation
+//!
+//! | label | release | acquire | what becomes visible |
+//! | --- | --- | --- | --- |
+//! | `slot-published` | publishing compare-exchange | consumer's load of the word | the body written before |
+//! | `slot-freed` | consumer's store of `FREE`; abort; clearing the mark | claiming compare-exchange (through the consumer, where it passes a `VOID`) | that the former owner is done with the body |
+//! | `claims-below` | moving the tail | reading the tail | that every position below is not `FREE`: a message that was published before a `pop` began is never hidden from it |
+//! | `end-handed-over` | the consumer end's release | its claim | everything the previous consumer did |
+//!
+//! # Progress, and what the dead cost
+//!
+//! `claim` is lock-free: it repeats only if another producer got ahead. Publishing and `pop` are wait-free, and `pop`
+//! passes at most `N` skipped positions. Nobody waits for a stalled producer: others claim behind it, and the
+//! consumer is told [`TicketPop::Stalled`], so that it can decide how long is too long. `Stalled` is no verdict: a
+//! producer that is just copying its message looks the same.
+//!
+//! * A producer that stalls and is revoked gets [`Revoked`]: its message was not sent. Until then it costs one slot.
+//! * A producer that dies costs one slot, until [`Ticket::reclaim`] brings that back.
+//! * A consumer that dies inside `pop` has either taken that message or left it; no other is lost or repeated.
+//!
+//! Every loop is bounded: `2 N + 64` rounds without luck count as a full (or empty) ring. No content of the words does
+//! worse than that.
+//!
+//! # Laps
+//!
+//! 45 bits of lap and 64 of position wrap without harm: laps are compared modulo 2⁴⁵, and a producer that slept for
+//! so long finds its slot claimed or held as it left it.
+
+use super::spsc::{CONSUMER_WRITES_LINES, Slots, Taken, claim_end, release_end};
+use crate::error::Full;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
+use bytemuck::Pod;
+use core::fmt;
+
+/// What a slot's word says. See the module's page for the bits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Word(u64);
+
+/// The position may be claimed (or, in a held slot, skipped).
+const FREE: u64 = 0 << 16;
+/// A producer is writing the body.
+const CLAIMED: u64 = 1 << 16;
+/// The body is a message.
+const PUBLISHED: u64 = 2 << 16;
+/// There is no message at this position, and there will be none.
+const VOID: u64 = 3 << 16;
+const PHASE: u64 = 3 << 16;
+/// A producer that was given up may still write the body.
+const HELD: u64 = 1 << 18;
+const LAP_SHIFT: u32 = 19;
+
+impl Word {
+    /// `FREE` for a position.
+    #[inline(always)]
+    const fn free<const N: usize>(position: u64) -> Self {
+        Self((position >> N.trailing_zeros()) << LAP_SHIFT)
+    }
+
+    /// By how many laps the word is ahead of a position: 0 if it speaks of that very position.
+    #[inline(always)]
+    const fn laps_ahead<const N: usize>(self, position: u64) -> i64 {
+        self.0.wrapping_sub(Self::free::<N>(position).0).cast_signed() >> LAP_SHIFT
+    }
+
+    #[inline(always)]
+    const fn phase(self) -> u64 {
+        self.0 & PHASE
+    }
+
+    #[inline(always)]
+    const fn is_held(self) -> bool {
+        self.0 & HELD != 0
+    }
+
+    /// The owner of a claimed or held slot.
+    #[inline(always)]
+    const fn producer(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    const fn is_held_by(self, producer: u16) -> bool {
+        self.is_held() && self.producer() == producer
+    }
+
+    /// The same position, mark and producer in another phase.
+    #[inline(always)]
+    const fn with(self, phase: u64) -> Self {
+        Self(self.0 & !PHASE | phase)
+    }
+
+    /// `FREE` for the next lap; the mark and the producer stay.
+    #[inline(always)]
+    const fn next_lap(self) -> Self {
+        Self(self.with(FREE).0.wrapping_add(1 << LAP_SHIFT))
+    }
+
+    /// Without mark and producer.
+    #[inline(always)]
+    const fn unowned(self) -> Self {
+        Self(self.0 & !(HELD | 0xffff))
+    }
+}
+
+shared_struct! {
+    struct TicketSlot[T: Pod + Send][T] {
+        word: AtomicU64,
+        body: SharedCell<T>,
+    }
+}
+
+shared_struct! {
+    /// Where the next claim is likely to succeed, on a line of its own.
+    #[repr(align(128))]
+    struct Tail[][] {
+        position: AtomicU64,
+    }
+}
+
+shared_struct! {
+    /// How far the consumer has read, lazily, and whether there is one.
+    #[repr(align(128))]
+    struct Head[][] {
+        position: AtomicU64,
+        consumer: AtomicU32,
+    }
+}
+
+shared_struct! {
+    /// A ring of exactly `N` messages for any number of producers and one consumer. `N` is a power of two, 32768 at most.
+    ///
+    /// Zeroed memory is an empty ring. All parties must be in one memory domain: the processors of one host, or one GPU.
+    ///
+    /// ```
+    /// use k2k_core::ring::{Ticket, ticket::TicketPop};
+    ///
+    /// static RING: Ticket<u64, 16> = Ticket::new();
+    /// let mut first = RING.producer(1);
+    /// let mut second = RING.producer(2);
+    /// let mut consumer = RING.consumer().expect("the only consumer");
+    /// first.push(&10).expect("an empty ring has room");
+    /// second.push(&20).expect("room");
+    /// assert_eq!(consumer.pop(), TicketPop::Message(10));
+    /// assert_eq!(consumer.pop(), TicketPop::Message(20));
+    /// assert_eq!(consumer.pop(), TicketPop::Empty);
+    /// ```
+    pub struct Ticket[T: Pod + Send, const N: usize][T, N] {
+        tail: Tail,
+        head: Head,
+        slots: [TicketSlot<T>; N],
+    }
+}
+
+/// The consumer gave up on this producer between claim and publish. The message was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoked;
+
+impl fmt::Display for Revoked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the consumer gave up waiting for this message, which was not sent")
+    }
+}
+
+impl core::error::Error for Revoked {}
+
+/// Why a push was refused. The message is still the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TicketError {
+    /// No slot is free (or others were faster `2 N + 64` times).
+    Full,
+    /// The consumer gave up waiting between claim and publish.
+    Revoked,
+}
+
+impl fmt::Display for TicketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => Full.fmt(f),
+            Self::Revoked => Revoked.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for TicketError {}
+
+impl From<Full> for TicketError {
+    fn from(Full: Full) -> Self {
+        Self::Full
+    }
+}
+
+impl From<Revoked> for TicketError {
+    fn from(Revoked: Revoked) -> Self {
+        Self::Revoked
+    }
+}
+
+/// What the consumer found at its head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TicketPop<T> {
+    /// The oldest message.
+    Message(T),
+    /// No position is claimed.
+    Empty,
+    /// The oldest position is claimed but not published yet; newer messages may wait behind it. Ask again, or
+    /// [revoke](TicketConsumer::revoke) the position.
+    Stalled {
+        /// Whose claim it is.
+        producer: u16,
+        /// Which position: as long as it stays the same, it is the same claim.
+        position: u64,
+    },
+}
+
+impl<T: Pod + Send, const N: usize> Ticket<T, N> {
+    /// Rounds after which a loop gives up: each of `N` positions can cost a consumer two. In a healthy ring only a
+    /// producer that lost that many races gets here.
+    const ROUNDS: u64 = Slots::<T, N>::MASK * 2 + 66;
+
+    #[inline(always)]
+    fn at(&self, position: u64) -> &TicketSlot<T> {
+        &self.slots[(position & Slots::<T, N>::MASK) as usize]
+    }
+
+    /// Moves the tail beyond a position that was seen claimed, skipped or passed; returns the tail as it is then.
+    #[inline(always)]
+    fn tail_beyond(&self, position: u64) -> u64 {
+        let next = position.wrapping_add(1);
+        let moved = self.tail.position.compare_exchange(
+            position, next,
+            // Release [claims-below]: this thread has seen `position` not FREE; whoever reads this tail sees the same.
+            Release, // Acquire [claims-below]: someone else moved the tail; as for the load in `claim`.
+            Acquire,
+        );
+        moved.map_or_else(|tail| tail, |_| next)
+    }
+
+    /// Brings back what a dead producer had: its claims become void, and slots held for it go back into service.
+    /// Returns how many slots that were. Anyone may call this, at any time, while the ring is in use.
+    ///
+    /// # Safety
+    /// Every producer with this id has ended, without a claim that will still be used, and the caller knows it by
+    /// means that order memory: a joined thread, a process that was waited for, a word that the producer stored last.
+    pub unsafe fn reclaim(&self, producer: u16) -> usize {
+        self.slots.iter().filter(|slot| Self::reclaim_slot(slot, producer)).count()
+    }
+
+    fn reclaim_slot(slot: &TicketSlot<T>, producer: u16) -> bool {
+        for _ in 0..Self::ROUNDS {
+            // Relaxed: the compare-exchange decides.
+            let seen = Word(slot.word.load(Relaxed));
+            let new = if seen.is_held_by(producer) {
+                seen.unowned()
+            } else if seen.phase() == CLAIMED && seen.producer() == producer {
+                seen.with(VOID).unowned()
+            } else {
+                return false;
+            };
+            // Release [slot-freed]: what the dead producer wrote, which the caller has seen to be over, happens before
+            // the next owner writes. Relaxed on failure: the consumer, or a producer that skips, moved it: look again.
+            if slot.word.compare_exchange(seen.0, new.0, Release, Relaxed).is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// A producer's half of a ring: nothing but its name. Positions are taken from the ring each time.
+#[derive(Clone, Copy, Debug)]
+pub struct TicketProducerState {
+    id: u16,
+}
+
+/// A position that this producer owns, and its slot's word.
+#[derive(Clone, Copy)]
+struct Claimed {
+    position: u64,
+    word: Word,
+}
+
+impl TicketProducerState {
+    /// A producer called `id`. An id is for [`TicketPop::Stalled`] and [`Ticket::reclaim`]: producers may share one if
+    /// they live and die together.
+    #[must_use]
+    pub const fn new(id: u16) -> Self {
+        Self { id }
+    }
+
+    /// Takes the next position.
+    #[inline(always)]
+    fn claim<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>) -> Result<Claimed, Full> {
+        // Acquire [claims-below]: what this producer will publish makes all earlier claims visible with it.
+        let mut tail = ring.tail.position.load(Acquire);
+        for _ in 0..Ticket::<T, N>::ROUNDS {
+            let slot = ring.at(tail);
+            // Relaxed: the compare-exchange decides, and for moving the tail it is enough to have seen the word.
+            let seen = Word(slot.word.load(Relaxed));
+            match seen.laps_ahead::<N>(tail) {
+                // The consumer has still to pass the position one lap below.
+                ..0 => return Err(Full),
+                0 if seen.phase() == FREE => {
+                    let word =
+                        if seen.is_held() { seen.with(VOID) } else { Word(seen.0 | CLAIMED | u64::from(self.id)) };
+                    // Acquire [slot-freed]: the former owner is done with the body. (Release is not needed: a claim
+                    // says nothing of the body.) Relaxed on failure: another producer was faster: look again.
+                    if slot.word.compare_exchange(seen.0, word.0, Acquire, Relaxed).is_err() {
+                        continue;
+                    }
+                    let position = tail;
+                    tail = ring.tail_beyond(position);
+                    if !seen.is_held() {
+                        return Ok(Claimed { position, word });
+                    }
+                }
+                // Claimed by another, who may not have moved the tail yet, or passed already: an old tail.
+                _ => tail = ring.tail_beyond(tail),
+            }
+        }
+        Err(Full)
+    }
+
+    #[inline(always)]
+    fn publish<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>, claimed: Claimed) -> Result<(), Revoked> {
+        let Claimed { position, word } = claimed;
+        let slot = ring.at(position);
+        // Release [slot-published]: the body written under this claim is visible to the consumer that sees the word.
+        // Relaxed on failure: the consumer has given up; nothing of its is needed.
+        if slot.word.compare_exchange(word.0, word.with(PUBLISHED).0, Release, Relaxed).is_ok() {
+            return Ok(());
+        }
+        self.give_back(ring, slot);
+        Err(Revoked)
+    }
+
+    fn abort<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>, claimed: Claimed) {
+        let Claimed { position, word } = claimed;
+        let slot = ring.at(position);
+        // Release [slot-freed]: what was written under this claim happens before the next owner writes; the consumer
+        // passes it on. Relaxed on failure: as in `publish`.
+        if slot.word.compare_exchange(word.0, word.with(VOID).unowned().0, Release, Relaxed).is_err() {
+            self.give_back(ring, slot);
+        }
+    }
+
+    /// Puts a slot whose claim was revoked back into service.
+    #[cold]
+    fn give_back<T: Pod + Send, const N: usize>(&self, _: &Ticket<T, N>, slot: &TicketSlot<T>) {
+        for _ in 0..Ticket::<T, N>::ROUNDS {
+            // Relaxed: the compare-exchange decides. A word without the mark is one that `reclaim` has cleared.
+            let seen = Word(slot.word.load(Relaxed));
+            if !seen.is_held_by(self.id) {
+                return;
+            }
+            // Release [slot-freed]: this producer's late writes happen before the next owner's.
+            // Relaxed on failure: the position was skipped or passed meanwhile: look again.
+            if slot.word.compare_exchange(seen.0, seen.unowned().0, Release, Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Appends the lines of `value` that hold its first `used` bytes.
+    ///
+    /// # Errors
+    /// [`TicketError`]: no slot, or the consumer gave up while the message was being written.
+    #[inline(always)]
+    pub(crate) fn push<T: Pod + Send, const N: usize>(
+        &mut self,
+        ring: &Ticket<T, N>,
+        value: &T,
+        used: usize,
+    ) -> Result<(), TicketError> {
+        let claimed = self.claim(ring)?;
+        // SAFETY: rule 1: claimed, so this producer's until `publish`, even if the claim is revoked meanwhile.
+        unsafe { ring.at(claimed.position).body.write(value, used) };
+        Ok(self.publish(ring, claimed)?)
+    }
+}
+
+/// The consumer's half of a ring: where it reads next, and what it has told observers.
+#[derive(Clone, Copy, Debug)]
+pub struct TicketConsumerState {
+    pub(crate) head: u64,
+    published: u64,
+}
+
+impl TicketConsumerState {
+    /// Finds the consumer's exact place in a ring that may have been in use: the first position, from the one that was
+    /// stored last, that has not been passed.
+    pub fn recover<T: Pod + Send, const N: usize>(ring: &Ticket<T, N>) -> Self {
+        // Relaxed, both: only this end writes the head and raises laps, and the claim of the end has made its
+        // predecessor's stores visible.
+        let published = ring.head.position.load(Relaxed);
+        let mut head = published;
+        while head.wrapping_sub(published) < N as u64
+            && Word(ring.at(head).word.load(Relaxed)).laps_ahead::<N>(head) > 0
+        {
+            head = head.wrapping_add(1);
+        }
+        Self { head, published }
+    }
+
+    /// Whether `pop` would say anything but [`TicketPop::Empty`], or has a skipped position to pass.
+    #[inline(always)]
+    pub(crate) fn ready<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>) -> bool {
+        // Relaxed: `pop` looks for itself, and sees this word or a later one.
+        let seen = Word(ring.at(self.head).word.load(Relaxed));
+        seen.laps_ahead::<N>(self.head) == 0 && seen.phase() != FREE
+    }
+
+    /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone.
+    ///
+    /// If a push happened before this call and its message was not taken yet, the answer is not `Empty`.
+    #[inline(always)]
+    pub(crate) fn pop<T: Pod + Send, const N: usize>(
+        &mut self,
+        ring: &Ticket<T, N>,
+        used: impl Fn(&T) -> usize,
+    ) -> TicketPop<T> {
+        for _ in 0..Ticket::<T, N>::ROUNDS {
+            let slot = ring.at(self.head);
+            // Acquire [slot-published]: pairs with `publish`; the body is visible. For a VOID it pairs with its former
+            // owner's [slot-freed]: what that one wrote is passed on with FREE.
+            let seen = Word(slot.word.load(Acquire));
+            if seen.laps_ahead::<N>(self.head) != 0 {
+                // By invariant 1, a lie of whoever can write the word: the ring counts as empty.
+                break;
+            }
+            match seen.phase() {
+                PUBLISHED => {
+                    // SAFETY: rule 1: published, so this consumer's until it stores FREE.
+                    let value = unsafe { slot.body.read_used(&used) };
+                    if CONSUMER_WRITES_LINES {
+                        // Relaxed: for a successor, should this consumer die here: the message is taken.
+                        slot.word.store(seen.with(VOID).unowned().0, Relaxed);
+                        // SAFETY: rule 1: still this consumer's; the value has been copied out.
+                        unsafe { slot.body.scribble(used(&value)) };
+                    }
+                    self.free(ring, slot);
+                    return TicketPop::Message(value);
+                }
+                CLAIMED => return TicketPop::Stalled { producer: seen.producer(), position: self.head },
+                VOID if seen.is_held() => {
+                    // Relaxed: the body stays its owner's. On failure the owner has come back: look again.
+                    if slot.word.compare_exchange(seen.0, seen.next_lap().0, Relaxed, Relaxed).is_ok() {
+                        self.advance(ring);
+                    }
+                }
+                VOID => self.free(ring, slot),
+                // FREE: by invariant 3, nothing is claimed here or behind.
+                _ => break,
+            }
+        }
+        self.publish(ring);
+        TicketPop::Empty
+    }
+
+    /// Frees the slot at `head`, which nobody else may change now, for the next lap.
+    #[inline(always)]
+    fn free<T: Pod + Send, const N: usize>(&mut self, ring: &Ticket<T, N>, slot: &TicketSlot<T>) {
+        // Release [slot-freed]: all that this consumer, or the owner of a VOID, did with the body happens before the
+        // next owner writes.
+        slot.word.store(Word::free::<N>(self.head).next_lap().0, Release);
+        self.advance(ring);
+    }
+
+    #[inline(always)]
+    fn advance<T: Pod + Send, const N: usize>(&mut self, ring: &Ticket<T, N>) {
+        self.head = self.head.wrapping_add(1);
+        if self.head.wrapping_sub(self.published) >= (N as u64 / 8).max(1) {
+            self.publish(ring);
+        }
+    }
+
+    /// Gives up on the claim of a position that `pop` has called stalled. `false` if that is over anyway.
+    pub(crate) fn revoke<T: Pod + Send, const N: usize>(&mut self, ring: &Ticket<T, N>, position: u64) -> bool {
+        let slot = ring.at(position);
+        // Relaxed: the compare-exchange decides.
+        let seen = Word(slot.word.load(Relaxed));
+        if position != self.head || seen.laps_ahead::<N>(position) != 0 || seen.phase() != CLAIMED {
+            return false;
+        }
+        let held = Word(seen.next_lap().0 | HELD);
+        // Relaxed: nothing of the body changes hands. On failure the producer was faster: its message will be popped.
+        let revoked = slot.word.compare_exchange(seen.0, held.0, Relaxed, Relaxed).is_ok();
+        if revoked {
+            self.advance(ring);
+        }
+        revoked
+    }
+
+    /// Positions that were claimed (or skipped) and not passed yet: a snapshot, which only producers can make too small.
+    pub(crate) fn pending<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>) -> u64 {
+        // Relaxed: a count for its own sake; `pop` looks at the slots.
+        let waiting = ring.tail.position.load(Relaxed).wrapping_sub(self.head).cast_signed();
+        // The tail may lag, by one; more than the ring holds is a lie of whoever can write the tail.
+        waiting.clamp(0, N as i64).cast_unsigned()
+    }
+
+    /// Stores how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the ring runs dry.
+    #[inline(always)]
+    pub fn publish<T: Pod + Send, const N: usize>(&mut self, ring: &Ticket<T, N>) {
+        if self.published != self.head {
+            self.published = self.head;
+            // Relaxed: for observers; a successor gets it with the end.
+            ring.head.position.store(self.head, Relaxed);
+        }
+    }
+}
+
+#[cfg(not(loom))]
+impl<T: Pod + Send, const N: usize> Default for Ticket<T, N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Pod + Send, const N: usize> Ticket<T, N> {
+    /// An empty ring.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        const { assert!(Slots::<T, N>::MASK < u64::MAX) };
+        // SAFETY: `Shared`: zero is the idle state, and valid.
+        unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
+    }
+
+    /// An empty ring.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn new() -> Self {
+        crate::sync::Shared::idle()
+    }
+
+    /// One more producer. For what the id is good, see [`TicketProducerState::new`].
+    pub const fn producer(&self, id: u16) -> TicketProducer<'_, T, N> {
+        TicketProducer { ring: self, state: TicketProducerState::new(id) }
+    }
+
+    /// Takes the consuming end. It continues where the previous consumer stopped.
+    ///
+    /// # Errors
+    /// [`Taken`] while another consumer exists.
+    pub fn consumer(&self) -> Result<TicketConsumer<'_, T, N>, Taken> {
+        if claim_end(&self.head.consumer) { Ok(self.consumer_unclaimed()) } else { Err(Taken) }
+    }
+
+    /// Takes the consuming end from an owner that died without dropping it. No message is delivered again.
+    ///
+    /// # Safety
+    /// The previous consumer does not run any more.
+    pub unsafe fn recover_consumer(&self) -> TicketConsumer<'_, T, N> {
+        // Relaxed: the caller vouches that the predecessor has ended; that knowledge is the synchronisation.
+        self.head.consumer.store(1, Relaxed);
+        self.consumer_unclaimed()
+    }
+
+    fn consumer_unclaimed(&self) -> TicketConsumer<'_, T, N> {
+        TicketConsumer { ring: self, state: TicketConsumerState::recover(self) }
+    }
+}
+
+/// A producing end of a [`Ticket`] ring.
+#[derive(Debug)]
+pub struct TicketProducer<'r, T: Pod + Send, const N: usize> {
+    ring: &'r Ticket<T, N>,
+    state: TicketProducerState,
+}
+
+impl<'r, T: Pod + Send, const N: usize> TicketProducer<'r, T, N> {
+    /// Appends a message. The value is lent, so a refused one is still the caller's.
+    ///
+    /// # Errors
+    /// [`TicketError`]: no slot, or the consumer gave up while the message was being written.
+    #[inline]
+    pub fn push(&mut self, value: &T) -> Result<(), TicketError> {
+        self.state.push(self.ring, value, size_of::<T>())
+    }
+
+    /// Takes the next position, to be [written](TicketClaim::write) and [committed](TicketClaim::commit) soon: the
+    /// consumer finds it before all later messages.
+    ///
+    /// # Errors
+    /// [`Full`] if no slot is free.
+    #[inline]
+    pub fn claim(&mut self) -> Result<TicketClaim<'_, 'r, T, N>, Full> {
+        let claimed = self.state.claim(self.ring)?;
+        Ok(TicketClaim { producer: self, claimed })
+    }
+}
+
+/// A position that is being written. Dropping it without [`commit`](Self::commit) sends nothing: the consumer skips it.
+pub struct TicketClaim<'p, 'r, T: Pod + Send, const N: usize> {
+    producer: &'p mut TicketProducer<'r, T, N>,
+    claimed: Claimed,
+}
+
+impl<T: Pod + Send, const N: usize> TicketClaim<'_, '_, T, N> {
+    /// Writes the whole message. Without it, the slot holds whatever an earlier lap left.
+    #[inline]
+    pub fn write(&mut self, value: &T) {
+        // SAFETY: rule 1: claimed, so this producer's until it is committed or dropped, even if it is revoked meanwhile.
+        unsafe { self.producer.ring.at(self.claimed.position).body.write(value, size_of::<T>()) };
+    }
+
+    /// Publishes the message.
+    ///
+    /// # Errors
+    /// [`Revoked`] if the consumer has given up on this claim: the message was not sent.
+    #[inline]
+    pub fn commit(self) -> Result<(), Revoked> {
+        let this = core::mem::ManuallyDrop::new(self);
+        this.producer.state.publish(this.producer.ring, this.claimed)
+    }
+}
+
+impl<T: Pod + Send, const N: usize> Drop for TicketClaim<'_, '_, T, N> {
+    fn drop(&mut self) {
+        self.producer.state.abort(self.producer.ring, self.claimed);
+    }
+}
+
+impl<T: Pod + Send, const N: usize> fmt::Debug for TicketClaim<'_, '_, T, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketClaim").field("position", &self.claimed.position).finish_non_exhaustive()
+    }
+}
+
+/// The consuming end of a [`Ticket`] ring. Dropping it lets another one be taken.
+#[derive(Debug)]
+pub struct TicketConsumer<'r, T: Pod + Send, const N: usize> {
+    ring: &'r Ticket<T, N>,
+    state: TicketConsumerState,
+}
+
+impl<T: Pod + Send, const N: usize> TicketConsumer<'_, T, N> {
+    /// Takes the oldest message.
+    ///
+    /// `Empty` is changed only by a producer, and never said while a message waits that was pushed before this call.
+    #[inline]
+    pub fn pop(&mut self) -> TicketPop<T> {
+        self.state.pop(self.ring, |_| size_of::<T>())
+    }
+
+    /// Gives up on the claim of a position that [`pop`](Self::pop) has called stalled: its producer, if it ever comes
+    /// back, will be told [`Revoked`], and the slot is out of service until then. `false` if the producer was faster.
+    #[inline]
+    pub fn revoke(&mut self, position: u64) -> bool {
+        self.state.revoke(self.ring, position)
+    }
+
+    /// Whether there is anything for [`pop`](Self::pop) to do. Only a producer can change a `false`.
+    #[inline]
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.state.ready(self.ring)
+    }
+
+    /// Positions that were claimed and not passed yet: a snapshot, which only producers can make too small.
+    #[inline]
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.state.pending(self.ring)
+    }
+}
+
+impl<T: Pod + Send, const N: usize> Drop for TicketConsumer<'_, T, N> {
+    fn drop(&mut self) {
+        self.state.publish(self.ring);
+        release_end(&self.ring.head.consumer);
+    }
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<TicketSlot<[u64; 7]>>() == 64);
+    assert!(size_of::<Ticket<u64, 64>>() == 128 + 128 + 64 * 16);
+    assert!(
+        core::mem::offset_of!(Ticket<u64, 64>, head) == 128 && core::mem::offset_of!(Ticket<u64, 64>, slots) == 256
+    );
+};
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    /// A ring whose head and tail are at a position.
+    fn ring_at<const N: usize>(position: u64) -> Ticket<u64, N> {
+        let ring = Ticket::<u64, N>::new();
+        ring.tail.position.store(position, Relaxed);
+        ring.head.position.store(position, Relaxed);
+        for i in 0..N as u64 {
+            let p = position.wrapping_add(i);
+            ring.at(p).word.store(Word::free::<N>(p).0, Relaxed);
+        }
+        ring
+    }
+
+    #[test]
+    fn word_bits_are_pinned() {
+        let word = Word::free::<4>(7);
+        assert_eq!(word.0, 1 << 19);
+        assert_eq!(Word(word.0 | CLAIMED | 5).next_lap().0 | HELD, 2 << 19 | 1 << 18 | 5);
+        assert_eq!((FREE, CLAIMED, PUBLISHED, VOID), (0, 0x1_0000, 0x2_0000, 0x3_0000));
+        assert_eq!(Word(word.0 | HELD | VOID | 9).laps_ahead::<4>(7), 0);
+        assert_eq!((word.laps_ahead::<4>(3), word.laps_ahead::<4>(8)), (1, -1));
+        assert_eq!(Word(0).laps_ahead::<4>(u64::MAX), 1);
+    }
+
+    #[test]
+    fn laps_and_positions_wrap() {
+        for wrap in [1_u64 << 47, 1 << 46, 0] {
+            let ring = ring_at::<4>(wrap.wrapping_sub(6));
+            let mut producer = ring.producer(3);
+            let mut consumer = ring.consumer().unwrap();
+            let mut lost = None;
+            for i in 0..20 {
+                let claim = producer.claim().unwrap();
+                if i == 3 {
+                    // One slot goes out of service just before the wrap.
+                    core::mem::forget(claim);
+                    let TicketPop::Stalled { producer: 3, position } = consumer.pop() else { panic!() };
+                    assert!(consumer.revoke(position));
+                    lost = Some(position);
+                } else {
+                    drop(claim);
+                }
+                while producer.push(&i).is_ok() {}
+                assert_eq!(consumer.pending(), 4);
+                let mut count = 0;
+                while let TicketPop::Message(value) = consumer.pop() {
+                    assert_eq!(value, i);
+                    count += 1;
+                }
+                // The voided position, and the one in the held slot, hold no message.
+                assert!((2..=3).contains(&count), "{count} messages in round {i}");
+            }
+            assert!(ring.at(lost.unwrap()).word.load(Relaxed) & HELD != 0);
+        }
+    }
+
+    #[test]
+    fn a_successor_continues_exactly_where_the_dead_consumer_stopped() {
+        let ring = Ticket::<u64, 32>::new();
+        let mut producer = ring.producer(0);
+        (0..32).for_each(|i| producer.push(&i).unwrap());
+        let mut dead = ring.consumer().unwrap();
+        (0..7).for_each(|i| assert_eq!(dead.pop(), TicketPop::Message(i)));
+        core::mem::forget(dead);
+        assert_eq!(ring.head.position.load(Relaxed), 4);
+        (32..39).for_each(|i| producer.push(&i).unwrap());
+        assert!(ring.consumer().is_err());
+        // SAFETY: it was forgotten.
+        let mut consumer = unsafe { ring.recover_consumer() };
+        (7..39).for_each(|i| assert_eq!(consumer.pop(), TicketPop::Message(i)));
+        assert_eq!(consumer.pop(), TicketPop::Empty);
+    }
+
+    #[test]
+    fn a_claim_whose_owner_died_before_it_moved_the_tail_stops_nobody() {
+        let ring = Ticket::<u64, 4>::new();
+        ring.at(0).word.store(CLAIMED | 9, Relaxed);
+        ring.producer(1).push(&5).unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        assert_eq!(consumer.pop(), TicketPop::Stalled { producer: 9, position: 0 });
+        assert!(consumer.revoke(0));
+        assert_eq!(consumer.pop(), TicketPop::Message(5));
+        // Here the consumer passes before anyone helps the tail.
+        ring.at(2).word.store(CLAIMED | 9, Relaxed);
+        assert!(consumer.revoke(2) && consumer.pending() == 0);
+        ring.producer(1).push(&6).unwrap();
+        assert_eq!(consumer.pop(), TicketPop::Message(6));
+    }
+
+    proptest! {
+        /// Rule: no content of shared memory causes a panic or an endless loop.
+        #[test]
+        fn hostile_words_are_survived(
+            words in proptest::collection::vec(prop_oneof![any::<u64>(), 0..1_u64 << 21, (0..8_u64).prop_map(|s| s << 16)], 6),
+            ops in proptest::collection::vec(0..6_u8, 1..24),
+        ) {
+            let ring = Ticket::<u64, 4>::new();
+            for (slot, word) in ring.slots.iter().zip(&words) {
+                slot.word.store(*word, Relaxed);
+            }
+            ring.tail.position.store(words[4], Relaxed);
+            ring.head.position.store(words[5], Relaxed);
+            let mut consumer = ring.consumer().unwrap();
+            let mut producer = ring.producer(0);
+            let mut got = Vec::new();
+            for op in ops {
+                match op {
+                    0 => drop(producer.push(&1)),
+                    1 => drop(producer.claim()),
+                    2 => got.push(consumer.pop()),
+                    3 => if let TicketPop::Stalled { position, .. } = consumer.pop() {
+                        consumer.revoke(position);
+                    },
+                    // SAFETY: one thread, and its producer has no claim.
+                    4 => { unsafe { ring.reclaim(0) }; }
+                    _ => prop_assert!(consumer.pending() <= 4 && (consumer.ready() || true)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What the tests of the fabric share: a platform whose clock is turned by hand, and fabrics on the heap.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use core::cell::Cell;
+use k2k_core::fabric::Doorbell;
+use k2k_core::{Config, Endpoint, Fabric, Platform, Register};
+
+/// A clock that stands still unless it is told otherwise, for one thread.
+#[derive(Debug, Default)]
+pub struct Manual {
+    pub now_ns: Cell<u64>,
+    pub wakes: Cell<u32>,
+}
+
+impl Manual {
+    pub fn at(now_ns: u64) -> Self {
+        Self { now_ns: Cell::new(now_ns), wakes: Cell::new(0) }
+    }
+
+    pub fn advance(&self, ns: u64) {
+        self.now_ns.set(self.now_ns.get() + ns);
+    }
+}
+
+impl Platform for Manual {
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn wake(&self, _: &Doorbell) {
+        self.wakes.set(self.wakes.get() + 1);
+    }
+}
+
+/// A zeroed fabric on the heap, set up.
+pub fn fabric<const K: usize, const S: usize, const P: usize>(config: &Config) -> Box<Fabric<K, S, P>> {
+    // SAFETY: all zero is a valid, idle fabric.
+    let fabric = unsafe { Box::<Fabric<K, S, P>>::new_zeroed().assume_init() };
+    fabric.init(config).expect("zeroed memory is an idle fabric");
+    fabric
+}
+
+pub type ManualEndpoint<'f, const K: usize, const S: usize, const P: usize> = Endpoint<'f, &'f Manual, K, S, P>;
+
+/// Registers `count` kernels named k0, k1, ...
+pub fn register_all<'f, const K: usize, const S: usize, const P: usize>(
+    fabric: &'f Fabric<K, S, P>,
+    platform: &'f Manual,
+    count: usize,
+) -> Vec<ManualEndpoint<'f, K, S, P>> {
+    (0..count)
+        .map(|i| {
+            let who = Register::new(&format!("k{i}")).expect("a short name");
+            fabric.register(&who, platform).expect("a free place")
+        })
+        .collect()
+}
