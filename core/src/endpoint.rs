@@ -27,6 +27,7 @@ use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
 use crate::ring::spsc::ProducerState;
 use crate::ring::ticket::{TicketConsumerState, TicketError, TicketPop, TicketProducerState};
+use crate::sync::SharedCell;
 use core::fmt;
 
 /// Messages of high priority that are received in a row while normal ones wait.
@@ -468,8 +469,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let inbox = &self.fabric.inboxes[to];
         let done = if header.priority == Priority::Normal as u8 {
             // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
-            let fill =
-                |body: &crate::sync::SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
+            let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
             inbox.lanes.push(self.id.index(), &mut self.lanes_out[to], fill).is_ok()
         } else {
             self.deposit_high(to, header, message)
@@ -497,14 +497,24 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// those for an earlier owner of this place, are not received.
     #[inline]
     pub fn try_receive(&mut self) -> Option<Message<PAYLOAD>> {
+        let mut message = bytemuck::Zeroable::zeroed();
+        self.try_receive_into(&mut message).then_some(message)
+    }
+
+    /// As [`try_receive`](Self::try_receive), into a message that the caller has: nothing is copied twice. `false` if
+    /// there is none; `message` may then hold one that was not for the caller. Bytes behind the payload stay what they were.
+    #[inline]
+    pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
         for _ in 0..BUDGET {
-            let Some(message) = self.take() else { break };
-            if let Some(message) = self.handle(message) {
-                return Some(message);
+            if !self.take(message) {
+                break;
+            }
+            if self.handle(message) {
+                return true;
             }
         }
         self.flush_transit();
-        None
+        false
     }
 
     /// Passes on transit traffic without receiving: for a kernel that is paused, or busy with something of its own.
@@ -516,14 +526,14 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let me = self.id.index();
         let lanes = &fabric.inboxes[me].lanes;
         let mut taken = 0;
+        let mut message = bytemuck::Zeroable::zeroed();
         self.flush_transit();
-        while self.held.is_none() && taken < BUDGET {
-            let Some(message) = self.take_high() else { break };
+        while self.held.is_none() && taken < BUDGET && self.take_high(&mut message) {
             taken += 1;
             if message.header.destination().index() == me {
                 self.held = Some(message);
             } else {
-                self.handle(message);
+                self.handle(&message);
             }
         }
         for lane in 0..KERNELS {
@@ -532,38 +542,50 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
                 if head.destination().index() == me {
                     break;
                 }
-                let Some(message) = self.lanes_in.pop_lane(lanes, lane, Message::used) else { break };
+                // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
+                let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(&mut message, Message::used)) };
+                if self.lanes_in.pop_lane(lanes, lane, take).is_none() {
+                    break;
+                }
                 taken += 1;
-                self.handle(message);
+                self.handle(&message);
             }
         }
         taken
     }
 
-    /// The next message of the inbox, for whomever it is.
+    /// The next message of the inbox, for whomever it is; `false` if there is none.
     #[inline(always)]
-    fn take(&mut self) -> Option<Message<PAYLOAD>> {
+    fn take(&mut self, message: &mut Message<PAYLOAD>) -> bool {
         let inbox = &self.fabric.inboxes[self.id.index()];
         let high_waits = self.held.is_some() || self.high_in.ready(&inbox.high);
-        if high_waits && (self.high_run < HIGH_BURST || !self.lanes_in.any_ready(&inbox.lanes)) {
-            if let Some(message) = self.held.take().or_else(|| self.take_high()) {
-                self.high_run += 1;
-                return Some(message);
-            }
+        if high_waits
+            && (self.high_run < HIGH_BURST || !self.lanes_in.any_ready(&inbox.lanes))
+            && self.take_high(message)
+        {
+            self.high_run += 1;
+            return true;
         }
         self.high_run = 0;
-        self.lanes_in.pop(&inbox.lanes, Message::used).map(|(_, message)| message)
+        // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
+        let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(message, Message::used)) };
+        self.lanes_in.pop(&inbox.lanes, take).is_some()
     }
 
     #[cold]
-    fn take_high(&mut self) -> Option<Message<PAYLOAD>> {
+    fn take_high(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+        if let Some(held) = self.held.take() {
+            *message = held;
+            return true;
+        }
         let ring = &self.fabric.inboxes[self.id.index()].high;
         match self.high_in.pop(ring, Message::used) {
-            TicketPop::Message(message) => {
+            TicketPop::Message(taken) => {
                 self.stalled = None;
-                Some(message)
+                *message = taken;
+                true
             }
-            TicketPop::Empty => None,
+            TicketPop::Empty => false,
             TicketPop::Stalled { position, .. } => {
                 let now_ns = self.platform.now_ns();
                 match self.stalled {
@@ -576,30 +598,30 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
                     }
                     _ => self.stalled = Some((position, now_ns)),
                 }
-                None
+                false
             }
         }
     }
 
-    /// Does with a message what has to be done; returns it if it is to be handed to the caller.
+    /// Does with a message what has to be done; `true` if it is to be handed to the caller.
     #[inline(always)]
-    fn handle(&mut self, message: Message<PAYLOAD>) -> Option<Message<PAYLOAD>> {
+    fn handle(&mut self, message: &Message<PAYLOAD>) -> bool {
         let header = &message.header;
         if header.check(PAYLOAD).is_err()
             || header.source().index() >= KERNELS
             || header.destination().index() >= KERNELS
         {
             self.count(Counter::Corrupt);
-            return None;
+            return false;
         }
         if header.destination() != self.id {
-            self.handle_other(&message);
-            return None;
+            self.handle_other(message);
+            return false;
         }
         let now_ns = self.platform.now_ns();
         if header.deadline_ns < now_ns {
             self.end(header, DeliveryStatus::Timeout);
-            return None;
+            return false;
         }
         // Order 2 and 3 of the module's page.
         match self.decide(header, DeliveryStatus::Delivered) {
@@ -610,11 +632,11 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
                     self.count(Counter::ClockSkews);
                 }
                 self.trace(Event::Received, None, header);
-                Some(message)
+                true
             }
             Verdict::Lost => {
                 self.discard(header);
-                None
+                false
             }
         }
     }
@@ -938,8 +960,11 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let me = self.id.index();
         let inbox = &self.fabric.inboxes[me];
         // As many as an inbox and its store hold, so that busy senders cannot keep this kernel from leaving.
+        let mut message: Message<PAYLOAD> = bytemuck::Zeroable::zeroed();
         for _ in 0..(KERNELS + 2) * SLOTS {
-            let Some(message) = self.take() else { break };
+            if !self.take(&mut message) {
+                break;
+            }
             let header = &message.header;
             if header.check(PAYLOAD).is_err()
                 || header.source().index() >= KERNELS

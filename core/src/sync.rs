@@ -21,11 +21,12 @@
 //! volatile accesses, which the compiler may neither repeat, split off nor invent, and only for types in which every
 //! byte pattern is valid ([`bytemuck::Pod`]). A torn copy is then merely wrong data, and is checked as such.
 
+#![allow(clippy::disallowed_types, reason = "this is the door that the lint sends everyone to")]
+
 pub use core::sync::atomic::Ordering;
 
 #[cfg(not(loom))]
 mod imp {
-    #![allow(clippy::disallowed_types, reason = "this is the door the lint sends everyone to")]
     #[cfg(target_has_atomic = "64")]
     pub(super) use core::sync::atomic::AtomicU64;
     pub(super) use core::sync::atomic::{AtomicU16, AtomicU32, fence};
@@ -43,7 +44,6 @@ macro_rules! atomic {
         $(#[$doc])*
         #[repr(transparent)]
         #[derive(Debug)]
-        #[allow(clippy::disallowed_types, reason = "this is the door the lint sends everyone to")]
         pub struct $name(imp::$name);
 
         impl $name {
@@ -114,7 +114,6 @@ impl AtomicU32 {
     /// The word as the standard type that futex wrappers take.
     #[cfg(not(loom))]
     #[must_use]
-    #[allow(clippy::disallowed_types, reason = "a system call wrapper needs the standard type")]
     pub const fn as_std(&self) -> &core::sync::atomic::AtomicU32 {
         &self.0
     }
@@ -240,21 +239,54 @@ impl<T> core::fmt::Debug for SharedCell<T> {
 pub(crate) const FIRST_LINE: usize = 56;
 const LINE: usize = 64;
 
-/// One volatile copy; plain on a GPU, where volatile means something else.
+/// What is copied at once: the widest that every processor of the architecture has.
+#[cfg(target_arch = "x86_64")]
+type Chunk = core::arch::x86_64::__m128i;
+#[cfg(not(target_arch = "x86_64"))]
+type Chunk = u64;
+
+/// Which of two addresses is the shared one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    From,
+    To,
+}
+
+/// Copies one unit. Volatile on the shared side; plain on a GPU, where volatile means something else.
 ///
 /// # Safety
-/// `src` and `dst` are valid for one `U` and aligned for it.
+/// Both are valid for one `U`, the shared one aligned for it.
 #[inline(always)]
-unsafe fn copy_one<U: bytemuck::Pod>(src: *const U, dst: *mut U) {
-    #[cfg(not(target_arch = "nvptx64"))]
+unsafe fn copy_one<U: Copy>(shared: Side, from: *const U, to: *mut U) {
     // SAFETY: passed on.
     unsafe {
-        dst.write_volatile(src.read_volatile());
+        match shared {
+            _ if cfg!(target_arch = "nvptx64") => to.write(from.read()),
+            Side::From => to.write_unaligned(from.read_volatile()),
+            Side::To => to.write_volatile(from.read_unaligned()),
+        }
     }
-    #[cfg(target_arch = "nvptx64")]
-    // SAFETY: passed on.
+}
+
+/// Copies `LEN` bytes to or from a cache line: a whole one, or what the stamp leaves of the first.
+///
+/// # Safety
+/// Both are valid for `LEN` bytes and aligned to 8; the shared one ends at a multiple of 16.
+#[inline(always)]
+unsafe fn copy_line<const LEN: usize>(shared: Side, from: *const u8, to: *mut u8) {
+    const { assert!(LEN == LINE || LEN == FIRST_LINE) };
+    debug_assert!((if shared == Side::To { to.addr() } else { from.addr() } + LEN).is_multiple_of(16));
+    let mut at = 0;
+    // SAFETY: `at` stays below `LEN`; behind the first word of a first line, the shared side is aligned to 16.
     unsafe {
-        dst.write(src.read());
+        if LEN == FIRST_LINE {
+            copy_one(shared, from.cast::<u64>(), to.cast());
+            at = 8;
+        }
+        while at < LEN {
+            copy_one(shared, from.add(at).cast::<Chunk>(), to.add(at).cast());
+            at += size_of::<Chunk>();
+        }
     }
 }
 
@@ -271,37 +303,14 @@ impl<T: bytemuck::Pod> SharedCell<T> {
         if lines < Self::MORE_LINES { lines } else { Self::MORE_LINES }
     }
 
-    /// # Safety
-    /// `from` and `to` are valid for a `T`, `head` for its first line; all are aligned to 8 if `T` is whole lines.
-    #[inline(always)]
-    unsafe fn copy_lines(head: *const T, from: *const T, to: *mut T, used: usize) {
-        if !Self::WHOLE_LINES {
-            // SAFETY: both are valid for the whole of `T`.
-            unsafe { copy_one(from, to) };
-            return;
-        }
-        // SAFETY: line `i` < MORE_LINES lies inside `T`; `T` begins 8 bytes into a line and is aligned to 8.
-        unsafe {
-            let (from, to) = (from.cast::<u8>(), to.cast::<u8>());
-            // The first line comes last: the peer polls the stamp beside it, and would take the line away mid-write.
-            for i in (0..Self::more_lines(used)).rev() {
-                let at = FIRST_LINE + i * LINE;
-                copy_one(from.add(at).cast::<[u64; LINE / 8]>(), to.add(at).cast());
-            }
-            copy_one(head.cast::<[u64; FIRST_LINE / 8]>(), to.cast());
-        }
-    }
-
     /// Copies the lines of `value` that hold its first `used` bytes into the cell, the first line last.
     ///
     /// # Safety
     /// The ring's protocol has given the cell to the caller to write.
     #[inline(always)]
     pub(crate) unsafe fn write(&self, value: &T, used: usize) {
-        self.with_mut(|to| {
-            // SAFETY: the cell is the caller's; `value` is a `T`.
-            unsafe { Self::copy_lines(value, value, to, used) }
-        });
+        // SAFETY: passed on; a value is a first line and what follows it.
+        unsafe { self.write_parts(core::ptr::from_ref(value).cast(), value, used) };
     }
 
     /// As [`write`](Self::write), with the first line taken from `head` instead.
@@ -310,10 +319,29 @@ impl<T: bytemuck::Pod> SharedCell<T> {
     /// As for `write`.
     #[inline(always)]
     pub(crate) unsafe fn write_headed<H: bytemuck::Pod>(&self, head: &H, value: &T, used: usize) {
-        const { assert!(size_of::<H>() == FIRST_LINE && align_of::<H>() <= 8 && Self::WHOLE_LINES) };
+        const { assert!(size_of::<H>() == FIRST_LINE && align_of::<H>() == 8 && Self::WHOLE_LINES) };
+        // SAFETY: passed on; `head` is a first line.
+        unsafe { self.write_parts(core::ptr::from_ref(head).cast(), value, used) };
+    }
+
+    /// # Safety
+    /// As for `write`; `head` is valid for a first line, aligned to 8, if `T` is whole lines.
+    #[inline(always)]
+    unsafe fn write_parts(&self, head: *const u8, value: &T, used: usize) {
         self.with_mut(|to| {
-            // SAFETY: the cell is the caller's; `head` is a first line, `value` a `T`.
-            unsafe { Self::copy_lines(core::ptr::from_ref(head).cast(), value, to, used) }
+            // SAFETY: the cell is the caller's. Line `i` < MORE_LINES lies inside `T`.
+            unsafe {
+                if !Self::WHOLE_LINES {
+                    return copy_one(Side::To, value, to);
+                }
+                let (from, to) = (core::ptr::from_ref(value).cast::<u8>(), to.cast::<u8>());
+                // The first line comes last: the peer polls the stamp beside it, and would take it away mid-write.
+                for i in (0..Self::more_lines(used)).rev() {
+                    let at = FIRST_LINE + i * LINE;
+                    copy_line::<LINE>(Side::To, from.add(at), to.add(at));
+                }
+                copy_line::<FIRST_LINE>(Side::To, head, to);
+            }
         });
     }
 
@@ -323,10 +351,10 @@ impl<T: bytemuck::Pod> SharedCell<T> {
     /// The ring's protocol has given the cell to the caller to read.
     #[inline(always)]
     pub(crate) unsafe fn read_head<H: bytemuck::Pod>(&self) -> H {
-        const { assert!(size_of::<H>() == FIRST_LINE && align_of::<H>() <= 8 && Self::WHOLE_LINES) };
+        const { assert!(size_of::<H>() == FIRST_LINE && align_of::<H>() == 8 && Self::WHOLE_LINES) };
         let mut head = core::mem::MaybeUninit::<H>::uninit();
         // SAFETY: `T` begins with a first line, and `H` is as long.
-        self.with(|from| unsafe { copy_one(from.cast::<H>(), head.as_mut_ptr()) });
+        self.with(|from| unsafe { copy_line::<FIRST_LINE>(Side::From, from.cast(), head.as_mut_ptr().cast()) });
         // SAFETY: written above.
         unsafe { head.assume_init() }
     }
@@ -338,40 +366,45 @@ impl<T: bytemuck::Pod> SharedCell<T> {
     #[inline(always)]
     pub(crate) unsafe fn read(&self) -> T {
         let mut value = core::mem::MaybeUninit::<T>::uninit();
-        self.with(|from| {
-            // SAFETY: the cell is the caller's; `value` has room for a `T`.
-            unsafe { Self::copy_lines(from, from, value.as_mut_ptr(), size_of::<T>()) }
-        });
-        // SAFETY: `copy_lines` with the full size wrote every byte.
-        unsafe { value.assume_init() }
+        // SAFETY: the cell is the caller's; `value` has room for a `T`, all of which is written.
+        unsafe {
+            self.read_parts(value.as_mut_ptr(), |_| size_of::<T>());
+            value.assume_init()
+        }
     }
 
-    /// Copies out the first line, asks `used` how many bytes of that value count, and copies only their lines.
-    /// The rest of the value is zero.
+    /// Copies out the first line, asks `used` how many bytes of that value count, and copies only their lines; returns
+    /// the number. The rest of `value` stays what it was.
     ///
     /// # Safety
     /// The ring's protocol has given the cell to the caller to read.
     #[inline(always)]
-    pub(crate) unsafe fn read_used(&self, used: impl FnOnce(&T) -> usize) -> T {
-        if !Self::WHOLE_LINES {
-            // SAFETY: passed on.
-            return unsafe { self.read() };
-        }
-        let mut value: T = bytemuck::Zeroable::zeroed();
+    pub(crate) unsafe fn read_used(&self, value: &mut T, used: impl FnOnce(&T) -> usize) -> usize {
+        // SAFETY: passed on; `value` is initialised, so it can be shown to `used` at any time.
+        unsafe { self.read_parts(value, |value| used(&*value)) }
+    }
+
+    /// # Safety
+    /// As for `read_used`; `to` is valid for writing a `T`, and `used` may look at it only if it is initialised.
+    #[inline(always)]
+    unsafe fn read_parts(&self, to: *mut T, used: impl FnOnce(*mut T) -> usize) -> usize {
         self.with(|from| {
-            let to: *mut T = &raw mut value;
-            // SAFETY: as in `copy_lines`.
+            // SAFETY: as in `write_parts`.
             unsafe {
-                copy_one(from.cast::<[u64; FIRST_LINE / 8]>(), to.cast());
-                let lines = Self::more_lines(used(&*to));
-                let (from, to) = (from.cast::<u8>(), to.cast::<u8>());
-                for i in 0..lines {
-                    let at = FIRST_LINE + i * LINE;
-                    copy_one(from.add(at).cast::<[u64; LINE / 8]>(), to.add(at).cast());
+                if !Self::WHOLE_LINES {
+                    copy_one(Side::From, from, to);
+                    return size_of::<T>();
                 }
+                copy_line::<FIRST_LINE>(Side::From, from.cast(), to.cast());
+                let used = used(to);
+                let (from, to) = (from.cast::<u8>(), to.cast::<u8>());
+                for i in 0..Self::more_lines(used) {
+                    let at = FIRST_LINE + i * LINE;
+                    copy_line::<LINE>(Side::From, from.add(at), to.add(at));
+                }
+                used
             }
-        });
-        value
+        })
     }
 
     /// Writes one word into each line that holds the first `used` bytes, destroying the value.

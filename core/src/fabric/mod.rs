@@ -96,7 +96,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERN
     /// The shape, as the header records it.
     pub const GEOMETRY: Geometry = {
         assert!(KERNELS >= 1 && KERNELS <= 4096, "a fabric has 1 to 4096 kernels");
-        Message::<PAYLOAD>::SIZE_IS_RIGHT;
+        let () = Message::<PAYLOAD>::SIZE_IS_RIGHT;
         Geometry {
             kernels: KERNELS as u32,
             slots: SLOTS as u32,

@@ -122,7 +122,7 @@ pub(crate) enum Verdict {
 
 shared_struct! {
     /// One message's fate.
-    pub struct Receipt[][] {
+    pub(crate) struct Receipt[][] {
         word: AtomicU64,
         deadline_ns: AtomicU64,
         destination: AtomicU32,
@@ -133,7 +133,7 @@ shared_struct! {
 shared_struct! {
     /// A sender's receipts.
     #[repr(align(128))]
-    pub struct Receipts[const KERNELS: usize, const SLOTS: usize][KERNELS, SLOTS] {
+    pub(crate) struct Receipts[const KERNELS: usize, const SLOTS: usize][KERNELS, SLOTS] {
         entries: [[Receipt; SLOTS]; KERNELS],
     }
 }

@@ -18,7 +18,7 @@ use crate::sync::shared_struct;
 shared_struct! {
     /// All kernels' next hops: `next[at][destination]`, a raw [`KernelId`], 0 for direct.
     #[repr(align(128))]
-    pub struct Routes[const KERNELS: usize][KERNELS] {
+    pub(crate) struct Routes[const KERNELS: usize][KERNELS] {
         next: [[AtomicU32; KERNELS]; KERNELS],
     }
 }

@@ -96,8 +96,10 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
 
     /// The message at a position, which [`next_hop`](Self::next_hop) said is there.
     pub(crate) fn get(&self, position: u64) -> Message<PAYLOAD> {
+        let mut message = bytemuck::Zeroable::zeroed();
         // SAFETY: rule 1.
-        unsafe { self.at(position).body.read_used(Message::used) }
+        unsafe { self.at(position).body.read_used(&mut message, Message::used) };
+        message
     }
 
     /// Empties a position.

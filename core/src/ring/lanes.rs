@@ -111,12 +111,6 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, 
         Ok(())
     }
 
-    /// Whether a lane has room; asks the consumer if the copy of its position says no.
-    #[inline(always)]
-    pub(crate) fn has_room(&self, lane: usize, state: &mut ProducerState) -> bool {
-        state.room::<N>(&self.lanes[lane].credit, 1) > 0
-    }
-
     #[inline(always)]
     fn ring_bell(&self, lane: usize, state: &ProducerState) {
         // Release [bell]: the stamp stored before is visible to a consumer that sees this bell.
@@ -188,21 +182,19 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         false
     }
 
-    /// Takes a message, with the lane it came by. `used` as for the SPSC ring.
+    /// Takes a message, with the lane it came by. `take` as for the SPSC ring.
     #[inline(always)]
-    pub(crate) fn pop<T: Pod + Send, const N: usize>(
+    pub(crate) fn pop<T: Pod + Send, R, const N: usize>(
         &mut self,
         queue: &Lanes<T, PRODUCERS, N>,
-        used: impl Fn(&T) -> usize,
-    ) -> Option<(usize, T)> {
+        take: impl FnOnce(&SharedCell<T>) -> (R, usize),
+    ) -> Option<(usize, R)> {
         if !self.select(queue) {
             return None;
         }
         let i = self.current;
-        let Lane { credit, slots } = &queue.lanes[i];
-        let value = self.lanes[i].pop(slots, credit, used)?;
-        self.left -= 1;
-        Some((i, value))
+        self.left = self.left.saturating_sub(1);
+        self.pop_lane(queue, i, take).map(|result| (i, result))
     }
 
     /// Copies out the first line of the oldest message of lane `i`, which stays there.
@@ -215,14 +207,15 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 
     /// Takes the oldest message of lane `i`.
-    pub(crate) fn pop_lane<T: Pod + Send, const N: usize>(
+    #[inline(always)]
+    pub(crate) fn pop_lane<T: Pod + Send, R, const N: usize>(
         &mut self,
         queue: &Lanes<T, PRODUCERS, N>,
         i: usize,
-        used: impl Fn(&T) -> usize,
-    ) -> Option<T> {
+        take: impl FnOnce(&SharedCell<T>) -> (R, usize),
+    ) -> Option<R> {
         let Lane { credit, slots } = &queue.lanes[i];
-        self.lanes[i].pop(slots, credit, used)
+        self.lanes[i].pop(slots, credit, take)
     }
 
     /// Whether any lane has a message.
@@ -349,7 +342,8 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> LanesConsumer<'_, T,
     /// Takes a message, with the index of its lane.
     #[inline]
     pub fn pop(&mut self) -> Option<(usize, T)> {
-        self.state.pop(self.queue, |_| size_of::<T>())
+        // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
+        self.state.pop(self.queue, |body| unsafe { (body.read(), size_of::<T>()) })
     }
 
     /// Messages that wait: a snapshot, which only producers can make too small.

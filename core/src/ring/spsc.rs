@@ -218,22 +218,22 @@ impl ConsumerState {
         self.next(slots).map(|slot| unsafe { slot.body.read_head() })
     }
 
-    /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone.
+    /// Takes the oldest message: `take` copies it out and says how many of its bytes it has looked at.
     #[inline(always)]
-    pub(crate) fn pop<T: Pod + Send, const N: usize>(
+    pub(crate) fn pop<T: Pod + Send, R, const N: usize>(
         &mut self,
         slots: &Slots<T, N>,
         credit: &Credit,
-        used: impl Fn(&T) -> usize,
-    ) -> Option<T> {
+        take: impl FnOnce(&SharedCell<T>) -> (R, usize),
+    ) -> Option<R> {
         let Some(slot) = self.next(slots) else {
             self.publish(credit);
             return None;
         };
-        // SAFETY: rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is stored.
-        let value = unsafe { slot.body.read_used(&used) };
-        self.finish::<T, N>(slot, credit, used(&value));
-        Some(value)
+        // Rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is stored.
+        let (result, used) = take(&slot.body);
+        self.finish::<T, N>(slot, credit, used);
+        Some(result)
     }
 
     /// Ends the reading of the slot at `head`.
@@ -258,7 +258,8 @@ impl ConsumerState {
         out: &mut [T],
     ) -> usize {
         for (taken, place) in out.iter_mut().enumerate() {
-            match self.pop(slots, credit, |_| size_of::<T>()) {
+            // SAFETY: rule 2: `take` is called with the slot that is this consumer's to read.
+            match self.pop(slots, credit, |body| unsafe { (body.read(), size_of::<T>()) }) {
                 Some(value) => *place = value,
                 None => return taken,
             }
@@ -505,7 +506,8 @@ impl<'r, T: Pod + Send, const N: usize> Consumer<'r, T, N> {
     /// `None` while the ring is empty, which only the producer can change.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        self.state.pop(&self.ring.slots, &self.ring.credit, |_| size_of::<T>())
+        // SAFETY: rule 2: `take` is called with the slot that is this consumer's to read.
+        self.state.pop(&self.ring.slots, &self.ring.credit, |body| unsafe { (body.read(), size_of::<T>()) })
     }
 
     /// Takes up to `out.len()` messages, oldest first, and returns how many it took.

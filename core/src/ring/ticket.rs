@@ -11,20 +11,20 @@
 //!   +----------------------------------+------+-------+----------+
 //!   |     lap = position / N           | held | phase | producer |   zero: FREE for lap 0
 //!   +----------------------------------+------+-------+----------+
-//!
-//!               claim              publish
-//!   FREE(p) ------------> CLAIMED(p) ------> PUBLISHED(p) --+
-//!    |  ^                   |     |                         | pop
-//!    |  |                   |     | abort                   v
-//!    |  |                   |     +--------> VOID(p) ---> FREE(p + N)
-//!    |  | owner is back     | revoke          ^  ^
-//!    |  |                   v        skip     |  | owner is back
-//!    | FREE(p), held      FREE(p + N), held --|> VOID(p + N), held ---> FREE(p + 2N), held
-//!    +---                                                        pop
 //! ```
 //!
+//! | step | by | from | to |
+//! | --- | --- | --- | --- |
+//! | claim | producer at the tail | `FREE(p)` | `CLAIMED(p)` |
+//! | publish, abort | the claim's owner | `CLAIMED(p)` | `PUBLISHED(p)`, `VOID(p)` |
+//! | pop, pass | consumer | `PUBLISHED(p)`, `VOID(p)` | `FREE(p + N)` |
+//! | revoke | consumer | `CLAIMED(p)` | `FREE(p + N)` held |
+//! | skip | producer at the tail | `FREE(p)` held | `VOID(p)` held |
+//! | pass | consumer | `VOID(p)` held | `FREE(p + N)` held |
+//! | give back | the revoked owner | `FREE(p)` or `VOID(p)` held | the same, not held |
+//!
 //! A *held* slot is out of service: a producer that was given up may still write its body. Its positions are skipped
-//! (`VOID`) until that producer comes back, finds out, and clears the mark.
+//! until that producer comes back, finds out, and clears the mark.
 //!
 //! # Invariants
 //!
@@ -273,13 +273,15 @@ impl<T: Pod + Send, const N: usize> Ticket<T, N> {
     #[inline(always)]
     fn tail_beyond(&self, position: u64) -> u64 {
         let next = position.wrapping_add(1);
-        let moved = self.tail.position.compare_exchange(
-            position, next,
-            // Release [claims-below]: this thread has seen `position` not FREE; whoever reads this tail sees the same.
-            Release, // Acquire [claims-below]: someone else moved the tail; as for the load in `claim`.
-            Acquire,
-        );
-        moved.map_or_else(|tail| tail, |_| next)
+        // Release [claims-below]: this thread has seen `position` not FREE; whoever reads this tail sees the same.
+        // Relaxed on failure: someone else moved it, and it is read again.
+        if self.tail.position.compare_exchange(position, next, Release, Relaxed).is_ok() { next } else { self.tail() }
+    }
+
+    #[inline(always)]
+    fn tail(&self) -> u64 {
+        // Acquire [claims-below]: what this producer will publish makes all earlier claims visible with it.
+        self.tail.position.load(Acquire)
     }
 
     /// Brings back what a dead producer had: its claims become void, and slots held for it go back into service.
@@ -337,8 +339,7 @@ impl TicketProducerState {
     /// Takes the next position.
     #[inline(always)]
     fn claim<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>) -> Result<Claimed, Full> {
-        // Acquire [claims-below]: what this producer will publish makes all earlier claims visible with it.
-        let mut tail = ring.tail.position.load(Acquire);
+        let mut tail = ring.tail();
         for _ in 0..Ticket::<T, N>::ROUNDS {
             let slot = ring.at(tail);
             // Relaxed: the compare-exchange decides, and for moving the tail it is enough to have seen the word.
@@ -463,7 +464,7 @@ impl TicketConsumerState {
     pub(crate) fn pop<T: Pod + Send, const N: usize>(
         &mut self,
         ring: &Ticket<T, N>,
-        used: impl Fn(&T) -> usize,
+        used: impl FnOnce(&T) -> usize,
     ) -> TicketPop<T> {
         for _ in 0..Ticket::<T, N>::ROUNDS {
             let slot = ring.at(self.head);
@@ -476,13 +477,14 @@ impl TicketConsumerState {
             }
             match seen.phase() {
                 PUBLISHED => {
+                    let mut value = bytemuck::Zeroable::zeroed();
                     // SAFETY: rule 1: published, so this consumer's until it stores FREE.
-                    let value = unsafe { slot.body.read_used(&used) };
+                    let used = unsafe { slot.body.read_used(&mut value, used) };
                     if CONSUMER_WRITES_LINES {
                         // Relaxed: for a successor, should this consumer die here: the message is taken.
                         slot.word.store(seen.with(VOID).unowned().0, Relaxed);
                         // SAFETY: rule 1: still this consumer's; the value has been copied out.
-                        unsafe { slot.body.scribble(used(&value)) };
+                        unsafe { slot.body.scribble(used) };
                     }
                     self.free(ring, slot);
                     return TicketPop::Message(value);
