@@ -19,7 +19,7 @@
 
 use crate::fabric::{
     COUNTERS, Command, Config, Counter, DeliveryReceipt, DeliveryStatus, Doorbell, Event, Fabric, Name, NameError,
-    Phase, ReceiptError, Stats, Status, TraceEntry, TransitState, Verdict,
+    Phase, ReceiptError, Receipts, Stats, Status, TraceEntry, TransitState, Verdict,
 };
 use crate::hlc::{Clock, Timestamp};
 use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId, PayloadTooLong, Priority};
@@ -195,6 +195,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     counts: [u64; COUNTERS],
     /// All receipts below this sequence are decided or overwritten.
     unresolved: u64,
+    /// Up to this sequence, opening a receipt may overwrite a verdict of this kernel's own.
+    retract_until: u64,
     beats: u64,
     stopping: bool,
 }
@@ -245,7 +247,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERN
     }
 
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that waits
-    /// is received (up to an eighth of a lane a second time, unless its receipt tells), transit traffic moves on.
+    /// is received, transit traffic moves on.
     ///
     /// # Errors
     /// [`RegisterError::PlaceTaken`] if `id` is not registered.
@@ -276,6 +278,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let me = id.index();
         let config = fabric.config();
         let transit = fabric.transit[me].recover();
+        let counts = fabric.kernels[me].counters();
         let mut parked = [0; KERNELS];
         for next_hop in transit.positions().filter_map(|p| fabric.transit[me].next_hop(p)) {
             if let Some(count) = parked.get_mut(next_hop) {
@@ -296,8 +299,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             parked,
             clock: Clock::new(config.max_clock_offset_ns),
             config,
-            counts: fabric.kernels[me].counters(),
+            counts,
             unresolved: 1,
+            retract_until: counts[Counter::Sent as usize].saturating_add(Receipts::<KERNELS, SLOTS>::CAPACITY),
             beats: fabric.kernels[me].heartbeat(),
             stopping: false,
         }
@@ -316,6 +320,12 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[must_use]
     pub const fn id(&self) -> KernelId {
         self.id
+    }
+
+    /// Whether this kernel registered as [parking](Register::parking).
+    #[must_use]
+    pub fn parks(&self) -> bool {
+        self.registered(self.id) == Some(true)
     }
 
     /// The fabric.
@@ -447,6 +457,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         };
         // Order 1 of the module's page. Receipt and count go first: should this kernel die before the message is
         // published, its successor finds a message to time out rather than a sequence used twice.
+        if sequence <= self.retract_until {
+            self.retract(sequence);
+        }
         fabric.receipts[me].open(sequence, to, deadline_ns);
         self.set_count(Counter::Sent, sequence);
         if !self.deposit(next_hop.index(), parks, &header, message) {
@@ -563,7 +576,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             && (self.high_run < HIGH_BURST || !self.lanes_in.any_ready(&inbox.lanes))
             && self.take_high(message)
         {
-            self.high_run += 1;
+            self.high_run = self.high_run.saturating_add(1);
             return true;
         }
         self.high_run = 0;
@@ -649,7 +662,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         }
         if let Some(next_hop) = self.pass_on(message) {
             if self.fabric.transit[self.id.index()].put(&mut self.transit, message, next_hop) {
-                self.parked[next_hop] += 1;
+                self.parked[next_hop] = self.parked[next_hop].saturating_add(1);
                 self.trace(Event::Parked, None, header);
             } else {
                 self.end(header, DeliveryStatus::QueueFull);
@@ -688,61 +701,67 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         None
     }
 
-    /// Tries again to forward what was put aside: per next hop in order, and none twice in one call.
+    /// Tries again to forward what was put aside, in order, by the routes of now: what has to stay makes everything
+    /// behind it for the same next hop stay.
     fn flush_transit(&mut self) {
         if self.transit.len() == 0 {
             return;
         }
         let store = &self.fabric.transit[self.id.index()];
-        let mut blocked = [false; KERNELS];
+        // Counted afresh: for `pass_on`, only what lies before a message is before it.
+        self.parked = [0; KERNELS];
+        let mut left = 0;
         for position in self.transit.positions() {
             let Some(parked_for) = store.next_hop(position) else { continue };
-            // A next hop beyond the table is not one that this endpoint wrote.
             let message = store.get(position);
-            if parked_for >= KERNELS || message.header.destination().index() >= KERNELS {
+            let header = &message.header;
+            // The store lies in shared memory as well: not necessarily what this endpoint put there.
+            if header.source().index() >= KERNELS || header.destination().index() >= KERNELS {
                 store.remove(&mut self.transit, position);
                 self.count(Counter::Corrupt);
                 continue;
             }
-            let next_hop = self.fabric.routes.next_hop(self.id.index(), message.header.destination()).index();
-            if blocked.get(next_hop).copied().unwrap_or(false) || blocked[parked_for] {
+            let Some(next_hop) = self.pass_on(&message) else {
+                store.remove(&mut self.transit, position);
                 continue;
-            }
-            // `pass_on` must not see the messages behind this one as being before it.
-            let waiting = core::mem::take(&mut self.parked[parked_for]);
-            let refused = self.pass_on(&message);
-            self.parked[parked_for] = waiting;
-            match refused {
-                Some(next_hop) => {
-                    blocked[next_hop] = true;
-                    blocked[parked_for] = true;
-                }
-                None => {
-                    store.remove(&mut self.transit, position);
-                    self.parked[parked_for] = waiting.saturating_sub(1);
-                }
+            };
+            self.parked[next_hop] += 1;
+            left += 1;
+            if next_hop != parked_for {
+                store.redirect(position, next_hop);
             }
         }
+        store.settle(&mut self.transit, left);
     }
 
     /// Ends a message's way, and counts how, unless someone has already.
     fn end(&mut self, header: &Header, status: DeliveryStatus) {
         match self.decide(header, status) {
             Verdict::Decided => {
-                self.count_failure(status);
+                self.count_failure(status, 1);
                 self.trace(Event::Failed, Some(status), header);
             }
             Verdict::Lost => self.discard(header),
         }
     }
 
-    fn count_failure(&mut self, status: DeliveryStatus) {
-        match status {
-            DeliveryStatus::NotFound => self.count(Counter::NotFound),
-            DeliveryStatus::QueueFull => self.count(Counter::QueueFull),
-            DeliveryStatus::Timeout => self.count(Counter::Timeout),
-            DeliveryStatus::MaxHopsExceeded => self.count(Counter::MaxHopsExceeded),
-            DeliveryStatus::Pending | DeliveryStatus::Delivered => {}
+    fn count_failure(&mut self, status: DeliveryStatus, by: i64) {
+        let counter = match status {
+            DeliveryStatus::NotFound => Counter::NotFound,
+            DeliveryStatus::QueueFull => Counter::QueueFull,
+            DeliveryStatus::Timeout => Counter::Timeout,
+            DeliveryStatus::MaxHopsExceeded => Counter::MaxHopsExceeded,
+            DeliveryStatus::Pending | DeliveryStatus::Delivered => return,
+        };
+        self.set_count(counter, self.counts[counter as usize].wrapping_add_signed(by));
+    }
+
+    /// Before the receipt of `sequence` is opened: a message that this kernel has given up, and that nobody has found
+    /// yet, will be counted by who finds it.
+    #[cold]
+    fn retract(&mut self, sequence: u64) {
+        if let Some(status) = self.fabric.receipts[self.id.index()].retract(sequence) {
+            self.count_failure(status, -1);
         }
     }
 
@@ -783,8 +802,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         } else {
             return false;
         };
-        if receipts.decide(sequence, status) == Verdict::Decided {
-            self.count_failure(status);
+        if receipts.give_up(sequence, status) == Verdict::Decided {
+            self.retract_until = self.retract_until.max(sequence.saturating_add(Receipts::<KERNELS, SLOTS>::CAPACITY));
+            self.count_failure(status, 1);
             if self.fabric.tracing() {
                 let header = Header {
                     sequence,

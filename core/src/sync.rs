@@ -240,9 +240,10 @@ pub(crate) const FIRST_LINE: usize = 56;
 const LINE: usize = 64;
 
 /// What is copied at once: the widest that every processor of the architecture has.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(loom)))]
 type Chunk = core::arch::x86_64::__m128i;
-#[cfg(not(target_arch = "x86_64"))]
+// Loom's words and cells are larger than the real ones, so its slots are not laid out in lines.
+#[cfg(not(all(target_arch = "x86_64", not(loom))))]
 type Chunk = u64;
 
 /// Which of two addresses is the shared one.
@@ -275,7 +276,7 @@ unsafe fn copy_one<U: Copy>(shared: Side, from: *const U, to: *mut U) {
 #[inline(always)]
 unsafe fn copy_line<const LEN: usize>(shared: Side, from: *const u8, to: *mut u8) {
     const { assert!(LEN == LINE || LEN == FIRST_LINE) };
-    debug_assert!((if shared == Side::To { to.addr() } else { from.addr() } + LEN).is_multiple_of(16));
+    debug_assert!((if shared == Side::To { to.addr() } else { from.addr() } + LEN).is_multiple_of(size_of::<Chunk>()));
     let mut at = 0;
     // SAFETY: `at` stays below `LEN`; behind the first word of a first line, the shared side is aligned to 16.
     unsafe {

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::collections::VecDeque;
 
 fn drain<const N: usize>(consumer: &mut TicketConsumer<'_, u64, N>) -> Vec<u64> {
-    std::iter::from_fn(|| match consumer.pop() {
+    core::iter::from_fn(|| match consumer.pop() {
         TicketPop::Message(value) => Some(value),
         _ => None,
     })
@@ -148,7 +148,7 @@ fn a_dead_producer_costs_one_slot_until_it_is_reclaimed() {
     let ring = Ticket::<u64, 4>::new();
     let (mut dead, mut live) = (ring.producer(1), ring.producer(2));
     let mut consumer = ring.consumer().unwrap();
-    std::mem::forget(dead.claim().unwrap());
+    core::mem::forget(dead.claim().unwrap());
     live.push(&5).unwrap();
     assert!(matches!(consumer.pop(), TicketPop::Stalled { producer: 1, .. }) && consumer.revoke(0));
     assert_eq!(drain(&mut consumer), [5]);
@@ -165,7 +165,7 @@ fn a_dead_producer_costs_one_slot_until_it_is_reclaimed() {
     assert_eq!(drain(&mut consumer), [0, 1, 2, 3]);
 
     // Known dead before the consumer ever lost patience: no revoke is needed.
-    std::mem::forget(dead.claim().unwrap());
+    core::mem::forget(dead.claim().unwrap());
     live.push(&6).unwrap();
     // SAFETY: as above.
     assert_eq!(unsafe { ring.reclaim(1) }, 1);
@@ -178,7 +178,7 @@ fn with_every_slot_held_all_is_full_and_empty_and_nothing_spins() {
     let mut consumer = ring.consumer().unwrap();
     for id in 0..2 {
         let mut producer = ring.producer(id);
-        std::mem::forget(producer.claim().unwrap());
+        core::mem::forget(producer.claim().unwrap());
         let TicketPop::Stalled { producer: stalled, position } = consumer.pop() else { panic!("not stalled") };
         assert!(stalled == id && consumer.revoke(position));
     }
@@ -313,7 +313,7 @@ fn check_against_model<const N: usize>(ops: &[Op]) {
             }
             Op::Die(p) => {
                 let expected = model.claims[p].take().map(|(position, _)| model.end(p, position, Entry::Void));
-                std::mem::forget(claims[p].take());
+                core::mem::forget(claims[p].take());
                 // SAFETY: this was the only claim with that id.
                 assert_eq!(unsafe { ring.reclaim(p as u16) }, usize::from(expected.is_some()));
             }
@@ -386,7 +386,7 @@ fn nothing_is_lost_or_doubled_while_producers_stall_and_are_revoked() {
                         let stall = (random >> 33) % 64;
                         claim.write(&[u64::MAX; 7]);
                         match stall {
-                            0 => std::thread::sleep(std::time::Duration::from_micros(20)),
+                            0 => std::thread::sleep(core::time::Duration::from_micros(20)),
                             1..4 => std::thread::yield_now(),
                             // Gives up by itself.
                             4 => continue,

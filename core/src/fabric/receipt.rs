@@ -3,10 +3,10 @@
 //! Each sender has a table of receipts, indexed by sequence. One word of an entry decides:
 //!
 //! ```text
-//!    63                                   4 3      0
-//!   +--------------------------------------+--------+
-//!   |  sequence (its low 60 bits)          | status |     0: no message yet
-//!   +--------------------------------------+--------+
+//!    63                             4       3      2      0
+//!   +--------------------------------+-----------+--------+
+//!   |  sequence (its low 60 bits)    | by sender | status |     0: no message yet
+//!   +--------------------------------+-----------+--------+
 //! ```
 //!
 //! The sender writes (sequence, `Pending`) before it sends. Whoever ends the message's way compare-exchanges that very
@@ -17,6 +17,11 @@
 //!
 //! The table is as long as the fabric has slots for one receiver, and old entries are overwritten: nothing grows. A
 //! message whose entry was overwritten is decided, and counted, by whoever holds it; its sender can no longer time it out.
+//!
+//! If the sender had, that verdict must not be counted a second time when the message turns up later. Hence *by sender*:
+//! set with the sender's verdict, cleared by the holder that finds the message. A sender that overwrites an entry with the
+//! mark takes its count back, and leaves the message to its holder like any other. Both do so with a compare-exchange, so
+//! exactly one of them has it.
 //!
 //! 1. `word`: stored by the sender; compare-exchanged by the message's holder and the sender.
 //! 2. `deadline_ns`, `destination`: written and read by the sender only.
@@ -138,6 +143,10 @@ shared_struct! {
     }
 }
 
+/// The sender has decided this, and nobody has found the message since.
+const BY_SENDER: u64 = 1 << 3;
+const STATUS: u64 = BY_SENDER - 1;
+
 const fn word(sequence: u64, status: DeliveryStatus) -> u64 {
     sequence << 4 | status as u64
 }
@@ -153,7 +162,8 @@ impl<const KERNELS: usize, const SLOTS: usize> Receipts<KERNELS, SLOTS> {
         &self.entries[i / SLOTS][i % SLOTS]
     }
 
-    /// Opens the receipt of a message that is about to be sent, over an older one.
+    /// Opens the receipt of a message that is about to be sent, over an older one, on which the sender has no verdict
+    /// of its own (see [`retract`](Self::retract)).
     #[inline(always)]
     pub(crate) fn open(&self, sequence: u64, destination: KernelId, deadline_ns: u64) {
         let entry = self.at(sequence);
@@ -163,7 +173,18 @@ impl<const KERNELS: usize, const SLOTS: usize> Receipts<KERNELS, SLOTS> {
         entry.word.store(word(sequence, DeliveryStatus::Pending), Relaxed);
     }
 
-    /// Ends a message's way, unless someone has already.
+    /// For the sender, before it opens the receipt of `sequence`: empties the entry if it holds a verdict of the sender's
+    /// on an older message that nobody has found yet, and returns it. It no longer counts: who finds the message decides.
+    #[cold]
+    pub(crate) fn retract(&self, sequence: u64) -> Option<DeliveryStatus> {
+        let entry = self.at(sequence);
+        // Relaxed: the word alone decides. Relaxed on failure: the holder was faster, and keeps the verdict as it is.
+        let found = entry.word.load(Relaxed);
+        let retracted = found & BY_SENDER != 0 && entry.word.compare_exchange(found, 0, Relaxed, Relaxed).is_ok();
+        if retracted { DeliveryStatus::from_bits(found & STATUS) } else { None }
+    }
+
+    /// For the holder of a message: ends its way, unless the sender has already.
     #[inline(always)]
     pub(crate) fn decide(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
         let pending = word(sequence, DeliveryStatus::Pending);
@@ -171,9 +192,30 @@ impl<const KERNELS: usize, const SLOTS: usize> Receipts<KERNELS, SLOTS> {
         match self.at(sequence).word.compare_exchange(pending, word(sequence, status), Relaxed, Relaxed) {
             Ok(_) => Verdict::Decided,
             // The same message, already ended by someone else.
-            Err(found) if found >> 4 == pending >> 4 => Verdict::Lost,
+            Err(found) if found >> 4 == pending >> 4 => self.give_way(sequence, found),
             // Overwritten: the message's holder decides alone.
             Err(_) => Verdict::Decided,
+        }
+    }
+
+    /// Lets a verdict stand that is there already. If it is the sender's, says that the message was found.
+    #[cold]
+    fn give_way(&self, sequence: u64, found: u64) -> Verdict {
+        // Relaxed, both: as in `decide`.
+        let stands = found & BY_SENDER == 0
+            || self.at(sequence).word.compare_exchange(found, found & !BY_SENDER, Relaxed, Relaxed).is_ok();
+        // Only `retract` changes a word with the mark.
+        if stands { Verdict::Lost } else { Verdict::Decided }
+    }
+
+    /// For the sender: ends the way of a message that can no longer arrive, unless its holder has already.
+    pub(crate) fn give_up(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
+        let pending = word(sequence, DeliveryStatus::Pending);
+        let verdict = word(sequence, status) | BY_SENDER;
+        // Relaxed, both: as in `decide`. Only this sender overwrites entries, so any other value is the holder's.
+        match self.at(sequence).word.compare_exchange(pending, verdict, Relaxed, Relaxed) {
+            Ok(_) => Verdict::Decided,
+            Err(_) => Verdict::Lost,
         }
     }
 
@@ -181,8 +223,9 @@ impl<const KERNELS: usize, const SLOTS: usize> Receipts<KERNELS, SLOTS> {
     pub(crate) fn read(&self, sequence: u64) -> Result<DeliveryStatus, ReceiptError> {
         // Relaxed: see the module's page.
         let found = self.at(sequence).word.load(Relaxed);
-        match DeliveryStatus::from_bits(found & 0xf) {
-            Some(status) if found >> 4 == sequence << 4 >> 4 && sequence != 0 => Ok(status),
+        match DeliveryStatus::from_bits(found & STATUS) {
+            _ if sequence == 0 => Err(ReceiptError::Unknown),
+            Some(status) if found >> 4 == sequence << 4 >> 4 => Ok(status),
             Some(_) if found >> 4 > sequence => Err(ReceiptError::Overwritten),
             _ => Err(ReceiptError::Unknown),
         }
@@ -244,11 +287,34 @@ mod tests {
     }
 
     #[test]
+    fn a_senders_verdict_counts_for_the_sender_or_for_the_holder_but_not_for_both() {
+        let table = table();
+        table.open(1, KernelId::new(0, 1), 10);
+        assert_eq!(table.retract(5), None, "nothing of the sender's");
+        assert_eq!(table.give_up(1, DeliveryStatus::Timeout), Verdict::Decided);
+        assert_eq!(table.give_up(1, DeliveryStatus::NotFound), Verdict::Lost);
+        assert_eq!(table.read(1), Ok(DeliveryStatus::Timeout));
+        // Found before the entry is needed again: the sender's verdict stands.
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Lost);
+        assert_eq!((table.read(1), table.retract(5)), (Ok(DeliveryStatus::Timeout), None));
+        // Found afterwards: the holder's does.
+        table.open(5, KernelId::new(0, 1), 10);
+        assert_eq!(table.give_up(5, DeliveryStatus::NotFound), Verdict::Decided);
+        assert_eq!(table.retract(9), Some(DeliveryStatus::NotFound));
+        assert_eq!(table.retract(9), None);
+        table.open(9, KernelId::new(0, 1), 10);
+        assert_eq!(table.decide(5, DeliveryStatus::Timeout), Verdict::Decided);
+        assert_eq!(table.read(9), Ok(DeliveryStatus::Pending));
+    }
+
+    #[test]
     fn a_message_never_sent_is_unknown() {
         let table = table();
         assert_eq!(table.read(0), Err(ReceiptError::Unknown));
         assert_eq!(table.read(3), Err(ReceiptError::Unknown));
         table.open(1, KernelId::new(0, 1), 10);
         assert_eq!(table.read(5), Err(ReceiptError::Unknown));
+        table.open(4, KernelId::new(0, 1), 10);
+        assert_eq!(table.read(0), Err(ReceiptError::Unknown));
     }
 }

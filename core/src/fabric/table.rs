@@ -262,7 +262,8 @@ pub(crate) const COUNTERS: usize = Counter::TraceEvents as usize + 1;
 /// and the four failures, so over all kernels of a fabric at rest
 /// `sent == received + not_found + queue_full + timeout + max_hops_exceeded + pending()`.
 ///
-/// A failure is counted by the kernel that decided it. Counts go on when a place changes hands.
+/// A failure is counted by the kernel that decided it. A message that its own sender has given up, and that nobody found
+/// before its receipt was overwritten, is pending again until someone finds it. Counts go on when a place changes hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Messages accepted by `send`.

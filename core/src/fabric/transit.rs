@@ -113,6 +113,23 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
         self.first.store(state.first, Relaxed);
     }
 
+    /// Notes that a message that stays now waits for another next hop.
+    pub(crate) fn redirect(&self, position: u64, next_hop: usize) {
+        // Relaxed: rule 1.
+        self.at(position).used.store(next_hop as u32 + 1, Relaxed);
+    }
+
+    /// After a look at every position has found `len` messages: what the words say now counts, should someone else have
+    /// written them.
+    pub(crate) fn settle(&self, state: &mut TransitState, len: u32) {
+        state.len = len;
+        if len == 0 {
+            state.first = state.last;
+            // Relaxed: rule 1.
+            self.first.store(state.first, Relaxed);
+        }
+    }
+
     /// Moves messages up into the gaps, keeping their order.
     fn compact(&self, state: &mut TransitState) {
         let mut to = state.first;

@@ -20,6 +20,7 @@
 //!
 //! 1. A lane: as in [`super::spsc`], its producer and the consumer.
 //! 2. `bells[i]`: written by producer `i` only, after the stamp; read by the consumer as a hint where to look.
+//! 3. `notes`: written by the consumer, read by its successor.
 //!
 //! # Synchronisation
 //!
@@ -39,7 +40,7 @@
 use super::spsc::{ConsumerState, Credit, ProducerState, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
 use crate::sync::Ordering::{Acquire, Release};
-use crate::sync::{AtomicU16, AtomicU32, SharedCell, shared_struct};
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, SharedCell, shared_struct};
 use bytemuck::Pod;
 
 /// Messages taken from one lane before the others are looked at.
@@ -79,8 +80,17 @@ shared_struct! {
     /// ```
     pub struct Lanes[T: Pod + Send, const PRODUCERS: usize, const N: usize][T, PRODUCERS, N] {
         bells: Bells<PRODUCERS>,
+        notes: Notes<PRODUCERS>,
         claims: LaneClaims<PRODUCERS>,
         lanes: [Lane<T, N>; PRODUCERS],
+    }
+}
+
+shared_struct! {
+    /// The consumer's notes for a successor: per lane, the position after the last message taken.
+    #[repr(align(128))]
+    pub struct Notes[const PRODUCERS: usize][PRODUCERS] {
+        taken: [AtomicU64; PRODUCERS],
     }
 }
 
@@ -140,7 +150,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Finds the consumer's place in a queue that may have been in use.
     pub fn recover<T: Pod + Send, const N: usize>(queue: &Lanes<T, PRODUCERS, N>) -> Self {
         Self {
-            lanes: core::array::from_fn(|i| ConsumerState::recover(&queue.lanes[i].credit)),
+            lanes: core::array::from_fn(|i| ConsumerState::recover::<N>(&queue.lanes[i].credit, &queue.notes.taken[i])),
             current: 0,
             left: BURST,
         }
@@ -215,7 +225,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         take: impl FnOnce(&SharedCell<T>) -> (R, usize),
     ) -> Option<R> {
         let Lane { credit, slots } = &queue.lanes[i];
-        self.lanes[i].pop(slots, credit, take)
+        self.lanes[i].pop(slots, credit, &queue.notes.taken[i], take)
     }
 
     /// Whether any lane has a message.

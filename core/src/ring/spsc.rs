@@ -26,7 +26,8 @@
 //!    from the moment it sees the stamp until it stores a credit beyond the slot. In that time the consumer may also
 //!    *write* it: see "Lines that the consumer has written".
 //! 3. `Credit`: written by the consumer only, read by the producer.
-//! 4. Each side's own position lives in its state ([`ProducerState`], [`ConsumerState`]), never in shared memory.
+//! 4. Each side's own position lives in its state ([`ProducerState`], [`ConsumerState`]) and is never read back from shared
+//!    memory. The consumer leaves a copy in a word that nobody else looks at (`taken` in [`Claims`]), for a successor.
 //!
 //! # Synchronisation
 //!
@@ -46,8 +47,8 @@
 //! # Progress
 //!
 //! Every operation is wait-free. A producer that stops between writing a body and its stamp leaves the slot as it
-//! was: nothing to repair. A consumer that stops without [publishing its credit](ConsumerState::publish) makes its
-//! successor read up to `N / 8` messages again.
+//! was: nothing to repair. A consumer that stops has noted each message that it copied out before it did anything else
+//! with the slot: its successor goes on with the next one.
 //!
 //! # Positions
 //!
@@ -127,7 +128,7 @@ impl ProducerState {
     #[inline(always)]
     pub(crate) fn room<const N: usize>(&mut self, credit: &Credit, wanted: u64) -> u64 {
         let mut used = self.tail.wrapping_sub(self.credit);
-        if used + wanted > N as u64 {
+        if (N as u64).saturating_sub(used) < wanted {
             // Acquire [slot-freed]: pairs with the credit store in `ConsumerState::publish`; the consumer has
             // copied out (and scribbled on) every body below this position, so they may be overwritten.
             self.credit = credit.position.load(Acquire);
@@ -190,11 +191,14 @@ pub struct ConsumerState {
 }
 
 impl ConsumerState {
-    /// Finds the consumer's place in a ring that may have been in use: the last published position.
-    pub fn recover(credit: &Credit) -> Self {
-        // Relaxed: only this end writes the credit, and the claim of the end has made its predecessor's visible.
-        let head = credit.position.load(Relaxed);
-        Self { head, published: head }
+    /// Finds the consumer's place in a ring of `N` slots that may have been in use: after the last message taken.
+    pub(crate) fn recover<const N: usize>(credit: &Credit, taken: &AtomicU64) -> Self {
+        // Relaxed: only this end writes the two words, and the claim of the end has made its predecessor's stores visible.
+        let published = credit.position.load(Relaxed);
+        let head = taken.load(Relaxed);
+        // More than a ring apart: no consumer writes this.
+        let head = if head.wrapping_sub(published) > N as u64 { published } else { head };
+        Self { head, published }
     }
 
     /// The next full slot, if there is one.
@@ -224,6 +228,7 @@ impl ConsumerState {
         &mut self,
         slots: &Slots<T, N>,
         credit: &Credit,
+        taken: &AtomicU64,
         take: impl FnOnce(&SharedCell<T>) -> (R, usize),
     ) -> Option<R> {
         let Some(slot) = self.next(slots) else {
@@ -232,18 +237,26 @@ impl ConsumerState {
         };
         // Rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is stored.
         let (result, used) = take(&slot.body);
-        self.finish::<T, N>(slot, credit, used);
+        self.finish::<T, N>(slot, credit, taken, used);
         Some(result)
     }
 
     /// Ends the reading of the slot at `head`.
     #[inline(always)]
-    fn finish<T: Pod + Send, const N: usize>(&mut self, slot: &Slot<T>, credit: &Credit, used: usize) {
+    fn finish<T: Pod + Send, const N: usize>(
+        &mut self,
+        slot: &Slot<T>,
+        credit: &Credit,
+        taken: &AtomicU64,
+        used: usize,
+    ) {
+        self.head = self.head.wrapping_add(1);
+        // Relaxed: for a successor only. Before the scribbles, so that it never takes a message that was written over.
+        taken.store(self.head, Relaxed);
         if CONSUMER_WRITES_LINES {
             // SAFETY: rule 2: still this consumer's; the value has been copied out.
             unsafe { slot.body.scribble(used) };
         }
-        self.head = self.head.wrapping_add(1);
         // Telling the producer costs a line transfer: once per eighth of the ring, and when it has run dry.
         if self.head.wrapping_sub(self.published) >= (N as u64 / 8).max(1) {
             self.publish(credit);
@@ -255,13 +268,14 @@ impl ConsumerState {
         &mut self,
         slots: &Slots<T, N>,
         credit: &Credit,
+        taken: &AtomicU64,
         out: &mut [T],
     ) -> usize {
-        for (taken, place) in out.iter_mut().enumerate() {
+        for (count, place) in out.iter_mut().enumerate() {
             // SAFETY: rule 2: `take` is called with the slot that is this consumer's to read.
-            match self.pop(slots, credit, |body| unsafe { (body.read(), size_of::<T>()) }) {
+            match self.pop(slots, credit, taken, |body| unsafe { (body.read(), size_of::<T>()) }) {
                 Some(value) => *place = value,
-                None => return taken,
+                None => return count,
             }
         }
         out.len()
@@ -281,11 +295,13 @@ impl ConsumerState {
 }
 
 shared_struct! {
-    /// The claim words of the two ends of a ring: 0 is free, 1 is taken.
+    /// The claim words of the two ends of a ring: 0 is free, 1 is taken; and the consumer's note.
     #[repr(align(128))]
     pub struct Claims[][] {
         producer: AtomicU32,
         consumer: AtomicU32,
+        /// Position after the last message taken; written by the consumer, read by its successor.
+        taken: AtomicU64,
     }
 }
 
@@ -389,8 +405,8 @@ impl<T: Pod + Send, const N: usize> Spsc<T, N> {
         self.producer_unclaimed()
     }
 
-    /// Takes the consuming end from an owner that died without dropping it. Up to `N / 8` messages that it had read but
-    /// not acknowledged are delivered again.
+    /// Takes the consuming end from an owner that died without dropping it. Messages that it had taken are not delivered
+    /// again.
     ///
     /// # Safety
     /// The previous consumer does not run any more.
@@ -405,7 +421,7 @@ impl<T: Pod + Send, const N: usize> Spsc<T, N> {
     }
 
     fn consumer_unclaimed(&self) -> Consumer<'_, T, N> {
-        Consumer { ring: self, state: ConsumerState::recover(&self.credit) }
+        Consumer { ring: self, state: ConsumerState::recover::<N>(&self.credit, &self.claims.taken) }
     }
 }
 
@@ -507,13 +523,14 @@ impl<'r, T: Pod + Send, const N: usize> Consumer<'r, T, N> {
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         // SAFETY: rule 2: `take` is called with the slot that is this consumer's to read.
-        self.state.pop(&self.ring.slots, &self.ring.credit, |body| unsafe { (body.read(), size_of::<T>()) })
+        let take = |body: &SharedCell<T>| unsafe { (body.read(), size_of::<T>()) };
+        self.state.pop(&self.ring.slots, &self.ring.credit, &self.ring.claims.taken, take)
     }
 
     /// Takes up to `out.len()` messages, oldest first, and returns how many it took.
     #[inline]
     pub fn pop_batch(&mut self, out: &mut [T]) -> usize {
-        self.state.pop_batch(&self.ring.slots, &self.ring.credit, out)
+        self.state.pop_batch(&self.ring.slots, &self.ring.credit, &self.ring.claims.taken, out)
     }
 
     /// Looks at the oldest message without taking it; [`Peek::release`] takes it.
@@ -567,7 +584,7 @@ impl<T: Pod + Send, const N: usize> Peek<'_, '_, T, N> {
     pub fn release(self) {
         let ring = self.consumer.ring;
         let slot = ring.slots.at(self.consumer.state.head);
-        self.consumer.state.finish::<T, N>(slot, &ring.credit, size_of::<T>());
+        self.consumer.state.finish::<T, N>(slot, &ring.credit, &ring.claims.taken, size_of::<T>());
     }
 
     fn slot(&self) -> &Slot<T> {

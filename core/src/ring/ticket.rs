@@ -3,7 +3,7 @@
 //! Vyukov's bounded MPMC queue (2010) gives each slot a sequence number, so that the slot itself says whose turn it is;
 //! this keeps that idea and mends its weak point. In Vyukov's queue a producer that stops between taking a position
 //! and publishing it stops the consumer for good. Here a slot's word is a small state machine that also names the
-//! producer, every step of it is one compare-exchange, and the consumer may give up on a producer: whichever of the two
+//! producer, each contested step is one compare-exchange, and the consumer may give up on a producer: whichever of the two
 //! moves the word first decides, and the loser can see it.
 //!
 //! ```text

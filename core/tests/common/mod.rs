@@ -7,17 +7,17 @@ use k2k_core::{Config, Endpoint, Fabric, Platform, Register};
 
 /// A clock that stands still unless it is told otherwise, for one thread.
 #[derive(Debug, Default)]
-pub struct Manual {
-    pub now_ns: Cell<u64>,
-    pub wakes: Cell<u32>,
+pub(crate) struct Manual {
+    pub(crate) now_ns: Cell<u64>,
+    pub(crate) wakes: Cell<u32>,
 }
 
 impl Manual {
-    pub fn at(now_ns: u64) -> Self {
+    pub(crate) fn at(now_ns: u64) -> Self {
         Self { now_ns: Cell::new(now_ns), wakes: Cell::new(0) }
     }
 
-    pub fn advance(&self, ns: u64) {
+    pub(crate) fn advance(&self, ns: u64) {
         self.now_ns.set(self.now_ns.get() + ns);
     }
 }
@@ -33,17 +33,17 @@ impl Platform for Manual {
 }
 
 /// A zeroed fabric on the heap, set up.
-pub fn fabric<const K: usize, const S: usize, const P: usize>(config: &Config) -> Box<Fabric<K, S, P>> {
+pub(crate) fn fabric<const K: usize, const S: usize, const P: usize>(config: &Config) -> Box<Fabric<K, S, P>> {
     // SAFETY: all zero is a valid, idle fabric.
     let fabric = unsafe { Box::<Fabric<K, S, P>>::new_zeroed().assume_init() };
     fabric.init(config).expect("zeroed memory is an idle fabric");
     fabric
 }
 
-pub type ManualEndpoint<'f, const K: usize, const S: usize, const P: usize> = Endpoint<'f, &'f Manual, K, S, P>;
+pub(crate) type ManualEndpoint<'f, const K: usize, const S: usize, const P: usize> = Endpoint<'f, &'f Manual, K, S, P>;
 
 /// Registers `count` kernels named k0, k1, ...
-pub fn register_all<'f, const K: usize, const S: usize, const P: usize>(
+pub(crate) fn register_all<'f, const K: usize, const S: usize, const P: usize>(
     fabric: &'f Fabric<K, S, P>,
     platform: &'f Manual,
     count: usize,
