@@ -1,1 +1,62 @@
-//! K2K on a host.
+//! K2K on a host: where a fabric's bytes live, how a thread waits, what time it is, and how kernels are started.
+//!
+//! All the logic of messaging is in [`k2k_core`], which is re-exported here. This crate adds:
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`memory`] | a fabric on the heap, in huge pages, or in a file that several processes share |
+//! | [`broker`] | the control plane: [`Builder`], [`Broker`]; and a table for those who know RingKernel's `k2k` |
+//! | [`Endpoint`] | one kernel's handle, which owns its share of the memory and can wait |
+//! | [`mod@wait`] | spin, yield or park |
+//! | [`asynchronous`] | [`Endpoint::receive_async`] for any executor |
+//! | [`runner`] | kernels on threads of their own: [`Broker::start`], [`KernelHandle`] |
+//! | [`platform`] | [`Host`]: the clock, and waking |
+//!
+//! It needs Linux: futexes on shared memory are what lets a process wake another's kernel without anyone in between.
+//!
+//! ```
+//! use core::time::Duration;
+//! use k2k_host::{Broker, Context, Kernel, Message, StartOptions};
+//!
+//! /// Sends everything back.
+//! struct Echo;
+//! impl Kernel<192> for Echo {
+//!     fn on_message(&mut self, context: &mut impl Context<192>, message: &Message<192>) {
+//!         let _ = context.reply(message, message);
+//!     }
+//! }
+//!
+//! let broker: Broker = Broker::builder().build()?;
+//! let echo = broker.start("echo", Echo, StartOptions::default())?;
+//! let mut me = broker.register_parking("me")?;
+//! let request = me.send(echo.id(), &Message::from_bytes(7, b"hello")?)?;
+//! let answer = me.receive(Duration::from_secs(5))?;
+//! assert_eq!((answer.payload(), answer.header.correlation_id), (&b"hello"[..], request.sequence));
+//! echo.stop_and_join(Duration::from_secs(5))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod asynchronous;
+pub mod broker;
+mod endpoint;
+pub mod memory;
+pub mod platform;
+pub mod runner;
+pub mod wait;
+
+pub use broker::{Broker, Builder, EndpointError, UnregisterError};
+pub use endpoint::Endpoint;
+pub use k2k_core;
+pub use k2k_core::{
+    Backlog, Command, Config, Context, DeliveryReceipt, DeliveryStatus, Fabric, Header, Kernel, KernelId, Message,
+    MessageId, Phase, Platform, Priority, ReceiptError, Register, RegisterError, SendError, Stats, fabric, hlc,
+    message,
+};
+pub use memory::{Backing, Memory, MemoryError};
+pub use platform::Host;
+pub use runner::{Hanging, KernelFailure, KernelHandle, StartError, StartOptions, StopError, allowed_cores};
+pub use wait::{ReceiveError, Wait};
+
+/// A fabric for up to 16 kernels, with 1024 pending messages of up to 192 bytes per pair. The default shape of
+/// [`Broker`], [`Endpoint`] and [`KernelHandle`].
+pub type DefaultFabric = Fabric<16, 1024, 192>;

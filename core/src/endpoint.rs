@@ -190,6 +190,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     transit: TransitState,
     /// Messages put aside per next hop.
     parked: [u16; KERNELS],
+    /// Whether this call has looked already if some of them can go.
+    flushed: bool,
     clock: Clock,
     config: Config,
     counts: [u64; COUNTERS],
@@ -297,6 +299,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             held: None,
             transit,
             parked,
+            flushed: false,
             clock: Clock::new(config.max_clock_offset_ns),
             config,
             counts,
@@ -312,6 +315,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let mut endpoint = Self::recover(fabric, platform, id);
         // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
         endpoint.throw_out_mail();
+        fabric.routes.clear(id.index());
         fabric.kernels[id.index()].finish_register(id.generation(), &who.name, who.parks);
         endpoint
     }
@@ -518,6 +522,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// there is none; `message` may then hold one that was not for the caller. Bytes behind the payload stay what they were.
     #[inline]
     pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+        self.flushed = false;
         for _ in 0..BUDGET {
             if !self.take(message) {
                 break;
@@ -638,7 +643,12 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         }
         // Order 2 and 3 of the module's page.
         match self.decide(header, DeliveryStatus::Delivered) {
-            Verdict::Decided => {
+            // A look at the clock after the one that the sender has acted on, should it have given this message up.
+            Verdict::Alone if header.deadline_ns < self.platform.now_ns() => {
+                self.end(header, DeliveryStatus::Timeout);
+                false
+            }
+            Verdict::Decided | Verdict::Alone => {
                 self.count(Counter::Received);
                 if self.clock.update(now_ns, header.sent()).is_err() {
                     self.clock.now(now_ns);
@@ -660,14 +670,28 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         if header.destination().index() == self.id.index() {
             return self.end(header, DeliveryStatus::NotFound);
         }
-        if let Some(next_hop) = self.pass_on(message) {
-            if self.fabric.transit[self.id.index()].put(&mut self.transit, message, next_hop) {
-                self.parked[next_hop] = self.parked[next_hop].saturating_add(1);
-                self.trace(Event::Parked, None, header);
-            } else {
-                self.end(header, DeliveryStatus::QueueFull);
+        let Some(next_hop) = self.pass_on(message) else { return };
+        if self.put_aside(message, next_hop) {
+            return;
+        }
+        // There may be room by now for what fills the store. Once per call: it is a look at all of it.
+        if !self.flushed {
+            self.flush_transit();
+            let Some(next_hop) = self.pass_on(message) else { return };
+            if self.put_aside(message, next_hop) {
+                return;
             }
         }
+        self.end(header, DeliveryStatus::QueueFull);
+    }
+
+    fn put_aside(&mut self, message: &Message<PAYLOAD>, next_hop: usize) -> bool {
+        let stored = self.fabric.transit[self.id.index()].put(&mut self.transit, message, next_hop);
+        if stored {
+            self.parked[next_hop] = self.parked[next_hop].saturating_add(1);
+            self.trace(Event::Parked, None, &message.header);
+        }
+        stored
     }
 
     /// Forwards a message or ends its way. Returns the next hop's index if that has no room.
@@ -704,6 +728,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// Tries again to forward what was put aside, in order, by the routes of now: what has to stay makes everything
     /// behind it for the same next hop stay.
     fn flush_transit(&mut self) {
+        self.flushed = true;
         if self.transit.len() == 0 {
             return;
         }
@@ -737,7 +762,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// Ends a message's way, and counts how, unless someone has already.
     fn end(&mut self, header: &Header, status: DeliveryStatus) {
         match self.decide(header, status) {
-            Verdict::Decided => {
+            Verdict::Decided | Verdict::Alone => {
                 self.count_failure(status, 1);
                 self.trace(Event::Failed, Some(status), header);
             }
@@ -943,13 +968,15 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     #[cold]
     fn write_trace(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {
+        // A kernel that only forwards has no other reason to move its clock.
+        let at = self.now();
         let entry = TraceEntry {
             number: self.counts[Counter::TraceEvents as usize],
             event,
             status: status.map_or(0, |s| s as u8),
             hops: header.hops,
             id: header.id(),
-            at: self.clock.last(),
+            at,
         };
         self.fabric.traces[self.id.index()].write(&entry);
         self.count(Counter::TraceEvents);

@@ -135,8 +135,9 @@ impl FabricHeader {
         // Acquire [fabric-ready]: pairs with the magic's store below; the rest of the header is visible.
         let mut magic = self.magic.load(Acquire);
         if magic == 0 {
-            // Acquire [fabric-ready] on failure, as above. Relaxed on success would do: zero publishes nothing.
-            match self.magic.compare_exchange(0, CLAIMED, Acquire, Acquire) {
+            // Relaxed on success: zero publishes nothing.
+            // Acquire [fabric-ready]: on failure, as above.
+            match self.magic.compare_exchange(0, CLAIMED, Relaxed, Acquire) {
                 Ok(_) => {
                     self.write(expected, config);
                     // Release [fabric-ready]: whoever sees the magic sees the geometry and the configuration.

@@ -273,7 +273,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERN
     pub fn command(&self, id: KernelId, command: Command, platform: &impl Platform) -> Result<(), NotRegistered> {
         let entry = self.kernels.get(id.index()).ok_or(NotRegistered(id))?;
         let parks = entry.is_registered(id).ok_or(NotRegistered(id))?;
-        entry.set_command(id.generation(), command);
+        if !entry.set_command(id.generation(), command) {
+            return Err(NotRegistered(id));
+        }
         entry.wake(parks, platform);
         Ok(())
     }

@@ -21,7 +21,8 @@
 //! If the sender had, that verdict must not be counted a second time when the message turns up later. Hence *by sender*:
 //! set with the sender's verdict, cleared by the holder that finds the message. A sender that overwrites an entry with the
 //! mark takes its count back, and leaves the message to its holder like any other. Both do so with a compare-exchange, so
-//! exactly one of them has it.
+//! exactly one of them has it. A holder that decides alone looks at the clock once more: what was said of the message
+//! before, that it timed out, is still true.
 //!
 //! 1. `word`: stored by the sender; compare-exchanged by the message's holder and the sender.
 //! 2. `deadline_ns`, `destination`: written and read by the sender only.
@@ -121,6 +122,8 @@ impl core::error::Error for ReceiptError {}
 pub(crate) enum Verdict {
     /// This call did; it counts the message.
     Decided,
+    /// This call did, because the receipt was overwritten. Its sender may have been told of a timeout before.
+    Alone,
     /// Someone else had, with this result; whoever did has counted it.
     Lost,
 }
@@ -194,7 +197,7 @@ impl<const KERNELS: usize, const SLOTS: usize> Receipts<KERNELS, SLOTS> {
             // The same message, already ended by someone else.
             Err(found) if found >> 4 == pending >> 4 => self.give_way(sequence, found),
             // Overwritten: the message's holder decides alone.
-            Err(_) => Verdict::Decided,
+            Err(_) => Verdict::Alone,
         }
     }
 
@@ -205,7 +208,7 @@ impl<const KERNELS: usize, const SLOTS: usize> Receipts<KERNELS, SLOTS> {
         let stands = found & BY_SENDER == 0
             || self.at(sequence).word.compare_exchange(found, found & !BY_SENDER, Relaxed, Relaxed).is_ok();
         // Only `retract` changes a word with the mark.
-        if stands { Verdict::Lost } else { Verdict::Decided }
+        if stands { Verdict::Lost } else { Verdict::Alone }
     }
 
     /// For the sender: ends the way of a message that can no longer arrive, unless its holder has already.
@@ -282,7 +285,7 @@ mod tests {
         table.open(1, KernelId::new(0, 1), 10);
         table.open(5, KernelId::new(0, 1), 10);
         assert_eq!(table.read(1), Err(ReceiptError::Overwritten));
-        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Decided);
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Alone);
         assert_eq!(table.read(5), Ok(DeliveryStatus::Pending));
     }
 
@@ -303,7 +306,7 @@ mod tests {
         assert_eq!(table.retract(9), Some(DeliveryStatus::NotFound));
         assert_eq!(table.retract(9), None);
         table.open(9, KernelId::new(0, 1), 10);
-        assert_eq!(table.decide(5, DeliveryStatus::Timeout), Verdict::Decided);
+        assert_eq!(table.decide(5, DeliveryStatus::Timeout), Verdict::Alone);
         assert_eq!(table.read(9), Ok(DeliveryStatus::Pending));
     }
 

@@ -38,6 +38,14 @@ impl<const KERNELS: usize> Routes<KERNELS> {
         self.next[at][destination].store(next_hop.unwrap_or(KernelId::NONE).raw(), Relaxed);
     }
 
+    /// Removes all routes of and to a place that changes hands: its next owner starts without.
+    pub(crate) fn clear(&self, place: usize) {
+        for other in 0..KERNELS {
+            self.set(place, other, None);
+            self.set(other, place, None);
+        }
+    }
+
     /// The route that is set, if any.
     pub(crate) fn get(&self, at: usize, destination: usize) -> Option<KernelId> {
         // Relaxed: the entry alone matters.

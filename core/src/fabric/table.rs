@@ -18,11 +18,13 @@
 //!    alone, except that Failed → Free is compare-exchanged by whoever clears the place.
 //! 2. `name`: written by the owner between Registering and Registered.
 //! 3. `doorbell.asleep`: see [`Doorbell`].
-//! 4. `command`: written by supervisors, read by the owner. `phase`, `heartbeat`, `counters`: written by the owner.
+//! 4. `command`: set by the owner before Registered, then compare-exchanged by supervisors, who must find the owner's
+//!    generation in it. Read by the owner. `phase`, `heartbeat`, `counters`: written by the owner.
 //!
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |
 //! | `registered` | owner's store of Registered | `is_registered`, `find`, senders | the name; an inbox emptied of old mail |
+//! | `name-began` | each name word's store | each name word's load | that the place has changed hands |
 //! | `place-left` | owner's store of Free | the next owner's compare-exchange | everything the last owner did with the place |
 //! | `commanded` | supervisor's store | owner's load | what the supervisor did before |
 //! | `phase` | owner's store | supervisor's load | what the kernel did before it changed phase |
@@ -284,7 +286,8 @@ pub struct Stats {
     pub discarded: u64,
     /// Calls of `send` that were refused; the message stayed with the caller and is not in `sent`.
     pub refused: u64,
-    /// Messages thrown away because their header was not one that `send` writes: memory was damaged. Not in `pending`.
+    /// Messages thrown away because their header was not one that `send` writes: memory was damaged. Such a
+    /// message stays in `pending` until its sender times it out.
     pub corrupt: u64,
     /// Received messages whose sender's clock was too far ahead to follow.
     pub clock_skews: u64,
@@ -404,11 +407,12 @@ impl Entry {
     /// Opens the place for mail.
     pub(crate) fn finish_register(&self, generation: u16, name: &Name, parks: bool) {
         for (word, bytes) in self.name.iter().zip(name.bytes.chunks_exact(8)) {
-            // Relaxed: published by the state below.
-            word.store(u64::from_le_bytes(bytes.try_into().unwrap_or([0; 8])), Relaxed);
+            // Release [name-began]: who reads this word sees in the state that the place is not its predecessor's any more.
+            word.store(u64::from_le_bytes(bytes.try_into().unwrap_or([0; 8])), Release);
         }
         self.doorbell.wake_up();
-        self.set_command(generation, Command::Run);
+        // Relaxed: published by the state below.
+        self.control.command.store(Self::command_word(generation, Command::Run), Relaxed);
         self.set_phase(Phase::Idle);
         // Release [registered]: the name, and that old mail is gone, are visible to whoever sees this state.
         self.state.store(State::encode(generation, parks, Status::Registered), Release);
@@ -424,31 +428,48 @@ impl Entry {
     pub(crate) fn clear_failed(&self, generation: u16) -> bool {
         let failed = State::encode(generation, false, Status::Failed);
         let free = State::encode(generation, false, Status::Free);
-        // AcqRel [place-left]: passes on to the next owner what the failed one did. Relaxed on failure: nothing changed.
-        self.state.compare_exchange(failed, free, crate::sync::Ordering::AcqRel, Relaxed).is_ok()
+        // Relaxed, both: the next owner's exchange reads through this one to the store of Failed (a release sequence), and
+        // so sees what the failed owner did. This caller adds nothing to it.
+        self.state.compare_exchange(failed, free, Relaxed, Relaxed).is_ok()
     }
 
     /// The name, if `generation` still owns the place after it was read.
     pub(crate) fn name(&self, generation: u16) -> Option<Name> {
-        if self.state().generation != generation {
+        let state = self.state();
+        let named = matches!(state.status, Some(Status::Registered | Status::Leaving | Status::Failed));
+        if state.generation != generation || !named {
             return None;
         }
         let mut name = Name::default();
         for (bytes, word) in name.bytes.chunks_exact_mut(8).zip(&self.name) {
-            // Relaxed: made visible by the state read above. A name that changes meanwhile is caught below.
-            bytes.copy_from_slice(&word.load(Relaxed).to_le_bytes());
+            // Acquire [name-began]: having read a word of a later name, the state below is seen changed.
+            bytes.copy_from_slice(&word.load(Acquire).to_le_bytes());
         }
-        (self.state().generation == generation).then_some(name)
+        // Relaxed: the loads above keep it in its place.
+        (State::decode(self.state.load(Relaxed)).generation == generation).then_some(name)
     }
 
-    pub(crate) fn set_command(&self, generation: u16, command: Command) {
+    const fn command_word(generation: u16, command: Command) -> u32 {
+        (generation as u32) << 16 | command as u32
+    }
+
+    /// For a supervisor; `false` if the place has another owner by now, whose commands are not touched.
+    pub(crate) fn set_command(&self, generation: u16, command: Command) -> bool {
+        // Relaxed: `is_registered` has made the word of this generation visible; the exchange decides.
+        let seen = self.control.command.load(Relaxed);
+        if seen >> 16 != u32::from(generation) {
+            return false;
+        }
+        let new = Self::command_word(generation, command);
         // Release [commanded]: what the supervisor did before is visible to the kernel that sees the command.
-        self.control.command.store(u32::from(generation) << 16 | command as u32, Release);
+        // Relaxed on failure: another command or another owner came at the same moment, and this one just before it.
+        let _ = self.control.command.compare_exchange(seen, new, Release, Relaxed);
+        true
     }
 
     #[inline(always)]
     pub(crate) fn command(&self, generation: u16) -> Command {
-        // Acquire [commanded]: pairs with the store above.
+        // Acquire [commanded]: pairs with the exchange above.
         let word = self.control.command.load(Acquire);
         match word & 0xffff {
             _ if word >> 16 != u32::from(generation) => Command::Run,
@@ -510,3 +531,45 @@ impl Entry {
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Entry>() == 3 * 128);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        // SAFETY: `Shared`: zero is the idle state.
+        unsafe { core::mem::zeroed() }
+    }
+
+    /// Registers, and returns the generation.
+    fn own(entry: &Entry, name: &str) -> u16 {
+        let generation = entry.begin_register().unwrap();
+        entry.finish_register(generation, &Name::new(name).unwrap(), false);
+        generation
+    }
+
+    #[test]
+    fn a_command_for_the_owner_before_does_not_push_out_one_for_the_owner() {
+        let entry = entry();
+        let old = own(&entry, "old");
+        entry.set_status(old, Status::Free);
+        let new = own(&entry, "new");
+        assert!(entry.set_command(new, Command::Stop));
+        assert!(!entry.set_command(old, Command::Drain));
+        assert_eq!(entry.command(new), Command::Stop);
+        assert_eq!(entry.command(old), Command::Run);
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_owner() {
+        let entry = entry();
+        let old = own(&entry, "old");
+        assert_eq!(entry.name(old).unwrap().as_str(), "old");
+        entry.set_status(old, Status::Free);
+        assert_eq!(entry.name(old), None);
+        let new = entry.begin_register().unwrap();
+        assert_eq!(entry.name(new), None, "not written yet");
+        entry.finish_register(new, &Name::new("new").unwrap(), true);
+        assert_eq!((entry.name(old), entry.name(new).unwrap().as_str()), (None, "new"));
+    }
+}

@@ -13,7 +13,7 @@
 use super::DeliveryStatus;
 use crate::hlc::Timestamp;
 use crate::message::{KernelId, MessageId};
-use crate::sync::Ordering::{Acquire, Release};
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU64, shared_struct};
 
 /// Events that are kept per kernel.
@@ -96,8 +96,8 @@ impl Trace {
             | u64::from(entry.hops) << 16
             | u64::from(entry.status) << 8
             | entry.event as u64;
-        // Release [trace-ended]: no reader takes the words of the event before for whole once this is visible to it.
-        slot.stamp.store(entry.number.wrapping_mul(2).wrapping_add(1), Release);
+        // Relaxed: made visible by each word below.
+        slot.stamp.store(entry.number.wrapping_mul(2).wrapping_add(1), Relaxed);
         for (word, value) in [
             (&slot.what, what),
             (&slot.sequence, entry.id.sequence),
@@ -124,8 +124,8 @@ impl Trace {
             let sequence = slot.sequence.load(Acquire);
             let wall_time_ns = slot.wall_time_ns.load(Acquire);
             let logical = slot.logical.load(Acquire);
-            // Acquire would do no more than Relaxed here: the loads above keep it in its place.
-            if slot.stamp.load(Acquire) != stamp {
+            // Relaxed: the loads above keep it in its place.
+            if slot.stamp.load(Relaxed) != stamp {
                 return None;
             }
             Some(TraceEntry {

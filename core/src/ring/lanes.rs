@@ -26,7 +26,7 @@
 //!
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |
-//! | `bell` | producer's bell store | consumer's bell load | the stamp stored before it, so that a bell never points to nothing |
+//! | `bell` | producer's bell store | consumer's bell load in `pending` | the stamp stored before it, so that what is counted can be taken |
 //!
 //! # Order and fairness
 //!
@@ -39,7 +39,7 @@
 
 use super::spsc::{ConsumerState, Credit, ProducerState, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
-use crate::sync::Ordering::{Acquire, Release};
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, SharedCell, shared_struct};
 use bytemuck::Pod;
 
@@ -159,8 +159,8 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Whether lane `i` has rung for something that was not taken yet.
     #[inline(always)]
     fn has_rung<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>, i: usize) -> bool {
-        // Acquire [bell]: pairs with the store in `ring_bell`; the lane's stamp is visible as well.
-        queue.bells.bells[i].load(Acquire) != self.lanes[i].head as u16
+        // Relaxed: a hint. Whoever follows it looks at the stamp, which vouches for the message.
+        queue.bells.bells[i].load(Relaxed) != self.lanes[i].head as u16
     }
 
     /// Whether lane `i` has a message.
@@ -181,9 +181,10 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     fn turn<T: Pod + Send, const N: usize>(&mut self, queue: &Lanes<T, PRODUCERS, N>) -> bool {
         // The producer of the lane that is left may wait for room.
         self.lanes[self.current].publish(&queue.lanes[self.current].credit);
-        // The current lane is looked at last, so that it cannot keep the others out.
+        // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in `any_ready`: its
+        // producer may have died just before it rang.
         for i in (self.current + 1..PRODUCERS).chain(0..=self.current) {
-            if self.has_rung(queue, i) && self.ready(queue, i) {
+            if (i == self.current || self.has_rung(queue, i)) && self.ready(queue, i) {
                 self.current = i;
                 self.left = BURST;
                 return true;
@@ -236,7 +237,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Messages that wait in all lanes: a snapshot that only producers can make too small.
     pub(crate) fn pending<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>) -> u64 {
         (0..PRODUCERS)
-            // Acquire [bell]: for a count alone Relaxed would do, but whoever is told of a message may look for it.
+            // Acquire [bell]: whoever is told of a message finds it, since its stamp is visible as well.
             .map(|i| queue.bells.bells[i].load(Acquire).wrapping_sub(self.lanes[i].head as u16))
             // More than a lane holds: the stamp was seen and taken before its bell (nothing waits), or the bell lies.
             .map(|waiting| if u64::from(waiting) > N as u64 { 0 } else { u64::from(waiting) })

@@ -1,0 +1,131 @@
+//! The command line.
+
+use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, shapes_help};
+use crate::topology::Topology;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Kernel-to-kernel messaging: carry a file through a mesh of kernels, or look at what this machine offers.
+#[derive(Debug, Parser)]
+#[command(name = "k2k", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Run(RunArgs),
+    Doctor(DoctorArgs),
+}
+
+/// Carry a file through a mesh of kernels and check that it arrives intact.
+///
+/// Kernel 0 cuts the file into messages and sends them to the kernel farthest from it. The kernels between, each on a
+/// thread of its own, pass them on, neighbour to neighbour. The last one writes them out, and what it wrote is compared
+/// with the input, byte for byte. Overload never loses a message: it ends in a receipt that says so, and the source sends
+/// that piece again.
+#[derive(Args, Debug)]
+#[command(
+    after_long_help = exit_status(),
+    group = clap::ArgGroup::new("data").required(true).args(["input", "duration"])
+)]
+pub(crate) struct RunArgs {
+    /// The file to carry.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+
+    /// Where to write what arrives. It is overwritten, and stays also if it turns out to be damaged. Without this option, a
+    /// temporary file is written, compared and removed.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "duration")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Instead of a file, carry generated data for so long; every message is checked when it arrives.
+    #[arg(short, long, value_name = "SECS", value_parser = seconds)]
+    pub(crate) duration: Option<f64>,
+
+    /// How many kernels make up the mesh.
+    #[arg(short, long, value_name = "N", default_value_t = 6)]
+    #[arg(help = format!("How many kernels make up the mesh, at most {MAX_KERNELS}"))]
+    pub(crate) kernels: usize,
+
+    /// How the kernels are joined.
+    #[arg(short, long, value_enum, default_value_t = Topology::Line)]
+    pub(crate) topology: Topology,
+
+    #[arg(short, long, value_name = "BYTES", default_value_t = 192)]
+    #[arg(help = format!("How many bytes a message carries, 1 to {MAX_MESSAGE_SIZE}"))]
+    #[arg(long_help = shapes_help())]
+    pub(crate) message_size: usize,
+
+    /// How many messages may be on their way at once. More raise the throughput and the latency.
+    #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) window: u16,
+
+    /// How often a message may be passed on before it fails; by default as often as the way requires.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) hop_limit: Option<u8>,
+
+    /// Pin each kernel's thread to a core: kernel 0 to the first, and so on round the cores.
+    #[arg(long)]
+    pub(crate) pin: bool,
+
+    /// Ask for huge pages for the fabric, and say so if there are none.
+    #[arg(long)]
+    pub(crate) huge_pages: bool,
+
+    /// Let the kernels keep traces, and show the way of the last message.
+    #[arg(long)]
+    pub(crate) tracing: bool,
+
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// No progress bar, and no table if all went well.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// Say what this machine offers, what is missing, and what that is needed for.
+///
+/// Looks and tries, but changes nothing. Exit status 0 if kernels on the host can run here, 1 if not; what only a GPU needs
+/// may be missing.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Print one JSON object instead of the list.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn exit_status() -> &'static str {
+    "Exit status:\n  0  the file arrived intact and every message is accounted for\n  1  it did not, or a message was \
+     lost: standard error says which\n  2  the command line or a file it names is no good; nothing was run\n\n\
+     Example:\n  k2k run --input README.md --topology torus --kernels 16"
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 1e6 => Ok(seconds),
+        _ => Err(format!("must be a number of seconds above 0, at most 1000000, not {text:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_duration_is_a_positive_number() {
+        assert_eq!(seconds("0.5"), Ok(0.5));
+        for bad in ["0", "-1", "x", "inf", "NaN", "1e9"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What a GPU and its code need: the driver, a device, and a toolchain that makes PTX.
+
+use super::Check;
+use core::ffi::{CStr, c_char, c_int};
+use libloading::{Library, Symbol};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+/// Where the driver's library is looked for, in this order.
+const LIBCUDA: [&str; 3] = ["libcuda.so.1", "libcuda.so", "nvcuda.dll"];
+
+/// The oldest compute capability that the device code is compiled for: the first one with acquire and release.
+const OLDEST: (c_int, c_int) = (7, 0);
+
+const TARGET: &str = "nvptx64-nvidia-cuda";
+
+/// Driver and devices.
+pub(super) fn gpu() -> Vec<Check> {
+    const NEEDED_FOR: &str = "kernels on a GPU";
+    const INSTALL: &str = "a machine with an NVIDIA GPU and its driver (on Debian: apt-get install nvidia-driver)";
+    let Some((name, driver)) = Driver::load() else {
+        let found = format!("{} is not there", LIBCUDA[0]);
+        return vec![
+            Check::missing("CUDA driver", NEEDED_FOR, found, INSTALL),
+            Check::missing("GPU", NEEDED_FOR, "cannot be looked for without the driver", INSTALL),
+        ];
+    };
+    let version = driver
+        .version()
+        .map_or_else(|| "of unknown version".to_owned(), |v| format!("for CUDA {}.{}", v / 1000, v % 1000 / 10));
+    let driver_check = Check::ok("CUDA driver", NEEDED_FOR, format!("{name} {version}"));
+    let gpu_check = match driver.devices() {
+        Err(code) => {
+            let found = format!("the driver does not start: CUresult {code}");
+            Check::missing("GPU", NEEDED_FOR, found, "a GPU that this process may use (see nvidia-smi)")
+        }
+        Ok(devices) if devices.is_empty() => Check::missing("GPU", NEEDED_FOR, "the driver knows of none", INSTALL),
+        Ok(devices) => {
+            let found = devices.iter().map(|device| {
+                format!("{}, compute capability {}.{}", device.name, device.capability.0, device.capability.1)
+            });
+            let found = found.collect::<Vec<_>>().join("; ");
+            if devices.iter().any(|device| device.capability >= OLDEST) {
+                Check::ok("GPU", NEEDED_FOR, found)
+            } else {
+                let remedy = format!("a GPU of compute capability {}.{} or later", OLDEST.0, OLDEST.1);
+                Check::missing("GPU", NEEDED_FOR, found, remedy)
+            }
+        }
+    };
+    vec![driver_check, gpu_check]
+}
+
+/// A device as the driver describes it.
+struct Device {
+    name: String,
+    /// Major and minor.
+    capability: (c_int, c_int),
+}
+
+/// The driver's library. Loaded at run time, so that this program starts without it.
+struct Driver(Library);
+
+// Signatures and numbers as in cuda.h; all functions return a CUresult, 0 for success.
+type GetNumber = unsafe extern "C" fn(*mut c_int) -> c_int;
+type Init = unsafe extern "C" fn(u32) -> c_int;
+type GetDevice = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
+type GetName = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
+type GetAttribute = unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
+/// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`.
+const CAPABILITY: (c_int, c_int) = (75, 76);
+/// Stands for a function that the library does not have: `CUDA_ERROR_NOT_FOUND`.
+const NO_FUNCTION: c_int = 500;
+
+impl Driver {
+    fn load() -> Option<(&'static str, Self)> {
+        LIBCUDA.into_iter().find_map(|name| {
+            // SAFETY: the driver's library may be loaded by any process; its initialisers ask for nothing.
+            let library = unsafe { Library::new(name) }.ok()?;
+            Some((name, Self(library)))
+        })
+    }
+
+    /// A function of the library.
+    ///
+    /// # Safety
+    /// `F` is the function's type.
+    unsafe fn function<F>(&self, name: &str) -> Result<Symbol<'_, F>, c_int> {
+        // SAFETY: the caller vouches for the type.
+        unsafe { self.0.get(name.as_bytes()) }.map_err(|_| NO_FUNCTION)
+    }
+
+    /// 1000 * major + 10 * minor.
+    fn version(&self) -> Option<c_int> {
+        let mut version = 0;
+        // SAFETY: `GetNumber` is the type of this function, which needs no initialisation.
+        let result = unsafe { self.function::<GetNumber>("cuDriverGetVersion").map(|get| get(&mut version)) };
+        (result == Ok(0)).then_some(version)
+    }
+
+    fn devices(&self) -> Result<Vec<Device>, c_int> {
+        let checked = |result: c_int| if result == 0 { Ok(()) } else { Err(result) };
+        let mut count = 0;
+        // SAFETY: the types are those of the functions, and cuInit comes before the others.
+        unsafe {
+            checked(self.function::<Init>("cuInit")?(0))?;
+            checked(self.function::<GetNumber>("cuDeviceGetCount")?(&mut count))?;
+        }
+        let describe = |ordinal| {
+            let (mut device, mut major, mut minor) = (0, 0, 0);
+            let mut name = [0u8; 128];
+            // SAFETY: as above; `name` is as long as is said, and the driver ends it with a NUL.
+            unsafe {
+                checked(self.function::<GetDevice>("cuDeviceGet")?(&mut device, ordinal))?;
+                let len = name.len() as c_int;
+                checked(self.function::<GetName>("cuDeviceGetName")?(name.as_mut_ptr().cast(), len, device))?;
+                let attribute = self.function::<GetAttribute>("cuDeviceGetAttribute")?;
+                checked(attribute(&mut major, CAPABILITY.0, device))?;
+                checked(attribute(&mut minor, CAPABILITY.1, device))?;
+            }
+            let name = CStr::from_bytes_until_nul(&name).unwrap_or(c"?").to_string_lossy().into_owned();
+            Ok(Device { name, capability: (major, minor) })
+        };
+        (0..count).map(describe).collect()
+    }
+}
+
+/// A compiler that makes PTX out of Rust, and an assembler that checks it.
+pub(super) fn toolchain() -> Vec<Check> {
+    vec![compiler(), ptxas()]
+}
+
+fn compiler() -> Check {
+    const NAME: &str = "device compiler";
+    const NEEDED_FOR: &str = "changing device code; using it needs no compiler, for the PTX comes with it";
+    if let Some(root) = rustup_root() {
+        let lib = root.join("lib/rustlib");
+        let target = lib.join(TARGET).is_dir();
+        let sources = lib.join("src/rust/library/core").is_dir();
+        if target && sources {
+            return Check::ok(NAME, NEEDED_FOR, format!("rustc with {TARGET} and rust-src"));
+        }
+    }
+    // Debian's compiler knows the target; core is built for it from source.
+    let sources = ["/usr/lib/rustlib/src/rust/library/core", "/usr/share/rustc/src/library/core"];
+    if Path::new("/usr/bin/rustc").exists() && sources.iter().any(|path| Path::new(path).is_dir()) {
+        return Check::ok(NAME, NEEDED_FOR, "the system's rustc with core's sources");
+    }
+    let found = format!("neither {TARGET} with rust-src nor the system's rustc with core's sources");
+    let remedy = format!(
+        "rustup target add {TARGET} && rustup component add rust-src; or on Debian: apt-get install rustc-web rust-web-src"
+    );
+    Check::missing(NAME, NEEDED_FOR, found, remedy)
+}
+
+/// Where the `rustc` in use keeps its libraries.
+fn rustup_root() -> Option<PathBuf> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output().ok()?;
+    output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+}
+
+fn ptxas() -> Check {
+    const NAME: &str = "ptxas";
+    const NEEDED_FOR: &str = "checking generated PTX without a GPU";
+    match find_ptxas() {
+        Some(path) => {
+            let version = Command::new(&path).arg("--version").output().ok();
+            let version = version.and_then(|output| release(&String::from_utf8_lossy(&output.stdout)));
+            Check::ok(NAME, NEEDED_FOR, version.unwrap_or_else(|| "of unknown version".to_owned()))
+        }
+        None => Check::missing(
+            NAME,
+            NEEDED_FOR,
+            "neither in PATH, nor in CUDA_HOME or /usr/local/cuda, nor among Python's packages",
+            "pip install nvidia-cuda-nvcc",
+        ),
+    }
+}
+
+/// `release 13.0` out of what `ptxas --version` says.
+fn release(version: &str) -> Option<String> {
+    let start = version.find("release ")?;
+    version[start..].split([',', '\n']).next().map(str::to_owned)
+}
+
+fn find_ptxas() -> Option<PathBuf> {
+    let file = format!("ptxas{}", env::consts::EXE_SUFFIX);
+    let in_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
+    let bins = roots.chain([PathBuf::from("/usr/local/cuda")]).map(|root| root.join("bin"));
+    (in_path.into_iter().chain(bins).chain(python_bins())).map(|dir| dir.join(&file)).find(|path| path.is_file())
+}
+
+/// `nvidia/*/bin` in the packages of the Python in use.
+fn python_bins() -> Vec<PathBuf> {
+    let ask = "import sysconfig, site\n\
+               for path in {sysconfig.get_path('purelib'), site.getusersitepackages()}: print(path)";
+    let Ok(output) = Command::new("python3").args(["-c", ask]).output() else { return Vec::new() };
+    let packages = String::from_utf8_lossy(&output.stdout).into_owned();
+    let toolkits = packages.lines().filter_map(|site| fs::read_dir(Path::new(site).join("nvidia")).ok()).flatten();
+    toolkits.flatten().map(|toolkit| toolkit.path().join("bin")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_release_is_found_in_what_ptxas_says() {
+        let says = "ptxas: NVIDIA (R) Ptx optimizing assembler\nCuda compilation tools, release 13.0, V13.0.88\n";
+        assert_eq!(release(says).as_deref(), Some("release 13.0"));
+        assert_eq!(release(""), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! `k2k doctor`: what this machine offers, and what is missing for what.
+
+mod device;
+mod host;
+mod try_out;
+
+use crate::args::DoctorArgs;
+use core::fmt::Write as _;
+use serde::Serialize;
+use std::process::ExitCode;
+
+/// One thing that was looked for.
+#[derive(Clone, Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    /// Whether it is there.
+    ok: bool,
+    /// What was found, or what was not.
+    found: String,
+    needed_for: &'static str,
+    /// What to do about it; `null` if it is there, or if nothing can be done.
+    remedy: Option<String>,
+    /// Whether kernels on the host do not work without it.
+    required: bool,
+}
+
+impl Check {
+    fn ok(name: &'static str, needed_for: &'static str, found: impl Into<String>) -> Self {
+        Self { name, ok: true, found: found.into(), needed_for, remedy: None, required: false }
+    }
+
+    fn missing(
+        name: &'static str,
+        needed_for: &'static str,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { name, ok: false, found: found.into(), needed_for, remedy: Some(remedy.into()), required: false }
+    }
+
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    /// Kernels on host threads and in host processes can run here.
+    host_works: bool,
+    /// A GPU can be used from here.
+    gpu_works: bool,
+    /// Device code can be compiled here. Not needed to use it: it comes compiled.
+    device_code_can_be_built: bool,
+    host: Vec<Check>,
+    gpu: Vec<Check>,
+    device_toolchain: Vec<Check>,
+}
+
+/// Looks, prints, and says by the exit status whether the host part works.
+pub(crate) fn main(args: &DoctorArgs) -> ExitCode {
+    let diagnosis = Diagnosis::new();
+    if args.json {
+        match serde_json::to_string_pretty(&diagnosis) {
+            Ok(json) => println!("{json}"),
+            Err(e) => {
+                eprintln!("k2k: {e}");
+                return ExitCode::FAILURE;
+            }
+        }
+    } else {
+        print!("{}", diagnosis.render());
+    }
+    if diagnosis.host_works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Diagnosis {
+    fn new() -> Self {
+        let (host, gpu, device_toolchain) = (host::checks(), device::gpu(), device::toolchain());
+        Self {
+            host_works: host.iter().all(|check| check.ok || !check.required),
+            gpu_works: gpu.iter().all(|check| check.ok),
+            device_code_can_be_built: device_toolchain.iter().all(|check| check.ok),
+            host,
+            gpu,
+            device_toolchain,
+        }
+    }
+
+    fn render(&self) -> String {
+        let mut text = String::new();
+        let sections = [("Host", &self.host), ("GPU", &self.gpu), ("Compiling device code", &self.device_toolchain)];
+        let names = sections.iter().flat_map(|(_, checks)| checks.iter()).map(|check| check.name.len()).max();
+        let width = names.unwrap_or(0);
+        for (title, checks) in sections {
+            let _ = writeln!(text, "{title}");
+            for check in checks {
+                let mark = if check.ok { "ok     " } else { "missing" };
+                let _ = write!(text, "  {mark}  {:width$}  {}", check.name, check.found);
+                if check.ok {
+                    let _ = writeln!(text, "  [{}]", check.needed_for);
+                    continue;
+                }
+                let _ = writeln!(text, "\n  {:7}  {:width$}  needed for: {}", "", "", check.needed_for);
+                if let Some(remedy) = &check.remedy {
+                    let _ = writeln!(text, "  {:7}  {:width$}  to get it: {remedy}", "", "");
+                }
+            }
+            text.push('\n');
+        }
+        let works = |yes: bool| if yes { "yes" } else { "no" };
+        let _ = writeln!(
+            text,
+            "Kernels on the host: {}   kernels on a GPU: {}   compiling device code: {}",
+            works(self.host_works),
+            works(self.gpu_works),
+            works(self.device_code_can_be_built)
+        );
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_thing_says_what_for_and_what_to_do() {
+        let gpu = vec![Check::missing("driver", "kernels on a GPU", "no libcuda.so.1", "install the NVIDIA driver")];
+        let host = vec![Check::ok("cores", "threads", "8").required()];
+        let diagnosis = Diagnosis {
+            host_works: true,
+            gpu_works: false,
+            device_code_can_be_built: true,
+            host,
+            gpu,
+            device_toolchain: Vec::new(),
+        };
+        let text = diagnosis.render();
+        for line in [
+            "  ok       cores   8  [threads]",
+            "  missing  driver  no libcuda.so.1",
+            "                   needed for: kernels on a GPU",
+            "                   to get it: install the NVIDIA driver",
+            "Kernels on the host: yes   kernels on a GPU: no   compiling device code: yes",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line:?} is not in\n{text}");
+        }
+    }
+}

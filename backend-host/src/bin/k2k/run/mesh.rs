@@ -1,0 +1,270 @@
+//! The mesh itself: fabric, routes, kernels and their threads. All that depends on the fabric's shape is in this file, and
+//! is compiled once for each of the [`SHAPES`].
+
+use super::Plan;
+use super::arrival::{Arrivals, Arrived};
+use super::feed::{Fed, FeedError, Outbox, feed};
+use super::report::{FabricReport, TraceLine};
+use super::supply::Supply;
+use core::time::Duration;
+use indicatif::ProgressBar;
+use k2k_host::fabric::Event;
+use k2k_host::{
+    Backing, Broker, Builder, Context, DeliveryStatus, Endpoint, Fabric, Kernel, KernelHandle, KernelId, Message,
+    MessageId, Phase, ReceiptError, SendError, StartOptions, Stats, allowed_cores,
+};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Instant;
+
+/// Time that a kernel has to begin, and to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came of a job.
+#[derive(Debug)]
+pub(super) struct Carried {
+    pub(super) fed: Fed,
+    pub(super) arrived: Arrived,
+    /// Summed over all kernels, after the last one has left.
+    pub(super) stats: Stats,
+    /// From the first message sent to the last one delivered.
+    pub(super) took: Duration,
+    pub(super) fabric: FabricReport,
+    pub(super) trace: Option<Vec<TraceLine>>,
+    /// What ended the job early.
+    pub(super) problems: Vec<String>,
+    /// What is not as it was asked for, but works.
+    pub(super) notices: Vec<String>,
+}
+
+/// A fabric that this program was compiled for.
+#[derive(Debug)]
+pub(super) struct Shape {
+    pub(super) kernels: usize,
+    pub(super) payload: usize,
+    pub(super) carry: fn(&Plan, Supply, Arrivals, &ProgressBar) -> Result<Carried, String>,
+}
+
+macro_rules! shapes {
+    ($($kernels:literal $slots:literal [$($payload:literal)*];)*) => {
+        [$($(Shape {
+            kernels: $kernels,
+            payload: $payload,
+            carry: carry::<$kernels, $slots, $payload>,
+        },)*)*]
+    };
+}
+
+/// From small to large: the first that is large enough is used.
+pub(super) const SHAPES: &[Shape] = &shapes! {
+    8 256 [192 960 4032];
+    16 256 [192 960 4032];
+    64 64 [192 960 4032];
+};
+
+const LARGEST: &Shape = &SHAPES[SHAPES.len() - 1];
+/// The most kernels that a mesh can have.
+pub(crate) const MAX_KERNELS: usize = LARGEST.kernels;
+/// The most bytes that a message can carry.
+pub(crate) const MAX_MESSAGE_SIZE: usize = LARGEST.payload;
+
+/// What `--help` says of them.
+pub(crate) fn shapes_help() -> String {
+    let list = |of: fn(&Shape) -> usize| {
+        let mut sizes: Vec<usize> = SHAPES.iter().map(of).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "How many bytes a message carries, 1 to {MAX_MESSAGE_SIZE}.\n\nA fabric's shape is fixed when it is compiled. This \
+         program has fabrics for {} kernels, each with messages of {} bytes, and takes the smallest that fits.",
+        list(|shape| shape.kernels),
+        list(|shape| shape.payload)
+    )
+}
+
+/// A kernel between the first and the last. The loop that runs it passes on what is for others, so it has nothing to do.
+struct Forward;
+
+impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Forward {
+    fn on_message(&mut self, _: &mut impl Context<PAYLOAD>, _: &Message<PAYLOAD>) {}
+}
+
+/// The last kernel.
+struct Sink {
+    arrivals: Arrivals,
+    /// Set when something has gone wrong, so that the first kernel stops.
+    spoiled: Arc<OnceLock<()>>,
+}
+
+impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Sink {
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
+        let header = &message.header;
+        let latency_ns = context.now().wall_time_ns.saturating_sub(header.wall_time_ns);
+        if !self.arrivals.take(header.correlation_id, message.payload(), latency_ns) {
+            let _ = self.spoiled.set(());
+        }
+    }
+}
+
+/// The first kernel's endpoint, as `feed` sees it.
+struct Source<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    endpoint: Endpoint<KERNELS, SLOTS, PAYLOAD>,
+    sink: KernelId,
+    /// Used for every message, so that its payload is copied once.
+    message: Message<PAYLOAD>,
+    last: Option<MessageId>,
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Outbox for Source<KERNELS, SLOTS, PAYLOAD> {
+    fn send(&mut self, index: u64, chunk: &[u8]) -> Result<u64, SendError> {
+        self.message.set_payload(chunk).map_err(SendError::PayloadTooLong)?;
+        self.message.header.correlation_id = index;
+        let id = self.endpoint.send(self.sink, &self.message)?;
+        self.last = Some(id);
+        Ok(id.sequence)
+    }
+
+    fn status(&mut self, sequence: u64) -> Result<DeliveryStatus, ReceiptError> {
+        let source = self.endpoint.id();
+        self.endpoint.receipt(MessageId { source, sequence }).map(|receipt| receipt.status)
+    }
+}
+
+/// Sets up a mesh, carries everything through it, and takes it down again. An error says why it was not set up.
+fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+    plan: &Plan,
+    mut supply: Supply,
+    arrivals: Arrivals,
+    bar: &ProgressBar,
+) -> Result<Carried, String> {
+    let builder = Builder::new().hop_limit(plan.hop_limit).tracing(plan.tracing);
+    let builder = if plan.huge_pages { builder.huge_pages() } else { builder.heap() };
+    let broker: Broker<KERNELS, SLOTS, PAYLOAD> = builder.build().map_err(|e| e.to_string())?;
+    let notices = broker.backing().notice().map(str::to_owned).into_iter().collect();
+    let fabric = FabricReport {
+        kernels: KERNELS,
+        slots: SLOTS,
+        payload: PAYLOAD,
+        bytes: size_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>(),
+        huge_pages: matches!(broker.backing(), Backing::HugePages { .. } | Backing::TransparentHugePages { .. }),
+    };
+
+    let spoiled = Arc::new(OnceLock::new());
+    let mut mesh = Mesh::start(&broker, plan, Sink { arrivals, spoiled: Arc::clone(&spoiled) })?;
+    let sink = mesh.sink.id();
+    let mut source = Source { endpoint: mesh.source, sink, message: Message::new(0), last: None };
+    let mut fed = Fed::default();
+    let began = Instant::now();
+    let result = feed(&mut source, &mut supply, plan.window, &mut fed, &mut |bytes| {
+        if bytes > 0 {
+            bar.inc(bytes);
+        }
+        spoiled.get().is_none()
+    });
+    let took = began.elapsed();
+
+    // When the last kernel stopped the job, it says why.
+    let failure = result.err().filter(|e| !matches!(e, FeedError::Stopped));
+    let mut problems: Vec<String> = failure.map(|e| e.to_string()).into_iter().collect();
+    let mut note = |problem: String| problems.push(problem);
+    let sink = mesh.sink.stop_and_join(PATIENCE).map_err(|e| note(e.to_string())).ok();
+    for forwarder in mesh.forwarders.drain(..) {
+        if let Err(e) = forwarder.stop_and_join(PATIENCE) {
+            note(e.to_string());
+        }
+    }
+    // After a failure: what was still on its way has lost its receiver.
+    source.endpoint.expire();
+    let trace = plan.tracing.then(|| source.last.map_or_else(Vec::new, |id| trace_of(&broker, &mesh.ids, plan, id)));
+    source.endpoint.unregister();
+    let arrived = sink.ok_or_else(|| problems.join("; "))?.arrivals.finish();
+    Ok(Carried { fed, arrived, stats: broker.stats(), took, fabric, trace, problems, notices })
+}
+
+/// All kernels of a job, running.
+struct Mesh<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    source: Endpoint<KERNELS, SLOTS, PAYLOAD>,
+    sink: KernelHandle<Sink, KERNELS, SLOTS, PAYLOAD>,
+    forwarders: Vec<KernelHandle<Forward, KERNELS, SLOTS, PAYLOAD>>,
+    /// By index in the mesh.
+    ids: Vec<KernelId>,
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Mesh<KERNELS, SLOTS, PAYLOAD> {
+    fn start(broker: &Broker<KERNELS, SLOTS, PAYLOAD>, plan: &Plan, sink: Sink) -> Result<Self, String> {
+        let cores = if plan.pin { allowed_cores() } else { Vec::new() };
+        let core = |index: usize| cores.get(index % cores.len().max(1)).copied();
+        let source = broker.register("kernel 0").map_err(|e| e.to_string())?;
+        let last = plan.way[plan.way.len() - 1];
+        let mut ids = vec![source.id()];
+        let mut forwarders = Vec::new();
+        let (mut sink, mut sink_handle) = (Some(sink), None);
+        for index in 1..plan.kernels {
+            let name = format!("kernel {index}");
+            let options = StartOptions { pin: core(index), ..StartOptions::default() };
+            let error = |e: k2k_host::StartError| format!("cannot start {name}: {e}");
+            if let Some(sink) = sink.take_if(|_| index == last) {
+                let handle = broker.start(&name, sink, options).map_err(error)?;
+                ids.push(handle.id());
+                sink_handle = Some(handle);
+            } else {
+                let handle = broker.start(&name, Forward, options).map_err(error)?;
+                ids.push(handle.id());
+                forwarders.push(handle);
+            }
+        }
+        let sink = sink_handle.ok_or("the way through the mesh has no end")?;
+        // Last: a thread inherits the cores of the one that starts it.
+        if let Some(core) = core(0) {
+            pin_this_thread(core)?;
+        }
+        for (at, to, next_hop) in plan.routes.indirect() {
+            broker.add_route(ids[at], ids[to], ids[next_hop]).map_err(|e| e.to_string())?;
+        }
+        let began = Instant::now();
+        while sink.phase() != Phase::Running || forwarders.iter().any(|kernel| kernel.phase() != Phase::Running) {
+            if began.elapsed() > PATIENCE {
+                return Err(format!("the kernels have not begun after {} s", PATIENCE.as_secs()));
+            }
+            thread::sleep(Duration::from_micros(100));
+        }
+        Ok(Self { source, sink, forwarders, ids })
+    }
+}
+
+fn pin_this_thread(core: usize) -> Result<(), String> {
+    use rustix::thread::{CpuSet, sched_setaffinity};
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(None, &set).map_err(|e| format!("cannot bind kernel 0 to core {core}: {e}"))
+}
+
+/// What the kernels on the way noted about a message.
+fn trace_of<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+    broker: &Broker<KERNELS, SLOTS, PAYLOAD>,
+    ids: &[KernelId],
+    plan: &Plan,
+    id: MessageId,
+) -> Vec<TraceLine> {
+    let lines = plan.way.iter().flat_map(|&kernel| {
+        let events = broker.trace(ids[kernel]).into_iter().filter(move |entry| entry.id == id);
+        events.map(move |entry| TraceLine {
+            kernel,
+            event: match (entry.event, entry.failure()) {
+                (Event::Sent, _) => "sent".to_owned(),
+                (Event::Received, _) => "received".to_owned(),
+                (Event::Forwarded, _) => "forwarded".to_owned(),
+                (Event::Parked, _) => "put aside".to_owned(),
+                (Event::Failed, Some(status)) => format!("failed: {status}"),
+                (Event::Failed, None) => "failed".to_owned(),
+                (Event::Discarded, _) => "discarded".to_owned(),
+            },
+            hops: entry.hops,
+            wall_time_ns: entry.at.wall_time_ns,
+            logical: entry.at.logical,
+        })
+    });
+    lines.collect()
+}

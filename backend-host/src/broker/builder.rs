@@ -1,0 +1,122 @@
+//! Settings of a fabric, and where it goes.
+
+use super::Broker;
+use crate::{Memory, MemoryError};
+use core::time::Duration;
+use k2k_core::Config;
+
+/// Where a [`Builder`] puts the fabric.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Heap,
+    HugePages,
+    Create(String),
+    Open(String),
+    CreateOrOpen(String),
+}
+
+/// Makes a [`Broker`]. Without any call: heap, 5 s delivery timeout, 8 hops, 500 ms clock offset, no tracing.
+///
+/// ```
+/// use core::time::Duration;
+/// use k2k_host::{Broker, Builder};
+///
+/// let broker: Broker<4, 64, 192> = Builder::new().delivery_timeout(Duration::from_secs(1)).tracing(true).build()?;
+/// # Ok::<(), k2k_host::MemoryError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder {
+    config: Config,
+    place: Place,
+}
+
+impl Builder {
+    /// A builder with everything at its default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All settings at once.
+    pub const fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How long a message without a deadline of its own may take. Default 5 s.
+    pub const fn delivery_timeout(mut self, timeout: Duration) -> Self {
+        self.config.delivery_timeout_ns = nanos(timeout);
+        self
+    }
+
+    /// How often a message without a limit of its own may be forwarded. Default 8; 0 counts as 1.
+    pub const fn hop_limit(mut self, hops: u8) -> Self {
+        self.config.hop_limit = if hops == 0 { 1 } else { hops };
+        self
+    }
+
+    /// How far a peer's clock may be ahead. Default 500 ms.
+    pub const fn max_clock_offset(mut self, offset: Duration) -> Self {
+        self.config.max_clock_offset_ns = nanos(offset);
+        self
+    }
+
+    /// Whether kernels write traces. Default no; [`Broker::set_tracing`] switches it later.
+    pub const fn tracing(mut self, on: bool) -> Self {
+        self.config.tracing = on;
+        self
+    }
+
+    /// In ordinary memory of this process: the default.
+    pub fn heap(mut self) -> Self {
+        self.place = Place::Heap;
+        self
+    }
+
+    /// In [huge pages](Memory::huge_pages), as far as there are any.
+    pub fn huge_pages(mut self) -> Self {
+        self.place = Place::HugePages;
+        self
+    }
+
+    /// In a new [shared-memory file](Memory::create).
+    pub fn create(mut self, name: &str) -> Self {
+        self.place = Place::Create(name.to_owned());
+        self
+    }
+
+    /// In a shared-memory file that is [there](Memory::open). Its configuration stays as it was created.
+    pub fn open(mut self, name: &str) -> Self {
+        self.place = Place::Open(name.to_owned());
+        self
+    }
+
+    /// In a shared-memory file, whoever [comes first](Memory::create_or_open).
+    pub fn create_or_open(mut self, name: &str) -> Self {
+        self.place = Place::CreateOrOpen(name.to_owned());
+        self
+    }
+
+    /// Makes or opens the fabric.
+    ///
+    /// # Errors
+    /// Those of the [`Memory`] constructor that was chosen.
+    pub fn build<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+        self,
+    ) -> Result<Broker<KERNELS, SLOTS, PAYLOAD>, MemoryError> {
+        let memory = match &self.place {
+            Place::Heap => Memory::heap(&self.config),
+            Place::HugePages => Memory::huge_pages(&self.config),
+            Place::Create(name) => Memory::create(name, &self.config),
+            Place::Open(name) => Memory::open(name),
+            Place::CreateOrOpen(name) => Memory::create_or_open(name, &self.config),
+        };
+        memory.map(Broker::new)
+    }
+}
+
+const fn nanos(duration: Duration) -> u64 {
+    let ns = duration.as_nanos();
+    if ns > u64::MAX as u128 { u64::MAX } else { ns as u64 }
+}

@@ -1,0 +1,278 @@
+//! The control plane: names, routes, receipts and statistics of a fabric, and the memory it lives in.
+//!
+//! A [`Broker`] is never on the message path: kernels send through their [`Endpoint`]s, straight into one another's
+//! inboxes. It is a handle, cheap to clone; all of its state but the list of kernels it started and its fabric-wide
+//! routes is in the fabric, so brokers in several processes on one shared-memory file see the same.
+//!
+//! # For users of RingKernel
+//!
+//! | RingKernel `k2k` | here |
+//! | --- | --- |
+//! | `K2KBuilder`: `max_pending_messages`, `delivery_timeout_ms`, `enable_tracing`, `max_hops`, `build` | the type parameter `SLOTS`; [`Builder::delivery_timeout`], [`tracing`](Builder::tracing), [`hop_limit`](Builder::hop_limit), [`build`](Builder::build) |
+//! | `K2KConfig` | [`Config`](k2k_core::Config), read back with [`Fabric::config`](k2k_core::Fabric::config) |
+//! | `K2KBroker::register` | [`Broker::register`], [`register_parking`](Broker::register_parking) |
+//! | `K2KBroker::unregister` | drop the [`Endpoint`]; for kernels that run on threads [`Broker::unregister`] |
+//! | `K2KBroker::is_registered`, `registered_kernels` | [`Broker::is_registered`], [`kernels`](Broker::kernels), [`find`](Broker::find) |
+//! | `K2KBroker::send`, `send_priority` | [`Endpoint::send`], [`send_priority`](Endpoint::send_priority): who sends is who holds the endpoint |
+//! | `K2KBroker::add_route`, `remove_route` | [`Broker::add_route_everywhere`], [`remove_route_everywhere`](Broker::remove_route_everywhere); for one kernel [`add_route`](Broker::add_route), [`remove_route`](Broker::remove_route) |
+//! | `K2KBroker::get_receipt` | [`Broker::receipt`], or [`Endpoint::receipt`] by the sender |
+//! | `K2KBroker::stats`, `K2KStats` | [`Broker::stats`], [`kernel_stats`](Broker::kernel_stats), [`Stats`] |
+//! | `K2KEndpoint::receive`, `try_receive` | [`Endpoint::receive_async`] and [`receive`](Endpoint::receive), [`try_receive`](Endpoint::try_receive) |
+//! | `K2KEndpoint::send`, `send_priority`, `pending_count` | the same on [`Endpoint`] |
+//! | `K2KMessage`, `K2KMessageHeader` | [`Message`](k2k_core::Message), [`Header`](k2k_core::Header) |
+//! | `DeliveryStatus`, `DeliveryReceipt` | the same |
+//! | `Priority::Low` to `Critical` | [`Priority::Normal`](k2k_core::Priority), `High` |
+
+mod builder;
+mod error;
+
+pub use builder::Builder;
+pub use error::{EndpointError, UnregisterError};
+
+use crate::platform::Host;
+use crate::{Backing, Endpoint, Memory};
+use core::fmt;
+use k2k_core::fabric::{Name, NotRegistered, TraceEntry};
+use k2k_core::{Command, DeliveryReceipt, KernelId, MessageId, ReceiptError, Register, Stats};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The control plane of a fabric. Clones are the same broker.
+pub struct Broker<const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
+    memory: Memory<KERNELS, SLOTS, PAYLOAD>,
+    own: Arc<Mutex<Own>>,
+}
+
+/// What only this broker knows.
+#[derive(Debug, Default)]
+struct Own {
+    /// Kernels that run on threads it started.
+    started: Vec<KernelId>,
+    /// Routes (destination, next hop) that hold for every kernel, also for those that register later.
+    everywhere: Vec<(KernelId, KernelId)>,
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Clone for Broker<KERNELS, SLOTS, PAYLOAD> {
+    fn clone(&self) -> Self {
+        Self { memory: self.memory.clone(), own: Arc::clone(&self.own) }
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Broker<KERNELS, SLOTS, PAYLOAD> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("memory", &self.memory).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERNELS, SLOTS, PAYLOAD> {
+    /// For a fabric in this memory.
+    #[must_use]
+    pub fn new(memory: Memory<KERNELS, SLOTS, PAYLOAD>) -> Self {
+        Self { memory, own: Arc::default() }
+    }
+
+    /// The fabric's memory.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory<KERNELS, SLOTS, PAYLOAD> {
+        &self.memory
+    }
+
+    /// What holds the fabric's bytes, and what could not be had.
+    #[must_use]
+    pub fn backing(&self) -> &Backing {
+        self.memory.backing()
+    }
+
+    /// Registers a kernel whose owner keeps looking for mail. If it waits for long, it does so in naps of 1 ms.
+    ///
+    /// # Errors
+    /// [`EndpointError`] says why not.
+    pub fn register(&self, name: &str) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+        self.register_as(&Register::new(name).map_err(EndpointError::Name)?)
+    }
+
+    /// Registers a kernel that may sleep until mail wakes it: what a blocking or an `async` receive needs. Everyone who sends
+    /// to it pays a fence per message, and a system call when it sleeps.
+    ///
+    /// # Errors
+    /// [`EndpointError`] says why not.
+    pub fn register_parking(&self, name: &str) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+        self.register_as(&Register::new(name).map_err(EndpointError::Name)?.parking())
+    }
+
+    fn register_as(&self, who: &Register) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+        let own = self.own();
+        let endpoint = self.memory.register_owned(who).map_err(EndpointError::Register)?;
+        for &(destination, next_hop) in &own.everywhere {
+            self.set_route_unless_own(endpoint.id(), destination, next_hop);
+        }
+        Ok(endpoint)
+    }
+
+    /// Takes over the endpoint of a kernel whose process died: see [`k2k_core::Fabric::take_over`].
+    ///
+    /// # Errors
+    /// [`EndpointError::Register`] if `id` is not registered.
+    ///
+    /// # Safety
+    /// The endpoint that registered as `id` is not used any more, in any process.
+    pub unsafe fn take_over(&self, id: KernelId) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+        // SAFETY: the caller vouches for it.
+        unsafe { self.memory.take_over_owned(id) }.map_err(EndpointError::Register)
+    }
+
+    /// Tells a kernel that this broker [started](Self::start) to stop; it unregisters when it has. Does not wait.
+    ///
+    /// # Errors
+    /// [`UnregisterError::NotStartedHere`] for other kernels: they leave when their endpoint is dropped.
+    pub fn unregister(&self, id: KernelId) -> Result<(), UnregisterError> {
+        if !self.is_registered(id) {
+            return Err(UnregisterError::NotRegistered(id));
+        }
+        if !self.own().started.contains(&id) {
+            return Err(UnregisterError::NotStartedHere(id));
+        }
+        self.command(id, Command::Stop).map_err(|_| UnregisterError::NotRegistered(id))
+    }
+
+    /// Tells any kernel of the fabric, in whatever process, what to do.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] if it has left.
+    pub fn command(&self, id: KernelId, command: Command) -> Result<(), NotRegistered> {
+        self.memory.command(id, command, &Host::new())
+    }
+
+    /// Makes the place of a failed kernel free for others.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] if `id` is not a failed kernel.
+    pub fn clear_failed(&self, id: KernelId) -> Result<(), NotRegistered> {
+        self.memory.clear_failed(id)
+    }
+
+    /// The registered kernel of that name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<KernelId> {
+        self.memory.find(name)
+    }
+
+    /// Whether `id` can be sent to now.
+    #[must_use]
+    pub fn is_registered(&self, id: KernelId) -> bool {
+        self.memory.is_registered(id)
+    }
+
+    /// All registered kernels with their names, by place.
+    #[must_use]
+    pub fn kernels(&self) -> Vec<(KernelId, Name)> {
+        self.memory.kernels().collect()
+    }
+
+    /// Sets or replaces the next hop that the kernel `at` uses for messages to `destination`, while traffic flows.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] names the address nobody is registered at.
+    pub fn add_route(&self, at: KernelId, destination: KernelId, next_hop: KernelId) -> Result<(), NotRegistered> {
+        self.memory.set_route(at, destination, next_hop)
+    }
+
+    /// Removes a route: the kernel `at` sends to `destination` directly again.
+    pub fn remove_route(&self, at: KernelId, destination: KernelId) {
+        self.memory.remove_route(at, destination);
+    }
+
+    /// The next hop that `at` uses for `destination`; `None`: directly.
+    #[must_use]
+    pub fn route(&self, at: KernelId, destination: KernelId) -> Option<KernelId> {
+        self.memory.route(at, destination)
+    }
+
+    /// Sends all messages to `destination` through `next_hop`, whichever kernel they come from: all that are registered, and
+    /// those that this broker registers later. `next_hop` itself and `destination` are left as they are.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] names the address nobody is registered at.
+    pub fn add_route_everywhere(&self, destination: KernelId, next_hop: KernelId) -> Result<(), NotRegistered> {
+        for id in [destination, next_hop] {
+            if !self.is_registered(id) {
+                return Err(NotRegistered(id));
+            }
+        }
+        let mut own = self.own();
+        own.everywhere.retain(|(known, _)| *known != destination);
+        own.everywhere.push((destination, next_hop));
+        for (at, _) in self.memory.kernels() {
+            self.set_route_unless_own(at, destination, next_hop);
+        }
+        Ok(())
+    }
+
+    /// Removes the routes that all kernels have for `destination`.
+    pub fn remove_route_everywhere(&self, destination: KernelId) {
+        let mut own = self.own();
+        own.everywhere.retain(|(known, _)| *known != destination);
+        for (at, _) in self.memory.kernels() {
+            self.memory.remove_route(at, destination);
+        }
+    }
+
+    fn set_route_unless_own(&self, at: KernelId, destination: KernelId, next_hop: KernelId) {
+        if at != destination && at != next_hop {
+            // Whoever left meanwhile needs no route.
+            let _ = self.memory.set_route(at, destination, next_hop);
+        }
+    }
+
+    /// What became of a message: see [`k2k_core::Fabric::receipt`].
+    ///
+    /// # Errors
+    /// [`ReceiptError`] if it was never sent, or so long ago that its receipt was overwritten.
+    pub fn receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
+        self.memory.receipt(id)
+    }
+
+    /// The sum of all kernels' counters. It adds up when nobody is sending or receiving.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.memory.total_stats()
+    }
+
+    /// The counters of a kernel's place, over all its owners; `None` if the fabric has no such place.
+    #[must_use]
+    pub fn kernel_stats(&self, id: KernelId) -> Option<Stats> {
+        self.memory.stats(id)
+    }
+
+    /// Switches tracing on or off for all kernels, at any time.
+    pub fn set_tracing(&self, on: bool) {
+        self.memory.set_tracing(on);
+    }
+
+    /// The last events at a kernel's place, oldest first.
+    #[must_use]
+    pub fn trace(&self, id: KernelId) -> Vec<TraceEntry> {
+        let mut trace: Vec<_> = self.memory.trace(id).into_iter().flat_map(|trace| trace.read()).collect();
+        trace.sort_unstable_by_key(|entry| entry.number);
+        trace
+    }
+
+    pub(crate) fn remember_started(&self, id: KernelId) {
+        self.own().started.push(id);
+    }
+
+    pub(crate) fn forget_started(&self, id: KernelId) {
+        self.own().started.retain(|known| *known != id);
+    }
+
+    fn own(&self) -> MutexGuard<'_, Own> {
+        // Every change to the lists is whole when something panics.
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Broker {
+    /// A builder; for fabrics of the default shape and others alike, since the type says which.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}

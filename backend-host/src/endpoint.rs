@@ -1,0 +1,354 @@
+//! An endpoint that owns its share of the memory, so that it can move to any thread, and that knows how to wait.
+//!
+//! It has everything that [`k2k_core::Endpoint`] has, under the same names. It does not deref to that type: the inner
+//! endpoint borrows the fabric for longer than any caller may, and only this wrapper knows for how long that is true.
+
+use crate::asynchronous::Watcher;
+use crate::wait::{self, ReceiveError, Wait};
+use crate::{Host, Memory};
+use core::fmt;
+use core::time::Duration;
+use k2k_core::hlc::Timestamp;
+use k2k_core::{
+    Backlog, Command, Context, DeliveryReceipt, Endpoint as Core, Fabric, Kernel, KernelId, Message, MessageId, Phase,
+    Priority, ReceiptError, Register, RegisterError, SendError, Stats,
+};
+use std::time::Instant;
+
+/// One kernel's handle on a fabric in a [`Memory`]. Dropping it unregisters the kernel.
+///
+/// ```
+/// use core::time::Duration;
+/// use k2k_host::{Broker, Message};
+///
+/// let broker: Broker = Broker::builder().build()?;
+/// let mut a = broker.register("a")?;
+/// let mut b = broker.register_parking("b")?;
+/// let worker = std::thread::spawn(move || b.receive(Duration::from_secs(5)));
+/// a.send(broker.find("b").unwrap(), &Message::from_bytes(1, b"over there").unwrap())?;
+/// assert_eq!(worker.join().unwrap()?.payload(), b"over there");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Endpoint<const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
+    // The order of the fields is the order in which they are dropped: the thread that sleeps at this endpoint's
+    // doorbell, then the endpoint, then the memory that both use.
+    pub(crate) watcher: Option<Watcher>,
+    /// Borrows from `memory`. Never handed out by value or by `&mut`, nor with this lifetime.
+    inner: Core<'static, Host, KERNELS, SLOTS, PAYLOAD>,
+    memory: Memory<KERNELS, SLOTS, PAYLOAD>,
+    wait: Wait,
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Endpoint<KERNELS, SLOTS, PAYLOAD> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("inner", &self.inner).field("wait", &self.wait).finish_non_exhaustive()
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERNELS, SLOTS, PAYLOAD> {
+    /// Takes the first free place of the fabric, for an endpoint that keeps the memory alive.
+    ///
+    /// # Errors
+    /// As for [`Fabric::register`].
+    pub fn register_owned(&self, who: &Register) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+        Endpoint::new(self, |fabric| fabric.register(who, Host::new()))
+    }
+
+    /// Takes a certain place of the fabric, for an endpoint that keeps the memory alive.
+    ///
+    /// # Errors
+    /// As for [`Fabric::register_at`].
+    pub fn register_owned_at(
+        &self,
+        index: usize,
+        who: &Register,
+    ) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+        Endpoint::new(self, |fabric| fabric.register_at(index, who, Host::new()))
+    }
+
+    /// Takes over the endpoint of a kernel that died: see [`Fabric::take_over`].
+    ///
+    /// # Errors
+    /// As for [`Fabric::take_over`].
+    ///
+    /// # Safety
+    /// The endpoint that registered as `id` is not used any more, in any process.
+    pub unsafe fn take_over_owned(&self, id: KernelId) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+        // SAFETY: the caller vouches for it.
+        Endpoint::new(self, |fabric| unsafe { fabric.take_over(id, Host::new()) })
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KERNELS, SLOTS, PAYLOAD> {
+    fn new<E>(
+        memory: &Memory<KERNELS, SLOTS, PAYLOAD>,
+        register: impl FnOnce(
+            &'static Fabric<KERNELS, SLOTS, PAYLOAD>,
+        ) -> Result<Core<'static, Host, KERNELS, SLOTS, PAYLOAD>, E>,
+    ) -> Result<Self, E> {
+        let memory = memory.clone();
+        // SAFETY: the fabric stays mapped, at this address, until the last clone of `memory` is dropped. The clone in the
+        // returned value is dropped after `inner`, and nothing else gets hold of this lifetime: `register` is one of the
+        // three functions above, and every method below shortens it to the borrow of `self`.
+        let fabric: &'static Fabric<KERNELS, SLOTS, PAYLOAD> = unsafe { &*core::ptr::from_ref(memory.fabric()) };
+        Ok(Self { watcher: None, inner: register(fabric)?, memory, wait: Wait::default() })
+    }
+
+    pub(crate) const fn core(&mut self) -> &mut Core<'static, Host, KERNELS, SLOTS, PAYLOAD> {
+        &mut self.inner
+    }
+
+    /// The endpoint as `core` has it, to look at.
+    #[must_use]
+    pub const fn as_core(&self) -> &Core<'_, Host, KERNELS, SLOTS, PAYLOAD> {
+        &self.inner
+    }
+
+    /// The memory of the fabric.
+    #[must_use]
+    pub const fn memory(&self) -> &Memory<KERNELS, SLOTS, PAYLOAD> {
+        &self.memory
+    }
+
+    /// The fabric.
+    #[must_use]
+    pub fn fabric(&self) -> &Fabric<KERNELS, SLOTS, PAYLOAD> {
+        &self.memory
+    }
+
+    /// This kernel's address.
+    #[must_use]
+    pub const fn id(&self) -> KernelId {
+        self.inner.id()
+    }
+
+    /// How this endpoint waits: [`Wait::Park`] unless it was set.
+    #[must_use]
+    pub const fn wait(&self) -> Wait {
+        self.wait
+    }
+
+    /// Chooses how [`receive`](Self::receive), [`send_blocking`](Self::send_blocking) and [`run`](Self::run) wait.
+    pub const fn set_wait(&mut self, wait: Wait) {
+        self.wait = wait;
+    }
+
+    /// As [`set_wait`](Self::set_wait), in a chain.
+    #[must_use]
+    pub const fn with_wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// See [`k2k_core::Endpoint::send`]. Never waits.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    #[inline]
+    pub fn send(&mut self, to: KernelId, message: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+        self.inner.send(to, message)
+    }
+
+    /// See [`k2k_core::Endpoint::send_priority`]. Never waits.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    #[inline]
+    pub fn send_priority(
+        &mut self,
+        to: KernelId,
+        message: &Message<PAYLOAD>,
+        priority: Priority,
+    ) -> Result<MessageId, SendError> {
+        self.inner.send_priority(to, message, priority)
+    }
+
+    /// Sends, and waits for room in the next hop's inbox until the message's deadline, by default the fabric's delivery
+    /// timeout from now. Transit traffic is forwarded meanwhile; mail for this kernel is not received, so two kernels
+    /// that fill each other's inboxes this way wait until their deadlines.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send), but [`SendError::Timeout`] in place of `QueueFull`.
+    pub fn send_blocking(&mut self, to: KernelId, message: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+        self.send_priority_blocking(to, message, Priority::Normal)
+    }
+
+    /// [`send_blocking`](Self::send_blocking) with a priority.
+    ///
+    /// # Errors
+    /// As for [`send_blocking`](Self::send_blocking).
+    pub fn send_priority_blocking(
+        &mut self,
+        to: KernelId,
+        message: &Message<PAYLOAD>,
+        priority: Priority,
+    ) -> Result<MessageId, SendError> {
+        let (wait, mut passes) = (self.wait, 0u32);
+        self.inner.send_waiting(to, message, priority, || {
+            passes = passes.saturating_add(1);
+            wait.nap(passes);
+        })
+    }
+
+    /// See [`k2k_core::Endpoint::reply`]. Never waits.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub fn reply(&mut self, request: &Message<PAYLOAD>, answer: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+        self.inner.reply(request, answer)
+    }
+
+    /// The next message, if there is one. Never waits.
+    #[inline]
+    pub fn try_receive(&mut self) -> Option<Message<PAYLOAD>> {
+        self.inner.try_receive()
+    }
+
+    /// See [`k2k_core::Endpoint::try_receive_into`].
+    #[inline]
+    pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+        self.inner.try_receive_into(message)
+    }
+
+    /// The next message; waits for it for `timeout` (a [`Duration`]), or for ever (`None`). Transit traffic is forwarded
+    /// meanwhile. [`Command::Pause`] is for kernels in [`run`](Self::run); `receive` goes on receiving.
+    ///
+    /// Call it from a thread that may block; in `async` code see [`receive_async`](Self::receive_async).
+    ///
+    /// # Errors
+    /// [`ReceiveError::Timeout`]; [`ReceiveError::Stopped`] when a supervisor has sent [`Command::Stop`] or `Drain` to
+    /// this kernel and nothing is left to receive.
+    pub fn receive(&mut self, timeout: impl Into<Option<Duration>>) -> Result<Message<PAYLOAD>, ReceiveError> {
+        // A time that does not fit the clock is as good as for ever.
+        let deadline = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
+        wait::receive(&mut self.inner, self.wait, deadline)
+    }
+
+    /// As [`receive`](Self::receive), until a point in time.
+    ///
+    /// # Errors
+    /// As for [`receive`](Self::receive).
+    pub fn receive_until(&mut self, deadline: Instant) -> Result<Message<PAYLOAD>, ReceiveError> {
+        wait::receive(&mut self.inner, self.wait, Some(deadline))
+    }
+
+    /// See [`k2k_core::Endpoint::poll`].
+    pub fn poll(&mut self) -> usize {
+        self.inner.poll()
+    }
+
+    /// See [`k2k_core::Endpoint::receipt`].
+    ///
+    /// # Errors
+    /// See [`ReceiptError`].
+    pub fn receipt(&mut self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
+        self.inner.receipt(id)
+    }
+
+    /// See [`k2k_core::Endpoint::expire`].
+    pub fn expire(&mut self) -> usize {
+        self.inner.expire()
+    }
+
+    /// See [`k2k_core::Endpoint::pending_count`].
+    #[must_use]
+    pub fn pending_count(&self) -> u64 {
+        self.inner.pending_count()
+    }
+
+    /// See [`k2k_core::Endpoint::backlog`].
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        self.inner.backlog()
+    }
+
+    /// What a supervisor wants of this kernel.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        self.inner.command()
+    }
+
+    /// A new timestamp of this kernel's hybrid clock.
+    pub fn now(&mut self) -> Timestamp {
+        self.inner.now()
+    }
+
+    /// This kernel's counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+
+    /// Says what this kernel is doing. [`run`](Self::run) does so by itself.
+    pub fn set_phase(&mut self, phase: Phase) {
+        self.inner.set_phase(phase);
+    }
+
+    /// Gives a sign of life. [`run`](Self::run) does so by itself.
+    pub fn beat(&mut self) {
+        self.inner.beat();
+    }
+
+    /// Runs a kernel on this thread until it stops itself or is told to stop, waiting as this endpoint does.
+    ///
+    /// A parked kernel wakes up every `heartbeat` at least, to give a sign of life and to end messages of its own that are
+    /// overdue.
+    pub fn run(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration) {
+        let wait = self.wait;
+        k2k_core::run(&mut self.inner, kernel, |endpoint, passes| {
+            if wait.idle(endpoint, passes, Some(heartbeat)) {
+                endpoint.expire();
+            }
+        });
+    }
+
+    /// Leaves; the same as dropping the endpoint.
+    pub fn unregister(self) {
+        drop(self);
+    }
+
+    /// Leaves as failed: the place stays taken, with its trace, until it is [cleared](Fabric::clear_failed).
+    pub fn fail(self) {
+        let Self { watcher, inner, memory, .. } = self;
+        drop(watcher);
+        inner.fail();
+        drop(memory);
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Context<PAYLOAD>
+    for Endpoint<KERNELS, SLOTS, PAYLOAD>
+{
+    fn id(&self) -> KernelId {
+        self.inner.id()
+    }
+
+    fn send_priority(
+        &mut self,
+        to: KernelId,
+        message: &Message<PAYLOAD>,
+        priority: Priority,
+    ) -> Result<MessageId, SendError> {
+        self.inner.send_priority(to, message, priority)
+    }
+
+    fn reply(&mut self, request: &Message<PAYLOAD>, answer: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+        self.inner.reply(request, answer)
+    }
+
+    fn receipt(&mut self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
+        self.inner.receipt(id)
+    }
+
+    fn now(&mut self) -> Timestamp {
+        self.inner.now()
+    }
+
+    fn find(&self, name: &str) -> Option<KernelId> {
+        self.fabric().find(name)
+    }
+
+    fn stop(&mut self) {
+        self.inner.stop();
+    }
+}

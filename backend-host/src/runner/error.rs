@@ -1,0 +1,151 @@
+//! Why a kernel did not start, or did not come back.
+
+use super::KernelHandle;
+use crate::broker::EndpointError;
+use core::fmt;
+use core::time::Duration;
+use k2k_core::fabric::TraceEntry;
+use k2k_core::{KernelId, Phase};
+use std::io;
+
+/// Why a kernel was not started.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// It could not register.
+    Register(EndpointError),
+    /// This process may not run on the core.
+    NoSuchCore {
+        /// The core asked for.
+        core: usize,
+        /// Cores that this process may run on.
+        allowed: Vec<usize>,
+    },
+    /// The system refused to bind the thread.
+    Pin {
+        /// The core asked for.
+        core: usize,
+        /// The system's answer.
+        why: io::Error,
+    },
+    /// The system gave no thread.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Register(e) => e.fmt(f),
+            Self::NoSuchCore { core, allowed } => {
+                write!(f, "cannot run on core {core}: this process may use {} cores, {allowed:?}", allowed.len())
+            }
+            Self::Pin { core, why } => write!(f, "cannot bind the thread to core {core}: {why}"),
+            Self::Thread(why) => write!(f, "cannot start a thread: {why}"),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+impl From<EndpointError> for StartError {
+    fn from(e: EndpointError) -> Self {
+        Self::Register(e)
+    }
+}
+
+/// A kernel whose handler panicked.
+#[derive(Clone, Debug)]
+pub struct KernelFailure {
+    /// Its address. The place stays failed until it is [cleared](crate::Broker::clear_failed).
+    pub id: KernelId,
+    /// Its name.
+    pub name: String,
+    /// What the panic said.
+    pub message: String,
+    /// Its last events, oldest first; empty unless tracing was on.
+    pub trace: Vec<TraceEntry>,
+}
+
+impl fmt::Display for KernelFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kernel {} ({}) panicked: {}", self.name, self.id, self.message)
+    }
+}
+
+impl core::error::Error for KernelFailure {}
+
+/// Why [`KernelHandle::stop_and_join`] has no kernel to return.
+pub enum StopError<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    /// It failed, now or earlier.
+    Failed(KernelFailure),
+    /// It did not stop in time.
+    Hangs(Box<Hanging<T, KERNELS, SLOTS, PAYLOAD>>),
+}
+
+/// A kernel that does not stop: what it said last.
+pub struct Hanging<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    /// To wait on, or to let go.
+    pub handle: KernelHandle<T, KERNELS, SLOTS, PAYLOAD>,
+    /// How long it was waited for.
+    pub waited: Duration,
+    /// Its last phase.
+    pub phase: Phase,
+    /// Passes of its run loop when it was told to stop, and at the end. If they are equal, it is in its handler.
+    pub heartbeats: (u64, u64),
+    /// Its last events, oldest first; empty unless tracing is on.
+    pub trace: Vec<TraceEntry>,
+}
+
+impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Display
+    for StopError<T, KERNELS, SLOTS, PAYLOAD>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(e) => e.fmt(f),
+            Self::Hangs(h) => {
+                let (then, now) = h.heartbeats;
+                write!(
+                    f,
+                    "kernel {} ({}) has not stopped after {:?}: phase {:?}, {} passes of its loop meanwhile{}",
+                    h.handle.name,
+                    h.handle.id,
+                    h.waited,
+                    h.phase,
+                    now.wrapping_sub(then),
+                    if now == then { ", so it hangs in its handler" } else { "" }
+                )?;
+                h.trace.last().map_or(Ok(()), |last| write!(f, "; last event: {:?} {}", last.event, last.id))
+            }
+        }
+    }
+}
+
+impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
+    for StopError<T, KERNELS, SLOTS, PAYLOAD>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(failure) => f.debug_tuple("Failed").field(failure).finish(),
+            Self::Hangs(hanging) => f.debug_tuple("Hangs").field(hanging).finish(),
+        }
+    }
+}
+
+impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
+    for Hanging<T, KERNELS, SLOTS, PAYLOAD>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hanging")
+            .field("handle", &self.handle)
+            .field("waited", &self.waited)
+            .field("phase", &self.phase)
+            .field("heartbeats", &self.heartbeats)
+            .field("trace", &self.trace)
+            .finish()
+    }
+}
+
+impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> core::error::Error
+    for StopError<T, KERNELS, SLOTS, PAYLOAD>
+{
+}

@@ -1,0 +1,256 @@
+//! Kernels on threads of their own: starting, steering, and getting them back.
+//!
+//! A panic in a handler ends that kernel alone: it is caught, the place is marked as failed (senders get `NotFound`, the
+//! trace stays readable until the place is [cleared](crate::Broker::clear_failed)), and [`KernelHandle::join`] tells.
+//! Programs built with `panic = "abort"` end instead.
+
+mod error;
+
+pub use error::{Hanging, KernelFailure, StartError, StopError};
+
+use crate::broker::Broker;
+use crate::wait::Wait;
+use core::any::Any;
+use core::fmt;
+use core::panic::AssertUnwindSafe;
+use core::time::Duration;
+use k2k_core::fabric::NotRegistered;
+use k2k_core::{Command, Kernel, KernelId, Phase};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::io;
+use std::panic::catch_unwind;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+/// How a kernel's thread waits and where it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartOptions {
+    /// How it waits for mail. With [`Wait::Park`] it registers as parking.
+    pub wait: Wait,
+    /// The core it is bound to, counted from 0 as the system does; `None`: any.
+    pub pin: Option<usize>,
+    /// A parked kernel wakes up this often at least, to give a sign of life, to end messages of its own that are overdue,
+    /// and to call [`Kernel::on_idle`]. Nobody rings when an inbox has room again, so a kernel that tries again to
+    /// send from `on_idle` wants this short.
+    pub heartbeat: Duration,
+}
+
+impl Default for StartOptions {
+    /// Parks, runs on any core, gives a sign of life every 250 ms.
+    fn default() -> Self {
+        Self { wait: Wait::Park, pin: None, heartbeat: Duration::from_millis(250) }
+    }
+}
+
+/// A kernel that runs on a thread of its own. Dropping the handle lets it run on; the [`Broker`] can still stop it.
+pub struct KernelHandle<T, const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
+    id: KernelId,
+    name: String,
+    broker: Broker<KERNELS, SLOTS, PAYLOAD>,
+    end: mpsc::Receiver<Result<T, KernelFailure>>,
+    thread: JoinHandle<()>,
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERNELS, SLOTS, PAYLOAD> {
+    /// Registers a kernel under this name and runs it on a thread of its own, until it stops itself or is stopped.
+    ///
+    /// # Errors
+    /// [`StartError`]; the kernel is dropped then, and nothing stays registered.
+    pub fn start<T: Kernel<PAYLOAD> + Send + 'static>(
+        &self,
+        name: &str,
+        kernel: T,
+        options: StartOptions,
+    ) -> Result<KernelHandle<T, KERNELS, SLOTS, PAYLOAD>, StartError> {
+        if let Some(core) = options.pin {
+            let allowed = allowed_cores();
+            if !allowed.contains(&core) {
+                return Err(StartError::NoSuchCore { core, allowed });
+            }
+        }
+        let mut endpoint = if options.wait == Wait::Park { self.register_parking(name)? } else { self.register(name)? };
+        endpoint.set_wait(options.wait);
+        let id = endpoint.id();
+        let (pinned, is_pinned) = mpsc::sync_channel(1);
+        let (ended, end) = mpsc::sync_channel(1);
+        let broker = self.clone();
+        let for_thread = (broker.clone(), name.to_owned());
+        let run = move || {
+            let result = options.pin.map_or(Ok(()), pin_to);
+            let go = result.is_ok();
+            let _ = pinned.send(result);
+            if !go {
+                return;
+            }
+            let (broker, name) = for_thread;
+            let mut kernel = kernel;
+            // A handler that panics gets at most its own state wrong, and that is dropped below. The endpoint is called by the
+            // handler, never the other way round, so it is whole.
+            let result = catch_unwind(AssertUnwindSafe(|| endpoint.run(&mut kernel, options.heartbeat)));
+            broker.forget_started(id);
+            let result = match result {
+                Ok(()) => {
+                    drop(endpoint);
+                    Ok(kernel)
+                }
+                Err(panic) => {
+                    endpoint.fail();
+                    let failure = KernelFailure { id, name, message: words_of(panic), trace: broker.trace(id) };
+                    let _ = catch_unwind(AssertUnwindSafe(|| drop(kernel)));
+                    Err(failure)
+                }
+            };
+            // Nobody may be there to receive it.
+            let _ = ended.send(result);
+        };
+        self.remember_started(id);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| {
+            self.forget_started(id);
+            StartError::Thread(e)
+        })?;
+        if let Ok(Err(why)) = is_pinned.recv() {
+            let _ = thread.join();
+            self.forget_started(id);
+            return Err(StartError::Pin { core: options.pin.unwrap_or_default(), why });
+        }
+        Ok(KernelHandle { id, name: name.to_owned(), broker, end, thread })
+    }
+}
+
+impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
+    for KernelHandle<T, KERNELS, SLOTS, PAYLOAD>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelHandle")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("phase", &self.phase())
+            .field("heartbeat", &self.heartbeat())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHandle<T, KERNELS, SLOTS, PAYLOAD> {
+    /// Its address.
+    #[must_use]
+    pub const fn id(&self) -> KernelId {
+        self.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it says that it is doing. Of a kernel that has ended, this is the place's last word, perhaps of a later owner.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.broker.memory().phase(self.id).unwrap_or_default()
+    }
+
+    /// Passes of its run loop so far. A kernel whose count stands still for longer than
+    /// [`StartOptions::heartbeat`] is in its handler.
+    #[must_use]
+    pub fn heartbeat(&self) -> u64 {
+        self.broker.memory().heartbeat(self.id).unwrap_or_default()
+    }
+
+    /// Whether its thread has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Lets it forward transit traffic, but handle nothing.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] if it has ended.
+    pub fn pause(&self) -> Result<(), NotRegistered> {
+        self.broker.command(self.id, Command::Pause)
+    }
+
+    /// Lets it handle messages again.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] if it has ended.
+    pub fn resume(&self) -> Result<(), NotRegistered> {
+        self.broker.command(self.id, Command::Run)
+    }
+
+    /// Lets it handle what is in its inbox, then stop.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] if it has ended.
+    pub fn drain(&self) -> Result<(), NotRegistered> {
+        self.broker.command(self.id, Command::Drain)
+    }
+
+    /// Lets it stop after the message in hand.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] if it has ended.
+    pub fn stop(&self) -> Result<(), NotRegistered> {
+        self.broker.command(self.id, Command::Stop)
+    }
+
+    /// Waits until it has ended, and returns its state.
+    ///
+    /// # Errors
+    /// [`KernelFailure`] if its handler panicked.
+    pub fn join(self) -> Result<T, KernelFailure> {
+        let result = self.end.recv();
+        self.thread_is_done(result.ok())
+    }
+
+    /// Stops it, and waits for that no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`StopError::Hangs`] if it has not stopped by then, with what it said last; the handle is in it.
+    pub fn stop_and_join(self, timeout: Duration) -> Result<T, StopError<T, KERNELS, SLOTS, PAYLOAD>> {
+        let before = self.heartbeat();
+        // One that has left already needs no telling.
+        let _ = self.stop();
+        match self.end.recv_timeout(timeout) {
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(StopError::Hangs(Box::new(Hanging {
+                waited: timeout,
+                phase: self.phase(),
+                heartbeats: (before, self.heartbeat()),
+                trace: self.broker.trace(self.id),
+                handle: self,
+            }))),
+            result => self.thread_is_done(result.ok()).map_err(StopError::Failed),
+        }
+    }
+
+    fn thread_is_done(self, result: Option<Result<T, KernelFailure>>) -> Result<T, KernelFailure> {
+        let Self { id, name, broker, thread, .. } = self;
+        let outcome = thread.join();
+        result.unwrap_or_else(|| {
+            // Only a panic outside of the handler ends the thread without a result: one while the endpoint left.
+            let message = outcome.err().map_or_else(|| "its thread ended without a word".to_owned(), words_of);
+            Err(KernelFailure { id, name, message, trace: broker.trace(id) })
+        })
+    }
+}
+
+/// The cores that this process may run on.
+#[must_use]
+pub fn allowed_cores() -> Vec<usize> {
+    let set = sched_getaffinity(None).unwrap_or_default();
+    (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect()
+}
+
+fn pin_to(core: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// What a panic said, if it said it in words.
+fn words_of(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(words) => *words,
+        Err(panic) => panic.downcast_ref::<&str>().map_or("a value that is no text", |words| words).to_owned(),
+    }
+}

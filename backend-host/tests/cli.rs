@@ -1,0 +1,299 @@
+//! The command as its users see it: exit status, output, and what it says when something is wrong.
+#![cfg(feature = "cli")]
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn k2k(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_k2k")).args(args).output().expect("the command starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is not a count"))
+}
+
+/// A file with bytes that do not repeat soon.
+struct Input {
+    dir: tempfile::TempDir,
+    content: Vec<u8>,
+}
+
+impl Input {
+    fn new(len: usize) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut state = len as u32 | 1;
+        let next = |_| {
+            // xorshift32 (Marsaglia 2003)
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as u8
+        };
+        let content: Vec<u8> = (0..len).map(next).collect();
+        fs::write(dir.path().join("input"), &content).expect("written");
+        Self { dir, content }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("input")
+    }
+
+    fn output(&self) -> PathBuf {
+        self.dir.path().join("output")
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        k2k(&[&["run", "--input", &text(&self.path())][..], args].concat())
+    }
+
+    /// Runs with `--json` and checks everything that must hold of every good run.
+    fn run_json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[args, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}{}", stdout(&output), stderr(&output));
+        assert_eq!(stderr(&output), "", "{args:?}");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        assert_eq!(report["identical"], true);
+        assert_eq!(report["bytes"], self.content.len());
+        assert_adds_up(&report);
+        report
+    }
+}
+
+fn assert_adds_up(report: &Value) {
+    assert_eq!(report["nothing_lost"], true, "{report}");
+    let account = &report["accounting"];
+    let ends = ["received", "not_found", "queue_full", "timeout", "max_hops_exceeded", "pending"];
+    assert_eq!(number(&account["sent"]), ends.iter().map(|end| number(&account[end])).sum::<u64>(), "{account}");
+    assert_eq!(account["pending"], 0);
+    assert_eq!(account["received"], report["messages"]);
+    let again = &report["retransmissions"];
+    let sent = number(&report["messages"]) + number(&again["queue_full"]) + number(&again["timeout"]);
+    assert_eq!(number(&account["sent"]), sent);
+}
+
+#[test]
+fn a_file_arrives_intact_through_every_topology() {
+    let input = Input::new(50_000);
+    for (topology, way) in [("line", 6), ("ring", 4), ("torus", 3), ("star", 3), ("full", 2)] {
+        let report = input.run_json(&["--topology", topology, "--kernels", "6", "--message-size", "200"]);
+        assert_eq!(report["topology"], topology);
+        assert_eq!(report["messages"], 250);
+        assert_eq!(report["route"].as_array().map(Vec::len), Some(way), "{topology}");
+        // More if something had to be sent again.
+        assert!(number(&report["hops"]) >= 250 * (way as u64 - 1), "{topology}: {}", report["hops"]);
+        let latency = ["p50", "p99", "p99_9", "max"].map(|which| number(&report["latency_ns"][which]));
+        assert!(latency.is_sorted(), "{latency:?}");
+    }
+}
+
+#[test]
+fn more_kernels_than_cores_work() {
+    let input = Input::new(20_000);
+    let report = input.run_json(&["--topology", "torus", "--kernels", "16", "--message-size", "1000"]);
+    assert_eq!(report["kernels"], 16);
+    assert_eq!(report["fabric"]["payload"], 4032, "the smallest message that carries 1000 bytes");
+}
+
+#[test]
+fn a_window_larger_than_the_inboxes_works() {
+    let report = Input::new(100_000).run_json(&["--message-size", "50", "--window", "1024", "--kernels", "4"]);
+    assert_eq!(report["messages"], 2000);
+}
+
+#[test]
+fn an_empty_file_works() {
+    let input = Input::new(0);
+    let report = input.run_json(&[]);
+    assert_eq!((number(&report["messages"]), number(&report["hops"])), (0, 0));
+    assert_eq!(report["latency_ns"], Value::Null);
+    let table = input.run(&[]);
+    assert_eq!(table.status.code(), Some(0));
+    assert!(stdout(&table).contains("identical: yes   nothing lost: yes"), "{}", stdout(&table));
+}
+
+#[test]
+fn a_single_byte_works() {
+    assert_eq!(Input::new(1).run_json(&[])["messages"], 1);
+}
+
+#[test]
+fn a_file_of_whole_messages_has_no_empty_one_at_its_end() {
+    for size in [192usize, 960, 100] {
+        assert_eq!(Input::new(size * 10).run_json(&["--message-size", &size.to_string()])["messages"], 10);
+    }
+}
+
+#[test]
+fn messages_of_one_byte_work() {
+    assert_eq!(Input::new(300).run_json(&["--message-size", "1", "--window", "1"])["messages"], 300);
+}
+
+#[test]
+fn the_output_is_the_input() {
+    let input = Input::new(10_007);
+    fs::write(input.output(), vec![0; 1 << 20]).expect("written");
+    let output = text(&input.output());
+    let report = input.run_json(&["--output", &output]);
+    assert_eq!(report["output"], output);
+    assert_eq!(fs::read(input.output()).expect("readable"), input.content, "what was there before is gone");
+}
+
+#[test]
+fn the_table_says_what_happened() {
+    let output = Input::new(9_600).run(&["--kernels", "4", "--topology", "ring"]);
+    assert_eq!(output.status.code(), Some(0));
+    let table = stdout(&output);
+    for part in
+        ["ring of 4 kernels: 0 -> 1 -> 2", "messages/s", "hops/s", "MB/s", "p99.9", "= received", "nothing lost: yes"]
+    {
+        assert!(table.contains(part), "{part:?} is not in\n{table}");
+    }
+    assert_eq!(stderr(&output), "", "no progress bar where there is no terminal");
+}
+
+#[test]
+fn quiet_says_nothing_when_all_went_well() {
+    let output = Input::new(100).run(&["--quiet"]);
+    assert_eq!((output.status.code(), stdout(&output), stderr(&output)), (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn tracing_shows_the_way_of_the_last_message() {
+    let report = Input::new(5_000).run_json(&["--tracing", "--kernels", "4"]);
+    let trace = report["trace"].as_array().expect("a trace");
+    let kernels: Vec<u64> = trace.iter().map(|line| number(&line["kernel"])).collect();
+    assert_eq!(kernels, [0, 1, 2, 3]);
+    let events: Vec<_> = trace.iter().map(|line| line["event"].as_str().expect("a word")).collect();
+    assert_eq!(events, ["sent", "forwarded", "forwarded", "received"]);
+    assert_eq!(Input::new(10).run_json(&[])["trace"], Value::Null, "without --tracing");
+}
+
+#[test]
+fn generated_data_is_carried_for_a_while() {
+    let output = k2k(&["run", "--duration", "0.2", "--kernels", "3", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert!(number(&report["messages"]) > 0);
+    assert_eq!(report["input"], Value::Null);
+    assert_adds_up(&report);
+}
+
+#[test]
+fn pinning_and_huge_pages_are_accepted_everywhere() {
+    let output = Input::new(1000).run(&["--pin", "--huge-pages"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn a_hop_limit_that_is_too_low_ends_in_failure_and_says_so() {
+    let output = Input::new(1000).run(&["--hop-limit", "2", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("message 0 was not delivered: hop limit exceeded"), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!((&report["identical"], &report["nothing_lost"]), (&Value::Bool(false), &Value::Bool(false)));
+    let account = &report["accounting"];
+    assert!(number(&account["max_hops_exceeded"]) > 0);
+    assert_eq!(account["pending"], 0, "what failed is accounted for as well: {account}");
+}
+
+/// Exit status 2, nothing on standard output, and a message that says what is wrong.
+fn assert_refused(output: &Output, says: &[&str]) {
+    assert_eq!(output.status.code(), Some(2), "{}{}", stdout(output), stderr(output));
+    assert_eq!(stdout(output), "");
+    for part in says {
+        assert!(stderr(output).contains(part), "{part:?} is not in {}", stderr(output));
+    }
+}
+
+#[test]
+fn a_missing_file_is_refused() {
+    assert_refused(&k2k(&["run", "--input", "no/such/file"]), &["cannot read no/such/file: "]);
+}
+
+#[test]
+fn a_folder_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    assert_refused(&k2k(&["run", "--input", &text(dir.path())]), &["is not a regular file"]);
+    let output = Input::new(10).run(&["--output", &text(dir.path())]);
+    assert_refused(&output, &["is not a regular file"]);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused() {
+    assert_refused(&Input::new(10).run(&["--output", "no/such/folder/file"]), &["cannot write no/such/folder/file: "]);
+}
+
+#[test]
+fn an_output_over_the_input_is_refused_and_the_input_kept() {
+    let input = Input::new(10);
+    let same = text(&input.dir.path().join(".").join("input"));
+    assert_refused(&input.run(&["--output", &same]), &["both input and output"]);
+    assert_eq!(fs::read(input.path()).expect("readable"), input.content);
+}
+
+#[test]
+fn too_many_kernels_are_refused_with_both_numbers() {
+    assert_refused(&Input::new(10).run(&["--kernels", "65"]), &["65", "at most 64"]);
+}
+
+#[test]
+fn too_few_kernels_are_refused_with_both_numbers() {
+    let cases = [("line", "1", "at least 2"), ("ring", "2", "at least 3"), ("star", "2", "at least 3")];
+    for (topology, kernels, least) in cases {
+        let output = Input::new(10).run(&["--topology", topology, "--kernels", kernels]);
+        assert_refused(&output, &[topology, kernels, least]);
+    }
+}
+
+#[test]
+fn a_message_size_out_of_range_is_refused_with_both_numbers() {
+    for size in ["0", "4033"] {
+        assert_refused(&Input::new(10).run(&["--message-size", size]), &[size, "1 to 4032"]);
+    }
+}
+
+#[test]
+fn a_job_without_data_or_with_two_kinds_of_it_is_refused() {
+    assert_refused(&k2k(&["run"]), &["--input <FILE>", "--duration <SECS>"]);
+    assert_refused(&Input::new(10).run(&["--duration", "1"]), &["cannot be used with"]);
+    assert_refused(&k2k(&["run", "--duration", "0"]), &["number of seconds above 0"]);
+    assert_refused(&k2k(&["run", "--duration", "1", "--output", "x"]), &["cannot be used with"]);
+}
+
+#[test]
+fn the_doctor_finds_that_the_host_part_works() {
+    let output = k2k(&["doctor"]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    for part in ["cores", "shared memory", "huge pages", "clock", "CUDA driver", "ptxas", "Kernels on the host: yes"] {
+        assert!(stdout(&output).contains(part), "{part:?} is not in\n{}", stdout(&output));
+    }
+}
+
+#[test]
+fn the_doctor_speaks_json() {
+    let output = k2k(&["doctor", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let diagnosis: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(diagnosis["host_works"], true);
+    for section in ["host", "gpu", "device_toolchain"] {
+        for check in diagnosis[section].as_array().expect("a list") {
+            let ok = check["ok"].as_bool().expect("a truth value");
+            assert!(ok || check["remedy"].is_string(), "{check} says what to do");
+            assert!(!check["needed_for"].as_str().unwrap_or_default().is_empty());
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Waiting for mail and for room, with each strategy.
+
+mod common;
+use common::{GUARD, broker, eventually, fill};
+use core::time::Duration;
+use k2k_host::fabric::Event;
+use k2k_host::{Command, Endpoint, Message, ReceiveError, SendError, Wait};
+use rustix::time::{ClockId, clock_gettime};
+
+const ALL: [Wait; 3] = [Wait::Spin, Wait::Yield, Wait::Park];
+
+fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// One message at a time with random pauses: each meets its receiver in another state between looking and sleeping.
+fn each_single_message_arrives(mut receiver: Endpoint<4, 8, 64>, mut sender: Endpoint<4, 8, 64>, count: u32) {
+    let to = receiver.id();
+    let thread = std::thread::spawn(move || {
+        (0..count).for_each(|i| assert_eq!(receiver.receive(GUARD).expect("a wake-up").header.kind, i));
+    });
+    let mut random = 88_172_645_463_325_252u64;
+    for i in 0..count {
+        sender.send_blocking(to, &Message::new(i)).unwrap();
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        match random % 4 {
+            0 => {}
+            1 => (0..random % 2000).for_each(|_| core::hint::spin_loop()),
+            2 => std::thread::yield_now(),
+            _ => std::thread::sleep(Duration::from_micros(random % 300)),
+        }
+    }
+    thread.join().unwrap();
+}
+
+#[test]
+fn no_wake_up_is_missed() {
+    for wait in ALL {
+        let broker = broker::<4, 8, 64>();
+        let b = broker.register_parking("b").unwrap().with_wait(wait);
+        // The others never sleep, and without a core each they are slow.
+        let count = if wait == Wait::Park { 2000 } else { 200 };
+        each_single_message_arrives(b, broker.register("a").unwrap(), count);
+    }
+}
+
+#[test]
+fn an_endpoint_that_does_not_park_naps() {
+    let broker = broker::<4, 8, 64>();
+    let b = broker.register("b").unwrap();
+    assert_eq!(b.wait(), Wait::Park);
+    each_single_message_arrives(b, broker.register("a").unwrap(), 200);
+}
+
+#[test]
+fn receive_ends_at_its_deadline_and_not_before() {
+    let broker = broker::<4, 8, 64>();
+    for (i, wait) in ALL.into_iter().enumerate() {
+        let mut endpoint = broker.register_parking(&format!("k{i}")).unwrap().with_wait(wait);
+        let start = std::time::Instant::now();
+        assert_eq!(endpoint.receive(Duration::from_millis(30)), Err(ReceiveError::Timeout));
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        assert_eq!(endpoint.receive(Duration::ZERO), Err(ReceiveError::Timeout));
+    }
+}
+
+#[test]
+fn a_parked_receiver_uses_no_cpu() {
+    let broker = broker::<4, 8, 64>();
+    let mut endpoint = broker.register_parking("sleeper").unwrap();
+    let before = thread_cpu_time();
+    assert_eq!(endpoint.receive(Duration::from_millis(500)), Err(ReceiveError::Timeout));
+    let used = thread_cpu_time() - before;
+    assert!(used < Duration::from_millis(20), "used {used:?} of CPU in 500 ms");
+}
+
+#[test]
+fn a_supervisor_ends_a_receive_that_waits_for_ever() {
+    for command in [Command::Stop, Command::Drain] {
+        let broker = broker::<4, 8, 64>();
+        let mut endpoint = broker.register_parking("b").unwrap();
+        let id = endpoint.id();
+        let thread = std::thread::spawn(move || endpoint.receive(None));
+        std::thread::sleep(Duration::from_millis(20));
+        broker.command(id, command).unwrap();
+        assert_eq!(thread.join().unwrap(), Err(ReceiveError::Stopped));
+    }
+}
+
+#[test]
+fn mail_is_received_before_a_stop_is_reported() {
+    let broker = broker::<4, 8, 64>();
+    let mut a = broker.register("a").unwrap();
+    let mut b = broker.register_parking("b").unwrap();
+    a.send(b.id(), &Message::new(1)).unwrap();
+    broker.command(b.id(), Command::Stop).unwrap();
+    assert!(b.receive(GUARD).is_ok());
+    assert_eq!(b.receive(GUARD), Err(ReceiveError::Stopped));
+}
+
+#[test]
+fn a_blocking_send_waits_for_room() {
+    for wait in ALL {
+        let broker = broker::<4, 8, 64>();
+        let mut a = broker.register("a").unwrap().with_wait(wait);
+        let mut b = broker.register_parking("b").unwrap();
+        let to = b.id();
+        let thread = std::thread::spawn(move || {
+            for i in 0..500 {
+                if i % 50 == 0 {
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+                assert_eq!(b.receive(GUARD).unwrap().header.kind, i);
+            }
+        });
+        for i in 0..500 {
+            a.send_blocking(to, &Message::new(i)).unwrap();
+        }
+        thread.join().unwrap();
+        assert_eq!(broker.stats().pending(), 0);
+    }
+}
+
+#[test]
+fn a_blocking_send_ends_at_the_delivery_timeout() {
+    let broker: k2k_host::Broker<4, 8, 64> =
+        k2k_host::Builder::new().delivery_timeout(Duration::from_millis(50)).build().unwrap();
+    let mut a = broker.register("a").unwrap();
+    let b = broker.register("b").unwrap();
+    fill(&mut a, b.id(), 8);
+    let start = std::time::Instant::now();
+    assert!(matches!(a.send_blocking(b.id(), &Message::new(9)), Err(SendError::Timeout { .. })));
+    assert!(start.elapsed() >= Duration::from_millis(49));
+}
+
+/// x sends to z by way of y; z is full, so y keeps the message and must not sleep on it.
+#[test]
+fn transit_traffic_moves_on_when_room_appears_without_anyone_ringing() {
+    let broker = broker::<4, 8, 64>();
+    broker.set_tracing(true);
+    let mut x = broker.register("x").unwrap();
+    let mut y = broker.register_parking("y").unwrap();
+    let mut z = broker.register("z").unwrap();
+    let (y_id, z_id) = (y.id(), z.id());
+    fill(&mut y, z_id, 8);
+    broker.add_route(x.id(), z_id, y_id).unwrap();
+    x.send(z_id, &Message::new(100)).unwrap();
+    let forwarder = std::thread::spawn(move || y.receive(GUARD));
+    eventually("y has put the message aside", || broker.trace(y_id).iter().any(|e| e.event == Event::Parked));
+    for i in (0..8).chain([100]) {
+        assert_eq!(z.receive(GUARD).unwrap().header.kind, i);
+    }
+    broker.command(y_id, Command::Stop).unwrap();
+    assert_eq!(forwarder.join().unwrap(), Err(ReceiveError::Stopped));
+}

@@ -1,0 +1,245 @@
+//! The lanes queue from outside: capacity per lane, order, fairness, hand-over, and many threads.
+
+use bytemuck::Pod;
+use core::fmt::Debug;
+use k2k_core::Message;
+use k2k_core::error::Full;
+use k2k_core::ring::{Lanes, Taken};
+use proptest::prelude::*;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread;
+
+const LANES: usize = 3;
+
+fn value<T: Pod>(count: u64) -> T {
+    let mut value: T = bytemuck::Zeroable::zeroed();
+    for (i, byte) in bytemuck::bytes_of_mut(&mut value).iter_mut().enumerate() {
+        *byte = (count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (i % 8 * 8)) as u8 ^ i as u8;
+    }
+    value
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Operation {
+    Push(usize),
+    PushBatch(usize, usize),
+    Pop,
+    RetakeProducer(usize),
+    RetakeConsumer,
+}
+
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    use Operation::*;
+    let operation = prop_oneof![
+        4 => (0..LANES).prop_map(Push),
+        2 => (0..LANES, 0..20_usize).prop_map(|(lane, count)| PushBatch(lane, count)),
+        6 => Just(Pop),
+        1 => (0..LANES).prop_map(RetakeProducer),
+        1 => Just(RetakeConsumer),
+    ];
+    proptest::collection::vec(operation, 0..if cfg!(miri) { 20 } else { 200 })
+}
+
+fn agrees_with_queues<T: Pod + Send + PartialEq + Debug, const N: usize>(operations: &[Operation]) {
+    let ring = Box::new(Lanes::<T, LANES, N>::new());
+    let mut queues: [VecDeque<u64>; LANES] = Default::default();
+    let mut count = 0;
+    let mut producers: [_; LANES] = core::array::from_fn(|lane| Some(ring.producer(lane).unwrap()));
+    let mut consumer = Some(ring.consumer().unwrap());
+    for operation in operations {
+        match *operation {
+            Operation::Push(lane) => {
+                let room = queues[lane].len() < N;
+                let pushed = producers[lane].as_mut().unwrap().push(&value(count));
+                assert_eq!(pushed, if room { Ok(()) } else { Err(Full) });
+                if room {
+                    queues[lane].push_back(count);
+                    count += 1;
+                }
+            }
+            Operation::PushBatch(lane, wanted) => {
+                let values: Vec<T> = (count..).take(wanted).map(value).collect();
+                let pushed = producers[lane].as_mut().unwrap().push_batch(&values);
+                assert_eq!(pushed, wanted.min(N - queues[lane].len()));
+                queues[lane].extend(count..count + pushed as u64);
+                count += pushed as u64;
+            }
+            Operation::Pop => match consumer.as_mut().unwrap().pop() {
+                Some((lane, found)) => assert_eq!(Some(found), queues[lane].pop_front().map(value)),
+                None => assert!(queues.iter().all(VecDeque::is_empty)),
+            },
+            Operation::RetakeProducer(lane) => {
+                assert_eq!(ring.producer(lane).err(), Some(Taken));
+                drop(producers[lane].take());
+                producers[lane] = Some(ring.producer(lane).unwrap());
+            }
+            Operation::RetakeConsumer => {
+                assert_eq!(ring.consumer().err(), Some(Taken));
+                drop(consumer.take());
+                consumer = Some(ring.consumer().unwrap());
+            }
+        }
+        let waiting: u64 = queues.iter().map(|queue| queue.len() as u64).sum();
+        assert_eq!(consumer.as_ref().unwrap().pending(), waiting);
+    }
+}
+
+macro_rules! models {
+    ($($name:ident: $element:ty;)*) => {
+        proptest! {
+            #![proptest_config(ProptestConfig {
+                cases: if cfg!(miri) { 2 } else { 128 },
+                failure_persistence: None,
+                ..ProptestConfig::default()
+            })]
+            $(
+                #[test]
+                fn $name(operations in operations()) {
+                    agrees_with_queues::<$element, 1>(&operations);
+                    agrees_with_queues::<$element, 2>(&operations);
+                    agrees_with_queues::<$element, 8>(&operations);
+                }
+            )*
+        }
+    };
+}
+
+models! {
+    words_go_through_like_a_queue_per_lane: u64;
+    single_lines_go_through_like_a_queue_per_lane: [u64; 7];
+    double_lines_go_through_like_a_queue_per_lane: [u64; 15];
+    odd_sizes_go_through_like_a_queue_per_lane: [u8; 3];
+    messages_go_through_like_a_queue_per_lane: Message<64>;
+}
+
+#[test]
+fn each_lane_holds_exactly_n_whatever_the_others_hold() {
+    let queue = Lanes::<u64, 3, 4>::new();
+    let mut producers: [_; 3] = core::array::from_fn(|lane| queue.producer(lane).unwrap());
+    for (lane, producer) in producers.iter_mut().enumerate() {
+        for i in 0..4 {
+            assert_eq!(producer.push(&i), Ok(()), "lane {lane}");
+        }
+        assert_eq!(producer.push(&4), Err(Full), "lane {lane}");
+        assert_eq!(producer.push_batch(&[4, 5]), 0);
+    }
+    assert_eq!(queue.consumer().unwrap().pending(), 12);
+}
+
+#[test]
+fn a_second_consumer_and_a_second_producer_of_a_lane_are_refused() {
+    let queue = Lanes::<u64, 2, 4>::new();
+    let (first, consumer) = (queue.producer(0).unwrap(), queue.consumer().unwrap());
+    assert_eq!((queue.producer(0).err(), queue.consumer().err()), (Some(Taken), Some(Taken)));
+    assert!(queue.producer(1).is_ok());
+    drop((first, consumer));
+    assert!(queue.producer(0).is_ok() && queue.consumer().is_ok());
+}
+
+#[test]
+#[should_panic(expected = "lane 2 does not exist: the queue has 2 lanes")]
+fn a_lane_beyond_the_last_is_a_mistake_that_says_so() {
+    let _ = Lanes::<u64, 2, 4>::new().producer(2);
+}
+
+#[test]
+fn a_busy_lane_does_not_keep_the_others_waiting_for_more_than_64() {
+    let queue = Box::new(Lanes::<u64, 3, 256>::new());
+    let mut producers: [_; 3] = core::array::from_fn(|lane| queue.producer(lane).unwrap());
+    let mut consumer = queue.consumer().unwrap();
+    for i in 0..256 {
+        producers[0].push(&i).unwrap();
+    }
+    producers[1].push(&0).unwrap();
+    producers[2].push(&0).unwrap();
+    let lanes: Vec<usize> = core::iter::from_fn(|| {
+        let (lane, _) = consumer.pop()?;
+        if lane == 0 {
+            // It never runs dry.
+            let _ = producers[0].push(&0);
+        }
+        Some(lane)
+    })
+    .take(400)
+    .collect();
+    assert_eq!(lanes.iter().position(|&lane| lane == 1), Some(64));
+    assert_eq!(lanes.iter().position(|&lane| lane == 2), Some(65));
+}
+
+#[test]
+fn bells_wrap_with_their_16_bits() {
+    let queue = Box::new(Lanes::<u64, 2, 8>::new());
+    let (mut producer, mut consumer) = (queue.producer(1).unwrap(), queue.consumer().unwrap());
+    let rounds = if cfg!(miri) { 50 } else { (1 << 16) + 50 };
+    for i in 0..rounds {
+        producer.push(&i).unwrap();
+        assert_eq!(consumer.pending(), 1);
+        assert_eq!(consumer.pop(), Some((1, i)));
+        assert_eq!(consumer.pop(), None);
+    }
+    // Exactly one turn of the bell later, a lane is not mistaken for one that has not rung.
+    assert_eq!(producer.push_batch(&[7; 9]), 8);
+    assert_eq!(consumer.pending(), 8);
+}
+
+fn fan_in<T: Pod + Send + PartialEq + Debug, const N: usize>(each: u64) {
+    let each = if cfg!(miri) { 30 } else { each };
+    let queue = Arc::new(Lanes::<T, LANES, N>::new());
+    let senders: Vec<_> = (0..LANES)
+        .map(|lane| {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || {
+                let mut producer = queue.producer(lane).unwrap();
+                let mut sent = 0;
+                while sent < each {
+                    let values: Vec<T> =
+                        (sent..each.min(sent + 1 + sent % 4)).map(|i| value(i * LANES as u64 + lane as u64)).collect();
+                    let pushed = if values.len() == 1 {
+                        usize::from(producer.push(&values[0]).is_ok())
+                    } else {
+                        producer.push_batch(&values)
+                    };
+                    sent += pushed as u64;
+                    if pushed == 0 {
+                        thread::yield_now();
+                    }
+                    if sent % 100 == 0 {
+                        drop(producer);
+                        producer = queue.producer(lane).unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut consumer = queue.consumer().unwrap();
+    let mut received = [0; LANES];
+    while received.iter().sum::<u64>() < each * LANES as u64 {
+        let Some((lane, found)) = consumer.pop() else {
+            thread::yield_now();
+            continue;
+        };
+        assert_eq!(found, value(received[lane] * LANES as u64 + lane as u64));
+        received[lane] += 1;
+        assert!(consumer.pending() <= (LANES * N) as u64);
+    }
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    assert_eq!((consumer.pop(), received), (None, [each; LANES]));
+}
+
+#[test]
+fn many_threads_send_words_to_one() {
+    fan_in::<u64, 1>(2_000);
+    fan_in::<u64, 64>(30_000);
+}
+
+#[test]
+fn many_threads_send_whole_lines_to_one() {
+    fan_in::<[u64; 7], 8>(10_000);
+    fan_in::<[u64; 15], 64>(10_000);
+}
+
+#[test]
+fn many_threads_send_messages_to_one() {
+    fan_in::<Message<64>, 8>(10_000);
+}

@@ -1,0 +1,119 @@
+//! The numbers that every program on a fabric must agree on, written out.
+
+mod common;
+
+use bytemuck::Zeroable;
+use common::{Manual, fabric, register_all};
+use core::mem::offset_of;
+use k2k_core::fabric::{Doorbell, Event, FabricHeader, LAYOUT_VERSION, MAGIC, Status, TRACE_EVENTS, Trace};
+use k2k_core::message::HEADER_VERSION;
+use k2k_core::ring::spsc::{Claims, Credit, Slot, Slots};
+use k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k_core::{Command, Config, DeliveryStatus, Fabric, HIGH_BURST, Header, KernelId, Message, Phase, Priority};
+
+#[test]
+fn codes_that_stand_in_shared_memory_never_change() {
+    use DeliveryStatus::*;
+    assert_eq!(
+        [Pending, Delivered, NotFound, QueueFull, Timeout, MaxHopsExceeded].map(|s| s as u8),
+        [1, 2, 3, 4, 5, 6]
+    );
+    let events = [Event::Sent, Event::Received, Event::Forwarded, Event::Parked, Event::Failed, Event::Discarded];
+    assert_eq!(events.map(|event| event as u8), [1, 2, 3, 4, 5, 6]);
+    assert_eq!([Command::Run, Command::Pause, Command::Drain, Command::Stop].map(|c| c as u8), [0, 1, 2, 3]);
+    let phases = [Phase::Idle, Phase::Running, Phase::Paused, Phase::Draining, Phase::Stopped, Phase::Failed];
+    assert_eq!(phases.map(|phase| phase as u8), [0, 1, 2, 3, 4, 5]);
+    let states = [Status::Free, Status::Registering, Status::Registered, Status::Leaving, Status::Failed];
+    assert_eq!(states.map(|status| status as u8), [0, 1, 2, 3, 4]);
+    assert_eq!([Priority::Normal, Priority::High].map(|priority| priority as u8), [0, 1]);
+    assert_eq!((MAGIC, LAYOUT_VERSION, HEADER_VERSION), (0x6972_6261_664b_324b, 1, 1));
+    assert_eq!((TRACE_EVENTS, HIGH_BURST), (64, 16));
+    assert_eq!(KernelId::new(0x1234, 0xabcd).raw(), 0xabcd_1234);
+}
+
+#[test]
+fn a_header_is_what_a_stamp_leaves_of_a_line() {
+    assert_eq!((size_of::<Header>(), align_of::<Header>()), (56, 8));
+    let offsets = [
+        offset_of!(Header, sequence),
+        offset_of!(Header, correlation_id),
+        offset_of!(Header, wall_time_ns),
+        offset_of!(Header, deadline_ns),
+        offset_of!(Header, source),
+        offset_of!(Header, destination),
+        offset_of!(Header, kind),
+        offset_of!(Header, logical),
+        offset_of!(Header, payload_len),
+        offset_of!(Header, version),
+        offset_of!(Header, flags),
+        offset_of!(Header, hops),
+        offset_of!(Header, hop_limit),
+        offset_of!(Header, priority),
+        offset_of!(Header, reserved),
+    ];
+    assert_eq!(offsets, [0, 8, 16, 24, 32, 36, 40, 44, 48, 50, 51, 52, 53, 54, 55]);
+    assert_eq!([size_of::<Message<0>>(), size_of::<Message<64>>(), size_of::<Message<192>>()], [56, 120, 248]);
+    assert_eq!(offset_of!(Message<64>, header), 0);
+}
+
+#[test]
+fn a_header_lies_in_memory_byte_by_byte_as_documented() {
+    let header = Header {
+        sequence: 0x0807_0605_0403_0201,
+        correlation_id: 0x1817_1615_1413_1211,
+        wall_time_ns: 0x2827_2625_2423_2221,
+        deadline_ns: 0x3837_3635_3433_3231,
+        source: 0x4443_4241,
+        destination: 0x4847_4645,
+        kind: 0x5453_5251,
+        logical: 0x5857_5655,
+        payload_len: 0x6261,
+        version: 0x63,
+        flags: 0x64,
+        hops: 0x65,
+        hop_limit: 0x66,
+        priority: 0x67,
+        reserved: 0x68,
+    };
+    let expected: Vec<u8> = (0..7u8).flat_map(|row| (1..=8).map(move |column| row << 4 | column)).collect();
+    // Rows 4 and 5 each hold two words of 4 bytes, row 6 the small fields: all little-endian, all in order.
+    if cfg!(target_endian = "little") {
+        assert_eq!(bytemuck::bytes_of(&header), expected);
+    }
+    assert_ne!(header, Header::zeroed());
+}
+
+#[test]
+fn rings_have_the_sizes_that_every_side_expects() {
+    assert_eq!((size_of::<Slot<u64>>(), size_of::<Slot<[u64; 7]>>(), size_of::<Slot<Message<64>>>()), (16, 64, 128));
+    assert_eq!((size_of::<Slots<u64, 4>>(), align_of::<Slots<u64, 4>>()), (128, 128));
+    assert_eq!((size_of::<Credit>(), align_of::<Credit>(), size_of::<Claims>()), (128, 128, 128));
+    assert_eq!((size_of::<Spsc<u64, 64>>(), align_of::<Spsc<u64, 64>>()), (1280, 128));
+    assert_eq!((size_of::<Ticket<u64, 64>>(), align_of::<Ticket<u64, 64>>()), (1280, 128));
+    assert_eq!(align_of::<Lanes<u64, 4, 64>>(), 128);
+}
+
+#[test]
+fn a_fabric_has_the_size_that_every_side_expects() {
+    assert_eq!((size_of::<FabricHeader>(), align_of::<FabricHeader>()), (128, 128));
+    assert_eq!((size_of::<Trace>(), align_of::<Trace>()), (64 * 40, 128));
+    assert_eq!((size_of::<Doorbell>(), align_of::<Doorbell>()), (64, 64));
+    assert_eq!(align_of::<Fabric<4, 8, 64>>(), 128);
+    assert_eq!(
+        [size_of::<Fabric<1, 1, 0>>(), size_of::<Fabric<4, 8, 64>>(), size_of::<Fabric<16, 64, 192>>()],
+        [4_480, 44_800, 5_205_120]
+    );
+}
+
+/// The message of a slot stands where another program looks for it.
+#[test]
+fn a_sent_message_can_be_found_in_the_bytes_of_the_fabric() {
+    let platform = Manual::at(1_000);
+    let fabric = fabric::<2, 4, 64>(&Config::default());
+    let mut kernels = register_all(&fabric, &platform, 2);
+    let to = kernels[1].id();
+    kernels[0].send(to, &Message::from_bytes(0x0102_0304, b"look for me").unwrap()).unwrap();
+    let received = kernels[1].try_receive().unwrap();
+    assert_eq!(bytemuck::bytes_of(&received)[56..67], *b"look for me");
+    assert_eq!(received.header.kind.to_le_bytes(), [4, 3, 2, 1]);
+}
