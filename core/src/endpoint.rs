@@ -440,6 +440,11 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         if deadline_ns <= now_ns {
             return Err(SendError::Timeout { deadline_ns });
         }
+        // Before anything is written: a sender that tries again and again must not use up receipts.
+        let lanes = &fabric.inboxes[next_hop.index()].lanes;
+        if priority == Priority::Normal && !lanes.has_room(me, &mut self.lanes_out[next_hop.index()]) {
+            return Err(SendError::QueueFull { next_hop });
+        }
         let sent = self.clock.now(now_ns);
         let sequence = self.counts[Counter::Sent as usize].wrapping_add(1);
         let header = Header {
@@ -923,6 +928,11 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     pub fn beat(&mut self) {
         self.beats = self.beats.wrapping_add(1);
         self.fabric.kernels[self.id.index()].set_heartbeat(self.beats);
+    }
+
+    /// Lets a run loop begin, whatever the last one was asked.
+    pub(crate) fn start(&mut self) {
+        self.stopping = false;
     }
 
     /// Asks the run loop to end after the message in hand.

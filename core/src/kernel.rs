@@ -140,6 +140,7 @@ pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD:
 ) {
     let mut phase = Phase::Running;
     let mut empty_passes = 0u32;
+    endpoint.start();
     endpoint.set_phase(phase);
     kernel.on_start(endpoint);
     while !endpoint.is_stopping() {

@@ -89,7 +89,7 @@ macro_rules! models {
     ($($name:ident: $element:ty;)*) => {
         proptest! {
             #![proptest_config(ProptestConfig {
-                cases: if cfg!(miri) { 2 } else { 128 },
+                cases: if cfg!(miri) { 2 } else { 48 },
                 failure_persistence: None,
                 ..ProptestConfig::default()
             })]

@@ -230,10 +230,9 @@ fn kernels_come_and_go_while_others_send() {
                         }
                         let priority = if count % 4 == 0 { Priority::High } else { Priority::Normal };
                         let message = Message::from_value(count, &payload(me.id(), count));
-                        if let Ok(id) = me.send_priority(to, &message, priority) {
-                            if count % 3 == 0 {
-                                let _ = me.receipt(id);
-                            }
+                        let sent = me.send_priority(to, &message, priority);
+                        if let (Ok(id), 0) = (sent, count % 3) {
+                            let _ = me.receipt(id);
                         }
                     }
                     if let Some(message) = me.try_receive() {

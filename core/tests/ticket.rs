@@ -370,10 +370,11 @@ fn nothing_is_lost_or_doubled_while_producers_stall_and_are_revoked() {
     const EACH: u64 = if cfg!(miri) { 50 } else { 20_000 };
     static RING: Ticket<[u64; 7], 8> = Ticket::new();
     let mut consumer = RING.consumer().unwrap();
-    std::thread::scope(|scope| {
+    {
+        // Not scoped threads: what ends a scope looks like a race to ThreadSanitizer.
         let producers: Vec<_> = (0..PRODUCERS)
             .map(|id| {
-                scope.spawn(move || {
+                std::thread::spawn(move || {
                     let mut producer = RING.producer(id as u16);
                     let (mut random, mut revoked) = (id * 7919 + 1, 0_u64);
                     let mut sent = 0;
@@ -424,9 +425,10 @@ fn nothing_is_lost_or_doubled_while_producers_stall_and_are_revoked() {
             }
             assert!(waited.elapsed().as_secs() < 60, "stuck at {next:?}");
         }
-        assert_eq!(producers.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>(), revoked);
+        // A producer that gives up a claim by itself does not learn that it had been revoked.
+        assert!(producers.into_iter().map(|thread| thread.join().unwrap()).sum::<u64>() <= revoked);
         assert!(revoked > 0 || cfg!(miri), "the test did not test revoking");
-    });
+    }
     // Everyone came back, so that every slot is in service.
     assert_eq!(consumer.pop(), TicketPop::Empty);
     (0..8).for_each(|_| RING.producer(0).push(&[0; 7]).unwrap());

@@ -121,6 +121,12 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, 
         Ok(())
     }
 
+    /// Whether a lane has room; asks the consumer only if the copy of its position says no.
+    #[inline(always)]
+    pub(crate) fn has_room(&self, lane: usize, state: &mut ProducerState) -> bool {
+        state.room::<N>(&self.lanes[lane].credit, 1) > 0
+    }
+
     #[inline(always)]
     fn ring_bell(&self, lane: usize, state: &ProducerState) {
         // Release [bell]: the stamp stored before is visible to a consumer that sees this bell.

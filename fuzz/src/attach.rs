@@ -1,0 +1,56 @@
+use crate::world::{Clock, Memory, World};
+use arbitrary::{Result, Unstructured};
+use k2k_core::Config;
+
+/// Words of the header.
+const HEADER: usize = 16;
+
+/// Attaches to arbitrary bytes, and uses what it gets. The first byte says how much of the header is put right.
+pub fn attach(input: &[u8]) {
+    // Input that runs out ends the program.
+    let _ = attempt(&mut Unstructured::new(input));
+}
+
+fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
+    let memory = Memory::zeroed();
+    let mode: u8 = input.arbitrary()?;
+    let program_len = input.int_in_range(0..=1024usize)?.min(input.len() / 2);
+    let mut program = Unstructured::new(input.bytes(program_len)?);
+    if !mode.is_multiple_of(4) {
+        memory.fabric(&Config::default()).expect("zeroed memory is an idle fabric");
+    }
+    let first = match mode % 4 {
+        // Not even the header is right.
+        0 => 0,
+        // Magic, version and shape are; the configuration may be anything.
+        1 => 4,
+        _ => HEADER,
+    };
+    let words = Memory::LEN / 8;
+    if mode & 0x80 != 0 {
+        // One pattern everywhere: a short input must be able to reach all of the fabric.
+        let pattern: u64 = input.arbitrary()?;
+        (first..words).for_each(|word| memory.poke(word, pattern));
+    }
+    let skip = input.int_in_range(0..=words - first - 1)?;
+    let rest = input.bytes(input.len())?;
+    for (word, bytes) in (first + skip..words).zip(rest.chunks(8)) {
+        let mut value = [0; 8];
+        value[..bytes.len()].copy_from_slice(bytes);
+        memory.poke(word, u64::from_le_bytes(value));
+    }
+    let clock = Clock::default();
+    clock.advance(1_000);
+    match memory.fabric(&Config::default()) {
+        Ok(fabric) => {
+            let mut world = World::new(fabric, &clock);
+            // Whatever there is to find is found.
+            (0..3).for_each(|place| world.register(place, place == 0));
+            while !program.is_empty() {
+                world.step(&mut program)?;
+            }
+        }
+        Err(error) => drop(error.to_string()),
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! What the fuzz targets do with an input: plain functions, which ordinary tests call as well.
+//!
+//! | target | attacks |
+//! | --- | --- |
+//! | [`attach()`] | [`Fabric::attach`](k2k_core::Fabric::attach) and everything behind it, on bytes that were never a fabric |
+//! | [`hostile_peer()`] | endpoints that are at work while someone writes anything anywhere in their fabric |
+//! | [`ring_ops()`] | the three rings, against queues |
+//! | [`message()`] | decoding of messages |
+//!
+//! Each returns unless it has found something: a panic, an overflow, undefined behaviour (under a sanitizer) or, by the
+//! fuzzer's time limit, an endless loop.
+
+mod attach;
+mod hostile_peer;
+mod message;
+mod ring_ops;
+mod world;
+
+pub use attach::attach;
+pub use hostile_peer::hostile_peer;
+pub use message::message;
+pub use ring_ops::ring_ops;

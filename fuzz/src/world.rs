@@ -1,0 +1,281 @@
+//! Memory for a fabric, a clock, and everything that an endpoint can be asked to do.
+
+use arbitrary::{Result, Unstructured};
+use core::cell::Cell;
+use k2k_core::fabric::Doorbell;
+use k2k_core::{
+    Command, Config, Context, Endpoint, Fabric, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
+    Register, SendError, run,
+};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+
+pub(crate) const KERNELS: usize = 3;
+pub(crate) const SLOTS: usize = 4;
+pub(crate) const PAYLOAD: usize = 64;
+pub(crate) type Small = Fabric<KERNELS, SLOTS, PAYLOAD>;
+type SmallEndpoint<'m> = Endpoint<'m, &'m Clock, KERNELS, SLOTS, PAYLOAD>;
+
+/// Exactly as many bytes as a fabric needs, so that the address sanitizer sees a step beyond.
+pub(crate) struct Memory {
+    base: *mut u8,
+}
+
+impl Memory {
+    pub(crate) const LEN: usize = size_of::<Small>();
+    const LAYOUT: Layout = Layout::new::<Small>();
+
+    pub(crate) fn zeroed() -> Self {
+        // SAFETY: the layout is not of size 0.
+        let base = unsafe { alloc_zeroed(Self::LAYOUT) };
+        if base.is_null() {
+            handle_alloc_error(Self::LAYOUT);
+        }
+        Self { base }
+    }
+
+    /// Writes as another process would: whenever it likes, whatever it likes.
+    pub(crate) fn poke(&self, word: usize, value: u64) {
+        assert!(word < Self::LEN / 8);
+        // SAFETY: inside the block and aligned; fabrics hold no references to plain data in it, and there is one thread.
+        unsafe { self.base.cast::<u64>().add(word).write_volatile(value) };
+    }
+
+    pub(crate) fn peek(&self, word: usize) -> u64 {
+        assert!(word < Self::LEN / 8);
+        // SAFETY: as in `poke`; all of it is initialised.
+        unsafe { self.base.cast::<u64>().add(word).read_volatile() }
+    }
+
+    pub(crate) fn fabric(&self, config: &Config) -> core::result::Result<&Small, k2k_core::fabric::AttachError> {
+        // SAFETY: valid for as long as `self` is, and accessed in no other way but by `poke` and `peek`.
+        unsafe { Small::attach_raw(self.base, Self::LEN, config) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated above, with this layout.
+        unsafe { dealloc(self.base, Self::LAYOUT) };
+    }
+}
+
+/// A clock that a test turns.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    now_ns: Cell<u64>,
+}
+
+impl Clock {
+    pub(crate) fn advance(&self, ns: u64) {
+        self.now_ns.set(self.now_ns.get().saturating_add(ns));
+    }
+}
+
+impl Platform for Clock {
+    fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn wake(&self, _: &Doorbell) {}
+}
+
+/// A few endpoints in a fabric that may hold anything.
+pub(crate) struct World<'m> {
+    fabric: &'m Small,
+    clock: &'m Clock,
+    endpoints: [Option<SmallEndpoint<'m>>; KERNELS],
+    known: KernelId,
+    last: MessageId,
+}
+
+/// Answers everything and stops after a while.
+struct Echo {
+    left: u32,
+}
+
+impl Kernel<PAYLOAD> for Echo {
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
+        let _ = context.reply(message, message);
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            context.stop();
+        }
+    }
+}
+
+impl<'m> World<'m> {
+    pub(crate) fn new(fabric: &'m Small, clock: &'m Clock) -> Self {
+        Self { fabric, clock, endpoints: [None, None, None], known: KernelId::NONE, last: MessageId::default() }
+    }
+
+    pub(crate) fn register(&mut self, place: usize, parks: bool) {
+        let who = Register::new(["a", "b", "c"][place]).expect("a short name");
+        let who = if parks { who.parking() } else { who };
+        if self.endpoints[place].is_none() {
+            self.endpoints[place] = self.fabric.register_at(place, &who, self.clock).ok();
+        }
+    }
+
+    fn some_id(&self, input: &mut Unstructured<'_>) -> Result<KernelId> {
+        Ok(match input.int_in_range(0..=7)? {
+            0 => KernelId::from_raw(input.arbitrary()?),
+            1 => self.known,
+            2 => self.fabric.places().next().map_or(KernelId::NONE, |(id, _)| id),
+            _ => {
+                let place = input.choose_index(KERNELS)?;
+                self.endpoints[place].as_ref().map_or(KernelId::new(place as u16, 1), Endpoint::id)
+            }
+        })
+    }
+
+    fn some_message(&self, input: &mut Unstructured<'_>) -> Result<Message<PAYLOAD>> {
+        let len = input.int_in_range(0..=PAYLOAD)?;
+        let mut message = Message::from_bytes(1, &[7; PAYLOAD][..len]).expect("it fits");
+        match input.int_in_range(0..=7)? {
+            0 => message.header.payload_len = input.arbitrary()?,
+            1 => message = message.with_deadline_ns(self.clock.now_ns().saturating_add(input.int_in_range(0..=64)?)),
+            2 => message = message.with_deadline_ns(input.arbitrary()?),
+            3 => message = message.with_hop_limit(input.arbitrary()?),
+            _ => {}
+        }
+        Ok(message)
+    }
+
+    /// One thing that an endpoint, a supervisor or an observer may do.
+    pub(crate) fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
+        let place = input.choose_index(KERNELS)?;
+        let operation = input.int_in_range(0..=23u8)?;
+        let fabric = self.fabric;
+        match operation {
+            0 => self.register(place, input.arbitrary()?),
+            1 => drop(fabric.register(&Register::new("d").expect("a short name"), self.clock)),
+            2 => {
+                let (at, to, via) = (self.some_id(input)?, self.some_id(input)?, self.some_id(input)?);
+                let _ = fabric.set_route(at, to, via);
+            }
+            3 => fabric.remove_route(self.some_id(input)?, self.some_id(input)?),
+            4 => self.clock.advance(input.int_in_range(0..=100)?),
+            5 => self.clock.advance(20_000_000),
+            6 => self.observe(input)?,
+            7 => {
+                let id = self.some_id(input)?;
+                let command = *input.choose(&[Command::Run, Command::Pause, Command::Drain, Command::Stop])?;
+                let _ = fabric.command(id, command, &self.clock);
+            }
+            _ => self.endpoint_step(place, operation, input)?,
+        }
+        Ok(())
+    }
+
+    fn endpoint_step(&mut self, place: usize, operation: u8, input: &mut Unstructured<'_>) -> Result<()> {
+        let (fabric, clock) = (self.fabric, self.clock);
+        let to = self.some_id(input)?;
+        let Some(endpoint) = &mut self.endpoints[place] else {
+            self.register(place, false);
+            return Ok(());
+        };
+        match operation {
+            8 => {
+                self.known = endpoint.id();
+                endpoint_gone(self.endpoints[place].take());
+            }
+            9 => {
+                self.known = endpoint.id();
+                if let Some(endpoint) = self.endpoints[place].take() {
+                    endpoint.fail();
+                }
+                let _ = fabric.clear_failed(self.known);
+            }
+            10 => {
+                let id = endpoint.id();
+                core::mem::forget(self.endpoints[place].take());
+                // SAFETY: it was forgotten.
+                self.endpoints[place] = unsafe { fabric.take_over(id, clock) }.ok();
+            }
+            11 => drop(endpoint.poll()),
+            12 => drop(endpoint.expire()),
+            13 => {
+                let _ = (endpoint.pending_count(), endpoint.backlog(), endpoint.command(), endpoint.stats().pending());
+            }
+            14 => {
+                if let Some(doorbell) = endpoint.fall_asleep() {
+                    let _ = doorbell.answer();
+                    doorbell.wake_up();
+                }
+            }
+            15 => {
+                let id = MessageId { source: endpoint.id(), sequence: input.arbitrary()? };
+                let _ = endpoint.receipt(id);
+            }
+            16 => drop(endpoint.receipt(self.last)),
+            17 => {
+                // A supervisor that watches from outside ends it in the end, whatever the words say.
+                let mut kernel = Echo { left: 4 };
+                run(endpoint, &mut kernel, |endpoint, empty_passes| {
+                    clock.advance(1_000_000);
+                    if empty_passes > 3 {
+                        endpoint.stop();
+                    }
+                });
+                endpoint.set_phase(Phase::Idle);
+            }
+            18 => {
+                let message = self.some_message(input)?;
+                let mut pause_ns = 1u64;
+                let endpoint = self.endpoints[place].as_mut().expect("looked at above");
+                // The timeout may be anything, so time has to pass faster and faster.
+                let sent = endpoint.send_waiting(to, &message, Priority::Normal, || {
+                    clock.advance(pause_ns);
+                    pause_ns = pause_ns.saturating_mul(2);
+                });
+                self.note(sent);
+            }
+            19..=20 => {
+                let message = self.some_message(input)?;
+                let priority = if operation == 19 { Priority::Normal } else { Priority::High };
+                let endpoint = self.endpoints[place].as_mut().expect("looked at above");
+                let sent = endpoint.send_priority(to, &message, priority);
+                self.note(sent);
+            }
+            _ => {
+                if let Some(message) = endpoint.try_receive() {
+                    assert_eq!(message.header.check(PAYLOAD), Ok(()), "what is received has been checked");
+                    assert_eq!(message.header.destination(), endpoint.id(), "and is for its receiver");
+                    assert!(message.payload().len() <= PAYLOAD);
+                    if input.arbitrary()? {
+                        let _ = endpoint.reply(&message, &message);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, sent: core::result::Result<MessageId, SendError>) {
+        match sent {
+            Ok(id) => self.last = id,
+            Err(error) => drop(error.to_string()),
+        }
+    }
+
+    fn observe(&self, input: &mut Unstructured<'_>) -> Result<()> {
+        let fabric = self.fabric;
+        let id = self.some_id(input)?;
+        for (id, name) in fabric.kernels() {
+            let _ = (fabric.find(name.as_str()), fabric.name(id));
+        }
+        let _ = (fabric.stats(id), fabric.total_stats().pending(), fabric.phase(id), fabric.heartbeat(id));
+        let _ = (fabric.route(id, self.known), fabric.config(), fabric.receipt(self.last), fabric.find("a"));
+        if let Some(trace) = fabric.trace(id) {
+            trace.read().for_each(|entry| drop((entry.failure(), format!("{entry:?}"))));
+        }
+        fabric.set_tracing(input.arbitrary()?);
+        Ok(())
+    }
+}
+
+fn endpoint_gone(endpoint: Option<SmallEndpoint<'_>>) {
+    if let Some(endpoint) = endpoint {
+        endpoint.unregister();
+    }
+}
