@@ -64,7 +64,7 @@ impl fmt::Display for Backing {
     }
 }
 
-/// A mapping of this process, unmapped when the last [`Memory`] goes.
+/// A mapping of this process, unmapped when the last [`Memory`](super::Memory) goes.
 pub(super) struct Mapping {
     base: NonNull<u8>,
     len: usize,
