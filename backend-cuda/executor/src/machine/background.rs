@@ -1,0 +1,101 @@
+//! A machine on a thread of its own, beside host threads that really run at the same time.
+
+#![allow(clippy::disallowed_types, reason = "interpreter of another machine's atomics")]
+
+use super::Machine;
+use crate::error::Error;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+#[derive(Debug)]
+struct Shared {
+    machine: Mutex<Machine>,
+    error: Mutex<Option<Error>>,
+    stop: AtomicBool,
+    /// Threads that want the machine.
+    wanted: AtomicU32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A machine that runs by itself until it is stopped or dropped.
+///
+/// The detector still sees the device's threads among themselves. It does not see host threads that access memory
+/// directly, so ask for [`Options::native_host`](super::Options::native_host) or no detection.
+#[derive(Debug)]
+pub struct Background {
+    shared: Arc<Shared>,
+    runner: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    /// Instructions between looks at who wants the machine.
+    const SLICE: u64 = 20_000;
+
+    /// Lets the machine run.
+    ///
+    /// # Errors
+    /// The operating system gives no thread.
+    pub fn start(machine: Machine) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            machine: Mutex::new(machine),
+            error: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            wanted: AtomicU32::new(0),
+        });
+        let theirs = Arc::clone(&shared);
+        let runner = std::thread::Builder::new().name("ptx".to_owned()).spawn(move || run(&theirs))?;
+        Ok(Self { shared, runner: Some(runner) })
+    }
+
+    /// Does something with the machine between two turns: launch, look, join.
+    pub fn with<R>(&self, f: impl FnOnce(&mut Machine) -> R) -> R {
+        // Relaxed: a hint for the runner's fairness; the lock orders everything else.
+        self.shared.wanted.fetch_add(1, Ordering::Relaxed);
+        let result = f(&mut lock(&self.shared.machine));
+        self.shared.wanted.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    /// What ended the run, if something has.
+    #[must_use]
+    pub fn error(&self) -> Option<Error> {
+        lock(&self.shared.error).clone()
+    }
+
+    /// Ends the run at the next turn, whatever its threads do.
+    pub fn stop(&mut self) {
+        // Relaxed: joining the thread orders everything else.
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(runner) = self.runner.take() {
+            let _ = runner.join();
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn run(shared: &Shared) {
+    // Relaxed: as in `stop` and `with`.
+    while !shared.stop.load(Ordering::Relaxed) {
+        if shared.wanted.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+        }
+        let result = lock(&shared.machine).step(Background::SLICE);
+        match result {
+            Ok(true) => {}
+            Ok(false) => std::thread::sleep(core::time::Duration::from_micros(50)),
+            Err(error) => {
+                *lock(&shared.error) = Some(error);
+                return;
+            }
+        }
+    }
+}
