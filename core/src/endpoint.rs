@@ -36,6 +36,9 @@ pub const HIGH_BURST: u32 = 16;
 /// Messages that one call of `try_receive` or `poll` takes out of the inbox at most.
 const BUDGET: usize = 256;
 
+/// Messages received in a row while others are put aside for full next hops, before those are tried again.
+const FLUSH_EVERY: u32 = 64;
+
 /// How long a sender of high priority may take between claiming its place and publishing its message, before the
 /// receiver passes it over. It then finds out and tries again.
 const CLAIM_PATIENCE_NS: u64 = 10_000_000;
@@ -201,6 +204,10 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     retract_until: u64,
     beats: u64,
     stopping: bool,
+    /// What becomes of the place when this is dropped.
+    leave_as: Status,
+    /// Calls of `try_receive` while messages are put aside.
+    turns: u32,
 }
 
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
@@ -307,6 +314,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             retract_until: counts[Counter::Sent as usize].saturating_add(Receipts::<KERNELS, SLOTS>::CAPACITY),
             beats: fabric.kernels[me].heartbeat(),
             stopping: false,
+            leave_as: Status::Free,
+            turns: 0,
         }
     }
 
@@ -528,6 +537,13 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline]
     pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
         self.flushed = false;
+        if self.transit.len() > 0 {
+            // A kernel with mail of its own all the time must not let others' wait for their deadlines.
+            self.turns = self.turns.wrapping_add(1);
+            if self.turns.is_multiple_of(FLUSH_EVERY) {
+                self.flush_transit();
+            }
+        }
         for _ in 0..BUDGET {
             if !self.take(message) {
                 break;
@@ -1000,8 +1016,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// Leaves as failed: the place stays taken, with its trace, until it is [cleared](Fabric::clear_failed).
     pub fn fail(mut self) {
         self.set_phase(Phase::Failed);
-        self.leave(Status::Failed);
-        core::mem::forget(self);
+        self.leave_as = Status::Failed;
     }
 
     fn leave(&mut self, then: Status) {
@@ -1057,6 +1072,6 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
 {
     fn drop(&mut self) {
-        self.leave(Status::Free);
+        self.leave(self.leave_as);
     }
 }

@@ -647,3 +647,25 @@ fn counters_are_of_the_place_and_go_on_with_its_next_owner() {
     assert_eq!((a.expire(), a.stats().timeout), (0, 2));
     assert_adds_up(&fabric, 0);
 }
+
+#[test]
+fn transit_mail_moves_on_while_the_forwarder_has_mail_of_its_own_all_the_time() {
+    let platform = Manual::at(1_000);
+    let fabric = fabric::<4, 4, 64>(&CONFIG);
+    let mut kernels = register_all(&fabric, &platform, 3);
+    let ids = ids(&kernels);
+    chain(&fabric, &ids);
+    // The forwarder's lane to the last kernel is full, so what comes by is put aside.
+    fill(&mut kernels[1], ids[2]);
+    let id = kernels[0].send(ids[2], &empty()).unwrap();
+    assert!(kernels[1].try_receive().is_none());
+    assert_eq!(kernels[1].backlog(), Backlog::Transit);
+    while kernels[2].try_receive().is_some() {}
+    // The inbox is never found empty, and the store never full.
+    for _ in 0..200 {
+        kernels[1].send(ids[1], &empty()).unwrap();
+        assert!(kernels[1].try_receive().is_some());
+    }
+    assert!(kernels[2].try_receive().is_some());
+    assert_eq!(status(&mut kernels[0], id), Ok(DeliveryStatus::Delivered));
+}

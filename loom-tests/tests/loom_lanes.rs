@@ -1,0 +1,129 @@
+//! The lanes form of the MPSC ring: a lane each, and bells that say where to look.
+#![cfg(loom)]
+
+mod world;
+
+use k2k_core::ring::Lanes;
+use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
+use k2k_core::sync::spin_hint;
+use k2k_loom_tests::model;
+use loom::thread;
+use world::shared;
+
+/// A slot is one line, so that the consumer scribbles on it.
+type Body = [u64; 7];
+
+const fn body(n: u64) -> Body {
+    [n; 7]
+}
+
+fn queue<const N: usize>(f: impl FnOnce(&'static Lanes<Body, 2, N>)) {
+    shared(Lanes::new(), f);
+}
+
+fn push<const N: usize>(producer: &mut LaneProducer<'_, Body, 2, N>, n: u64) {
+    while producer.push(&body(n)).is_err() {
+        spin_hint();
+    }
+}
+
+fn pop<const N: usize>(consumer: &mut LanesConsumer<'_, Body, 2, N>) -> (usize, u64) {
+    loop {
+        if let Some((lane, value)) = consumer.pop() {
+            assert_eq!(value, body(value[0]), "a torn message");
+            return (lane, value[0]);
+        }
+        spin_hint();
+    }
+}
+
+/// Both lanes at once, one of them over its end: each message once, in order per lane.
+#[test]
+fn two_producers() {
+    model("lanes.two_producers", 8_100, || {
+        queue::<1>(|queue| {
+            let producers = [(0, 1), (1, 2)].map(|(lane, count)| {
+                thread::spawn(move || {
+                    let mut producer = queue.producer(lane).unwrap();
+                    (1..=count).for_each(|n| push(&mut producer, n));
+                })
+            });
+            let mut consumer = queue.consumer().unwrap();
+            let mut got = [0, 0];
+            for _ in 0..3 {
+                let (lane, n) = pop(&mut consumer);
+                got[lane] += 1;
+                assert_eq!(n, got[lane], "lost, repeated or out of order");
+            }
+            assert_eq!(got, [1, 2]);
+            assert_eq!(consumer.pending(), 0);
+            for thread in producers {
+                thread.join().unwrap();
+            }
+            assert!(consumer.pop().is_none());
+        });
+    });
+}
+
+/// Whoever is told that messages wait finds them.
+#[test]
+fn what_is_pending_can_be_taken() {
+    model("lanes.what_is_pending_can_be_taken", 26, || {
+        queue::<2>(|queue| {
+            let producer = thread::spawn(move || {
+                let mut producer = queue.producer(1).unwrap();
+                push(&mut producer, 1);
+                push(&mut producer, 2);
+            });
+            let mut consumer = queue.consumer().unwrap();
+            for n in 1..=consumer.pending() {
+                assert_eq!(consumer.pop(), Some((1, body(n))), "pending said that it is there");
+            }
+            producer.join().unwrap();
+        });
+    });
+}
+
+/// A batch rings once; what is taken before the bell rings is not taken again.
+#[test]
+fn batch() {
+    model("lanes.batch", 1_100, || {
+        queue::<2>(|queue| {
+            let producer = thread::spawn(move || {
+                let mut producer = queue.producer(1).unwrap();
+                let values = [1, 2, 3].map(body);
+                let mut sent = 0;
+                while sent < values.len() {
+                    match producer.push_batch(&values[sent..]) {
+                        0 => spin_hint(),
+                        n => sent += n,
+                    }
+                }
+            });
+            let mut consumer = queue.consumer().unwrap();
+            for n in 1..=3 {
+                assert_eq!(pop(&mut consumer), (1, n));
+                assert!(consumer.pending() <= 2);
+            }
+            producer.join().unwrap();
+            assert!(consumer.pop().is_none() && consumer.pending() == 0);
+        });
+    });
+}
+
+/// A lane gets a new producer, which goes on where the first one stopped, while the consumer reads.
+#[test]
+fn a_lane_changes_hands() {
+    model("lanes.a_lane_changes_hands", 577, || {
+        queue::<1>(|queue| {
+            let producer = thread::spawn(move || {
+                for n in 1..=2 {
+                    push(&mut queue.producer(1).unwrap(), n);
+                }
+            });
+            let mut consumer = queue.consumer().unwrap();
+            assert_eq!((pop(&mut consumer), pop(&mut consumer)), ((1, 1), (1, 2)));
+            producer.join().unwrap();
+        });
+    });
+}

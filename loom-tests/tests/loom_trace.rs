@@ -1,0 +1,47 @@
+//! The trace's sequence lock: a reader gets an event whole or not at all.
+#![cfg(loom)]
+
+mod world;
+
+use k2k_core::{Fabric, Message, Priority};
+use k2k_loom_tests::model;
+use loom::thread;
+use world::{fabric, receive, register};
+
+/// Both places of the trace are used again while they are read. In each, every word changes.
+#[test]
+fn whole_events() {
+    model("trace.whole_events", 10_600, || {
+        fabric(|fabric: &'static Fabric<1, 1, 0>| {
+            fabric.set_tracing(true);
+            let mut kernel = register(fabric, 0, "k");
+            let id = kernel.id();
+            kernel.platform().0.set(10);
+            kernel.send(id, &Message::new(0)).unwrap();
+            kernel.send_priority(id, &Message::new(0), Priority::High).unwrap();
+            let read = || fabric.trace(id).unwrap().read().collect::<Vec<_>>();
+            // What stands there when nobody writes.
+            let mut events = read();
+            let writer = thread::spawn(move || {
+                kernel.platform().0.set(20);
+                // So that no word of a later event equals that of the one before in its place.
+                kernel.now();
+                // The urgent one first, then the other.
+                receive(&mut kernel);
+                receive(&mut kernel);
+                kernel
+            });
+            let seen = read();
+            drop(writer.join().unwrap());
+            events.extend(read());
+            assert_eq!(events.iter().map(|event| event.number).collect::<Vec<_>>(), [0, 1, 2, 3]);
+            for [before, after] in [[0, 2], [1, 3]].map(|pair| pair.map(|i| &events[i])) {
+                assert!(before.event != after.event && before.id != after.id);
+                assert!(before.at.wall_time_ns != after.at.wall_time_ns && before.at.logical != after.at.logical);
+            }
+            for event in seen {
+                assert_eq!(event, events[event.number as usize], "words of two events");
+            }
+        });
+    });
+}
