@@ -1,0 +1,9 @@
+//! The kinds of measurement.
+
+pub mod alone;
+pub mod endpoints;
+pub mod floors;
+pub mod lanes;
+pub mod latency;
+pub mod one_thread;
+pub mod throughput;
