@@ -23,7 +23,7 @@ use crate::{Endpoint, Host, Memory};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use k2k_core::{Endpoint as Core, Fabric, Message};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};

@@ -30,7 +30,7 @@
 use core::cell::Cell;
 use core::time::Duration;
 use k2k_core::Platform;
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 

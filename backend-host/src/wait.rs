@@ -8,7 +8,7 @@
 //!
 //! # Why no wake-up is lost
 //!
-//! A kernel that parks says so at its [doorbell](k2k_core::fabric::Doorbell) and then looks at its inbox once more; a
+//! A kernel that parks says so at its [doorbell](k2k_core::Doorbell) and then looks at its inbox once more; a
 //! sender publishes its message and then looks at the doorbell. Between the two steps of each stands a fence, so at
 //! least one sees the other. The sleep itself is a futex on the doorbell's word: the system checks that the word still says
 //! "asleep" in one step with going to sleep, so a wake-up in between is not lost either.
@@ -119,7 +119,7 @@ fn sleep<const K: usize, const S: usize, const P: usize>(
 pub(crate) fn fall_asleep<'f, const K: usize, const S: usize, const P: usize>(
     endpoint: &mut Core<'f, Host, K, S, P>,
     passes: u32,
-) -> Option<(Option<Duration>, &'f k2k_core::fabric::Doorbell)> {
+) -> Option<(Option<Duration>, &'f k2k_core::Doorbell)> {
     if let Some(doorbell) = endpoint.fall_asleep() {
         let rest = (!endpoint.parks()).then(|| nap_length(passes));
         return Some((rest, doorbell));

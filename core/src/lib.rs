@@ -16,6 +16,7 @@
 //! | [`sync`] | the one door to atomics |
 #![no_std]
 
+mod doorbell;
 mod endpoint;
 pub mod error;
 pub mod fabric;
@@ -26,6 +27,7 @@ mod platform;
 pub mod ring;
 pub mod sync;
 
+pub use doorbell::Doorbell;
 pub use endpoint::{Backlog, Endpoint, HIGH_BURST, Register, RegisterError, SendError};
 pub use fabric::{Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, Phase, ReceiptError, Stats};
 pub use kernel::{Context, Kernel, run};

@@ -1,6 +1,6 @@
 //! What `core` asks of the place it runs in: the time, and a way to wake someone who sleeps.
 
-use crate::fabric::Doorbell;
+use crate::doorbell::Doorbell;
 
 /// A backend: a host, a device, or a test. `core` never reads a clock and never makes a system call by itself.
 pub trait Platform {

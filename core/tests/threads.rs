@@ -5,7 +5,8 @@
 mod common;
 
 use common::fabric;
-use k2k_core::fabric::{Doorbell, Event};
+use k2k_core::Doorbell;
+use k2k_core::fabric::Event;
 use k2k_core::sync::AtomicU32;
 use k2k_core::sync::Ordering::{Acquire, Release};
 use k2k_core::{

@@ -2,7 +2,7 @@
 
 use arbitrary::{Result, Unstructured};
 use core::cell::Cell;
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use k2k_core::{
     Command, Config, Context, Endpoint, Fabric, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
     Register, SendError, run,

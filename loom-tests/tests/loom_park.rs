@@ -3,7 +3,7 @@
 
 mod world;
 
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use k2k_core::sync::spin_hint;
 use k2k_core::{Command, Endpoint, Fabric, Message, Platform, Priority, Register};
 use k2k_loom_tests::model;

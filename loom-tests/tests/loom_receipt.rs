@@ -3,7 +3,7 @@
 
 mod world;
 
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use k2k_core::{DeliveryStatus, Fabric, Message, Platform, Priority, ReceiptError, Register};
 use k2k_loom_tests::model;
 use loom::sync::Mutex;

@@ -6,7 +6,7 @@ mod common;
 use common::module;
 use core::cell::Cell;
 use core::time::Duration;
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Platform, Register};
 use k2k_ptx_executor::{Background, Clock, Error, LaunchConfig, Machine, Module, Options, Order};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

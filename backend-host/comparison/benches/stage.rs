@@ -1,6 +1,6 @@
 //! Rings and kernels, warmed up, for counting.
 
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketProducer};

@@ -1,7 +1,7 @@
 //! Tiles in one thread, stepped in any order, with a clock that is turned by hand.
 
 use core::cell::Cell;
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use k2k_core::{
     Config, Context, DeliveryStatus, Endpoint, Fabric, Kernel, KernelId, Message, Platform, Priority, Register,
 };

@@ -19,7 +19,7 @@ mod transit;
 
 pub use header::{AttachError, FabricHeader, Geometry, LAYOUT_VERSION, MAGIC};
 pub use receipt::{DeliveryReceipt, DeliveryStatus, ReceiptError};
-pub use table::{Command, Doorbell, NAME_LEN, Name, NameError, Phase, Stats, Status};
+pub use table::{Command, NAME_LEN, Name, NameError, Phase, Stats, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
 pub(crate) use receipt::{Receipts, Verdict};

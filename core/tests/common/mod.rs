@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use core::cell::Cell;
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use k2k_core::{Config, Endpoint, Fabric, Platform, Register};
 
 /// A clock that stands still unless it is told otherwise, for one thread.

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use core::cell::Cell;
-use k2k_core::fabric::Doorbell;
+use k2k_core::Doorbell;
 use k2k_core::{Config, Endpoint, Fabric, Message, MessageId, Platform, Register, SendError, Stats};
 use k2k_core::{KernelId, sync::spin_hint};
 

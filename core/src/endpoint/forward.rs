@@ -1,0 +1,105 @@
+//! Passing on: what is for others goes to its next hop, or is put aside until that has room, or fails.
+
+use super::Endpoint;
+use crate::fabric::{Counter, DeliveryStatus, Event};
+use crate::message::{Header, Message};
+use crate::platform::Platform;
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+{
+    /// A message for someone else, or for an earlier owner of this place.
+    pub(super) fn handle_other(&mut self, message: &Message<PAYLOAD>) {
+        let header = &message.header;
+        if header.destination().index() == self.id.index() {
+            return self.end(header, DeliveryStatus::NotFound);
+        }
+        let Some(next_hop) = self.pass_on(message) else { return };
+        if self.put_aside(message, next_hop) {
+            return;
+        }
+        // There may be room by now for what fills the store. Once per call: it is a look at all of it.
+        if !self.flushed {
+            self.flush_transit();
+            let Some(next_hop) = self.pass_on(message) else { return };
+            if self.put_aside(message, next_hop) {
+                return;
+            }
+        }
+        self.end(header, DeliveryStatus::QueueFull);
+    }
+
+    fn put_aside(&mut self, message: &Message<PAYLOAD>, next_hop: usize) -> bool {
+        let stored = self.fabric.transit[self.id.index()].put(&mut self.transit, message, next_hop);
+        if stored {
+            self.parked[next_hop] = self.parked[next_hop].saturating_add(1);
+            self.trace(Event::Parked, None, &message.header);
+        }
+        stored
+    }
+
+    /// Forwards a message or ends its way. Returns the next hop's index if that has no room.
+    fn pass_on(&mut self, message: &Message<PAYLOAD>) -> Option<usize> {
+        let header = &message.header;
+        let failure = if header.hops >= header.hop_limit {
+            Some(DeliveryStatus::MaxHopsExceeded)
+        } else if header.deadline_ns < self.platform.now_ns() {
+            Some(DeliveryStatus::Timeout)
+        } else if self.registered(header.destination()).is_none() {
+            Some(DeliveryStatus::NotFound)
+        } else {
+            None
+        };
+        if let Some(status) = failure {
+            self.end(header, status);
+            return None;
+        }
+        let next_hop = self.fabric.routes.next_hop(self.id.index(), header.destination());
+        let Some(parks) = self.registered(next_hop) else {
+            self.end(header, DeliveryStatus::NotFound);
+            return None;
+        };
+        let header = Header { hops: header.hops + 1, ..*header };
+        // What was put aside for this next hop goes first.
+        if self.parked[next_hop.index()] > 0 || !self.deposit(next_hop.index(), parks, &header, message) {
+            return Some(next_hop.index());
+        }
+        self.count(Counter::Forwarded);
+        self.trace(Event::Forwarded, None, &header);
+        None
+    }
+
+    /// Tries again to forward what was put aside, in order, by the routes of now: what has to stay makes everything
+    /// behind it for the same next hop stay.
+    pub(super) fn flush_transit(&mut self) {
+        self.flushed = true;
+        if self.transit.len() == 0 {
+            return;
+        }
+        let store = &self.fabric.transit[self.id.index()];
+        // Counted afresh: for `pass_on`, only what lies before a message is before it.
+        self.parked = [0; KERNELS];
+        let mut left = 0;
+        for position in self.transit.positions() {
+            let Some(parked_for) = store.next_hop(position) else { continue };
+            let message = store.get(position);
+            let header = &message.header;
+            // The store lies in shared memory as well: not necessarily what this endpoint put there.
+            if header.source().index() >= KERNELS || header.destination().index() >= KERNELS {
+                store.remove(&mut self.transit, position);
+                self.count(Counter::Corrupt);
+                continue;
+            }
+            let Some(next_hop) = self.pass_on(&message) else {
+                store.remove(&mut self.transit, position);
+                continue;
+            };
+            self.parked[next_hop] += 1;
+            left += 1;
+            if next_hop != parked_for {
+                store.redirect(position, next_hop);
+            }
+        }
+        store.settle(&mut self.transit, left);
+    }
+}

@@ -1,0 +1,266 @@
+//! One kernel's handle on a fabric: sending, receiving, and passing on what is for others.
+//!
+//! # The way of a message
+//!
+//! ```text
+//!   send ──> receipt opened (Pending) ──> lane of the next hop ──> its poll ──┬─> for it: receipt Delivered, received
+//!                                              ^                              ├─> for another: hops + 1 ──┐
+//!                                              └──────────────────────────────┼───────────────────────────┘
+//!                                                                             └─> failed: receipt says why
+//! ```
+//!
+//! Everything here runs on the kernel's own thread. What it shares with others is in [`fabric`](crate::fabric) and
+//! [`ring`](crate::ring). The order in which things happen:
+//!
+//! 1. `send` opens the receipt before it publishes the message, so that whoever takes the message finds the receipt.
+//! 2. A message is decided (its receipt compare-exchanged) before it is counted, and counted by whoever decided it.
+//! 3. A message is handed to the caller only if this endpoint decided `Delivered`.
+//! 4. A poll never waits: each message it takes is received, forwarded, stored or failed.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `register.rs` | taking a place, taking one over, leaving |
+//! | `send.rs` | from the caller's message to the next hop's inbox |
+//! | `receive.rs` | from the inbox to the caller |
+//! | `forward.rs` | what is for others |
+//! | `receipt.rs` | deciding, counting, telling the sender |
+
+mod forward;
+mod receipt;
+mod receive;
+mod register;
+mod send;
+
+pub use receive::HIGH_BURST;
+pub use register::{Register, RegisterError};
+pub use send::SendError;
+
+use crate::doorbell::Doorbell;
+use crate::fabric::{
+    COUNTERS, Command, Config, Counter, DeliveryStatus, Event, Fabric, Phase, Stats, Status, TraceEntry, TransitState,
+};
+use crate::hlc::{Clock, Timestamp};
+use crate::message::{Header, KernelId, Message};
+use crate::platform::Platform;
+use crate::ring::lanes::LanesState;
+use crate::ring::spsc::ProducerState;
+use crate::ring::ticket::TicketConsumerState;
+use core::fmt;
+
+/// What an endpoint has left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backlog {
+    /// Nothing: it may sleep until its doorbell rings.
+    None,
+    /// Messages are put aside for next hops that are full: it may rest, but must poll again soon.
+    Transit,
+    /// There is mail.
+    Mail,
+}
+
+/// One kernel's handle on a fabric. Dropping it unregisters the kernel.
+///
+/// It is a capability: the source of every message sent through it is this kernel. It can move to another thread, but
+/// has one user at a time.
+pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD>,
+    platform: L,
+    id: KernelId,
+    /// This kernel's lanes to the others.
+    lanes_out: [ProducerState; KERNELS],
+    lanes_in: LanesState<KERNELS>,
+    high_in: TicketConsumerState,
+    /// Messages of high priority received in a row.
+    high_run: u32,
+    /// A position of the high ring that was claimed and not published, and since when that is known.
+    stalled: Option<(u64, u64)>,
+    /// A message of high priority for this kernel that `poll` came across.
+    held: Option<Message<PAYLOAD>>,
+    transit: TransitState,
+    /// Messages put aside per next hop.
+    parked: [u16; KERNELS],
+    /// Whether this call has looked already if some of them can go.
+    flushed: bool,
+    clock: Clock,
+    config: Config,
+    counts: [u64; COUNTERS],
+    /// All receipts below this sequence are decided or overwritten.
+    unresolved: u64,
+    /// Up to this sequence, opening a receipt may overwrite a verdict of this kernel's own.
+    retract_until: u64,
+    beats: u64,
+    stopping: bool,
+    /// What becomes of the place when this is dropped.
+    leave_as: Status,
+    /// Calls of `try_receive` while messages are put aside.
+    turns: u32,
+}
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
+    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("id", &self.id).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
+    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD>
+{
+    /// This kernel's address.
+    #[must_use]
+    pub const fn id(&self) -> KernelId {
+        self.id
+    }
+
+    /// Whether this kernel registered as [parking](Register::parking).
+    #[must_use]
+    pub fn parks(&self) -> bool {
+        self.registered(self.id) == Some(true)
+    }
+
+    /// The fabric.
+    #[must_use]
+    pub const fn fabric(&self) -> &'f Fabric<KERNELS, SLOTS, PAYLOAD> {
+        self.fabric
+    }
+
+    /// The backend.
+    #[must_use]
+    pub const fn platform(&self) -> &L {
+        &self.platform
+    }
+
+    /// Messages that wait in this kernel's inbox, for it or to be passed on: a snapshot that only senders can make
+    /// too small.
+    #[must_use]
+    pub fn pending_count(&self) -> u64 {
+        let inbox = &self.fabric.inboxes[self.id.index()];
+        self.lanes_in.pending(&inbox.lanes)
+            + self.high_in.pending(&inbox.high)
+            + u64::from(self.held.is_some())
+            + self.transit.len() as u64
+    }
+
+    /// What is left to do.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        let inbox = &self.fabric.inboxes[self.id.index()];
+        if self.held.is_some() || self.high_in.ready(&inbox.high) || self.lanes_in.any_ready(&inbox.lanes) {
+            Backlog::Mail
+        } else if self.transit.len() > 0 {
+            Backlog::Transit
+        } else {
+            Backlog::None
+        }
+    }
+
+    /// Says that this kernel is about to sleep, and looks once more: if the answer is `None`, sleep at the doorbell
+    /// until it is awake again. The kernel must have registered as [parking](Register::parking). Senders with no room
+    /// in a lane see it freed.
+    #[must_use]
+    pub fn fall_asleep(&mut self) -> Option<&'f Doorbell> {
+        let entry = &self.fabric.kernels[self.id.index()];
+        self.lanes_in.publish(&self.fabric.inboxes[self.id.index()].lanes);
+        entry.doorbell.fall_asleep();
+        let stays_awake = self.backlog() != Backlog::None || self.command() != Command::Run;
+        if stays_awake {
+            entry.doorbell.wake_up();
+            return None;
+        }
+        Some(&entry.doorbell)
+    }
+
+    /// This kernel's doorbell.
+    #[must_use]
+    pub fn doorbell(&self) -> &'f Doorbell {
+        &self.fabric.kernels[self.id.index()].doorbell
+    }
+
+    /// What the supervisor wants.
+    #[inline]
+    #[must_use]
+    pub fn command(&self) -> Command {
+        self.fabric.kernels[self.id.index()].command(self.id.generation())
+    }
+
+    /// Says what this kernel is doing. The run loop does so by itself.
+    pub fn set_phase(&mut self, phase: Phase) {
+        self.fabric.kernels[self.id.index()].set_phase(phase);
+    }
+
+    /// Gives a sign of life. The run loop does so by itself.
+    #[inline]
+    pub fn beat(&mut self) {
+        self.beats = self.beats.wrapping_add(1);
+        self.fabric.kernels[self.id.index()].set_heartbeat(self.beats);
+    }
+
+    /// Lets a run loop begin, whatever the last one was asked.
+    pub(crate) fn start(&mut self) {
+        self.stopping = false;
+    }
+
+    /// Asks the run loop to end after the message in hand.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether [`stop`](Self::stop) was called.
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// A new timestamp of this kernel's hybrid clock.
+    pub fn now(&mut self) -> Timestamp {
+        let physical_ns = self.platform.now_ns();
+        self.clock.now(physical_ns)
+    }
+
+    /// This kernel's counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::from_counters(&self.counts)
+    }
+
+    /// Whether a kernel is registered, and whether it may park. Any address is safe to ask for.
+    #[inline(always)]
+    fn registered(&self, id: KernelId) -> Option<bool> {
+        self.fabric.kernels.get(id.index())?.is_registered(id)
+    }
+
+    #[inline(always)]
+    fn count(&mut self, counter: Counter) {
+        self.set_count(counter, self.counts[counter as usize].wrapping_add(1));
+    }
+
+    #[inline(always)]
+    fn set_count(&mut self, counter: Counter, value: u64) {
+        self.counts[counter as usize] = value;
+        self.fabric.kernels[self.id.index()].show(counter, value);
+    }
+
+    #[inline(always)]
+    fn trace(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {
+        if self.fabric.tracing() {
+            self.write_trace(event, status, header);
+        }
+    }
+
+    #[cold]
+    fn write_trace(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {
+        // A kernel that only forwards has no other reason to move its clock.
+        let at = self.now();
+        let entry = TraceEntry {
+            number: self.counts[Counter::TraceEvents as usize],
+            event,
+            status: status.map_or(0, |s| s as u8),
+            hops: header.hops,
+            id: header.id(),
+            at,
+        };
+        self.fabric.traces[self.id.index()].write(&entry);
+        self.count(Counter::TraceEvents);
+    }
+}

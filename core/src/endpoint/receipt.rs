@@ -1,0 +1,111 @@
+//! Deciding what became of a message, counting it, and telling the sender.
+
+use super::Endpoint;
+use crate::fabric::{Counter, DeliveryReceipt, DeliveryStatus, Event, ReceiptError, Receipts, Verdict};
+use crate::message::{Header, MessageId};
+use crate::platform::Platform;
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+{
+    /// What became of a message. For one of this kernel's own that is pending, this also decides: `Timeout` if its
+    /// deadline has passed, `NotFound` if its destination has left.
+    ///
+    /// # Errors
+    /// [`ReceiptError::Overwritten`] once this kernel has sent `KERNELS × SLOTS` more messages.
+    pub fn receipt(&mut self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
+        if id.source.index() == self.id.index() && id.sequence <= self.counts[Counter::Sent as usize] {
+            self.resolve(id.sequence);
+        }
+        self.fabric.receipt(id)
+    }
+
+    /// Decides all own messages that can no longer arrive, and returns how many are still pending. Takes a step per message
+    /// that was pending at the last call; the run loop calls it when idle.
+    pub fn expire(&mut self) -> usize {
+        let sent = self.counts[Counter::Sent as usize];
+        let oldest = sent.saturating_sub((KERNELS * SLOTS) as u64 - 1).max(1);
+        let mut first_pending = None;
+        let mut pending = 0;
+        for sequence in self.unresolved.max(oldest)..=sent {
+            if !self.resolve(sequence) {
+                first_pending.get_or_insert(sequence);
+                pending += 1;
+            }
+        }
+        self.unresolved = first_pending.unwrap_or(sent.saturating_add(1));
+        pending
+    }
+
+    /// Decides a pending message of this kernel's that can no longer arrive; `true` if it is (then) decided.
+    fn resolve(&mut self, sequence: u64) -> bool {
+        let receipts = &self.fabric.receipts[self.id.index()];
+        if receipts.read(sequence) != Ok(DeliveryStatus::Pending) {
+            return true;
+        }
+        let (deadline_ns, destination) = receipts.terms(sequence);
+        let status = if deadline_ns < self.platform.now_ns() {
+            DeliveryStatus::Timeout
+        } else if self.registered(destination).is_none() {
+            DeliveryStatus::NotFound
+        } else {
+            return false;
+        };
+        if receipts.give_up(sequence, status) == Verdict::Decided {
+            self.retract_until = self.retract_until.max(sequence.saturating_add(Receipts::<KERNELS, SLOTS>::CAPACITY));
+            self.count_failure(status, 1);
+            if self.fabric.tracing() {
+                let header = Header {
+                    sequence,
+                    source: self.id.raw(),
+                    destination: destination.raw(),
+                    ..bytemuck::Zeroable::zeroed()
+                };
+                self.trace(Event::Failed, Some(status), &header);
+            }
+        }
+        true
+    }
+
+    /// Ends a message's way, and counts how, unless someone has already.
+    pub(super) fn end(&mut self, header: &Header, status: DeliveryStatus) {
+        match self.decide(header, status) {
+            Verdict::Decided | Verdict::Alone => {
+                self.count_failure(status, 1);
+                self.trace(Event::Failed, Some(status), header);
+            }
+            Verdict::Lost => self.discard(header),
+        }
+    }
+
+    /// The index of the source has been checked.
+    #[inline(always)]
+    pub(super) fn decide(&self, header: &Header, status: DeliveryStatus) -> Verdict {
+        self.fabric.receipts[header.source().index()].decide(header.sequence, status)
+    }
+
+    pub(super) fn discard(&mut self, header: &Header) {
+        self.count(Counter::Discarded);
+        self.trace(Event::Discarded, None, header);
+    }
+
+    fn count_failure(&mut self, status: DeliveryStatus, by: i64) {
+        let counter = match status {
+            DeliveryStatus::NotFound => Counter::NotFound,
+            DeliveryStatus::QueueFull => Counter::QueueFull,
+            DeliveryStatus::Timeout => Counter::Timeout,
+            DeliveryStatus::MaxHopsExceeded => Counter::MaxHopsExceeded,
+            DeliveryStatus::Pending | DeliveryStatus::Delivered => return,
+        };
+        self.set_count(counter, self.counts[counter as usize].wrapping_add_signed(by));
+    }
+
+    /// Before the receipt of `sequence` is opened: a message that this kernel has given up, and that nobody has found
+    /// yet, will be counted by who finds it.
+    #[cold]
+    pub(super) fn retract(&mut self, sequence: u64) {
+        if let Some(status) = self.fabric.receipts[self.id.index()].retract(sequence) {
+            self.count_failure(status, -1);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Receiving: from the inbox to the caller, past what is for others.
+
+use super::Endpoint;
+use crate::fabric::{Counter, DeliveryStatus, Event, Verdict};
+use crate::message::{Header, Message};
+use crate::platform::Platform;
+use crate::ring::ticket::TicketPop;
+use crate::sync::SharedCell;
+
+/// Messages of high priority that are received in a row while normal ones wait.
+pub const HIGH_BURST: u32 = 16;
+
+/// Messages that one call of `try_receive` or `poll` takes out of the inbox at most.
+const BUDGET: usize = 256;
+
+/// Messages received in a row while others are put aside for full next hops, before those are tried again.
+const FLUSH_EVERY: u32 = 64;
+
+/// How long a sender of high priority may take between claiming its place and publishing its message, before the
+/// receiver passes it over. It then finds out and tries again.
+const CLAIM_PATIENCE_NS: u64 = 10_000_000;
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+{
+    /// Takes the next message for this kernel, if there is one. Transit traffic that lies before it is passed on.
+    ///
+    /// High priority comes first; otherwise first in, first out per sender. Messages whose deadline has passed, and
+    /// those for an earlier owner of this place, are not received.
+    #[inline]
+    pub fn try_receive(&mut self) -> Option<Message<PAYLOAD>> {
+        let mut message = bytemuck::Zeroable::zeroed();
+        self.try_receive_into(&mut message).then_some(message)
+    }
+
+    /// As [`try_receive`](Self::try_receive), into a message that the caller has: nothing is copied twice. `false` if
+    /// there is none; `message` may then hold one that was not for the caller. Bytes behind the payload stay what they were.
+    #[inline]
+    pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+        self.flushed = false;
+        if self.transit.len() > 0 {
+            // A kernel with mail of its own all the time must not let others' wait for their deadlines.
+            self.turns = self.turns.wrapping_add(1);
+            if self.turns.is_multiple_of(FLUSH_EVERY) {
+                self.flush_transit();
+            }
+        }
+        for _ in 0..BUDGET {
+            if !self.take(message) {
+                break;
+            }
+            if self.handle(message) {
+                return true;
+            }
+        }
+        self.flush_transit();
+        false
+    }
+
+    /// Passes on transit traffic without receiving: for a kernel that is paused, or busy with something of its own.
+    ///
+    /// A message for this kernel stays, and what the same sender sent after it waits behind it. Returns how many
+    /// messages were looked at.
+    pub fn poll(&mut self) -> usize {
+        let fabric = self.fabric;
+        let me = self.id.index();
+        let lanes = &fabric.inboxes[me].lanes;
+        let mut taken = 0;
+        let mut message = bytemuck::Zeroable::zeroed();
+        self.flush_transit();
+        while self.held.is_none() && taken < BUDGET && self.take_high(&mut message) {
+            taken += 1;
+            if message.header.destination().index() == me {
+                self.held = Some(message);
+            } else {
+                self.handle(&message);
+            }
+        }
+        for lane in 0..KERNELS {
+            while taken < BUDGET {
+                let Some(head) = self.lanes_in.peek_head::<_, Header, SLOTS>(lanes, lane) else { break };
+                if head.destination().index() == me {
+                    break;
+                }
+                // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
+                let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(&mut message, Message::used)) };
+                if self.lanes_in.pop_lane(lanes, lane, take).is_none() {
+                    break;
+                }
+                taken += 1;
+                self.handle(&message);
+            }
+        }
+        taken
+    }
+
+    /// The next message of the inbox, for whomever it is; `false` if there is none.
+    #[inline(always)]
+    pub(super) fn take(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+        let inbox = &self.fabric.inboxes[self.id.index()];
+        let high_waits = self.held.is_some() || self.high_in.ready(&inbox.high);
+        if high_waits
+            && (self.high_run < HIGH_BURST || !self.lanes_in.any_ready(&inbox.lanes))
+            && self.take_high(message)
+        {
+            self.high_run = self.high_run.saturating_add(1);
+            return true;
+        }
+        self.high_run = 0;
+        // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
+        let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(message, Message::used)) };
+        self.lanes_in.pop(&inbox.lanes, take).is_some()
+    }
+
+    #[cold]
+    fn take_high(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+        if let Some(held) = self.held.take() {
+            *message = held;
+            return true;
+        }
+        let ring = &self.fabric.inboxes[self.id.index()].high;
+        match self.high_in.pop(ring, Message::used) {
+            TicketPop::Message(taken) => {
+                self.stalled = None;
+                *message = taken;
+                true
+            }
+            TicketPop::Empty => false,
+            TicketPop::Stalled { position, .. } => {
+                let now_ns = self.platform.now_ns();
+                match self.stalled {
+                    Some((known, since_ns)) if known == position => {
+                        if now_ns.saturating_sub(since_ns) > CLAIM_PATIENCE_NS {
+                            self.stalled = None;
+                            // Whether or not the sender was quicker, the next look finds something else here.
+                            self.high_in.revoke(ring, position);
+                        }
+                    }
+                    _ => self.stalled = Some((position, now_ns)),
+                }
+                false
+            }
+        }
+    }
+
+    /// Does with a message what has to be done; `true` if it is to be handed to the caller.
+    #[inline(always)]
+    fn handle(&mut self, message: &Message<PAYLOAD>) -> bool {
+        let header = &message.header;
+        if header.check(PAYLOAD).is_err()
+            || header.source().index() >= KERNELS
+            || header.destination().index() >= KERNELS
+        {
+            self.count(Counter::Corrupt);
+            return false;
+        }
+        if header.destination() != self.id {
+            self.handle_other(message);
+            return false;
+        }
+        let now_ns = self.platform.now_ns();
+        if header.deadline_ns < now_ns {
+            self.end(header, DeliveryStatus::Timeout);
+            return false;
+        }
+        // Order 2 and 3 of the module's page.
+        match self.decide(header, DeliveryStatus::Delivered) {
+            // A look at the clock after the one that the sender has acted on, should it have given this message up.
+            Verdict::Alone if header.deadline_ns < self.platform.now_ns() => {
+                self.end(header, DeliveryStatus::Timeout);
+                false
+            }
+            Verdict::Decided | Verdict::Alone => {
+                self.count(Counter::Received);
+                if self.clock.update(now_ns, header.sent()).is_err() {
+                    self.clock.now(now_ns);
+                    self.count(Counter::ClockSkews);
+                }
+                self.trace(Event::Received, None, header);
+                true
+            }
+            Verdict::Lost => {
+                self.discard(header);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Taking a place and leaving it.
+
+use super::Endpoint;
+use crate::fabric::{Counter, DeliveryStatus, Fabric, Name, NameError, Phase, Receipts, Status};
+use crate::hlc::Clock;
+use crate::message::{KernelId, Message};
+use crate::platform::Platform;
+use crate::ring::lanes::LanesState;
+use crate::ring::ticket::TicketConsumerState;
+use core::fmt;
+
+/// How a kernel registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Register {
+    name: Name,
+    parks: bool,
+}
+
+impl Register {
+    /// Under this name.
+    ///
+    /// # Errors
+    /// [`NameError`] unless the name has 1 to 32 bytes.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        Ok(Self { name: Name::new(name)?, parks: false })
+    }
+
+    /// As a kernel that may sleep when its inbox is empty. Everyone who sends to it then pays for a fence per message,
+    /// which is why it must be known from the start.
+    #[must_use]
+    pub const fn parking(mut self) -> Self {
+        self.parks = true;
+        self
+    }
+}
+
+/// Why a kernel could not register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// All places are taken.
+    NoPlace {
+        /// Places there are.
+        kernels: usize,
+    },
+    /// A kernel of that name is registered.
+    NameTaken {
+        /// Its address.
+        by: KernelId,
+    },
+    /// The place that was asked for is taken.
+    PlaceTaken {
+        /// Its index.
+        index: usize,
+    },
+}
+
+impl fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPlace { kernels } => write!(
+                f,
+                "all {kernels} places of the fabric are taken: unregister a kernel, clear a failed one, or use a fabric \
+                 with more KERNELS"
+            ),
+            Self::NameTaken { by } => {
+                write!(f, "the name is taken by {by}: unregister it first or choose another name")
+            }
+            Self::PlaceTaken { index } => write!(f, "place {index} does not exist or is taken"),
+        }
+    }
+}
+
+impl core::error::Error for RegisterError {}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERNELS, SLOTS, PAYLOAD> {
+    /// Takes the first free place and opens it for mail.
+    ///
+    /// # Errors
+    /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoPlace`] if all are taken.
+    pub fn register<L: Platform>(
+        &self,
+        who: &Register,
+        platform: L,
+    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+        if let Some(by) = self.find(who.name.as_str()) {
+            return Err(RegisterError::NameTaken { by });
+        }
+        let (index, generation) = self
+            .kernels
+            .iter()
+            .enumerate()
+            .find_map(|(index, entry)| Some((index, entry.begin_register()?)))
+            .ok_or(RegisterError::NoPlace { kernels: KERNELS })?;
+        Ok(Endpoint::open(self, platform, KernelId::new(index as u16, generation), who))
+    }
+
+    /// Takes a certain place.
+    ///
+    /// # Errors
+    /// [`RegisterError::PlaceTaken`] unless it is free.
+    pub fn register_at<L: Platform>(
+        &self,
+        index: usize,
+        who: &Register,
+        platform: L,
+    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+        let taken = RegisterError::PlaceTaken { index };
+        let generation = self.kernels.get(index).and_then(|entry| entry.begin_register()).ok_or(taken)?;
+        Ok(Endpoint::open(self, platform, KernelId::new(index as u16, generation), who))
+    }
+
+    /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that waits
+    /// is received, transit traffic moves on.
+    ///
+    /// # Errors
+    /// [`RegisterError::PlaceTaken`] if `id` is not registered.
+    ///
+    /// # Safety
+    /// The endpoint that registered as `id` is not used any more, in any process.
+    pub unsafe fn take_over<L: Platform>(
+        &self,
+        id: KernelId,
+        platform: L,
+    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+        if !self.is_registered(id) {
+            return Err(RegisterError::PlaceTaken { index: id.index() });
+        }
+        for inbox in &self.inboxes {
+            // SAFETY: the caller vouches that this producer is dead, so it writes to no slot any more.
+            unsafe { inbox.high.reclaim(id.index() as u16) };
+        }
+        Ok(Endpoint::recover(self, platform, id))
+    }
+}
+
+impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
+    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD>
+{
+    /// An endpoint for a place that is already this caller's, going on where the last owner stopped.
+    fn recover(fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD>, platform: L, id: KernelId) -> Self {
+        let me = id.index();
+        let config = fabric.config();
+        let transit = fabric.transit[me].recover();
+        let counts = fabric.kernels[me].counters();
+        let mut parked = [0; KERNELS];
+        for next_hop in transit.positions().filter_map(|p| fabric.transit[me].next_hop(p)) {
+            if let Some(count) = parked.get_mut(next_hop) {
+                *count += 1;
+            }
+        }
+        Self {
+            fabric,
+            platform,
+            id,
+            lanes_out: core::array::from_fn(|to| fabric.inboxes[to].lanes.recover_producer(me)),
+            lanes_in: LanesState::recover(&fabric.inboxes[me].lanes),
+            high_in: TicketConsumerState::recover(&fabric.inboxes[me].high),
+            high_run: 0,
+            stalled: None,
+            held: None,
+            transit,
+            parked,
+            flushed: false,
+            clock: Clock::new(config.max_clock_offset_ns),
+            config,
+            counts,
+            unresolved: 1,
+            retract_until: counts[Counter::Sent as usize].saturating_add(Receipts::<KERNELS, SLOTS>::CAPACITY),
+            beats: fabric.kernels[me].heartbeat(),
+            stopping: false,
+            leave_as: Status::Free,
+            turns: 0,
+        }
+    }
+
+    /// Opens a place that `begin_register` has taken.
+    fn open(fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD>, platform: L, id: KernelId, who: &Register) -> Self {
+        let mut endpoint = Self::recover(fabric, platform, id);
+        // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
+        endpoint.throw_out_mail();
+        fabric.routes.clear(id.index());
+        fabric.kernels[id.index()].finish_register(id.generation(), &who.name, who.parks);
+        endpoint
+    }
+
+    /// Leaves. Mail for this kernel ends in `NotFound`, transit traffic moves on as far as there is room.
+    pub fn unregister(self) {
+        drop(self);
+    }
+
+    /// Leaves as failed: the place stays taken, with its trace, until it is [cleared](Fabric::clear_failed).
+    pub fn fail(mut self) {
+        self.set_phase(Phase::Failed);
+        self.leave_as = Status::Failed;
+    }
+
+    fn leave(&mut self, then: Status) {
+        let entry = &self.fabric.kernels[self.id.index()];
+        entry.set_status(self.id.generation(), Status::Leaving);
+        self.throw_out_mail();
+        entry.set_status(self.id.generation(), then);
+    }
+
+    /// Empties the inbox and the transit store: mail for this place ends in `NotFound`, the rest is passed on, or ends in
+    /// `QueueFull`. What a slow sender puts here later is found by the next owner.
+    fn throw_out_mail(&mut self) {
+        let me = self.id.index();
+        let inbox = &self.fabric.inboxes[me];
+        // As many as an inbox and its store hold, so that busy senders cannot keep this kernel from leaving.
+        let mut message: Message<PAYLOAD> = bytemuck::Zeroable::zeroed();
+        for _ in 0..(KERNELS + 2) * SLOTS {
+            if !self.take(&mut message) {
+                break;
+            }
+            let header = &message.header;
+            if header.check(PAYLOAD).is_err()
+                || header.source().index() >= KERNELS
+                || header.destination().index() >= KERNELS
+            {
+                self.count(Counter::Corrupt);
+            } else if header.destination().index() == me {
+                self.end(header, DeliveryStatus::NotFound);
+            } else {
+                self.handle_other(&message);
+            }
+        }
+        self.flush_transit();
+        let store = &self.fabric.transit[me];
+        for position in self.transit.positions() {
+            if store.next_hop(position).is_some() {
+                let message = store.get(position);
+                store.remove(&mut self.transit, position);
+                if message.header.source().index() < KERNELS {
+                    self.end(&message.header, DeliveryStatus::QueueFull);
+                } else {
+                    self.count(Counter::Corrupt);
+                }
+            }
+        }
+        self.parked = [0; KERNELS];
+        self.lanes_in.publish(&inbox.lanes);
+        self.high_in.publish(&inbox.high);
+    }
+}
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop
+    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+{
+    fn drop(&mut self) {
+        self.leave(self.leave_as);
+    }
+}

@@ -1,0 +1,230 @@
+//! Sending: from the caller's message to the next hop's inbox.
+
+use super::Endpoint;
+use crate::fabric::{Counter, DeliveryStatus, Event};
+use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId, PayloadTooLong, Priority};
+use crate::platform::Platform;
+use crate::ring::ticket::{TicketError, TicketProducerState};
+use crate::sync::SharedCell;
+use core::fmt;
+
+/// Tries of a high-priority send that is passed over each time.
+const HIGH_TRIES: usize = 3;
+
+/// Why a message was not accepted. It is still the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// Nobody is registered at the destination, or at the next hop on the way to it.
+    NotFound {
+        /// Who is missing.
+        kernel: KernelId,
+    },
+    /// The next hop's inbox has no room for this sender now.
+    QueueFull {
+        /// Whose inbox.
+        next_hop: KernelId,
+    },
+    /// The deadline has passed, perhaps while waiting for room.
+    Timeout {
+        /// The deadline, ns on the fabric's clock.
+        deadline_ns: u64,
+    },
+    /// The header claims more payload than a message holds.
+    PayloadTooLong(PayloadTooLong),
+}
+
+impl SendError {
+    /// The status that a receipt would have shown.
+    #[must_use]
+    pub const fn status(&self) -> Option<DeliveryStatus> {
+        match self {
+            Self::NotFound { .. } => Some(DeliveryStatus::NotFound),
+            Self::QueueFull { .. } => Some(DeliveryStatus::QueueFull),
+            Self::Timeout { .. } => Some(DeliveryStatus::Timeout),
+            Self::PayloadTooLong(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound { kernel } => write!(f, "{kernel} is not registered (any more)"),
+            Self::QueueFull { next_hop } => {
+                write!(f, "the inbox of {next_hop} has no room for this sender: try again when it has received")
+            }
+            Self::Timeout { deadline_ns } => write!(f, "the deadline ({deadline_ns} ns) has passed"),
+            Self::PayloadTooLong(e) => e.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for SendError {}
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+{
+    /// Sends with normal priority. The message is lent: if it is refused, it is still the caller's.
+    ///
+    /// The destination's kernel, sequence, times, version and, where the caller left 0, deadline and hop limit are filled
+    /// in. [`receipt`](Self::receipt) tells later what became of the message.
+    ///
+    /// # Errors
+    /// See [`SendError`]; `QueueFull` means that it may be tried again.
+    #[inline]
+    pub fn send(&mut self, to: KernelId, message: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+        self.send_priority(to, message, Priority::Normal)
+    }
+
+    /// Sends. A message of high priority is received before all normal ones that wait, except that one normal message
+    /// is received after every 16.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    #[inline]
+    pub fn send_priority(
+        &mut self,
+        to: KernelId,
+        message: &Message<PAYLOAD>,
+        priority: Priority,
+    ) -> Result<MessageId, SendError> {
+        let result = self.accept(to, message, priority);
+        if result.is_err() {
+            self.count(Counter::Refused);
+        }
+        result
+    }
+
+    /// Sends, and waits for room until the message's deadline (by default the fabric's delivery timeout from now). While
+    /// it waits, transit traffic is forwarded, and `wait` is called between tries.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send), but [`SendError::Timeout`] in place of `QueueFull`.
+    pub fn send_waiting(
+        &mut self,
+        to: KernelId,
+        message: &Message<PAYLOAD>,
+        priority: Priority,
+        mut wait: impl FnMut(),
+    ) -> Result<MessageId, SendError> {
+        let mut message = *message;
+        let deadline_ns = self.deadline(&message.header, self.platform.now_ns());
+        message.header.deadline_ns = deadline_ns;
+        loop {
+            match self.accept(to, &message, priority) {
+                Err(SendError::QueueFull { .. }) => {}
+                Err(e) => {
+                    self.count(Counter::Refused);
+                    return Err(e);
+                }
+                sent => return sent,
+            }
+            self.poll();
+            wait();
+        }
+    }
+
+    /// Answers a request: sends to its source, with its sequence as the correlation id, at its priority.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn reply(&mut self, request: &Message<PAYLOAD>, answer: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+        let priority = if request.header.priority == 0 { Priority::Normal } else { Priority::High };
+        let answer = answer.with_correlation_id(request.header.sequence);
+        self.send_priority(request.header.source(), &answer, priority)
+    }
+
+    fn deadline(&self, header: &Header, now_ns: u64) -> u64 {
+        match header.deadline_ns {
+            0 => now_ns.saturating_add(self.config.delivery_timeout_ns),
+            given => given,
+        }
+    }
+
+    #[inline]
+    fn accept(&mut self, to: KernelId, message: &Message<PAYLOAD>, priority: Priority) -> Result<MessageId, SendError> {
+        let fabric = self.fabric;
+        let me = self.id.index();
+        let given = &message.header;
+        if given.payload_len as usize > PAYLOAD {
+            let len = given.payload_len as usize;
+            return Err(SendError::PayloadTooLong(PayloadTooLong { len, capacity: PAYLOAD }));
+        }
+        let mut parks = self.registered(to).ok_or(SendError::NotFound { kernel: to })?;
+        let next_hop = fabric.routes.next_hop(me, to);
+        if next_hop != to {
+            parks = self.registered(next_hop).ok_or(SendError::NotFound { kernel: next_hop })?;
+        }
+        let now_ns = self.platform.now_ns();
+        let deadline_ns = self.deadline(given, now_ns);
+        if deadline_ns <= now_ns {
+            return Err(SendError::Timeout { deadline_ns });
+        }
+        // Before anything is written: a sender that tries again and again must not use up receipts.
+        let lanes = &fabric.inboxes[next_hop.index()].lanes;
+        if priority == Priority::Normal && !lanes.has_room(me, &mut self.lanes_out[next_hop.index()]) {
+            return Err(SendError::QueueFull { next_hop });
+        }
+        let sent = self.clock.now(now_ns);
+        let sequence = self.counts[Counter::Sent as usize].wrapping_add(1);
+        let header = Header {
+            sequence,
+            correlation_id: given.correlation_id,
+            wall_time_ns: sent.wall_time_ns,
+            deadline_ns,
+            source: self.id.raw(),
+            destination: to.raw(),
+            kind: given.kind,
+            logical: sent.logical,
+            payload_len: given.payload_len,
+            version: HEADER_VERSION,
+            flags: given.flags,
+            hops: 0,
+            hop_limit: if given.hop_limit == 0 { self.config.hop_limit } else { given.hop_limit },
+            priority: priority as u8,
+            reserved: 0,
+        };
+        // Order 1 of the module's page. Receipt and count go first: should this kernel die before the message is
+        // published, its successor finds a message to time out rather than a sequence used twice.
+        if sequence <= self.retract_until {
+            self.retract(sequence);
+        }
+        fabric.receipts[me].open(sequence, to, deadline_ns);
+        self.set_count(Counter::Sent, sequence);
+        if !self.deposit(next_hop.index(), parks, &header, message) {
+            self.set_count(Counter::Sent, sequence.wrapping_sub(1));
+            return Err(SendError::QueueFull { next_hop });
+        }
+        self.trace(Event::Sent, None, &header);
+        Ok(MessageId { source: self.id, sequence })
+    }
+
+    /// Puts a message into a next hop's inbox, and wakes its owner; `false` if there is no room.
+    #[inline(always)]
+    pub(super) fn deposit(&mut self, to: usize, parks: bool, header: &Header, message: &Message<PAYLOAD>) -> bool {
+        let inbox = &self.fabric.inboxes[to];
+        let done = if header.priority == Priority::Normal as u8 {
+            // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
+            let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
+            inbox.lanes.push(self.id.index(), &mut self.lanes_out[to], fill).is_ok()
+        } else {
+            self.deposit_high(to, header, message)
+        };
+        if done {
+            self.fabric.kernels[to].wake(parks, &self.platform);
+        }
+        done
+    }
+
+    #[cold]
+    fn deposit_high(&self, to: usize, header: &Header, message: &Message<PAYLOAD>) -> bool {
+        let mut message = *message;
+        message.header = *header;
+        let mut producer = TicketProducerState::new(self.id.index() as u16);
+        (0..HIGH_TRIES)
+            .map(|_| producer.push(&self.fabric.inboxes[to].high, &message, message.used()))
+            .find(|result| *result != Err(TicketError::Revoked))
+            == Some(Ok(()))
+    }
+}
