@@ -250,8 +250,12 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     #[cold]
     fn write_trace(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {
-        // A kernel that only forwards has no other reason to move its clock.
-        let at = self.now();
+        let at = match event {
+            // The clock was moved by what is traced.
+            Event::Sent | Event::Received => self.clock.last(),
+            // A kernel that only forwards has no other reason to move it.
+            _ => self.now(),
+        };
         let entry = TraceEntry {
             number: self.counts[Counter::TraceEvents as usize],
             event,

@@ -189,14 +189,38 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         self.lanes[self.current].publish(&queue.lanes[self.current].credit);
         // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in `any_ready`: its
         // producer may have died just before it rang.
-        for i in (self.current + 1..PRODUCERS).chain(0..=self.current) {
-            if (i == self.current || self.has_rung(queue, i)) && self.ready(queue, i) {
-                self.current = i;
-                self.left = BURST;
-                return true;
+        let next = self
+            .find(queue, self.current + 1, PRODUCERS)
+            .or_else(|| self.find(queue, 0, self.current))
+            .or_else(|| self.ready(queue, self.current).then_some(self.current));
+        let Some(next) = next else { return false };
+        self.current = next;
+        self.left = BURST;
+        true
+    }
+
+    /// The first lane from `from` to `to - 1` that has rung and has a message.
+    #[inline]
+    fn find<T: Pod + Send, const N: usize>(
+        &self,
+        queue: &Lanes<T, PRODUCERS, N>,
+        from: usize,
+        to: usize,
+    ) -> Option<usize> {
+        let mut first = from;
+        while first < to {
+            // Eight bells without a branch between them: mostly none has rung.
+            let last = (first + 8).min(to);
+            let bells = queue.bells.bells[first..last].iter().zip(&self.lanes[first..last]);
+            // Relaxed: a hint, as in `has_rung`.
+            if bells.fold(0, |rung, (bell, lane)| rung | (bell.load(Relaxed) ^ lane.head as u16)) != 0
+                && let Some(i) = (first..last).find(|&i| self.has_rung(queue, i) && self.ready(queue, i))
+            {
+                return Some(i);
             }
+            first = last;
         }
-        false
+        None
     }
 
     /// Takes a message, with the lane it came by. `take` as for the SPSC ring.
@@ -237,7 +261,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Whether any lane has a message.
     pub(crate) fn any_ready<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>) -> bool {
-        self.ready(queue, self.current) || (0..PRODUCERS).any(|i| self.has_rung(queue, i) && self.ready(queue, i))
+        self.ready(queue, self.current) || self.find(queue, 0, PRODUCERS).is_some()
     }
 
     /// Messages that wait in all lanes: a snapshot that only producers can make too small.
