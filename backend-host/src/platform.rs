@@ -29,8 +29,8 @@
 
 use core::cell::Cell;
 use core::time::Duration;
-use k2k_core::Platform;
 use k2k_core::Doorbell;
+use k2k_core::Platform;
 use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
