@@ -8,7 +8,8 @@
 //!
 //! A name without a `/` is a POSIX shared-memory object: the file `/dev/shm/<name>`. A name with one is a path. The file
 //! has mode 0600: who may write it can stop every kernel in it, or end the processes that map it by making it
-//! shorter (SIGBUS), although nothing that is *in* it causes undefined behaviour.
+//! shorter (SIGBUS), although nothing that is *in* it causes undefined behaviour. So does a file system that fills up: room
+//! is checked when the file is created, but its pages are taken only when they are first written.
 //!
 //! `create` sets a file up under another name and then links it to its own, so that nobody ever opens half a fabric.
 
