@@ -56,6 +56,18 @@ fn messages_are_handled_in_order_between_start_and_stop() {
 }
 
 #[test]
+fn an_endpoint_whose_loop_was_stopped_can_run_again() {
+    let (platform, fabric) = (Manual::at(1), fabric(&Config::default()));
+    let [mut a, mut b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    for round in 0..2 {
+        a.send(b.id(), &Message::new(7)).unwrap();
+        let mut diary = Diary { stop_at: 7, ..Diary::default() };
+        run(&mut b, &mut diary, |_, _| unreachable!("there is always mail"));
+        assert_eq!(diary.lines, ["start", "7", "stop"], "round {round}");
+    }
+}
+
+#[test]
 fn idling_is_told_how_long_and_idle_work_starts_the_count_anew() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
     let mut b = register_all(&fabric, &platform, 1).remove(0);

@@ -669,3 +669,60 @@ fn transit_mail_moves_on_while_the_forwarder_has_mail_of_its_own_all_the_time() 
     assert!(kernels[2].try_receive().is_some());
     assert_eq!(status(&mut kernels[0], id), Ok(DeliveryStatus::Delivered));
 }
+
+#[test]
+fn a_new_owner_starts_without_the_routes_of_and_to_its_predecessor() {
+    let platform = Manual::at(1_000);
+    let fabric = fabric::<4, 4, 64>(&CONFIG);
+    let mut kernels = register_all(&fabric, &platform, 3);
+    let ids = ids(&kernels);
+    fabric.set_route(ids[1], ids[2], ids[0]).unwrap();
+    fabric.set_route(ids[0], ids[1], ids[2]).unwrap();
+    fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
+    kernels.remove(1).unregister();
+    let successor = fabric.register_at(1, &Register::new("successor").unwrap(), &platform).unwrap();
+    assert_eq!(fabric.route(successor.id(), ids[2]), None, "a route of the predecessor's");
+    assert_eq!(fabric.route(ids[0], successor.id()), None, "a route to the predecessor");
+    assert_eq!(fabric.route(ids[0], ids[2]), Some(ids[1]), "others' routes are theirs, and name who has left");
+}
+
+#[test]
+fn a_refused_send_leaves_all_receipts_as_they_are() {
+    let platform = Manual::at(1_000);
+    let fabric = fabric::<2, 4, 64>(&CONFIG);
+    let mut kernels = register_all(&fabric, &platform, 2);
+    let [a, b] = &mut kernels[..] else { unreachable!() };
+    let first = a.send(b.id(), &empty()).unwrap();
+    assert!(b.try_receive().is_some());
+    for _ in 0..3 {
+        a.send(b.id(), &empty()).unwrap();
+        assert!(b.try_receive().is_some());
+    }
+    // The eighth of eight receipts is taken; one more message would overwrite the first.
+    for _ in 0..4 {
+        a.send(b.id(), &empty()).unwrap();
+    }
+    assert!(matches!(a.send(b.id(), &empty()), Err(SendError::QueueFull { .. })));
+    assert_eq!(status(a, first), Ok(DeliveryStatus::Delivered));
+}
+
+#[test]
+fn a_kernel_that_fails_gives_its_platform_back() {
+    struct Counted<'c>(&'c core::cell::Cell<u32>);
+    impl k2k_core::Platform for Counted<'_> {
+        fn now_ns(&self) -> u64 {
+            1_000
+        }
+        fn wake(&self, _: &k2k_core::Doorbell) {}
+    }
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let dropped = core::cell::Cell::new(0);
+    let fabric = fabric::<2, 4, 64>(&CONFIG);
+    let who = Register::new("counted").unwrap();
+    fabric.register(&who, Counted(&dropped)).unwrap().fail();
+    assert_eq!(dropped.get(), 1);
+}
