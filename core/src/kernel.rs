@@ -5,6 +5,7 @@ use crate::fabric::{Command, DeliveryReceipt, Phase, ReceiptError};
 use crate::hlc::Timestamp;
 use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
+use crate::sync::Scope;
 
 /// What a handler can do. [`Endpoint`] implements it; a handler that takes `impl Context` does not depend on the
 /// fabric's shape or on where it runs.
@@ -53,8 +54,8 @@ pub trait Context<const PAYLOAD: usize> {
     fn stop(&mut self);
 }
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Context<PAYLOAD>
-    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Context<PAYLOAD>
+    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     fn id(&self) -> KernelId {
         Endpoint::id(self)
@@ -133,10 +134,10 @@ const EXPIRE_EVERY: u32 = 1024;
 ///
 /// Each pass obeys the supervisor's [`Command`], gives a sign of life, and handles one message. With nothing to do it calls
 /// `idle` with the number of empty passes so far: the backend decides whether to spin, yield or sleep.
-pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-    endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>,
+pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>(
+    endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
     kernel: &mut impl Kernel<PAYLOAD>,
-    mut idle: impl FnMut(&mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>, u32),
+    mut idle: impl FnMut(&mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, u32),
 ) {
     let mut phase = Phase::Running;
     let mut empty_passes = 0u32;

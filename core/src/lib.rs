@@ -15,6 +15,7 @@
 //! | [`Kernel`], [`run`] | a handler and the loop that feeds it |
 //! | [`sync`] | the one door to atomics |
 #![no_std]
+#![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
 
 mod doorbell;
 mod endpoint;

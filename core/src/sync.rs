@@ -5,13 +5,22 @@
 //! ordering and scope on every compiler we support. Any other read-modify-write loses both on `nvptx64` up to
 //! LLVM 22, and is not atomic at all between a CPU and a GPU across PCIe.
 //!
-//! Three implementations stand behind the same names:
+//! Several implementations stand behind the same names:
 //!
 //! | cfg | atomics | [`SharedCell`] |
 //! | --- | --- | --- |
 //! | default | `core`'s; `portable-atomic`'s where the target has no 64-bit atomics | volatile copies |
 //! | `loom` | loom's | loom's `UnsafeCell`, so that an access outside the protocol fails the model |
-//! | `nvptx64` | `core`'s (system scope) | plain copies (a PTX `volatile` access would be relaxed and slow) |
+//! | `nvptx64`, feature `device` | `core`'s (system scope) | plain copies (a PTX `volatile` access would be relaxed and slow) |
+//! | `nvptx64`, feature `ptx-asm` | inline PTX, with the scope of the word's type | plain copies |
+//!
+//! # Scope
+//!
+//! On a GPU, an order holds within a [`Scope`]: among the threads of that GPU, or for everybody. The wider one costs about
+//! as much as the bus, so a fabric that lies in one GPU's memory and is used by its kernels alone is of scope [`Gpu`]. The
+//! scope is part of each word's type, hence of each ring's: both sides agree, and code that is out of reach cannot become
+//! a side ([`ReachesHere`]). Words that a supervisor elsewhere reads or writes while kernels run are [`System`] whatever
+//! their fabric is. An access whose scope is wider than needed is correct, which is what `core`'s atomics rely on.
 //!
 //! # Bytes that another process may write
 //!
@@ -25,52 +34,177 @@
 
 pub use core::sync::atomic::Ordering;
 
+use core::fmt::Debug;
+use core::marker::PhantomData;
+
+/// Whether this is compiled for a device: for PTX, or by a compiler that makes device code inside the host's target and is
+/// told so by the feature `device`.
+pub const ON_DEVICE: bool = cfg!(any(target_arch = "nvptx64", feature = "device"));
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// How far apart the two sides of a word may be: the scope of its orders on a GPU. On a host, all scopes are the same.
+///
+/// It is part of a ring's or a fabric's type, so that both sides use the same one.
+pub trait Scope: sealed::Sealed + Copy + Debug + Default + Send + Sync + 'static {
+    #[doc(hidden)]
+    const WITHIN_GPU: bool;
+}
+
+/// Everybody who can address the memory: processors of the host and all GPUs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+/// All threads of one GPU. Much cheaper there than [`System`], and enough for what only that GPU's kernels share.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gpu;
+
+impl sealed::Sealed for System {}
+impl sealed::Sealed for Gpu {}
+impl Scope for System {
+    const WITHIN_GPU: bool = false;
+}
+impl Scope for Gpu {
+    const WITHIN_GPU: bool = true;
+}
+
+/// A [`Scope`] that reaches the code being compiled: that code may be a side of rings of this scope. [`System`] reaches all
+/// code, [`Gpu`] only a device's. Looking on from elsewhere (counters, names, traces) needs no reach.
+///
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), doc = "```compile_fail,E0277")]
+#[cfg_attr(any(target_arch = "nvptx64", feature = "device"), doc = "```")]
+/// use k2k_core::{ring::Spsc, sync::Gpu};
+///
+/// static RING: Spsc<u64, 64, Gpu> = Spsc::new();
+/// // On a host: "code outside the GPU is not within the scope `Gpu`".
+/// let producer = RING.producer();
+/// ```
+///
+/// The same with a scope that reaches both:
+///
+/// ```
+/// use k2k_core::{ring::Spsc, sync::System};
+///
+/// static RING: Spsc<u64, 64, System> = Spsc::new();
+/// let producer = RING.producer();
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "code outside the GPU is not within the scope `{Self}`",
+    note = "use the scope `System` for what a host and a device, or two devices, share",
+    note = "device code that is compiled for the host's target needs the feature `device` of k2k-core"
+)]
+pub trait ReachesHere: Scope {}
+
+impl ReachesHere for System {}
+#[cfg(any(target_arch = "nvptx64", feature = "device"))]
+impl ReachesHere for Gpu {}
+
 #[cfg(not(loom))]
 mod imp {
     #[cfg(target_has_atomic = "64")]
     pub(super) use core::sync::atomic::AtomicU64;
-    pub(super) use core::sync::atomic::{AtomicU16, AtomicU32, fence};
+    pub(super) use core::sync::atomic::{AtomicU16, AtomicU32};
     #[cfg(not(target_has_atomic = "64"))]
     pub(super) use portable_atomic::AtomicU64;
 }
 
 #[cfg(loom)]
 mod imp {
-    pub(super) use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, fence};
+    pub(super) use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 }
+
+/// The four operations, on the standard atomics: their scope is the system, which is right for every narrower one, too.
+#[cfg(not(all(target_arch = "nvptx64", feature = "ptx-asm")))]
+mod op {
+    use super::{Ordering, Scope};
+
+    macro_rules! word {
+        ($name:ident, $int:ty) => {
+            impl<S: Scope> super::$name<S> {
+                #[inline(always)]
+                pub(super) fn load_word(&self, order: Ordering) -> $int {
+                    self.0.load(order)
+                }
+
+                #[inline(always)]
+                pub(super) fn store_word(&self, value: $int, order: Ordering) {
+                    self.0.store(value, order);
+                }
+
+                #[inline(always)]
+                pub(super) fn compare_exchange_word(
+                    &self,
+                    [current, new]: [$int; 2],
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$int, $int> {
+                    self.0.compare_exchange(current, new, success, failure)
+                }
+            }
+        };
+    }
+    word!(AtomicU16, u16);
+    word!(AtomicU32, u32);
+    word!(AtomicU64, u64);
+
+    #[inline(always)]
+    pub(super) fn fence(order: Ordering) {
+        #[cfg(not(loom))]
+        core::sync::atomic::fence(order);
+        #[cfg(loom)]
+        loom::sync::atomic::fence(order);
+    }
+
+    #[inline(always)]
+    pub(super) fn spin_hint() {
+        #[cfg(not(loom))]
+        core::hint::spin_loop();
+        #[cfg(loom)]
+        loom::thread::yield_now();
+    }
+}
+
+// Never with loom, which models no device.
+#[cfg(all(target_arch = "nvptx64", feature = "ptx-asm"))]
+#[path = "sync/ptx.rs"]
+mod op;
 
 macro_rules! atomic {
     ($(#[$doc:meta])* $name:ident, $int:ty) => {
         $(#[$doc])*
         #[repr(transparent)]
         #[derive(Debug)]
-        pub struct $name(imp::$name);
+        pub struct $name<S: Scope = System>(imp::$name, PhantomData<S>);
 
         impl $name {
             /// A word holding `value`.
             #[cfg(not(loom))]
             #[must_use]
             pub const fn new(value: $int) -> Self {
-                Self(imp::$name::new(value))
+                Self(imp::$name::new(value), PhantomData)
             }
 
             /// A word holding `value` (loom's constructor is not `const`).
             #[cfg(loom)]
             #[must_use]
             pub fn new(value: $int) -> Self {
-                Self(imp::$name::new(value))
+                Self(imp::$name::new(value), PhantomData)
             }
+        }
 
+        impl<S: Scope> $name<S> {
             /// Atomic load.
             #[inline(always)]
             pub fn load(&self, order: Ordering) -> $int {
-                self.0.load(order)
+                self.load_word(order)
             }
 
             /// Atomic store.
             #[inline(always)]
             pub fn store(&self, value: $int, order: Ordering) {
-                self.0.store(value, order);
+                self.store_word(value, order);
             }
 
             /// Strong compare-exchange.
@@ -85,13 +219,21 @@ macro_rules! atomic {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$int, $int> {
-                self.0.compare_exchange(current, new, success, failure)
+                self.compare_exchange_word([current, new], success, failure)
             }
         }
 
-        impl Default for $name {
+        impl<S: Scope> Default for $name<S> {
             fn default() -> Self {
-                Self::new(0)
+                Self(imp::$name::new(0), PhantomData)
+            }
+        }
+
+        // SAFETY: transparent over an integer atomic: every bit pattern is a value.
+        unsafe impl<S: Scope> Shared for $name<S> {
+            #[cfg(loom)]
+            fn idle() -> Self {
+                Self::default()
             }
         }
     };
@@ -119,19 +261,25 @@ impl AtomicU32 {
     }
 }
 
-/// Atomic fence. Only the park/wake hand-shake uses one; data is published by release stores.
+impl<S: Scope> AtomicU32<S> {
+    /// The word for an access of system scope: a rare store that others look on from outside the scope.
+    #[inline(always)]
+    pub(crate) const fn widened(&self) -> &AtomicU32 {
+        // SAFETY: both are transparent over the same atomic; the scope has no bytes.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+}
+
+/// Atomic fence of system scope. Only the park/wake hand-shake uses one; data is published by release stores.
 #[inline(always)]
 pub fn fence(order: Ordering) {
-    imp::fence(order);
+    op::fence(order);
 }
 
 /// Tells the processor (or the model checker) that the caller is waiting for someone else.
 #[inline(always)]
 pub fn spin_hint() {
-    #[cfg(not(loom))]
-    core::hint::spin_loop();
-    #[cfg(loom)]
-    loom::thread::yield_now();
+    op::spin_hint();
 }
 
 /// What makes a shared type: any byte pattern is a valid value, and all zero is its idle state.
@@ -151,19 +299,6 @@ pub unsafe trait Shared: Sized + Sync {
     fn fields_are_shared(&self) {}
 }
 
-macro_rules! shared_word {
-    ($($name:ident),*) => { $(
-        // SAFETY: transparent over an integer atomic: every bit pattern is a value.
-        unsafe impl Shared for $name {
-            #[cfg(loom)]
-            fn idle() -> Self {
-                Self::new(0)
-            }
-        }
-    )* };
-}
-shared_word!(AtomicU16, AtomicU32, AtomicU64);
-
 // SAFETY: an array has no padding of its own.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
     #[cfg(loom)]
@@ -172,23 +307,24 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
     }
 }
 
-/// Declares a `repr(C)` struct of [`Shared`] fields and implements [`Shared`] for it. Generics come in brackets, once
-/// with their bounds and once as arguments: `struct Name[const N: usize][N] { .. }`.
+/// Declares a `repr(C)` struct of [`Shared`] fields and implements [`Shared`] for it. Generics come in brackets, each
+/// with a comma behind it, once with their bounds and once as arguments; `in S` adds the [`Scope`] `S`, by default
+/// [`System`]: `struct Name[const N: usize,][N,] in S { .. }`.
 macro_rules! shared_struct {
     (
         $(#[$attr:meta])*
-        $vis:vis struct $name:ident [$($gen:tt)*] [$($arg:tt)*] {
+        $vis:vis struct $name:ident [$($gen:tt)*] [$($arg:tt)*] $(in $scope:ident)? {
             $( $(#[$fattr:meta])* $fvis:vis $field:ident : $ty:ty ),* $(,)?
         }
     ) => {
         $(#[$attr])*
         #[repr(C)]
-        $vis struct $name<$($gen)*> {
+        $vis struct $name<$($gen)* $($scope: $crate::sync::Scope = $crate::sync::System)?> {
             $( $(#[$fattr])* $fvis $field: $ty ),*
         }
 
         // SAFETY: `repr(C)`, and every field is `Shared`, which `idle` below makes the compiler check.
-        unsafe impl<$($gen)*> $crate::sync::Shared for $name<$($arg)*> {
+        unsafe impl<$($gen)* $($scope: $crate::sync::Scope)?> $crate::sync::Shared for $name<$($arg)* $($scope)?> {
             #[cfg(loom)]
             fn idle() -> Self {
                 Self { $( $field: <$ty as $crate::sync::Shared>::idle() ),* }
@@ -200,7 +336,7 @@ macro_rules! shared_struct {
             }
         }
 
-        impl<$($gen)*> core::fmt::Debug for $name<$($arg)*> {
+        impl<$($gen)* $($scope: $crate::sync::Scope)?> core::fmt::Debug for $name<$($arg)* $($scope)?> {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 f.debug_struct(stringify!($name)).finish_non_exhaustive()
             }
@@ -262,7 +398,7 @@ unsafe fn copy_one<U: Copy>(shared: Side, from: *const U, to: *mut U) {
     // SAFETY: passed on.
     unsafe {
         match shared {
-            _ if cfg!(target_arch = "nvptx64") => to.write(from.read()),
+            _ if ON_DEVICE => to.write(from.read()),
             Side::From => to.write_unaligned(from.read_volatile()),
             Side::To => to.write_volatile(from.read_unaligned()),
         }

@@ -4,9 +4,10 @@ use super::Endpoint;
 use crate::fabric::{Counter, DeliveryStatus, Event};
 use crate::message::{Header, Message};
 use crate::platform::Platform;
+use crate::sync::Scope;
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     /// A message for someone else, or for an earlier owner of this place.
     pub(super) fn handle_other(&mut self, message: &Message<PAYLOAD>) {

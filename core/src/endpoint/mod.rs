@@ -45,6 +45,7 @@ use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
 use crate::ring::spsc::ProducerState;
 use crate::ring::ticket::TicketConsumerState;
+use crate::sync::{Scope, System};
 use core::fmt;
 
 /// What an endpoint has left to do.
@@ -62,8 +63,9 @@ pub enum Backlog {
 ///
 /// It is a capability: the source of every message sent through it is this kernel. It can move to another thread, but
 /// has one user at a time.
-pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
-    fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD>,
+pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope = System>
+{
+    fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
     platform: L,
     id: KernelId,
     /// This kernel's lanes to the others.
@@ -96,16 +98,16 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     turns: u32,
 }
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
-    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> fmt::Debug
+    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint").field("id", &self.id).field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
-impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
-    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD>
+impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     /// This kernel's address.
     #[must_use]
@@ -121,7 +123,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     /// The fabric.
     #[must_use]
-    pub const fn fabric(&self) -> &'f Fabric<KERNELS, SLOTS, PAYLOAD> {
+    pub const fn fabric(&self) -> &'f Fabric<KERNELS, SLOTS, PAYLOAD, S> {
         self.fabric
     }
 

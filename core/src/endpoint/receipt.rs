@@ -4,9 +4,10 @@ use super::Endpoint;
 use crate::fabric::{Counter, DeliveryReceipt, DeliveryStatus, Event, ReceiptError, Receipts, Verdict};
 use crate::message::{Header, MessageId};
 use crate::platform::Platform;
+use crate::sync::Scope;
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     /// What became of a message. For one of this kernel's own that is pending, this also decides: `Timeout` if its
     /// deadline has passed, `NotFound` if its destination has left.
@@ -52,7 +53,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             return false;
         };
         if receipts.give_up(sequence, status) == Verdict::Decided {
-            self.retract_until = self.retract_until.max(sequence.saturating_add(Receipts::<KERNELS, SLOTS>::CAPACITY));
+            self.retract_until =
+                self.retract_until.max(sequence.saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY));
             self.count_failure(status, 1);
             if self.fabric.tracing() {
                 let header = Header {

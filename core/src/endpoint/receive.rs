@@ -5,7 +5,7 @@ use crate::fabric::{Counter, DeliveryStatus, Event, Verdict};
 use crate::message::{Header, Message};
 use crate::platform::Platform;
 use crate::ring::ticket::TicketPop;
-use crate::sync::SharedCell;
+use crate::sync::{Scope, SharedCell};
 
 /// Messages of high priority that are received in a row while normal ones wait.
 pub const HIGH_BURST: u32 = 16;
@@ -20,8 +20,8 @@ const FLUSH_EVERY: u32 = 64;
 /// receiver passes it over. It then finds out and tries again.
 const CLAIM_PATIENCE_NS: u64 = 10_000_000;
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     /// Takes the next message for this kernel, if there is one. Transit traffic that lies before it is passed on.
     ///
@@ -78,7 +78,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
         for lane in 0..KERNELS {
             while taken < BUDGET {
-                let Some(head) = self.lanes_in.peek_head::<_, Header, SLOTS>(lanes, lane) else { break };
+                let Some(head) = self.lanes_in.peek_head::<_, Header, SLOTS, _>(lanes, lane) else { break };
                 if head.destination().index() == me {
                     break;
                 }

@@ -7,6 +7,7 @@ use crate::message::{KernelId, Message};
 use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
 use crate::ring::ticket::TicketConsumerState;
+use crate::sync::{ReachesHere, Scope};
 use core::fmt;
 
 /// How a kernel registers.
@@ -73,7 +74,7 @@ impl fmt::Display for RegisterError {
 
 impl core::error::Error for RegisterError {}
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERNELS, SLOTS, PAYLOAD> {
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Fabric<KERNELS, SLOTS, PAYLOAD, S> {
     /// Takes the first free place and opens it for mail.
     ///
     /// # Errors
@@ -82,7 +83,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERN
         &self,
         who: &Register,
         platform: L,
-    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    where
+        S: ReachesHere,
+    {
         if let Some(by) = self.find(who.name.as_str()) {
             return Err(RegisterError::NameTaken { by });
         }
@@ -104,7 +108,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERN
         index: usize,
         who: &Register,
         platform: L,
-    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    where
+        S: ReachesHere,
+    {
         let taken = RegisterError::PlaceTaken { index };
         let generation = self.kernels.get(index).and_then(|entry| entry.begin_register()).ok_or(taken)?;
         Ok(Endpoint::open(self, platform, KernelId::new(index as u16, generation), who))
@@ -122,7 +129,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERN
         &self,
         id: KernelId,
         platform: L,
-    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    where
+        S: ReachesHere,
+    {
         if !self.is_registered(id) {
             return Err(RegisterError::PlaceTaken { index: id.index() });
         }
@@ -134,11 +144,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERN
     }
 }
 
-impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
-    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD>
+impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     /// An endpoint for a place that is already this caller's, going on where the last owner stopped.
-    fn recover(fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD>, platform: L, id: KernelId) -> Self {
+    fn recover(fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>, platform: L, id: KernelId) -> Self {
         let me = id.index();
         let config = fabric.config();
         let transit = fabric.transit[me].recover();
@@ -166,7 +176,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             config,
             counts,
             unresolved: 1,
-            retract_until: counts[Counter::Sent as usize].saturating_add(Receipts::<KERNELS, SLOTS>::CAPACITY),
+            retract_until: counts[Counter::Sent as usize].saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY),
             beats: fabric.kernels[me].heartbeat(),
             stopping: false,
             leave_as: Status::Free,
@@ -175,7 +185,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     }
 
     /// Opens a place that `begin_register` has taken.
-    fn open(fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD>, platform: L, id: KernelId, who: &Register) -> Self {
+    fn open(fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>, platform: L, id: KernelId, who: &Register) -> Self {
         let mut endpoint = Self::recover(fabric, platform, id);
         // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
         endpoint.throw_out_mail();
@@ -244,8 +254,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     }
 }
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop
-    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Drop
+    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     fn drop(&mut self) {
         self.leave(self.leave_as);

@@ -5,7 +5,7 @@ use crate::fabric::{Counter, DeliveryStatus, Event};
 use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId, PayloadTooLong, Priority};
 use crate::platform::Platform;
 use crate::ring::ticket::{TicketError, TicketProducerState};
-use crate::sync::SharedCell;
+use crate::sync::{Scope, SharedCell};
 use core::fmt;
 
 /// Tries of a high-priority send that is passed over each time.
@@ -62,8 +62,8 @@ impl fmt::Display for SendError {
 
 impl core::error::Error for SendError {}
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD>
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     /// Sends with normal priority. The message is lent: if it is refused, it is still the caller's.
     ///

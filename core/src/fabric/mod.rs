@@ -30,7 +30,7 @@ pub(crate) use transit::{Transit, TransitState};
 use crate::message::{KernelId, Message, MessageId};
 use crate::platform::Platform;
 use crate::ring::{Lanes, Ticket};
-use crate::sync::shared_struct;
+use crate::sync::{Scope, shared_struct};
 use core::fmt;
 
 /// What a fabric is told when it is set up; all kernels share it.
@@ -55,10 +55,10 @@ impl Default for Config {
 
 shared_struct! {
     /// Where one kernel's mail arrives.
-    pub(crate) struct Inbox[const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize][KERNELS, SLOTS, PAYLOAD] {
-        pub(crate) lanes: Lanes<Message<PAYLOAD>, KERNELS, SLOTS>,
+    pub(crate) struct Inbox[const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize,][KERNELS, SLOTS, PAYLOAD,] in S {
+        pub(crate) lanes: Lanes<Message<PAYLOAD>, KERNELS, SLOTS, S>,
         /// Mail of high priority from everybody: rare, so one ring serves all.
-        pub(crate) high: Ticket<Message<PAYLOAD>, SLOTS>,
+        pub(crate) high: Ticket<Message<PAYLOAD>, SLOTS, S>,
     }
 }
 
@@ -69,12 +69,15 @@ shared_struct! {
     /// good value where memory allows. The size is about
     /// `KERNELS² × SLOTS × (PAYLOAD + 88) + 2 × KERNELS × SLOTS × (PAYLOAD + 64)` bytes; untouched lanes cost no memory on
     /// systems that allocate lazily.
-    pub struct Fabric[const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize][KERNELS, SLOTS, PAYLOAD] {
+    ///
+    /// `S` says how far apart its kernels may be: see [`Scope`]. Anyone can attach and look on; only code within the scope
+    /// can register.
+    pub struct Fabric[const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize,][KERNELS, SLOTS, PAYLOAD,] in S {
         header: FabricHeader,
-        pub(crate) kernels: [Entry; KERNELS],
+        pub(crate) kernels: [Entry<S>; KERNELS],
         pub(crate) routes: Routes<KERNELS>,
-        pub(crate) inboxes: [Inbox<KERNELS, SLOTS, PAYLOAD>; KERNELS],
-        pub(crate) receipts: [Receipts<KERNELS, SLOTS>; KERNELS],
+        pub(crate) inboxes: [Inbox<KERNELS, SLOTS, PAYLOAD, S>; KERNELS],
+        pub(crate) receipts: [Receipts<KERNELS, SLOTS, S>; KERNELS],
         pub(crate) transit: [Transit<SLOTS, PAYLOAD>; KERNELS],
         pub(crate) traces: [Trace; KERNELS],
     }
@@ -92,7 +95,7 @@ impl fmt::Display for NotRegistered {
 
 impl core::error::Error for NotRegistered {}
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERNELS, SLOTS, PAYLOAD> {
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Fabric<KERNELS, SLOTS, PAYLOAD, S> {
     /// The shape, as the header records it.
     pub const GEOMETRY: Geometry = {
         assert!(KERNELS >= 1 && KERNELS <= 4096, "a fabric has 1 to 4096 kernels");
@@ -305,7 +308,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Fabric<KERN
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Default for Fabric<KERNELS, SLOTS, PAYLOAD> {
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Default
+    for Fabric<KERNELS, SLOTS, PAYLOAD, S>
+{
     fn default() -> Self {
         Self::new()
     }

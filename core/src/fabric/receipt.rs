@@ -32,7 +32,7 @@
 
 use crate::message::{KernelId, MessageId};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU32, AtomicU64, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, Scope, shared_struct};
 use core::fmt;
 
 /// What became of a message. The numbers stand in shared memory and never change.
@@ -130,19 +130,19 @@ pub(crate) enum Verdict {
 
 shared_struct! {
     /// One message's fate.
-    pub(crate) struct Receipt[][] {
-        word: AtomicU64,
-        deadline_ns: AtomicU64,
-        destination: AtomicU32,
-        _zero: AtomicU32,
+    pub(crate) struct Receipt[][] in S {
+        word: AtomicU64<S>,
+        deadline_ns: AtomicU64<S>,
+        destination: AtomicU32<S>,
+        _zero: AtomicU32<S>,
     }
 }
 
 shared_struct! {
     /// A sender's receipts.
     #[repr(align(128))]
-    pub(crate) struct Receipts[const KERNELS: usize, const SLOTS: usize][KERNELS, SLOTS] {
-        entries: [[Receipt; SLOTS]; KERNELS],
+    pub(crate) struct Receipts[const KERNELS: usize, const SLOTS: usize,][KERNELS, SLOTS,] in S {
+        entries: [[Receipt<S>; SLOTS]; KERNELS],
     }
 }
 
@@ -154,12 +154,12 @@ const fn word(sequence: u64, status: DeliveryStatus) -> u64 {
     sequence << 4 | status as u64
 }
 
-impl<const KERNELS: usize, const SLOTS: usize> Receipts<KERNELS, SLOTS> {
+impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS, S> {
     /// How many messages back a receipt can be asked for.
     pub(crate) const CAPACITY: u64 = (KERNELS * SLOTS) as u64;
 
     #[inline(always)]
-    fn at(&self, sequence: u64) -> &Receipt {
+    fn at(&self, sequence: u64) -> &Receipt<S> {
         // Both divisors are constants, and the second is a power of two.
         let i = (sequence % Self::CAPACITY) as usize;
         &self.entries[i / SLOTS][i % SLOTS]

@@ -8,7 +8,8 @@
 //!    during a change goes by the old or the new path at each hop; a loop that this makes for a moment is ended by the
 //!    hop limit.
 //!
-//! No ordering is needed: an entry publishes nothing but itself.
+//! No ordering is needed: an entry publishes nothing but itself. System scope, so that anyone can change a route; it costs
+//! nothing without an order.
 
 use crate::message::KernelId;
 use crate::sync::AtomicU32;
@@ -18,7 +19,7 @@ use crate::sync::shared_struct;
 shared_struct! {
     /// All kernels' next hops: `next[at][destination]`, a raw [`KernelId`], 0 for direct.
     #[repr(align(128))]
-    pub(crate) struct Routes[const KERNELS: usize][KERNELS] {
+    pub(crate) struct Routes[const KERNELS: usize,][KERNELS,] {
         next: [[AtomicU32; KERNELS]; KERNELS],
     }
 }

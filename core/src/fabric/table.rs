@@ -20,6 +20,8 @@
 //! 3. `doorbell.asleep`: see [`crate::Doorbell`].
 //! 4. `command`: set by the owner before Registered, then compare-exchanged by supervisors, who must find the owner's
 //!    generation in it. Read by the owner. `phase`, `heartbeat`, `counters`: written by the owner.
+//! 5. Scope: senders read `state` within the fabric's scope, once per message. All else is of system scope, for supervisors
+//!    that look on from elsewhere; so are the few stores of `state` that they follow.
 //!
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |
@@ -33,7 +35,7 @@ use crate::doorbell::Doorbell;
 use crate::message::KernelId;
 use crate::platform::Platform;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, Scope, shared_struct};
 use core::fmt;
 
 /// Longest name of a kernel, bytes of UTF-8.
@@ -300,9 +302,9 @@ shared_struct! {
 shared_struct! {
     /// One place: four parts on lines of their own, by who writes them.
     #[repr(align(128))]
-    pub(crate) struct Entry[][] {
+    pub(crate) struct Entry[][] in S {
         /// With `name`: written at registration, read by every sender.
-        state: AtomicU32,
+        state: AtomicU32<S>,
         _zero: AtomicU32,
         name: [AtomicU64; NAME_LEN / 8],
         pub(crate) doorbell: Doorbell,
@@ -318,7 +320,7 @@ shared_struct! {
     }
 }
 
-impl Entry {
+impl<S: Scope> Entry<S> {
     /// The state, with everything that its owner did before it was written.
     #[inline(always)]
     pub(crate) fn state(&self) -> State {
@@ -360,13 +362,13 @@ impl Entry {
         self.control.command.store(Self::command_word(generation, Command::Run), Relaxed);
         self.set_phase(Phase::Idle);
         // Release [registered]: the name, and that old mail is gone, are visible to whoever sees this state.
-        self.state.store(State::encode(generation, parks, Status::Registered), Release);
+        self.state.widened().store(State::encode(generation, parks, Status::Registered), Release);
     }
 
     /// For the owner: moves on to Leaving, Failed or Free.
     pub(crate) fn set_status(&self, generation: u16, status: Status) {
         // Release [place-left]: everything this owner did is visible to the next one.
-        self.state.store(State::encode(generation, false, status), Release);
+        self.state.widened().store(State::encode(generation, false, status), Release);
     }
 
     /// Makes a failed place free.

@@ -20,7 +20,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
 
 shared_struct! {
-    struct Place[const PAYLOAD: usize][PAYLOAD] {
+    struct Place[const PAYLOAD: usize,][PAYLOAD,] {
         /// 0: empty; otherwise 1 + index of the next hop that the message was put aside for.
         used: AtomicU32,
         _zero: AtomicU32,
@@ -31,7 +31,7 @@ shared_struct! {
 shared_struct! {
     /// One kernel's store.
     #[repr(align(128))]
-    pub(crate) struct Transit[const SLOTS: usize, const PAYLOAD: usize][SLOTS, PAYLOAD] {
+    pub(crate) struct Transit[const SLOTS: usize, const PAYLOAD: usize,][SLOTS, PAYLOAD,] {
         /// Oldest position in use.
         first: AtomicU64,
         /// Position after the youngest.

@@ -40,7 +40,7 @@
 use super::spsc::{ConsumerState, Credit, ProducerState, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU16, AtomicU32, AtomicU64, SharedCell, shared_struct};
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::Pod;
 
 /// Messages taken from one lane before the others are looked at.
@@ -48,17 +48,17 @@ const BURST: u32 = 64;
 
 shared_struct! {
     /// One producer's ring to the consumer.
-    pub struct Lane[T: Pod + Send, const N: usize][T, N] {
-        credit: Credit,
-        slots: Slots<T, N>,
+    pub struct Lane[T: Pod + Send, const N: usize,][T, N,] in S {
+        credit: Credit<S>,
+        slots: Slots<T, N, S>,
     }
 }
 
 shared_struct! {
     /// The bells of all lanes, packed, because the consumer scans them.
     #[repr(align(128))]
-    pub struct Bells[const PRODUCERS: usize][PRODUCERS] {
-        bells: [AtomicU16; PRODUCERS],
+    pub struct Bells[const PRODUCERS: usize,][PRODUCERS,] in S {
+        bells: [AtomicU16<S>; PRODUCERS],
     }
 }
 
@@ -78,32 +78,32 @@ shared_struct! {
     /// assert_eq!(consumer.pop(), Some((1, 20)));
     /// assert_eq!(consumer.pop(), None);
     /// ```
-    pub struct Lanes[T: Pod + Send, const PRODUCERS: usize, const N: usize][T, PRODUCERS, N] {
-        bells: Bells<PRODUCERS>,
-        notes: Notes<PRODUCERS>,
-        claims: LaneClaims<PRODUCERS>,
-        lanes: [Lane<T, N>; PRODUCERS],
+    pub struct Lanes[T: Pod + Send, const PRODUCERS: usize, const N: usize,][T, PRODUCERS, N,] in S {
+        bells: Bells<PRODUCERS, S>,
+        notes: Notes<PRODUCERS, S>,
+        claims: LaneClaims<PRODUCERS, S>,
+        lanes: [Lane<T, N, S>; PRODUCERS],
     }
 }
 
 shared_struct! {
     /// The consumer's notes for a successor: per lane, the position after the last message taken.
     #[repr(align(128))]
-    pub struct Notes[const PRODUCERS: usize][PRODUCERS] {
-        taken: [AtomicU64; PRODUCERS],
+    pub struct Notes[const PRODUCERS: usize,][PRODUCERS,] in S {
+        taken: [AtomicU64<S>; PRODUCERS],
     }
 }
 
 shared_struct! {
     /// Claim words of the ends, for standalone use; a fabric claims whole endpoints instead.
     #[repr(align(128))]
-    pub struct LaneClaims[const PRODUCERS: usize][PRODUCERS] {
-        producers: [AtomicU32; PRODUCERS],
-        consumer: AtomicU32,
+    pub struct LaneClaims[const PRODUCERS: usize,][PRODUCERS,] in S {
+        producers: [AtomicU32<S>; PRODUCERS],
+        consumer: AtomicU32<S>,
     }
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, N> {
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
     /// Appends to a lane and rings its bell.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, 
     /// Whether a lane has room; asks the consumer only if the copy of its position says no.
     #[inline(always)]
     pub(crate) fn has_room(&self, lane: usize, state: &mut ProducerState) -> bool {
-        state.room::<N>(&self.lanes[lane].credit, 1) > 0
+        state.room::<N, _>(&self.lanes[lane].credit, 1) > 0
     }
 
     #[inline(always)]
@@ -154,9 +154,11 @@ pub struct LanesState<const PRODUCERS: usize> {
 
 impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Finds the consumer's place in a queue that may have been in use.
-    pub fn recover<T: Pod + Send, const N: usize>(queue: &Lanes<T, PRODUCERS, N>) -> Self {
+    pub fn recover<T: Pod + Send, const N: usize, S: Scope>(queue: &Lanes<T, PRODUCERS, N, S>) -> Self {
         Self {
-            lanes: core::array::from_fn(|i| ConsumerState::recover::<N>(&queue.lanes[i].credit, &queue.notes.taken[i])),
+            lanes: core::array::from_fn(|i| {
+                ConsumerState::recover::<N, _>(&queue.lanes[i].credit, &queue.notes.taken[i])
+            }),
             current: 0,
             left: BURST,
         }
@@ -164,27 +166,27 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Whether lane `i` has rung for something that was not taken yet.
     #[inline(always)]
-    fn has_rung<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>, i: usize) -> bool {
+    fn has_rung<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>, i: usize) -> bool {
         // Relaxed: a hint. Whoever follows it looks at the stamp, which vouches for the message.
         queue.bells.bells[i].load(Relaxed) != self.lanes[i].head as u16
     }
 
     /// Whether lane `i` has a message.
     #[inline(always)]
-    fn ready<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>, i: usize) -> bool {
+    fn ready<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>, i: usize) -> bool {
         self.lanes[i].ready(&queue.lanes[i].slots)
     }
 
     /// Turns to a lane with a message: the current one while it may go on, else the next that has rung.
     #[inline(always)]
-    fn select<T: Pod + Send, const N: usize>(&mut self, queue: &Lanes<T, PRODUCERS, N>) -> bool {
+    fn select<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
         if self.left > 0 && self.ready(queue, self.current) {
             return true;
         }
         self.turn(queue)
     }
 
-    fn turn<T: Pod + Send, const N: usize>(&mut self, queue: &Lanes<T, PRODUCERS, N>) -> bool {
+    fn turn<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
         // The producer of the lane that is left may wait for room.
         self.lanes[self.current].publish(&queue.lanes[self.current].credit);
         // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in `any_ready`: its
@@ -201,9 +203,9 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// The first lane from `from` to `to - 1` that has rung and has a message.
     #[inline]
-    fn find<T: Pod + Send, const N: usize>(
+    fn find<T: Pod + Send, const N: usize, S: Scope>(
         &self,
-        queue: &Lanes<T, PRODUCERS, N>,
+        queue: &Lanes<T, PRODUCERS, N, S>,
         from: usize,
         to: usize,
     ) -> Option<usize> {
@@ -225,9 +227,9 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Takes a message, with the lane it came by. `take` as for the SPSC ring.
     #[inline(always)]
-    pub(crate) fn pop<T: Pod + Send, R, const N: usize>(
+    pub(crate) fn pop<T: Pod + Send, R, const N: usize, S: Scope>(
         &mut self,
-        queue: &Lanes<T, PRODUCERS, N>,
+        queue: &Lanes<T, PRODUCERS, N, S>,
         take: impl FnOnce(&SharedCell<T>) -> (R, usize),
     ) -> Option<(usize, R)> {
         if !self.select(queue) {
@@ -239,9 +241,9 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 
     /// Copies out the first line of the oldest message of lane `i`, which stays there.
-    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize>(
+    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize, S: Scope>(
         &self,
-        queue: &Lanes<T, PRODUCERS, N>,
+        queue: &Lanes<T, PRODUCERS, N, S>,
         i: usize,
     ) -> Option<H> {
         if self.has_rung(queue, i) { self.lanes[i].peek_head(&queue.lanes[i].slots) } else { None }
@@ -249,9 +251,9 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Takes the oldest message of lane `i`.
     #[inline(always)]
-    pub(crate) fn pop_lane<T: Pod + Send, R, const N: usize>(
+    pub(crate) fn pop_lane<T: Pod + Send, R, const N: usize, S: Scope>(
         &mut self,
-        queue: &Lanes<T, PRODUCERS, N>,
+        queue: &Lanes<T, PRODUCERS, N, S>,
         i: usize,
         take: impl FnOnce(&SharedCell<T>) -> (R, usize),
     ) -> Option<R> {
@@ -260,12 +262,12 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 
     /// Whether any lane has a message.
-    pub(crate) fn any_ready<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>) -> bool {
+    pub(crate) fn any_ready<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
         self.ready(queue, self.current) || self.find(queue, 0, PRODUCERS).is_some()
     }
 
     /// Messages that wait in all lanes: a snapshot that only producers can make too small.
-    pub(crate) fn pending<T: Pod + Send, const N: usize>(&self, queue: &Lanes<T, PRODUCERS, N>) -> u64 {
+    pub(crate) fn pending<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>) -> u64 {
         (0..PRODUCERS)
             // Acquire [bell]: whoever is told of a message finds it, since its stamp is visible as well.
             .map(|i| queue.bells.bells[i].load(Acquire).wrapping_sub(self.lanes[i].head as u16))
@@ -275,7 +277,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 
     /// Tells every producer how far this consumer has read.
-    pub(crate) fn publish<T: Pod + Send, const N: usize>(&mut self, queue: &Lanes<T, PRODUCERS, N>) {
+    pub(crate) fn publish<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) {
         for (state, lane) in self.lanes.iter_mut().zip(&queue.lanes) {
             state.publish(&lane.credit);
         }
@@ -283,18 +285,18 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 }
 
 #[cfg(not(loom))]
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Default for Lanes<T, PRODUCERS, N> {
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Default for Lanes<T, PRODUCERS, N, S> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, N> {
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
     /// An empty queue.
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
-        const { assert!(Slots::<T, N>::MASK < u64::MAX && PRODUCERS > 0) };
+        const { assert!(Slots::<T, N, S>::MASK < u64::MAX && PRODUCERS > 0) };
         // SAFETY: `Shared`: zero is the idle state, and valid.
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
@@ -313,7 +315,10 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, 
     ///
     /// # Panics
     /// If there is no such lane.
-    pub fn producer(&self, lane: usize) -> Result<LaneProducer<'_, T, PRODUCERS, N>, Taken> {
+    pub fn producer(&self, lane: usize) -> Result<LaneProducer<'_, T, PRODUCERS, N, S>, Taken>
+    where
+        S: ReachesHere,
+    {
         assert!(lane < PRODUCERS, "lane {lane} does not exist: the queue has {PRODUCERS} lanes");
         if claim_end(&self.claims.producers[lane]) {
             Ok(LaneProducer { queue: self, lane, state: self.recover_producer(lane) })
@@ -326,7 +331,10 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, 
     ///
     /// # Errors
     /// [`Taken`] while another consumer exists.
-    pub fn consumer(&self) -> Result<LanesConsumer<'_, T, PRODUCERS, N>, Taken> {
+    pub fn consumer(&self) -> Result<LanesConsumer<'_, T, PRODUCERS, N, S>, Taken>
+    where
+        S: ReachesHere,
+    {
         if claim_end(&self.claims.consumer) {
             Ok(LanesConsumer { queue: self, state: LanesState::recover(self) })
         } else {
@@ -337,13 +345,13 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Lanes<T, PRODUCERS, 
 
 /// The producing end of one lane. Dropping it lets another one be taken.
 #[derive(Debug)]
-pub struct LaneProducer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize> {
-    queue: &'q Lanes<T, PRODUCERS, N>,
+pub struct LaneProducer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
+    queue: &'q Lanes<T, PRODUCERS, N, S>,
     lane: usize,
     state: ProducerState,
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> LaneProducer<'_, T, PRODUCERS, N> {
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> LaneProducer<'_, T, PRODUCERS, N, S> {
     /// Appends a message.
     ///
     /// # Errors
@@ -366,7 +374,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> LaneProducer<'_, T, 
     }
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Drop for LaneProducer<'_, T, PRODUCERS, N> {
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Drop for LaneProducer<'_, T, PRODUCERS, N, S> {
     fn drop(&mut self) {
         release_end(&self.queue.claims.producers[self.lane]);
     }
@@ -374,12 +382,12 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Drop for LaneProduce
 
 /// The consuming end of a [`Lanes`] queue. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
-pub struct LanesConsumer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize> {
-    queue: &'q Lanes<T, PRODUCERS, N>,
+pub struct LanesConsumer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
+    queue: &'q Lanes<T, PRODUCERS, N, S>,
     state: LanesState<PRODUCERS>,
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> LanesConsumer<'_, T, PRODUCERS, N> {
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> LanesConsumer<'_, T, PRODUCERS, N, S> {
     /// Takes a message, with the index of its lane.
     #[inline]
     pub fn pop(&mut self) -> Option<(usize, T)> {
@@ -394,7 +402,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> LanesConsumer<'_, T,
     }
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize> Drop for LanesConsumer<'_, T, PRODUCERS, N> {
+impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Drop for LanesConsumer<'_, T, PRODUCERS, N, S> {
     fn drop(&mut self) {
         self.state.publish(self.queue);
         release_end(&self.queue.claims.consumer);

@@ -56,16 +56,16 @@
 
 use crate::error::Full;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::Pod;
 
 /// Whether the consumer stores a word into each line it has read. See the module's page.
-pub const CONSUMER_WRITES_LINES: bool = cfg!(not(target_arch = "nvptx64"));
+pub const CONSUMER_WRITES_LINES: bool = !crate::sync::ON_DEVICE;
 
 shared_struct! {
     /// One place of a ring: the stamp, and the bytes it vouches for.
-    pub struct Slot[T: Pod + Send][T] {
-        pub(crate) stamp: AtomicU64,
+    pub struct Slot[T: Pod + Send,][T,] in S {
+        pub(crate) stamp: AtomicU64<S>,
         pub(crate) body: SharedCell<T>,
     }
 }
@@ -73,12 +73,12 @@ shared_struct! {
 shared_struct! {
     /// The places of a ring: written by the producer, polled by the consumer, so they live on the consumer's side.
     #[repr(align(128))]
-    pub struct Slots[T: Pod + Send, const N: usize][T, N] {
-        slots: [Slot<T>; N],
+    pub struct Slots[T: Pod + Send, const N: usize,][T, N,] in S {
+        slots: [Slot<T, S>; N],
     }
 }
 
-impl<T: Pod + Send, const N: usize> Slots<T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Slots<T, N, S> {
     /// `position % N`, without a division.
     pub(crate) const MASK: u64 = {
         assert!(N.is_power_of_two(), "the capacity of a ring must be a power of two");
@@ -88,7 +88,7 @@ impl<T: Pod + Send, const N: usize> Slots<T, N> {
     };
 
     #[inline(always)]
-    fn at(&self, position: u64) -> &Slot<T> {
+    fn at(&self, position: u64) -> &Slot<T, S> {
         &self.slots[(position & Self::MASK) as usize]
     }
 }
@@ -96,8 +96,8 @@ impl<T: Pod + Send, const N: usize> Slots<T, N> {
 shared_struct! {
     /// How far the consumer has read: written by the consumer, polled by the producer, so it lives on the producer's side.
     #[repr(align(128))]
-    pub struct Credit[][] {
-        position: AtomicU64,
+    pub struct Credit[][] in S {
+        position: AtomicU64<S>,
     }
 }
 
@@ -112,7 +112,7 @@ impl ProducerState {
     /// Finds the producer's place in a ring that may have been in use.
     ///
     /// Takes up to `N` loads: the stamps from the consumer's position on say what was published.
-    pub fn recover<T: Pod + Send, const N: usize>(slots: &Slots<T, N>, credit: &Credit) -> Self {
+    pub fn recover<T: Pod + Send, const N: usize, S: Scope>(slots: &Slots<T, N, S>, credit: &Credit<S>) -> Self {
         // Acquire [slot-freed]: the consumer is done with every body below this position.
         let head = credit.position.load(Acquire);
         let mut tail = head;
@@ -126,7 +126,7 @@ impl ProducerState {
     /// Slots that can be written now, at least `wanted` if there are that many; asks the consumer only if the copy of
     /// its position says that there are fewer.
     #[inline(always)]
-    pub(crate) fn room<const N: usize>(&mut self, credit: &Credit, wanted: u64) -> u64 {
+    pub(crate) fn room<const N: usize, S: Scope>(&mut self, credit: &Credit<S>, wanted: u64) -> u64 {
         let mut used = self.tail.wrapping_sub(self.credit);
         if (N as u64).saturating_sub(used) < wanted {
             // Acquire [slot-freed]: pairs with the credit store in `ConsumerState::publish`; the consumer has
@@ -143,13 +143,13 @@ impl ProducerState {
     /// # Errors
     /// [`Full`] if all `N` slots hold messages that the consumer has not freed.
     #[inline(always)]
-    pub(crate) fn push<T: Pod + Send, const N: usize>(
+    pub(crate) fn push<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
-        slots: &Slots<T, N>,
-        credit: &Credit,
+        slots: &Slots<T, N, S>,
+        credit: &Credit<S>,
         fill: impl FnOnce(&SharedCell<T>),
     ) -> Result<(), Full> {
-        if self.room::<N>(credit, 1) == 0 {
+        if self.room::<N, _>(credit, 1) == 0 {
             return Err(Full);
         }
         let slot = slots.at(self.tail);
@@ -162,13 +162,13 @@ impl ProducerState {
     }
 
     /// Appends as many of `values` as there is room for, bodies first and stamps last; returns how many.
-    pub(crate) fn push_batch<T: Pod + Send, const N: usize>(
+    pub(crate) fn push_batch<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
-        slots: &Slots<T, N>,
-        credit: &Credit,
+        slots: &Slots<T, N, S>,
+        credit: &Credit<S>,
         values: &[T],
     ) -> usize {
-        let count = self.room::<N>(credit, (values.len() as u64).min(N as u64)).min(values.len() as u64);
+        let count = self.room::<N, _>(credit, (values.len() as u64).min(N as u64)).min(values.len() as u64);
         for (i, value) in values[..count as usize].iter().enumerate() {
             // SAFETY: rule 2, as in `push`: there was room for `count`.
             unsafe { slots.at(self.tail.wrapping_add(i as u64)).body.write(value, size_of::<T>()) };
@@ -192,7 +192,7 @@ pub struct ConsumerState {
 
 impl ConsumerState {
     /// Finds the consumer's place in a ring of `N` slots that may have been in use: after the last message taken.
-    pub(crate) fn recover<const N: usize>(credit: &Credit, taken: &AtomicU64) -> Self {
+    pub(crate) fn recover<const N: usize, S: Scope>(credit: &Credit<S>, taken: &AtomicU64<S>) -> Self {
         // Relaxed: only this end writes the two words, and the claim of the end has made its predecessor's stores visible.
         let published = credit.position.load(Relaxed);
         let head = taken.load(Relaxed);
@@ -203,7 +203,7 @@ impl ConsumerState {
 
     /// The next full slot, if there is one.
     #[inline(always)]
-    fn next<'r, T: Pod + Send, const N: usize>(&self, slots: &'r Slots<T, N>) -> Option<&'r Slot<T>> {
+    fn next<'r, T: Pod + Send, const N: usize, S: Scope>(&self, slots: &'r Slots<T, N, S>) -> Option<&'r Slot<T, S>> {
         let slot = slots.at(self.head);
         // Acquire [slot-published]: pairs with the stamp store in `ProducerState::push`; the body is visible.
         (slot.stamp.load(Acquire) == self.head.wrapping_add(1)).then_some(slot)
@@ -211,24 +211,27 @@ impl ConsumerState {
 
     /// Whether a message waits.
     #[inline(always)]
-    pub(crate) fn ready<T: Pod + Send, const N: usize>(&self, slots: &Slots<T, N>) -> bool {
+    pub(crate) fn ready<T: Pod + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>) -> bool {
         self.next(slots).is_some()
     }
 
     /// Copies out the first line of the oldest message, which stays in the ring.
     #[inline(always)]
-    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize>(&self, slots: &Slots<T, N>) -> Option<H> {
+    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize, S: Scope>(
+        &self,
+        slots: &Slots<T, N, S>,
+    ) -> Option<H> {
         // SAFETY: rule 2: the stamp says that the slot is full, and nobody but this consumer can free it.
         self.next(slots).map(|slot| unsafe { slot.body.read_head() })
     }
 
     /// Takes the oldest message: `take` copies it out and says how many of its bytes it has looked at.
     #[inline(always)]
-    pub(crate) fn pop<T: Pod + Send, R, const N: usize>(
+    pub(crate) fn pop<T: Pod + Send, R, const N: usize, S: Scope>(
         &mut self,
-        slots: &Slots<T, N>,
-        credit: &Credit,
-        taken: &AtomicU64,
+        slots: &Slots<T, N, S>,
+        credit: &Credit<S>,
+        taken: &AtomicU64<S>,
         take: impl FnOnce(&SharedCell<T>) -> (R, usize),
     ) -> Option<R> {
         let Some(slot) = self.next(slots) else {
@@ -237,17 +240,17 @@ impl ConsumerState {
         };
         // Rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is stored.
         let (result, used) = take(&slot.body);
-        self.finish::<T, N>(slot, credit, taken, used);
+        self.finish::<T, N, _>(slot, credit, taken, used);
         Some(result)
     }
 
     /// Ends the reading of the slot at `head`.
     #[inline(always)]
-    fn finish<T: Pod + Send, const N: usize>(
+    fn finish<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
-        slot: &Slot<T>,
-        credit: &Credit,
-        taken: &AtomicU64,
+        slot: &Slot<T, S>,
+        credit: &Credit<S>,
+        taken: &AtomicU64<S>,
         used: usize,
     ) {
         self.head = self.head.wrapping_add(1);
@@ -264,11 +267,11 @@ impl ConsumerState {
     }
 
     /// Takes up to `out.len()` messages; returns how many.
-    pub(crate) fn pop_batch<T: Pod + Send, const N: usize>(
+    pub(crate) fn pop_batch<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
-        slots: &Slots<T, N>,
-        credit: &Credit,
-        taken: &AtomicU64,
+        slots: &Slots<T, N, S>,
+        credit: &Credit<S>,
+        taken: &AtomicU64<S>,
         out: &mut [T],
     ) -> usize {
         for (count, place) in out.iter_mut().enumerate() {
@@ -284,7 +287,7 @@ impl ConsumerState {
     /// Tells the producer how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the
     /// ring runs dry.
     #[inline(always)]
-    pub fn publish(&mut self, credit: &Credit) {
+    pub fn publish<S: Scope>(&mut self, credit: &Credit<S>) {
         if self.published != self.head {
             self.published = self.head;
             // Release [slot-freed]: all reads of (and scribbles on) bodies below `head` happen before the producer
@@ -297,23 +300,23 @@ impl ConsumerState {
 shared_struct! {
     /// The claim words of the two ends of a ring: 0 is free, 1 is taken; and the consumer's note.
     #[repr(align(128))]
-    pub struct Claims[][] {
-        producer: AtomicU32,
-        consumer: AtomicU32,
+    pub struct Claims[][] in S {
+        producer: AtomicU32<S>,
+        consumer: AtomicU32<S>,
         /// Position after the last message taken; written by the consumer, read by its successor.
-        taken: AtomicU64,
+        taken: AtomicU64<S>,
     }
 }
 
 /// Takes an end of a ring.
-pub(crate) fn claim_end(word: &AtomicU32) -> bool {
+pub(crate) fn claim_end<S: Scope>(word: &AtomicU32<S>) -> bool {
     // Acquire [end-handed-over]: what the end's previous owner did is visible to this one.
     // (Release is not needed: a claim publishes nothing.) Relaxed on failure: nothing is learnt but the refusal.
     word.compare_exchange(0, 1, Acquire, Relaxed).is_ok()
 }
 
 /// Gives an end of a ring back.
-pub(crate) fn release_end(word: &AtomicU32) {
+pub(crate) fn release_end<S: Scope>(word: &AtomicU32<S>) {
     // Release [end-handed-over]: everything this owner did is visible to the next claim.
     word.store(0, Release);
 }
@@ -334,10 +337,10 @@ shared_struct! {
     /// assert_eq!(consumer.pop(), Some(7));
     /// assert!(RING.producer().is_err(), "there is one producer at a time");
     /// ```
-    pub struct Spsc[T: Pod + Send, const N: usize][T, N] {
-        claims: Claims,
-        credit: Credit,
-        slots: Slots<T, N>,
+    pub struct Spsc[T: Pod + Send, const N: usize,][T, N,] in S {
+        claims: Claims<S>,
+        credit: Credit<S>,
+        slots: Slots<T, N, S>,
     }
 }
 
@@ -356,18 +359,18 @@ impl core::fmt::Display for Taken {
 impl core::error::Error for Taken {}
 
 #[cfg(not(loom))]
-impl<T: Pod + Send, const N: usize> Default for Spsc<T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Default for Spsc<T, N, S> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Pod + Send, const N: usize> Spsc<T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     /// An empty ring.
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
-        const { assert!(Slots::<T, N>::MASK < u64::MAX) };
+        const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
         // SAFETY: `Shared`: zero is the idle state, and valid.
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
@@ -383,7 +386,10 @@ impl<T: Pod + Send, const N: usize> Spsc<T, N> {
     ///
     /// # Errors
     /// [`Taken`] while another producer exists.
-    pub fn producer(&self) -> Result<Producer<'_, T, N>, Taken> {
+    pub fn producer(&self) -> Result<Producer<'_, T, N, S>, Taken>
+    where
+        S: ReachesHere,
+    {
         if claim_end(&self.claims.producer) { Ok(self.producer_unclaimed()) } else { Err(Taken) }
     }
 
@@ -391,7 +397,10 @@ impl<T: Pod + Send, const N: usize> Spsc<T, N> {
     ///
     /// # Errors
     /// [`Taken`] while another consumer exists.
-    pub fn consumer(&self) -> Result<Consumer<'_, T, N>, Taken> {
+    pub fn consumer(&self) -> Result<Consumer<'_, T, N, S>, Taken>
+    where
+        S: ReachesHere,
+    {
         if claim_end(&self.claims.consumer) { Ok(self.consumer_unclaimed()) } else { Err(Taken) }
     }
 
@@ -399,7 +408,10 @@ impl<T: Pod + Send, const N: usize> Spsc<T, N> {
     ///
     /// # Safety
     /// The previous producer does not run any more.
-    pub unsafe fn recover_producer(&self) -> Producer<'_, T, N> {
+    pub unsafe fn recover_producer(&self) -> Producer<'_, T, N, S>
+    where
+        S: ReachesHere,
+    {
         // Relaxed: the caller vouches that the predecessor has ended; that knowledge is the synchronisation.
         self.claims.producer.store(1, Relaxed);
         self.producer_unclaimed()
@@ -410,29 +422,32 @@ impl<T: Pod + Send, const N: usize> Spsc<T, N> {
     ///
     /// # Safety
     /// The previous consumer does not run any more.
-    pub unsafe fn recover_consumer(&self) -> Consumer<'_, T, N> {
+    pub unsafe fn recover_consumer(&self) -> Consumer<'_, T, N, S>
+    where
+        S: ReachesHere,
+    {
         // Relaxed: as in `recover_producer`.
         self.claims.consumer.store(1, Relaxed);
         self.consumer_unclaimed()
     }
 
-    fn producer_unclaimed(&self) -> Producer<'_, T, N> {
+    fn producer_unclaimed(&self) -> Producer<'_, T, N, S> {
         Producer { ring: self, state: ProducerState::recover(&self.slots, &self.credit) }
     }
 
-    fn consumer_unclaimed(&self) -> Consumer<'_, T, N> {
-        Consumer { ring: self, state: ConsumerState::recover::<N>(&self.credit, &self.claims.taken) }
+    fn consumer_unclaimed(&self) -> Consumer<'_, T, N, S> {
+        Consumer { ring: self, state: ConsumerState::recover::<N, _>(&self.credit, &self.claims.taken) }
     }
 }
 
 /// The producing end of an [`Spsc`]. Dropping it lets another one be taken.
 #[derive(Debug)]
-pub struct Producer<'r, T: Pod + Send, const N: usize> {
-    ring: &'r Spsc<T, N>,
+pub struct Producer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
+    ring: &'r Spsc<T, N, S>,
     state: ProducerState,
 }
 
-impl<'r, T: Pod + Send, const N: usize> Producer<'r, T, N> {
+impl<'r, T: Pod + Send, const N: usize, S: Scope> Producer<'r, T, N, S> {
     /// Appends a message. The value is lent, so a refused one is still the caller's.
     ///
     /// While the ring is full only the consumer can change that; while it is not, nobody else can.
@@ -456,18 +471,18 @@ impl<'r, T: Pod + Send, const N: usize> Producer<'r, T, N> {
     /// # Errors
     /// [`Full`] if `N` messages wait.
     #[inline]
-    pub fn claim(&mut self) -> Result<Claim<'_, 'r, T, N>, Full> {
-        if self.state.room::<N>(&self.ring.credit, 1) == 0 { Err(Full) } else { Ok(Claim { producer: self }) }
+    pub fn claim(&mut self) -> Result<Claim<'_, 'r, T, N, S>, Full> {
+        if self.state.room::<N, _>(&self.ring.credit, 1) == 0 { Err(Full) } else { Ok(Claim { producer: self }) }
     }
 
     /// Slots that can be written at once, at least. Only this producer makes it smaller.
     #[inline]
     pub fn free_slots(&mut self) -> usize {
-        self.state.room::<N>(&self.ring.credit, N as u64) as usize
+        self.state.room::<N, _>(&self.ring.credit, N as u64) as usize
     }
 }
 
-impl<T: Pod + Send, const N: usize> Drop for Producer<'_, T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Drop for Producer<'_, T, N, S> {
     fn drop(&mut self) {
         release_end(&self.ring.claims.producer);
     }
@@ -475,11 +490,11 @@ impl<T: Pod + Send, const N: usize> Drop for Producer<'_, T, N> {
 
 /// A slot that is being written in place. Dropping it without [`commit`](Self::commit) sends nothing.
 #[derive(Debug)]
-pub struct Claim<'p, 'r, T: Pod + Send, const N: usize> {
-    producer: &'p mut Producer<'r, T, N>,
+pub struct Claim<'p, 'r, T: Pod + Send, const N: usize, S: Scope = System> {
+    producer: &'p mut Producer<'r, T, N, S>,
 }
 
-impl<T: Pod + Send, const N: usize> Claim<'_, '_, T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
     /// Writes the whole message. Without it, the slot holds whatever an earlier lap left.
     #[inline]
     pub fn write(&mut self, value: &T) {
@@ -504,19 +519,19 @@ impl<T: Pod + Send, const N: usize> Claim<'_, '_, T, N> {
         self.producer.state.tail = tail;
     }
 
-    fn slot(&self) -> &Slot<T> {
+    fn slot(&self) -> &Slot<T, S> {
         self.producer.ring.slots.at(self.producer.state.tail)
     }
 }
 
 /// The consuming end of an [`Spsc`]. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
-pub struct Consumer<'r, T: Pod + Send, const N: usize> {
-    ring: &'r Spsc<T, N>,
+pub struct Consumer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
+    ring: &'r Spsc<T, N, S>,
     state: ConsumerState,
 }
 
-impl<'r, T: Pod + Send, const N: usize> Consumer<'r, T, N> {
+impl<'r, T: Pod + Send, const N: usize, S: Scope> Consumer<'r, T, N, S> {
     /// Takes the oldest message.
     ///
     /// `None` while the ring is empty, which only the producer can change.
@@ -535,7 +550,7 @@ impl<'r, T: Pod + Send, const N: usize> Consumer<'r, T, N> {
 
     /// Looks at the oldest message without taking it; [`Peek::release`] takes it.
     #[inline]
-    pub fn peek(&mut self) -> Option<Peek<'_, 'r, T, N>> {
+    pub fn peek(&mut self) -> Option<Peek<'_, 'r, T, N, S>> {
         self.state.next(&self.ring.slots)?;
         Some(Peek { consumer: self })
     }
@@ -548,7 +563,7 @@ impl<'r, T: Pod + Send, const N: usize> Consumer<'r, T, N> {
     }
 }
 
-impl<T: Pod + Send, const N: usize> Drop for Consumer<'_, T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Drop for Consumer<'_, T, N, S> {
     fn drop(&mut self) {
         self.state.publish(&self.ring.credit);
         release_end(&self.ring.claims.consumer);
@@ -557,11 +572,11 @@ impl<T: Pod + Send, const N: usize> Drop for Consumer<'_, T, N> {
 
 /// The oldest message of a ring, read in place. Dropping it without [`release`](Self::release) leaves it in the ring.
 #[derive(Debug)]
-pub struct Peek<'c, 'r, T: Pod + Send, const N: usize> {
-    consumer: &'c mut Consumer<'r, T, N>,
+pub struct Peek<'c, 'r, T: Pod + Send, const N: usize, S: Scope = System> {
+    consumer: &'c mut Consumer<'r, T, N, S>,
 }
 
-impl<T: Pod + Send, const N: usize> Peek<'_, '_, T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
     /// Copies the message out.
     #[inline]
     #[must_use]
@@ -584,10 +599,10 @@ impl<T: Pod + Send, const N: usize> Peek<'_, '_, T, N> {
     pub fn release(self) {
         let ring = self.consumer.ring;
         let slot = ring.slots.at(self.consumer.state.head);
-        self.consumer.state.finish::<T, N>(slot, &ring.credit, &ring.claims.taken, size_of::<T>());
+        self.consumer.state.finish::<T, N, _>(slot, &ring.credit, &ring.claims.taken, size_of::<T>());
     }
 
-    fn slot(&self) -> &Slot<T> {
+    fn slot(&self) -> &Slot<T, S> {
         self.consumer.ring.slots.at(self.consumer.state.head)
     }
 }

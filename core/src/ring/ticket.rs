@@ -75,7 +75,7 @@
 use super::spsc::{CONSUMER_WRITES_LINES, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::Pod;
 use core::fmt;
 
@@ -150,8 +150,8 @@ impl Word {
 }
 
 shared_struct! {
-    struct TicketSlot[T: Pod + Send][T] {
-        word: AtomicU64,
+    struct TicketSlot[T: Pod + Send,][T,] in S {
+        word: AtomicU64<S>,
         body: SharedCell<T>,
     }
 }
@@ -159,17 +159,17 @@ shared_struct! {
 shared_struct! {
     /// Where the next claim is likely to succeed, on a line of its own.
     #[repr(align(128))]
-    struct Tail[][] {
-        position: AtomicU64,
+    struct Tail[][] in S {
+        position: AtomicU64<S>,
     }
 }
 
 shared_struct! {
     /// How far the consumer has read, lazily, and whether there is one.
     #[repr(align(128))]
-    struct Head[][] {
-        position: AtomicU64,
-        consumer: AtomicU32,
+    struct Head[][] in S {
+        position: AtomicU64<S>,
+        consumer: AtomicU32<S>,
     }
 }
 
@@ -191,10 +191,10 @@ shared_struct! {
     /// assert_eq!(consumer.pop(), TicketPop::Message(20));
     /// assert_eq!(consumer.pop(), TicketPop::Empty);
     /// ```
-    pub struct Ticket[T: Pod + Send, const N: usize][T, N] {
-        tail: Tail,
-        head: Head,
-        slots: [TicketSlot<T>; N],
+    pub struct Ticket[T: Pod + Send, const N: usize,][T, N,] in S {
+        tail: Tail<S>,
+        head: Head<S>,
+        slots: [TicketSlot<T, S>; N],
     }
 }
 
@@ -259,14 +259,14 @@ pub enum TicketPop<T> {
     },
 }
 
-impl<T: Pod + Send, const N: usize> Ticket<T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     /// Rounds after which a loop gives up: each of `N` positions can cost a consumer two. In a healthy ring only a
     /// producer that lost that many races gets here.
-    const ROUNDS: u64 = Slots::<T, N>::MASK * 2 + 66;
+    const ROUNDS: u64 = Slots::<T, N, S>::MASK * 2 + 66;
 
     #[inline(always)]
-    fn at(&self, position: u64) -> &TicketSlot<T> {
-        &self.slots[(position & Slots::<T, N>::MASK) as usize]
+    fn at(&self, position: u64) -> &TicketSlot<T, S> {
+        &self.slots[(position & Slots::<T, N, S>::MASK) as usize]
     }
 
     /// Moves the tail beyond a position that was seen claimed, skipped or passed; returns the tail as it is then.
@@ -290,11 +290,14 @@ impl<T: Pod + Send, const N: usize> Ticket<T, N> {
     /// # Safety
     /// Every producer with this id has ended, without a claim that will still be used, and the caller knows it by
     /// means that order memory: a joined thread, a process that was waited for, a word that the producer stored last.
-    pub unsafe fn reclaim(&self, producer: u16) -> usize {
+    pub unsafe fn reclaim(&self, producer: u16) -> usize
+    where
+        S: ReachesHere,
+    {
         self.slots.iter().filter(|slot| Self::reclaim_slot(slot, producer)).count()
     }
 
-    fn reclaim_slot(slot: &TicketSlot<T>, producer: u16) -> bool {
+    fn reclaim_slot(slot: &TicketSlot<T, S>, producer: u16) -> bool {
         for _ in 0..Self::ROUNDS {
             // Relaxed: the compare-exchange decides.
             let seen = Word(slot.word.load(Relaxed));
@@ -338,9 +341,9 @@ impl TicketProducerState {
 
     /// Takes the next position.
     #[inline(always)]
-    fn claim<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>) -> Result<Claimed, Full> {
+    fn claim<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> Result<Claimed, Full> {
         let mut tail = ring.tail();
-        for _ in 0..Ticket::<T, N>::ROUNDS {
+        for _ in 0..Ticket::<T, N, S>::ROUNDS {
             let slot = ring.at(tail);
             // Relaxed: the compare-exchange decides, and for moving the tail it is enough to have seen the word.
             let seen = Word(slot.word.load(Relaxed));
@@ -369,7 +372,11 @@ impl TicketProducerState {
     }
 
     #[inline(always)]
-    fn publish<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>, claimed: Claimed) -> Result<(), Revoked> {
+    fn publish<T: Pod + Send, const N: usize, S: Scope>(
+        &self,
+        ring: &Ticket<T, N, S>,
+        claimed: Claimed,
+    ) -> Result<(), Revoked> {
         let Claimed { position, word } = claimed;
         let slot = ring.at(position);
         // Release [slot-published]: the body written under this claim is visible to the consumer that sees the word.
@@ -381,7 +388,7 @@ impl TicketProducerState {
         Err(Revoked)
     }
 
-    fn abort<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>, claimed: Claimed) {
+    fn abort<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>, claimed: Claimed) {
         let Claimed { position, word } = claimed;
         let slot = ring.at(position);
         // Release [slot-freed]: what was written under this claim happens before the next owner writes; the consumer
@@ -393,8 +400,8 @@ impl TicketProducerState {
 
     /// Puts a slot whose claim was revoked back into service.
     #[cold]
-    fn give_back<T: Pod + Send, const N: usize>(&self, _: &Ticket<T, N>, slot: &TicketSlot<T>) {
-        for _ in 0..Ticket::<T, N>::ROUNDS {
+    fn give_back<T: Pod + Send, const N: usize, S: Scope>(&self, _: &Ticket<T, N, S>, slot: &TicketSlot<T, S>) {
+        for _ in 0..Ticket::<T, N, S>::ROUNDS {
             // Relaxed: the compare-exchange decides. A word without the mark is one that `reclaim` has cleared.
             let seen = Word(slot.word.load(Relaxed));
             if !seen.is_held_by(self.id) {
@@ -413,9 +420,9 @@ impl TicketProducerState {
     /// # Errors
     /// [`TicketError`]: no slot, or the consumer gave up while the message was being written.
     #[inline(always)]
-    pub(crate) fn push<T: Pod + Send, const N: usize>(
+    pub(crate) fn push<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
-        ring: &Ticket<T, N>,
+        ring: &Ticket<T, N, S>,
         value: &T,
         used: usize,
     ) -> Result<(), TicketError> {
@@ -436,7 +443,7 @@ pub struct TicketConsumerState {
 impl TicketConsumerState {
     /// Finds the consumer's exact place in a ring that may have been in use: the first position, from the one that was
     /// stored last, that has not been passed.
-    pub fn recover<T: Pod + Send, const N: usize>(ring: &Ticket<T, N>) -> Self {
+    pub fn recover<T: Pod + Send, const N: usize, S: Scope>(ring: &Ticket<T, N, S>) -> Self {
         // Relaxed, both: only this end writes the head and raises laps, and the claim of the end has made its
         // predecessor's stores visible.
         let published = ring.head.position.load(Relaxed);
@@ -451,7 +458,7 @@ impl TicketConsumerState {
 
     /// Whether `pop` would say anything but [`TicketPop::Empty`], or has a skipped position to pass.
     #[inline(always)]
-    pub(crate) fn ready<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>) -> bool {
+    pub(crate) fn ready<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> bool {
         // Relaxed: `pop` looks for itself, and sees this word or a later one.
         let seen = Word(ring.at(self.head).word.load(Relaxed));
         seen.laps_ahead::<N>(self.head) == 0 && seen.phase() != FREE
@@ -461,12 +468,12 @@ impl TicketConsumerState {
     ///
     /// If a push happened before this call and its message was not taken yet, the answer is not `Empty`.
     #[inline(always)]
-    pub(crate) fn pop<T: Pod + Send, const N: usize>(
+    pub(crate) fn pop<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
-        ring: &Ticket<T, N>,
+        ring: &Ticket<T, N, S>,
         used: impl FnOnce(&T) -> usize,
     ) -> TicketPop<T> {
-        for _ in 0..Ticket::<T, N>::ROUNDS {
+        for _ in 0..Ticket::<T, N, S>::ROUNDS {
             let slot = ring.at(self.head);
             // Acquire [slot-published]: pairs with `publish`; the body is visible. For a VOID it pairs with its former
             // owner's [slot-freed]: what that one wrote is passed on with FREE.
@@ -507,7 +514,7 @@ impl TicketConsumerState {
 
     /// Frees the slot at `head`, which nobody else may change now, for the next lap.
     #[inline(always)]
-    fn free<T: Pod + Send, const N: usize>(&mut self, ring: &Ticket<T, N>, slot: &TicketSlot<T>) {
+    fn free<T: Pod + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>, slot: &TicketSlot<T, S>) {
         // Release [slot-freed]: all that this consumer, or the owner of a VOID, did with the body happens before the
         // next owner writes.
         slot.word.store(Word::free::<N>(self.head).next_lap().0, Release);
@@ -515,7 +522,7 @@ impl TicketConsumerState {
     }
 
     #[inline(always)]
-    fn advance<T: Pod + Send, const N: usize>(&mut self, ring: &Ticket<T, N>) {
+    fn advance<T: Pod + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
         self.head = self.head.wrapping_add(1);
         if self.head.wrapping_sub(self.published) >= (N as u64 / 8).max(1) {
             self.publish(ring);
@@ -523,7 +530,11 @@ impl TicketConsumerState {
     }
 
     /// Gives up on the claim of a position that `pop` has called stalled. `false` if that is over anyway.
-    pub(crate) fn revoke<T: Pod + Send, const N: usize>(&mut self, ring: &Ticket<T, N>, position: u64) -> bool {
+    pub(crate) fn revoke<T: Pod + Send, const N: usize, S: Scope>(
+        &mut self,
+        ring: &Ticket<T, N, S>,
+        position: u64,
+    ) -> bool {
         let slot = ring.at(position);
         // Relaxed: the compare-exchange decides.
         let seen = Word(slot.word.load(Relaxed));
@@ -540,7 +551,7 @@ impl TicketConsumerState {
     }
 
     /// Positions that were claimed (or skipped) and not passed yet: a snapshot, which only producers can make too small.
-    pub(crate) fn pending<T: Pod + Send, const N: usize>(&self, ring: &Ticket<T, N>) -> u64 {
+    pub(crate) fn pending<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> u64 {
         // Relaxed: a count for its own sake; `pop` looks at the slots.
         let waiting = ring.tail.position.load(Relaxed).wrapping_sub(self.head).cast_signed();
         // The tail may lag, by one; more than the ring holds is a lie of whoever can write the tail.
@@ -549,7 +560,7 @@ impl TicketConsumerState {
 
     /// Stores how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the ring runs dry.
     #[inline(always)]
-    pub fn publish<T: Pod + Send, const N: usize>(&mut self, ring: &Ticket<T, N>) {
+    pub fn publish<T: Pod + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
         if self.published != self.head {
             self.published = self.head;
             // Relaxed: for observers; a successor gets it with the end.
@@ -559,18 +570,18 @@ impl TicketConsumerState {
 }
 
 #[cfg(not(loom))]
-impl<T: Pod + Send, const N: usize> Default for Ticket<T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Default for Ticket<T, N, S> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Pod + Send, const N: usize> Ticket<T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     /// An empty ring.
     #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
-        const { assert!(Slots::<T, N>::MASK < u64::MAX) };
+        const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
         // SAFETY: `Shared`: zero is the idle state, and valid.
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
@@ -583,7 +594,10 @@ impl<T: Pod + Send, const N: usize> Ticket<T, N> {
     }
 
     /// One more producer. For what the id is good, see [`TicketProducerState::new`].
-    pub const fn producer(&self, id: u16) -> TicketProducer<'_, T, N> {
+    pub const fn producer(&self, id: u16) -> TicketProducer<'_, T, N, S>
+    where
+        S: ReachesHere,
+    {
         TicketProducer { ring: self, state: TicketProducerState::new(id) }
     }
 
@@ -591,7 +605,10 @@ impl<T: Pod + Send, const N: usize> Ticket<T, N> {
     ///
     /// # Errors
     /// [`Taken`] while another consumer exists.
-    pub fn consumer(&self) -> Result<TicketConsumer<'_, T, N>, Taken> {
+    pub fn consumer(&self) -> Result<TicketConsumer<'_, T, N, S>, Taken>
+    where
+        S: ReachesHere,
+    {
         if claim_end(&self.head.consumer) { Ok(self.consumer_unclaimed()) } else { Err(Taken) }
     }
 
@@ -599,25 +616,28 @@ impl<T: Pod + Send, const N: usize> Ticket<T, N> {
     ///
     /// # Safety
     /// The previous consumer does not run any more.
-    pub unsafe fn recover_consumer(&self) -> TicketConsumer<'_, T, N> {
+    pub unsafe fn recover_consumer(&self) -> TicketConsumer<'_, T, N, S>
+    where
+        S: ReachesHere,
+    {
         // Relaxed: the caller vouches that the predecessor has ended; that knowledge is the synchronisation.
         self.head.consumer.store(1, Relaxed);
         self.consumer_unclaimed()
     }
 
-    fn consumer_unclaimed(&self) -> TicketConsumer<'_, T, N> {
+    fn consumer_unclaimed(&self) -> TicketConsumer<'_, T, N, S> {
         TicketConsumer { ring: self, state: TicketConsumerState::recover(self) }
     }
 }
 
 /// A producing end of a [`Ticket`] ring.
 #[derive(Debug)]
-pub struct TicketProducer<'r, T: Pod + Send, const N: usize> {
-    ring: &'r Ticket<T, N>,
+pub struct TicketProducer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
+    ring: &'r Ticket<T, N, S>,
     state: TicketProducerState,
 }
 
-impl<'r, T: Pod + Send, const N: usize> TicketProducer<'r, T, N> {
+impl<'r, T: Pod + Send, const N: usize, S: Scope> TicketProducer<'r, T, N, S> {
     /// Appends a message. The value is lent, so a refused one is still the caller's.
     ///
     /// # Errors
@@ -633,19 +653,19 @@ impl<'r, T: Pod + Send, const N: usize> TicketProducer<'r, T, N> {
     /// # Errors
     /// [`Full`] if no slot is free.
     #[inline]
-    pub fn claim(&mut self) -> Result<TicketClaim<'_, 'r, T, N>, Full> {
+    pub fn claim(&mut self) -> Result<TicketClaim<'_, 'r, T, N, S>, Full> {
         let claimed = self.state.claim(self.ring)?;
         Ok(TicketClaim { producer: self, claimed })
     }
 }
 
 /// A position that is being written. Dropping it without [`commit`](Self::commit) sends nothing: the consumer skips it.
-pub struct TicketClaim<'p, 'r, T: Pod + Send, const N: usize> {
-    producer: &'p mut TicketProducer<'r, T, N>,
+pub struct TicketClaim<'p, 'r, T: Pod + Send, const N: usize, S: Scope = System> {
+    producer: &'p mut TicketProducer<'r, T, N, S>,
     claimed: Claimed,
 }
 
-impl<T: Pod + Send, const N: usize> TicketClaim<'_, '_, T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> TicketClaim<'_, '_, T, N, S> {
     /// Writes the whole message. Without it, the slot holds whatever an earlier lap left.
     #[inline]
     pub fn write(&mut self, value: &T) {
@@ -664,13 +684,13 @@ impl<T: Pod + Send, const N: usize> TicketClaim<'_, '_, T, N> {
     }
 }
 
-impl<T: Pod + Send, const N: usize> Drop for TicketClaim<'_, '_, T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Drop for TicketClaim<'_, '_, T, N, S> {
     fn drop(&mut self) {
         self.producer.state.abort(self.producer.ring, self.claimed);
     }
 }
 
-impl<T: Pod + Send, const N: usize> fmt::Debug for TicketClaim<'_, '_, T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> fmt::Debug for TicketClaim<'_, '_, T, N, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TicketClaim").field("position", &self.claimed.position).finish_non_exhaustive()
     }
@@ -678,12 +698,12 @@ impl<T: Pod + Send, const N: usize> fmt::Debug for TicketClaim<'_, '_, T, N> {
 
 /// The consuming end of a [`Ticket`] ring. Dropping it lets another one be taken.
 #[derive(Debug)]
-pub struct TicketConsumer<'r, T: Pod + Send, const N: usize> {
-    ring: &'r Ticket<T, N>,
+pub struct TicketConsumer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
+    ring: &'r Ticket<T, N, S>,
     state: TicketConsumerState,
 }
 
-impl<T: Pod + Send, const N: usize> TicketConsumer<'_, T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> TicketConsumer<'_, T, N, S> {
     /// Takes the oldest message.
     ///
     /// `Empty` is changed only by a producer, and never said while a message waits that was pushed before this call.
@@ -714,7 +734,7 @@ impl<T: Pod + Send, const N: usize> TicketConsumer<'_, T, N> {
     }
 }
 
-impl<T: Pod + Send, const N: usize> Drop for TicketConsumer<'_, T, N> {
+impl<T: Pod + Send, const N: usize, S: Scope> Drop for TicketConsumer<'_, T, N, S> {
     fn drop(&mut self) {
         self.state.publish(self.ring);
         release_end(&self.ring.head.consumer);
