@@ -292,11 +292,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     /// Runs a kernel on this thread until it stops itself or is told to stop, waiting as this endpoint does.
     ///
     /// A parked kernel wakes up every `heartbeat` at least, to give a sign of life and to end messages of its own that are
-    /// overdue.
+    /// overdue. One that has answered [`Idle::Soon`](k2k_core::Idle::Soon) naps for 1 ms at most instead.
     pub fn run(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration) {
         let wait = self.wait;
-        k2k_core::run(&mut self.inner, kernel, |endpoint, passes| {
-            if wait.idle(endpoint, passes, Some(heartbeat)) {
+        k2k_core::run(&mut self.inner, kernel, |endpoint, rest| {
+            if rest.soon {
+                wait.idle_soon(endpoint, rest.empty_passes, heartbeat);
+            } else if wait.idle(endpoint, rest.empty_passes, Some(heartbeat)) {
                 endpoint.expire();
             }
         });

@@ -48,9 +48,9 @@ pub use broker::{Broker, Builder, EndpointError, UnregisterError};
 pub use endpoint::Endpoint;
 pub use k2k_core;
 pub use k2k_core::{
-    Backlog, Command, Config, Context, DeliveryReceipt, DeliveryStatus, Fabric, Header, Kernel, KernelId, Message,
-    MessageId, Phase, Platform, Priority, ReceiptError, Register, RegisterError, SendError, Stats, fabric, hlc,
-    message,
+    Backlog, Command, Config, Context, DeliveryReceipt, DeliveryStatus, Fabric, Header, Idle, Kernel, KernelId,
+    Message, MessageId, Phase, Platform, Priority, ReceiptError, Register, RegisterError, SendError, Stats, fabric,
+    hlc, message,
 };
 pub use memory::{Backing, Memory, MemoryError};
 pub use platform::Host;

@@ -13,8 +13,9 @@
 //! least one sees the other. The sleep itself is a futex on the doorbell's word: the system checks that the word still says
 //! "asleep" in one step with going to sleep, so a wake-up in between is not lost either.
 //!
-//! Two things cannot ring: room in another's inbox, and mail to an endpoint that did not register as parking. These are
-//! waited for in naps of at most 1 ms, beginning with 50 µs.
+//! Two things cannot ring: room in another's inbox (or whatever else a handler waits for that answers
+//! [`Idle::Soon`](k2k_core::Idle::Soon)), and mail to an endpoint that did not register as parking. These are waited for in
+//! naps of at most 1 ms, beginning with 50 µs.
 
 use crate::Host;
 use crate::platform::sleep_at;
@@ -92,6 +93,18 @@ impl Wait {
         let began = Instant::now();
         sleep(endpoint, passes, limit);
         limit.is_some_and(|limit| began.elapsed() >= limit)
+    }
+}
+
+impl Wait {
+    /// Waits a little for something that cannot ring, or until the doorbell rings.
+    pub(crate) fn idle_soon<const K: usize, const S: usize, const P: usize>(
+        self,
+        endpoint: &mut Core<'_, Host, K, S, P>,
+        passes: u32,
+        limit: Duration,
+    ) {
+        self.idle(endpoint, passes, Some(nap_length(passes).min(limit)));
     }
 }
 

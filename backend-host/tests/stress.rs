@@ -3,7 +3,9 @@
 mod common;
 use common::{GUARD, eventually, patient};
 use core::time::Duration;
-use k2k_host::{Broker, Context, Kernel, KernelHandle, KernelId, Message, Priority, SendError, StartOptions, Wait};
+use k2k_host::{
+    Broker, Context, Idle, Kernel, KernelHandle, KernelId, Message, Priority, SendError, StartOptions, Wait,
+};
 
 const KERNELS: usize = 12;
 const PER_PEER: u32 = 400;
@@ -30,8 +32,8 @@ impl Kernel<64> for Talker {
         self.received += 1;
     }
 
-    fn on_idle(&mut self, context: &mut impl Context<64>) -> bool {
-        let mut busy = false;
+    fn on_idle(&mut self, context: &mut impl Context<64>) -> Idle {
+        let (mut busy, mut waits) = (false, false);
         for (peer, sent) in self.peers.iter().zip(&mut self.sent) {
             if *sent == PER_PEER {
                 continue;
@@ -42,11 +44,18 @@ impl Kernel<64> for Talker {
                     *sent += 1;
                     busy = true;
                 }
-                Err(SendError::QueueFull { .. }) => self.refused += 1,
+                Err(SendError::QueueFull { .. }) => {
+                    self.refused += 1;
+                    waits = true;
+                }
                 Err(e) => panic!("{e}"),
             }
         }
-        busy
+        match (busy, waits) {
+            (true, _) => Idle::Again,
+            (false, true) => Idle::Soon,
+            (false, false) => Idle::Done,
+        }
     }
 }
 
@@ -66,12 +75,12 @@ fn all_to_all(wait: Wait) {
                 self.0.on_message(context, message);
             }
         }
-        fn on_idle(&mut self, context: &mut impl Context<64>) -> bool {
+        fn on_idle(&mut self, context: &mut impl Context<64>) -> Idle {
             self.0.on_idle(context)
         }
     }
-    // Short, because nobody rings when an inbox that was full has room again.
-    let options = StartOptions { wait, heartbeat: Duration::from_millis(1), pin: None };
+    // Long: a kernel that finds no room says that it wants to try again soon.
+    let options = StartOptions { wait, heartbeat: Duration::from_secs(5), pin: None };
     let handles: Vec<KernelHandle<Gated, { KERNELS + 1 }, 16, 64>> =
         (0..KERNELS).map(|i| broker.start(&format!("t{i}"), Gated(Talker::default()), options).unwrap()).collect();
     let mut starter = broker.register("starter").unwrap();

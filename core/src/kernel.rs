@@ -91,6 +91,18 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 }
 
+/// What a handler without mail has to say: when it wants to be asked again, should no mail come before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Idle {
+    /// It has nothing to do: it may sleep until its doorbell rings.
+    #[default]
+    Done,
+    /// It had something to do: at once.
+    Again,
+    /// It waits for something that rings no bell, such as room in another's inbox: soon.
+    Soon,
+}
+
 /// A kernel's handler.
 ///
 /// ```
@@ -115,10 +127,10 @@ pub trait Kernel<const PAYLOAD: usize> {
     /// For each message.
     fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>);
 
-    /// When the inbox is empty. `true` says that there was something to do: the loop comes back at once.
-    fn on_idle(&mut self, context: &mut impl Context<PAYLOAD>) -> bool {
+    /// When the inbox is empty. The answer says when to come back.
+    fn on_idle(&mut self, context: &mut impl Context<PAYLOAD>) -> Idle {
         let _ = context;
-        false
+        Idle::Done
     }
 
     /// Once, after the last message.
@@ -130,56 +142,159 @@ pub trait Kernel<const PAYLOAD: usize> {
 /// Empty passes after which overdue receipts are looked for, again and again.
 const EXPIRE_EVERY: u32 = 1024;
 
-/// Feeds a handler until it stops itself or is told to stop.
+/// A pause between two passes of a [`Loop`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// Passes in a row that found nothing to do. 0 if a paused kernel has passed something on.
+    pub empty_passes: u32,
+    /// Whether the kernel has said [`Idle::Soon`]: it should not sleep for long, since what it waits for rings no bell.
+    pub soon: bool,
+}
+
+/// What a pass of a [`Loop`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Pass {
+    /// Something was done: the next pass should follow at once.
+    Worked,
+    /// Nothing to do: the backend decides whether to spin, yield or sleep.
+    Rest(Rest),
+    /// The kernel stops: [`Loop::finish`] comes next.
+    Stopped,
+}
+
+/// A run loop to be called pass by pass, for backends that have a control flow of their own. All its state is in here, so
+/// that it can lie where a GPU block keeps its endpoint, and not on a stack. [`run`] is the same as a function.
 ///
-/// Each pass obeys the supervisor's [`Command`], gives a sign of life, and handles one message. With nothing to do it calls
-/// `idle` with the number of empty passes so far: the backend decides whether to spin, yield or sleep.
-pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>(
-    endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
-    kernel: &mut impl Kernel<PAYLOAD>,
-    mut idle: impl FnMut(&mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, u32),
-) {
-    let mut phase = Phase::Running;
-    let mut empty_passes = 0u32;
-    endpoint.start();
-    endpoint.set_phase(phase);
-    kernel.on_start(endpoint);
-    while !endpoint.is_stopping() {
+/// ```
+/// # use k2k_core::{Endpoint, Kernel, Loop, Pass, Platform};
+/// # fn serve<L: Platform>(endpoint: &mut Endpoint<'_, L, 4, 8, 64>, kernel: &mut impl Kernel<64>) {
+/// let mut run = Loop::new();
+/// run.start(endpoint, kernel);
+/// loop {
+///     match run.pass(endpoint, kernel) {
+///         Pass::Worked => {}
+///         Pass::Rest(_) => std::thread::yield_now(),
+///         Pass::Stopped => break,
+///     }
+/// }
+/// run.finish(endpoint, kernel);
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Loop<const PAYLOAD: usize> {
+    message: Message<PAYLOAD>,
+    phase: Phase,
+    empty_passes: u32,
+}
+
+impl<const PAYLOAD: usize> Default for Loop<PAYLOAD> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const PAYLOAD: usize> Loop<PAYLOAD> {
+    /// A loop to be started.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { message: bytemuck::Zeroable::zeroed(), phase: Phase::Idle, empty_passes: 0 }
+    }
+
+    /// Begins, whatever the last loop of this endpoint was asked. Before the first pass.
+    pub fn start<L: Platform, const KERNELS: usize, const SLOTS: usize, S: Scope>(
+        &mut self,
+        endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+        kernel: &mut impl Kernel<PAYLOAD>,
+    ) {
+        self.empty_passes = 0;
+        endpoint.start();
+        self.enter(endpoint, Phase::Running);
+        kernel.on_start(endpoint);
+    }
+
+    /// Obeys the supervisor's [`Command`], gives a sign of life, and handles one message.
+    #[inline]
+    pub fn pass<L: Platform, const KERNELS: usize, const SLOTS: usize, S: Scope>(
+        &mut self,
+        endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+        kernel: &mut impl Kernel<PAYLOAD>,
+    ) -> Pass {
+        if endpoint.is_stopping() {
+            return Pass::Stopped;
+        }
         endpoint.beat();
         let command = endpoint.command();
         let wanted = match command {
             Command::Run => Phase::Running,
             Command::Pause => Phase::Paused,
             Command::Drain => Phase::Draining,
-            Command::Stop => break,
+            Command::Stop => return Pass::Stopped,
         };
-        if wanted != phase {
-            phase = wanted;
-            endpoint.set_phase(phase);
+        if wanted != self.phase {
+            self.enter(endpoint, wanted);
         }
         if command == Command::Pause {
-            empty_passes = if endpoint.poll() > 0 { 0 } else { empty_passes.saturating_add(1) };
-            idle(endpoint, empty_passes);
-            continue;
+            self.empty_passes = if endpoint.poll() > 0 { 0 } else { self.empty_passes.saturating_add(1) };
+            return Pass::Rest(Rest { empty_passes: self.empty_passes, soon: false });
         }
-        if let Some(message) = endpoint.try_receive() {
-            kernel.on_message(endpoint, &message);
-            empty_passes = 0;
-            continue;
+        if endpoint.try_receive_into(&mut self.message) {
+            kernel.on_message(endpoint, &self.message);
+            self.empty_passes = 0;
+            return Pass::Worked;
         }
         if command == Command::Drain && endpoint.backlog() == Backlog::None {
-            break;
+            return Pass::Stopped;
         }
-        if kernel.on_idle(endpoint) {
-            empty_passes = 0;
-            continue;
+        let idle = kernel.on_idle(endpoint);
+        if idle == Idle::Again {
+            self.empty_passes = 0;
+            return Pass::Worked;
         }
-        empty_passes = empty_passes.saturating_add(1);
-        if empty_passes % EXPIRE_EVERY == 1 {
+        self.empty_passes = self.empty_passes.saturating_add(1);
+        if self.empty_passes % EXPIRE_EVERY == 1 {
             endpoint.expire();
         }
-        idle(endpoint, empty_passes);
+        Pass::Rest(Rest { empty_passes: self.empty_passes, soon: idle == Idle::Soon })
     }
-    kernel.on_stop(endpoint);
-    endpoint.set_phase(Phase::Stopped);
+
+    /// Ends. After the last pass.
+    pub fn finish<L: Platform, const KERNELS: usize, const SLOTS: usize, S: Scope>(
+        &mut self,
+        endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+        kernel: &mut impl Kernel<PAYLOAD>,
+    ) {
+        kernel.on_stop(endpoint);
+        self.enter(endpoint, Phase::Stopped);
+    }
+
+    fn enter<L: Platform, const KERNELS: usize, const SLOTS: usize, S: Scope>(
+        &mut self,
+        endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+        phase: Phase,
+    ) {
+        self.phase = phase;
+        endpoint.set_phase(phase);
+    }
+}
+
+/// Feeds a handler until it stops itself or is told to stop.
+///
+/// Each pass obeys the supervisor's [`Command`], gives a sign of life, and handles one message. With nothing to do it calls
+/// `idle`: the backend decides whether to spin, yield or sleep.
+pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>(
+    endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+    kernel: &mut impl Kernel<PAYLOAD>,
+    mut idle: impl FnMut(&mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, Rest),
+) {
+    let mut passes = Loop::new();
+    passes.start(endpoint, kernel);
+    loop {
+        match passes.pass(endpoint, kernel) {
+            Pass::Worked => {}
+            Pass::Rest(rest) => idle(endpoint, rest),
+            Pass::Stopped => break,
+        }
+    }
+    passes.finish(endpoint, kernel);
 }

@@ -12,7 +12,7 @@
 //! | [`hlc`] | hybrid logical clock |
 //! | [`fabric`] | what all kernels of a memory domain share: table, inboxes, routes, receipts, traces |
 //! | [`Endpoint`] | one kernel's handle: send, receive, forward |
-//! | [`Kernel`], [`run`] | a handler and the loop that feeds it |
+//! | [`Kernel`], [`run`], [`Loop`] | a handler and the loop that feeds it, whole or pass by pass |
 //! | [`sync`] | the one door to atomics |
 #![no_std]
 #![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
@@ -31,6 +31,6 @@ pub mod sync;
 pub use doorbell::Doorbell;
 pub use endpoint::{Backlog, Endpoint, HIGH_BURST, Register, RegisterError, SendError};
 pub use fabric::{Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, Phase, ReceiptError, Stats};
-pub use kernel::{Context, Kernel, run};
+pub use kernel::{Context, Idle, Kernel, Loop, Pass, Rest, run};
 pub use message::{Header, KernelId, Message, MessageId, Priority};
 pub use platform::Platform;

@@ -5,7 +5,10 @@ mod common;
 use common::{Manual, fabric, register_all};
 use core::cell::RefCell;
 use k2k_core::fabric::Event;
-use k2k_core::{Command, Config, Context, DeliveryStatus, Endpoint, Fabric, Kernel, Message, Phase, Register, run};
+use k2k_core::{
+    Command, Config, Context, DeliveryStatus, Endpoint, Fabric, Idle, Kernel, Loop, Message, Pass, Phase, Register,
+    Rest, run,
+};
 
 type Small = Fabric<4, 8, 64>;
 
@@ -29,10 +32,10 @@ impl Kernel<64> for Diary {
         }
     }
 
-    fn on_idle(&mut self, _: &mut impl Context<64>) -> bool {
+    fn on_idle(&mut self, _: &mut impl Context<64>) -> Idle {
         self.lines.push("idle".into());
         self.idle_work = self.idle_work.saturating_sub(1);
-        self.idle_work > 0
+        if self.idle_work > 0 { Idle::Again } else { Idle::Done }
     }
 
     fn on_stop(&mut self, _: &mut impl Context<64>) {
@@ -73,7 +76,7 @@ fn idling_is_told_how_long_and_idle_work_starts_the_count_anew() {
     let mut b = register_all(&fabric, &platform, 1).remove(0);
     let mut diary = Diary { idle_work: 3, ..Diary::default() };
     let mut passes = Vec::new();
-    run(&mut b, &mut diary, |endpoint, empty_passes| {
+    run(&mut b, &mut diary, |endpoint, Rest { empty_passes, .. }| {
         assert_eq!(fabric.phase(endpoint.id()), Some(Phase::Running));
         passes.push(empty_passes);
         if empty_passes == 3 {
@@ -82,6 +85,42 @@ fn idling_is_told_how_long_and_idle_work_starts_the_count_anew() {
     });
     assert_eq!(passes, [1, 2, 3]);
     assert_eq!(diary.lines.iter().filter(|line| *line == "idle").count(), 5, "2 with work, 3 without");
+}
+
+/// Waits for something that rings no bell, `soon` times.
+struct Impatient {
+    soon: u32,
+}
+
+impl Kernel<64> for Impatient {
+    fn on_message(&mut self, _: &mut impl Context<64>, _: &Message<64>) {}
+
+    fn on_idle(&mut self, _: &mut impl Context<64>) -> Idle {
+        self.soon = self.soon.saturating_sub(1);
+        if self.soon > 0 { Idle::Soon } else { Idle::Done }
+    }
+}
+
+#[test]
+fn a_loop_called_pass_by_pass_says_what_each_came_to() {
+    let (platform, fabric) = (Manual::at(1), fabric(&Config::default()));
+    let [mut a, mut b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    let mut kernel = Impatient { soon: 3 };
+    let mut passes = Loop::new();
+    for round in 0..2 {
+        passes.start(&mut b, &mut kernel);
+        assert_eq!(fabric.phase(b.id()), Some(Phase::Running), "round {round}");
+        a.send(b.id(), &Message::new(1)).unwrap();
+        assert_eq!(passes.pass(&mut b, &mut kernel), Pass::Worked);
+        for empty_passes in 1..=3 {
+            let soon = round == 0 && empty_passes < 3;
+            assert_eq!(passes.pass(&mut b, &mut kernel), Pass::Rest(Rest { empty_passes, soon }));
+        }
+        b.stop();
+        assert_eq!(passes.pass(&mut b, &mut kernel), Pass::Stopped);
+        passes.finish(&mut b, &mut kernel);
+        assert_eq!(fabric.phase(b.id()), Some(Phase::Stopped));
+    }
 }
 
 #[test]
@@ -95,7 +134,7 @@ fn a_paused_kernel_forwards_and_handles_nothing_until_it_is_resumed() {
     let (b_id, a, c) = (b.id(), RefCell::new(a), RefCell::new(c));
     let mut diary = Diary { stop_at: 2, ..Diary::default() };
     let mut idles = 0;
-    run(&mut b, &mut diary, |_, empty_passes| {
+    run(&mut b, &mut diary, |_, Rest { empty_passes, .. }| {
         idles += 1;
         match idles {
             1 => {
@@ -189,7 +228,7 @@ fn the_heartbeat_moves_while_the_loop_does_and_goes_on_with_a_successor() {
     let id = b.id();
     assert_eq!(fabric.heartbeat(id), Some(0));
     let mut beats = Vec::new();
-    run(&mut b, &mut Diary::default(), |endpoint, empty_passes| {
+    run(&mut b, &mut Diary::default(), |endpoint, Rest { empty_passes, .. }| {
         beats.push(fabric.heartbeat(id).unwrap());
         if empty_passes == 4 {
             endpoint.stop();

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use k2k_core::Doorbell;
 use k2k_core::{
     Command, Config, Context, Endpoint, Fabric, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
-    Register, SendError, run,
+    Register, Rest, SendError, run,
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
@@ -211,7 +211,7 @@ impl<'m> World<'m> {
             17 => {
                 // A supervisor that watches from outside ends it in the end, whatever the words say.
                 let mut kernel = Echo { left: 4 };
-                run(endpoint, &mut kernel, |endpoint, empty_passes| {
+                run(endpoint, &mut kernel, |endpoint, Rest { empty_passes, .. }| {
                     clock.advance(1_000_000);
                     if empty_passes > 3 {
                         endpoint.stop();

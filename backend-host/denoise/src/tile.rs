@@ -12,7 +12,7 @@ use crate::diffusion::{Params, Stencil};
 use crate::protocol::{ABORT, FINISH, HALO, Outcome, REPORT, Report, START, Start};
 use crate::shape::{Cells, Shape, Side};
 use core::fmt;
-use k2k_core::{Context, DeliveryStatus, Kernel, KernelId, Message, MessageId, SendError};
+use k2k_core::{Context, DeliveryStatus, Idle, Kernel, KernelId, Message, MessageId, SendError};
 
 /// The memory lent to a tile has the wrong length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,12 +290,20 @@ impl<S: AsRef<[f32]> + AsMut<[f32]>> Tile<S> {
         Ok(true)
     }
 
+    /// Whether this iteration's borders have gone.
+    fn is_sent(&self) -> bool {
+        Side::ALL
+            .iter()
+            .zip(&self.links)
+            .all(|(side, link)| link.neighbour.is_none() || link.sent == self.shape.border_len(*side))
+    }
+
     /// Whether this iteration's borders have gone and its frame is complete.
     fn is_exchanged(&self) -> bool {
-        Side::ALL.iter().zip(&self.links).all(|(side, link)| {
-            let len = self.shape.border_len(*side);
-            link.neighbour.is_none() || (link.sent == len && link.arrived[(self.iteration % 2) as usize] == len)
-        })
+        let arrived = |link: &Link| link.arrived[(self.iteration % 2) as usize];
+        let has_arrived =
+            |(side, link): (&Side, &Link)| link.neighbour.is_none() || arrived(link) == self.shape.border_len(*side);
+        self.is_sent() && Side::ALL.iter().zip(&self.links).all(has_arrived)
     }
 
     fn compute(&mut self) {
@@ -398,21 +406,21 @@ impl<S: AsRef<[f32]> + AsMut<[f32]>, const PAYLOAD: usize> Kernel<PAYLOAD> for T
         }
     }
 
-    fn on_idle(&mut self, context: &mut impl Context<PAYLOAD>) -> bool {
+    fn on_idle(&mut self, context: &mut impl Context<PAYLOAD>) -> Idle {
         match self.advance(context) {
             Ok(true) => {
                 self.idle_since_ns = None;
-                return true;
+                return Idle::Again;
             }
             Ok(false) => {}
             Err(outcome) => {
                 self.fail(outcome);
-                return true;
+                return Idle::Again;
             }
         }
         if matches!(self.phase, Phase::Waiting | Phase::Finished) {
             // For the controller. The supervisor's stop word ends that.
-            return false;
+            return Idle::Done;
         }
         let now_ns = context.now().wall_time_ns;
         let since_ns = *self.idle_since_ns.get_or_insert(now_ns);
@@ -425,7 +433,9 @@ impl<S: AsRef<[f32]> + AsMut<[f32]>, const PAYLOAD: usize> Kernel<PAYLOAD> for T
                 self.idle_since_ns = None;
             }
         }
-        false
+        // Halos ring. Room and receipts do not.
+        let waits_for_halos = self.phase == Phase::Exchanging && self.is_sent();
+        if waits_for_halos { Idle::Done } else { Idle::Soon }
     }
 
     fn on_stop(&mut self, _: &mut impl Context<PAYLOAD>) {

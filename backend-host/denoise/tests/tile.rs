@@ -3,7 +3,7 @@
 use core::cell::Cell;
 use k2k_core::Doorbell;
 use k2k_core::{
-    Config, Context, DeliveryStatus, Endpoint, Fabric, Kernel, KernelId, Message, Platform, Priority, Register,
+    Config, Context, DeliveryStatus, Endpoint, Fabric, Idle, Kernel, KernelId, Message, Platform, Priority, Register,
 };
 use k2k_denoise::protocol::{ABORT, FINISH, HALO, REPORT, START};
 use k2k_denoise::{Grid, Outcome, Params, Report, Shape, Side, Start, StorageError, Tile, diffuse_reference};
@@ -61,7 +61,7 @@ impl<'f, const K: usize, const S: usize, const P: usize> Running<'f, K, S, P> {
                 self.tile.on_message(&mut self.endpoint, &message);
                 true
             }
-            None => self.tile.on_idle(&mut self.endpoint),
+            None => self.tile.on_idle(&mut self.endpoint) == Idle::Again,
         }
     }
 

@@ -180,8 +180,7 @@ pub(crate) fn diffuse_on<const KERNELS: usize, const SLOTS: usize, const PAYLOAD
     params: &Params,
 ) -> Result<Done, JobError> {
     let mut controller = broker.register_parking("controller").map_err(JobError::Controller)?;
-    // A parked tile is woken by halos, but not by room for its own: hence the short sleep.
-    let options = StartOptions { wait: Wait::Park, heartbeat: Duration::from_millis(1), ..StartOptions::default() };
+    let options = StartOptions { wait: Wait::Park, ..StartOptions::default() };
     let mut tiles = Tiles(Vec::new());
     for tile in 0..grid.len() {
         let kernel = load(planes, &grid, tile)?;

@@ -30,8 +30,8 @@ pub struct StartOptions {
     /// The core it is bound to, counted from 0 as the system does; `None`: any.
     pub pin: Option<usize>,
     /// A parked kernel wakes up this often at least, to give a sign of life, to end messages of its own that are overdue,
-    /// and to call [`Kernel::on_idle`]. Nobody rings when an inbox has room again, so a kernel that tries again to
-    /// send from `on_idle` wants this short.
+    /// and to call [`Kernel::on_idle`]. A kernel that tries again to send from `on_idle` answers
+    /// [`Idle::Soon`](k2k_core::Idle::Soon) and is called much sooner: nobody rings when an inbox has room again.
     pub heartbeat: Duration,
 }
 
