@@ -97,12 +97,12 @@ fn rings_have_the_sizes_that_every_side_expects() {
 #[test]
 fn a_fabric_has_the_size_that_every_side_expects() {
     assert_eq!((size_of::<FabricHeader>(), align_of::<FabricHeader>()), (128, 128));
-    assert_eq!((size_of::<Trace>(), align_of::<Trace>()), (64 * 40, 128));
+    assert_eq!((size_of::<Trace>(), align_of::<Trace>()), (64 * 48, 128));
     assert_eq!((size_of::<Doorbell>(), align_of::<Doorbell>()), (64, 64));
     assert_eq!(align_of::<Fabric<4, 8, 64>>(), 128);
     assert_eq!(
         [size_of::<Fabric<1, 1, 0>>(), size_of::<Fabric<4, 8, 64>>(), size_of::<Fabric<16, 64, 192>>()],
-        [4_480, 44_800, 5_205_120]
+        [4_992, 46_848, 5_213_312]
     );
 }
 

@@ -40,7 +40,7 @@ fn pop<const N: usize>(consumer: &mut LanesConsumer<'_, Body, 2, N>) -> (usize, 
 /// Both lanes at once, one of them over its end: each message once, in order per lane.
 #[test]
 fn two_producers() {
-    model("lanes.two_producers", 8_100, || {
+    model("lanes.two_producers", 12_400, || {
         queue::<1>(|queue| {
             let producers = [(0, 1), (1, 2)].map(|(lane, count)| {
                 thread::spawn(move || {
@@ -68,7 +68,7 @@ fn two_producers() {
 /// Whoever is told that messages wait finds them.
 #[test]
 fn what_is_pending_can_be_taken() {
-    model("lanes.what_is_pending_can_be_taken", 26, || {
+    model("lanes.what_is_pending_can_be_taken", 51, || {
         queue::<2>(|queue| {
             let producer = thread::spawn(move || {
                 let mut producer = queue.producer(1).unwrap();
@@ -87,7 +87,7 @@ fn what_is_pending_can_be_taken() {
 /// A batch rings once; what is taken before the bell rings is not taken again.
 #[test]
 fn batch() {
-    model("lanes.batch", 1_100, || {
+    model("lanes.batch", 1_890, || {
         queue::<2>(|queue| {
             let producer = thread::spawn(move || {
                 let mut producer = queue.producer(1).unwrap();
@@ -114,7 +114,7 @@ fn batch() {
 /// A lane gets a new producer, which goes on where the first one stopped, while the consumer reads.
 #[test]
 fn a_lane_changes_hands() {
-    model("lanes.a_lane_changes_hands", 577, || {
+    model("lanes.a_lane_changes_hands", 934, || {
         queue::<1>(|queue| {
             let producer = thread::spawn(move || {
                 for n in 1..=2 {

@@ -1,4 +1,4 @@
-//! The trace's sequence lock: a reader gets an event whole or not at all.
+//! The trace: a reader gets an event whole or not at all.
 #![cfg(loom)]
 
 mod world;
@@ -11,7 +11,7 @@ use world::{fabric, receive, register};
 /// Both places of the trace are used again while they are read. In each, every word changes.
 #[test]
 fn whole_events() {
-    model("trace.whole_events", 10_600, || {
+    model("trace.whole_events", 24_500, || {
         fabric(|fabric: &'static Fabric<1, 1, 0>| {
             fabric.set_tracing(true);
             let mut kernel = register(fabric, 0, "k");

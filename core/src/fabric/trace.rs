@@ -1,19 +1,17 @@
 //! What a kernel did last, readable by others while it runs or hangs.
 //!
 //! A ring of the last [`TRACE_EVENTS`] events per kernel, overwritten in turn. One writer, any number of readers that
-//! never disturb it: each entry is a sequence lock whose data words are atomics.
+//! never disturb it.
 //!
-//! | label | release | acquire | what becomes visible |
-//! | --- | --- | --- | --- |
-//! | `trace-began` | each data word's store | each data word's load | that the stamp was odd before the word changed |
-//! | `trace-ended` | the even stamp's store | the reader's first stamp load | all data words of the event |
-//!
-//! A reader that saw a word of a later event sees, in its second look at the stamp, that a later event has begun.
+//! 1. All words are written by the kernel's endpoint, and read by anyone, in whatever order the memory makes of it: no
+//!    access has an order, so an event costs the kernel nothing but its stores, even where readers sit across a bus.
+//! 2. A reader that caught words of two events finds that `check`, a hash of all others, does not fit, and leaves the
+//!    event out. One wrong word never fits; several do by a chance of 2⁻⁶⁴.
 
 use super::DeliveryStatus;
 use crate::hlc::Timestamp;
 use crate::message::{KernelId, MessageId};
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, shared_struct};
 
 /// Events that are kept per kernel.
@@ -70,14 +68,28 @@ pub struct TraceEntry {
 
 shared_struct! {
     struct Entry[][] {
-        /// 0: never used; `2 n + 1`: event `n` is being written; `2 n + 2`: event `n` stands here.
-        stamp: AtomicU64,
+        /// 0: never used; `n + 1`: event `n`.
+        number: AtomicU64,
         /// source << 32 | hops << 16 | status << 8 | event
         what: AtomicU64,
         sequence: AtomicU64,
         wall_time_ns: AtomicU64,
         logical: AtomicU64,
+        check: AtomicU64,
     }
+}
+
+impl Entry {
+    /// Everything but the check, in order.
+    const fn words(&self) -> [&AtomicU64; 5] {
+        [&self.number, &self.what, &self.sequence, &self.wall_time_ns, &self.logical]
+    }
+}
+
+/// The hash of an event's words. Each step is a bijection of the word and of what came before.
+fn check(words: &[u64; 5]) -> u64 {
+    // 2⁶⁴ divided by the golden ratio.
+    words.iter().fold(0, |hash, word| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32))
 }
 
 shared_struct! {
@@ -96,40 +108,26 @@ impl Trace {
             | u64::from(entry.hops) << 16
             | u64::from(entry.status) << 8
             | entry.event as u64;
-        // Relaxed: made visible by each word below.
-        slot.stamp.store(entry.number.wrapping_mul(2).wrapping_add(1), Relaxed);
-        for (word, value) in [
-            (&slot.what, what),
-            (&slot.sequence, entry.id.sequence),
-            (&slot.wall_time_ns, entry.at.wall_time_ns),
-            (&slot.logical, u64::from(entry.at.logical)),
-        ] {
-            // Release [trace-began]: the odd stamp above is visible to a reader of this word.
-            word.store(value, Release);
+        let values =
+            [entry.number.wrapping_add(1), what, entry.id.sequence, entry.at.wall_time_ns, u64::from(entry.at.logical)];
+        // Relaxed: rule 2 makes readers independent of order.
+        for (word, value) in slot.words().into_iter().zip(values) {
+            word.store(value, Relaxed);
         }
-        // Release [trace-ended]: the words above are visible to a reader of this stamp.
-        slot.stamp.store(entry.number.wrapping_mul(2).wrapping_add(2), Release);
+        slot.check.store(check(&values), Relaxed);
     }
 
     /// The entries that stand whole at this moment, unordered: sort by `number`.
     pub fn read(&self) -> impl Iterator<Item = TraceEntry> + '_ {
         self.entries.iter().filter_map(|slot| {
-            // Acquire [trace-ended]: the words of that event are visible.
-            let stamp = slot.stamp.load(Acquire);
-            if stamp == 0 || stamp % 2 == 1 {
+            // Relaxed: as in `write`.
+            let values = slot.words().map(|word| word.load(Relaxed));
+            if slot.check.load(Relaxed) != check(&values) {
                 return None;
             }
-            // Acquire [trace-began]: having read a word of a later event, the stamp below is seen changed.
-            let what = slot.what.load(Acquire);
-            let sequence = slot.sequence.load(Acquire);
-            let wall_time_ns = slot.wall_time_ns.load(Acquire);
-            let logical = slot.logical.load(Acquire);
-            // Relaxed: the loads above keep it in its place.
-            if slot.stamp.load(Relaxed) != stamp {
-                return None;
-            }
+            let [number, what, sequence, wall_time_ns, logical] = values;
             Some(TraceEntry {
-                number: stamp / 2 - 1,
+                number: number.checked_sub(1)?,
                 event: Event::from_bits(what & 0xff)?,
                 status: (what >> 8) as u8,
                 hops: (what >> 16) as u8,

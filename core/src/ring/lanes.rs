@@ -19,14 +19,13 @@
 //! # Who may touch what
 //!
 //! 1. A lane: as in [`super::spsc`], its producer and the consumer.
-//! 2. `bells[i]`: written by producer `i` only, after the stamp; read by the consumer as a hint where to look.
+//! 2. `bells[i]`: written by producer `i` only, after the stamp; read by the consumer as a hint where to look. A bell
+//!    vouches for nothing: the consumer may hear it before it sees the stamp, or the other way round.
 //! 3. `notes`: written by the consumer, read by its successor.
 //!
 //! # Synchronisation
 //!
-//! | label | release | acquire | what becomes visible |
-//! | --- | --- | --- | --- |
-//! | `bell` | producer's bell store | consumer's bell load in `pending` | the stamp stored before it, so that what is counted can be taken |
+//! That of the lanes: see [`super::spsc`]. Bells order nothing, so a message costs its producer a single release.
 //!
 //! # Order and fairness
 //!
@@ -39,7 +38,7 @@
 
 use super::spsc::{ConsumerState, Credit, ProducerState, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::Pod;
 
@@ -129,8 +128,8 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
 
     #[inline(always)]
     fn ring_bell(&self, lane: usize, state: &ProducerState) {
-        // Release [bell]: the stamp stored before is visible to a consumer that sees this bell.
-        self.bells.bells[lane].store(state.tail as u16, Release);
+        // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the doorbell's fences.
+        self.bells.bells[lane].store(state.tail as u16, Relaxed);
     }
 
     /// The producer's place in a lane that may have been in use. Rings the bell again, in case the predecessor died
@@ -269,10 +268,13 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Messages that wait in all lanes: a snapshot that only producers can make too small.
     pub(crate) fn pending<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>) -> u64 {
         (0..PRODUCERS)
-            // Acquire [bell]: whoever is told of a message finds it, since its stamp is visible as well.
-            .map(|i| queue.bells.bells[i].load(Acquire).wrapping_sub(self.lanes[i].head as u16))
-            // More than a lane holds: the stamp was seen and taken before its bell (nothing waits), or the bell lies.
-            .map(|waiting| if u64::from(waiting) > N as u64 { 0 } else { u64::from(waiting) })
+            .map(|i| {
+                let lane = &self.lanes[i];
+                // Relaxed: a hint. The stamps vouch for what is counted, so that whoever is told of a message finds it.
+                let rung = u64::from(queue.bells.bells[i].load(Relaxed).wrapping_sub(lane.head as u16));
+                // More than a lane holds: the stamp was seen and taken before its bell (nothing waits), or the bell lies.
+                if rung > N as u64 { 0 } else { lane.waiting(&queue.lanes[i].slots, rung) }
+            })
             .sum()
     }
 

@@ -209,6 +209,20 @@ impl ConsumerState {
         (slot.stamp.load(Acquire) == self.head.wrapping_add(1)).then_some(slot)
     }
 
+    /// How many messages wait, if someone says that there are `hint`: not more than that.
+    pub(crate) fn waiting<T: Pod + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>, hint: u64) -> u64 {
+        let mut waiting = hint.min(N as u64);
+        while waiting > 0 {
+            let after = self.head.wrapping_add(waiting);
+            // Acquire [slot-published]: as in `next`; so are the stamps of all messages before, which were stored earlier.
+            if slots.at(after.wrapping_sub(1)).stamp.load(Acquire) == after {
+                break;
+            }
+            waiting -= 1;
+        }
+        waiting
+    }
+
     /// Whether a message waits.
     #[inline(always)]
     pub(crate) fn ready<T: Pod + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>) -> bool {
