@@ -24,6 +24,7 @@ pub mod fabric;
 pub mod hlc;
 mod kernel;
 pub mod message;
+mod place;
 mod platform;
 pub mod ring;
 pub mod sync;

@@ -3,6 +3,7 @@
 use super::Endpoint;
 use crate::fabric::{Counter, DeliveryStatus, Event};
 use crate::message::{Header, Message};
+use crate::place::Place;
 use crate::platform::Platform;
 use crate::sync::Scope;
 
@@ -30,8 +31,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         self.end(header, DeliveryStatus::QueueFull);
     }
 
-    fn put_aside(&mut self, message: &Message<PAYLOAD>, next_hop: usize) -> bool {
-        let stored = self.fabric.transit[self.id.index()].put(&mut self.transit, message, next_hop);
+    fn put_aside(&mut self, message: &Message<PAYLOAD>, next_hop: Place<KERNELS>) -> bool {
+        let stored = self.fabric.transit[self.place].put(&mut self.transit, message, next_hop.index());
         if stored {
             self.parked[next_hop] = self.parked[next_hop].saturating_add(1);
             self.trace(Event::Parked, None, &message.header);
@@ -39,31 +40,29 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         stored
     }
 
-    /// Forwards a message or ends its way. Returns the next hop's index if that has no room.
-    fn pass_on(&mut self, message: &Message<PAYLOAD>) -> Option<usize> {
+    /// Forwards a message or ends its way. Returns the next hop's place if that has no room.
+    // Called from three places, none of them the way of a kernel's own mail: one copy is enough, on a GPU above all.
+    #[inline(never)]
+    fn pass_on(&mut self, message: &Message<PAYLOAD>) -> Option<Place<KERNELS>> {
         let header = &message.header;
-        let failure = if header.hops >= header.hop_limit {
-            Some(DeliveryStatus::MaxHopsExceeded)
+        let next_hop = if header.hops >= header.hop_limit {
+            Err(DeliveryStatus::MaxHopsExceeded)
         } else if header.deadline_ns < self.platform.now_ns() {
-            Some(DeliveryStatus::Timeout)
-        } else if self.registered(header.destination()).is_none() {
-            Some(DeliveryStatus::NotFound)
+            Err(DeliveryStatus::Timeout)
         } else {
-            None
+            self.next_hop(header.destination()).map_err(|_| DeliveryStatus::NotFound)
         };
-        if let Some(status) = failure {
-            self.end(header, status);
-            return None;
-        }
-        let next_hop = self.fabric.routes.next_hop(self.id.index(), header.destination());
-        let Some(parks) = self.registered(next_hop) else {
-            self.end(header, DeliveryStatus::NotFound);
-            return None;
+        let next_hop = match next_hop {
+            Ok(next_hop) => next_hop,
+            Err(status) => {
+                self.end(header, status);
+                return None;
+            }
         };
         let header = Header { hops: header.hops + 1, ..*header };
         // What was put aside for this next hop goes first.
-        if self.parked[next_hop.index()] > 0 || !self.deposit(next_hop.index(), parks, &header, message) {
-            return Some(next_hop.index());
+        if self.parked[next_hop.place] > 0 || !self.deposit(next_hop, &header, message) {
+            return Some(next_hop.place);
         }
         self.count(Counter::Forwarded);
         self.trace(Event::Forwarded, None, &header);
@@ -77,7 +76,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if self.transit.len() == 0 {
             return;
         }
-        let store = &self.fabric.transit[self.id.index()];
+        let store = &self.fabric.transit[self.place];
         // Counted afresh: for `pass_on`, only what lies before a message is before it.
         self.parked = [0; KERNELS];
         let mut left = 0;
@@ -97,8 +96,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             };
             self.parked[next_hop] += 1;
             left += 1;
-            if next_hop != parked_for {
-                store.redirect(position, next_hop);
+            if next_hop.index() != parked_for {
+                store.redirect(position, next_hop.index());
             }
         }
         store.settle(&mut self.transit, left);

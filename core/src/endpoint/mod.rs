@@ -41,6 +41,7 @@ use crate::fabric::{
 };
 use crate::hlc::{Clock, Timestamp};
 use crate::message::{Header, KernelId, Message};
+use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
 use crate::ring::spsc::ProducerState;
@@ -68,6 +69,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
     platform: L,
     id: KernelId,
+    /// The place of `id`.
+    place: Place<KERNELS>,
     /// This kernel's lanes to the others.
     lanes_out: [ProducerState; KERNELS],
     lanes_in: LanesState<KERNELS>,
@@ -98,6 +101,15 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     turns: u32,
 }
 
+/// A registered kernel, to which a message may go next.
+#[derive(Clone, Copy)]
+struct Hop<const KERNELS: usize> {
+    id: KernelId,
+    place: Place<KERNELS>,
+    /// Whether it may park.
+    parks: bool,
+}
+
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> fmt::Debug
     for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
@@ -118,7 +130,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// Whether this kernel registered as [parking](Register::parking).
     #[must_use]
     pub fn parks(&self) -> bool {
-        self.registered(self.id) == Some(true)
+        self.registered(self.id).is_some_and(|me| me.parks)
     }
 
     /// The fabric.
@@ -137,7 +149,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// too small.
     #[must_use]
     pub fn pending_count(&self) -> u64 {
-        let inbox = &self.fabric.inboxes[self.id.index()];
+        let inbox = &self.fabric.inboxes[self.place];
         self.lanes_in.pending(&inbox.lanes)
             + self.high_in.pending(&inbox.high)
             + u64::from(self.held.is_some())
@@ -147,7 +159,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// What is left to do.
     #[must_use]
     pub fn backlog(&self) -> Backlog {
-        let inbox = &self.fabric.inboxes[self.id.index()];
+        let inbox = &self.fabric.inboxes[self.place];
         if self.held.is_some() || self.high_in.ready(&inbox.high) || self.lanes_in.any_ready(&inbox.lanes) {
             Backlog::Mail
         } else if self.transit.len() > 0 {
@@ -162,8 +174,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// in a lane see it freed.
     #[must_use]
     pub fn fall_asleep(&mut self) -> Option<&'f Doorbell> {
-        let entry = &self.fabric.kernels[self.id.index()];
-        self.lanes_in.publish(&self.fabric.inboxes[self.id.index()].lanes);
+        let entry = &self.fabric.kernels[self.place];
+        self.lanes_in.publish(&self.fabric.inboxes[self.place].lanes);
         entry.doorbell.fall_asleep();
         let stays_awake = self.backlog() != Backlog::None || self.command() != Command::Run;
         if stays_awake {
@@ -176,26 +188,26 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// This kernel's doorbell.
     #[must_use]
     pub fn doorbell(&self) -> &'f Doorbell {
-        &self.fabric.kernels[self.id.index()].doorbell
+        &self.fabric.kernels[self.place].doorbell
     }
 
     /// What the supervisor wants.
     #[inline]
     #[must_use]
     pub fn command(&self) -> Command {
-        self.fabric.kernels[self.id.index()].command(self.id.generation())
+        self.fabric.kernels[self.place].command(self.id.generation())
     }
 
     /// Says what this kernel is doing. The run loop does so by itself.
     pub fn set_phase(&mut self, phase: Phase) {
-        self.fabric.kernels[self.id.index()].set_phase(phase);
+        self.fabric.kernels[self.place].set_phase(phase);
     }
 
     /// Gives a sign of life. The run loop does so by itself.
     #[inline]
     pub fn beat(&mut self) {
         self.beats = self.beats.wrapping_add(1);
-        self.fabric.kernels[self.id.index()].set_heartbeat(self.beats);
+        self.fabric.kernels[self.place].set_heartbeat(self.beats);
     }
 
     /// Lets a run loop begin, whatever the last one was asked.
@@ -226,10 +238,25 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         Stats::from_counters(&self.counts)
     }
 
-    /// Whether a kernel is registered, and whether it may park. Any address is safe to ask for.
+    /// A kernel, if it is registered. Any address is safe to ask for.
     #[inline(always)]
-    fn registered(&self, id: KernelId) -> Option<bool> {
-        self.fabric.kernels.get(id.index())?.is_registered(id)
+    fn registered(&self, id: KernelId) -> Option<Hop<KERNELS>> {
+        let place = Place::new(id.index())?;
+        let parks = self.fabric.kernels[place].is_registered(id)?;
+        Some(Hop { id, place, parks })
+    }
+
+    /// The next hop on the way to a kernel: itself, unless a route says otherwise.
+    ///
+    /// # Errors
+    /// Which of the two is not registered.
+    #[inline(always)]
+    fn next_hop(&self, to: KernelId) -> Result<Hop<KERNELS>, KernelId> {
+        let direct = self.registered(to).ok_or(to)?;
+        match self.fabric.routes.get(self.place, direct.place) {
+            Some(next) if next != to => self.registered(next).ok_or(next),
+            _ => Ok(direct),
+        }
     }
 
     #[inline(always)]
@@ -240,7 +267,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline(always)]
     fn set_count(&mut self, counter: Counter, value: u64) {
         self.counts[counter as usize] = value;
-        self.fabric.kernels[self.id.index()].show(counter, value);
+        self.fabric.kernels[self.place].show(counter, value);
     }
 
     #[inline(always)]
@@ -266,7 +293,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             id: header.id(),
             at,
         };
-        self.fabric.traces[self.id.index()].write(&entry);
+        self.fabric.traces[self.place].write(&entry);
         self.count(Counter::TraceEvents);
     }
 }

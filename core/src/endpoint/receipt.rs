@@ -3,6 +3,7 @@
 use super::Endpoint;
 use crate::fabric::{Counter, DeliveryReceipt, DeliveryStatus, Event, ReceiptError, Receipts, Verdict};
 use crate::message::{Header, MessageId};
+use crate::place::Place;
 use crate::platform::Platform;
 use crate::sync::Scope;
 
@@ -40,7 +41,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Decides a pending message of this kernel's that can no longer arrive; `true` if it is (then) decided.
     fn resolve(&mut self, sequence: u64) -> bool {
-        let receipts = &self.fabric.receipts[self.id.index()];
+        let receipts = &self.fabric.receipts[self.place];
         if receipts.read(sequence) != Ok(DeliveryStatus::Pending) {
             return true;
         }
@@ -80,10 +81,13 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
-    /// The index of the source has been checked.
+    /// Ends a message's way; the caller counts what it has decided. A source that is no place has nothing to lose.
     #[inline(always)]
     pub(super) fn decide(&self, header: &Header, status: DeliveryStatus) -> Verdict {
-        self.fabric.receipts[header.source().index()].decide(header.sequence, status)
+        match Place::new(header.source().index()) {
+            Some(source) => self.fabric.receipts[source].decide(header.sequence, status),
+            None => Verdict::Lost,
+        }
     }
 
     pub(super) fn discard(&mut self, header: &Header) {
@@ -106,7 +110,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// yet, will be counted by who finds it.
     #[cold]
     pub(super) fn retract(&mut self, sequence: u64) {
-        if let Some(status) = self.fabric.receipts[self.id.index()].retract(sequence) {
+        if let Some(status) = self.fabric.receipts[self.place].retract(sequence) {
             self.count_failure(status, -1);
         }
     }

@@ -3,6 +3,7 @@
 use super::Endpoint;
 use crate::fabric::{Counter, DeliveryStatus, Event, Verdict};
 use crate::message::{Header, Message};
+use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::ticket::TicketPop;
 use crate::sync::{Scope, SharedCell};
@@ -64,7 +65,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     pub fn poll(&mut self) -> usize {
         let fabric = self.fabric;
         let me = self.id.index();
-        let lanes = &fabric.inboxes[me].lanes;
+        let lanes = &fabric.inboxes[self.place].lanes;
         let mut taken = 0;
         let mut message = bytemuck::Zeroable::zeroed();
         self.flush_transit();
@@ -76,7 +77,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 self.handle(&message);
             }
         }
-        for lane in 0..KERNELS {
+        for lane in Place::all() {
             while taken < BUDGET {
                 let Some(head) = self.lanes_in.peek_head::<_, Header, SLOTS, _>(lanes, lane) else { break };
                 if head.destination().index() == me {
@@ -97,7 +98,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// The next message of the inbox, for whomever it is; `false` if there is none.
     #[inline(always)]
     pub(super) fn take(&mut self, message: &mut Message<PAYLOAD>) -> bool {
-        let inbox = &self.fabric.inboxes[self.id.index()];
+        let inbox = &self.fabric.inboxes[self.place];
         let high_waits = self.held.is_some() || self.high_in.ready(&inbox.high);
         if high_waits
             && (self.high_run < HIGH_BURST || !self.lanes_in.any_ready(&inbox.lanes))
@@ -118,7 +119,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             *message = held;
             return true;
         }
-        let ring = &self.fabric.inboxes[self.id.index()].high;
+        let ring = &self.fabric.inboxes[self.place].high;
         match self.high_in.pop(ring, Message::used) {
             TicketPop::Message(taken) => {
                 self.stalled = None;

@@ -4,6 +4,7 @@ use super::Endpoint;
 use crate::fabric::{Counter, DeliveryStatus, Fabric, Name, NameError, Phase, Receipts, Status};
 use crate::hlc::Clock;
 use crate::message::{KernelId, Message};
+use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
 use crate::ring::ticket::TicketConsumerState;
@@ -87,16 +88,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     where
         S: ReachesHere,
     {
-        if let Some(by) = self.find(who.name.as_str()) {
+        if let Some(by) = self.find_named(&who.name) {
             return Err(RegisterError::NameTaken { by });
         }
-        let (index, generation) = self
-            .kernels
-            .iter()
-            .enumerate()
-            .find_map(|(index, entry)| Some((index, entry.begin_register()?)))
+        let (place, generation) = Place::all()
+            .find_map(|place| Some((place, self.kernels[place].begin_register()?)))
             .ok_or(RegisterError::NoPlace { kernels: KERNELS })?;
-        Ok(Endpoint::open(self, platform, KernelId::new(index as u16, generation), who))
+        Ok(Endpoint::open(self, platform, place, generation, who))
     }
 
     /// Takes a certain place.
@@ -113,8 +111,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         S: ReachesHere,
     {
         let taken = RegisterError::PlaceTaken { index };
-        let generation = self.kernels.get(index).and_then(|entry| entry.begin_register()).ok_or(taken)?;
-        Ok(Endpoint::open(self, platform, KernelId::new(index as u16, generation), who))
+        let place = Place::new(index).ok_or(taken)?;
+        let generation = self.kernels[place].begin_register().ok_or(taken)?;
+        Ok(Endpoint::open(self, platform, place, generation, who))
     }
 
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that waits
@@ -133,14 +132,14 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     where
         S: ReachesHere,
     {
-        if !self.is_registered(id) {
-            return Err(RegisterError::PlaceTaken { index: id.index() });
-        }
+        let place = Place::new(id.index())
+            .filter(|&place| self.kernels[place].is_registered(id).is_some())
+            .ok_or(RegisterError::PlaceTaken { index: id.index() })?;
         for inbox in &self.inboxes {
             // SAFETY: the caller vouches that this producer is dead, so it writes to no slot any more.
             unsafe { inbox.high.reclaim(id.index() as u16) };
         }
-        Ok(Endpoint::recover(self, platform, id))
+        Ok(Endpoint::recover(self, platform, place, id.generation()))
     }
 }
 
@@ -148,8 +147,12 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     /// An endpoint for a place that is already this caller's, going on where the last owner stopped.
-    fn recover(fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>, platform: L, id: KernelId) -> Self {
-        let me = id.index();
+    fn recover(
+        fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
+        platform: L,
+        me: Place<KERNELS>,
+        generation: u16,
+    ) -> Self {
         let config = fabric.config();
         let transit = fabric.transit[me].recover();
         let counts = fabric.kernels[me].counters();
@@ -162,8 +165,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         Self {
             fabric,
             platform,
-            id,
-            lanes_out: core::array::from_fn(|to| fabric.inboxes[to].lanes.recover_producer(me)),
+            id: KernelId::new(me.index() as u16, generation),
+            place: me,
+            lanes_out: fabric.inboxes.each_ref().map(|inbox| inbox.lanes.recover_producer(me)),
             lanes_in: LanesState::recover(&fabric.inboxes[me].lanes),
             high_in: TicketConsumerState::recover(&fabric.inboxes[me].high),
             high_run: 0,
@@ -185,12 +189,18 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     }
 
     /// Opens a place that `begin_register` has taken.
-    fn open(fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>, platform: L, id: KernelId, who: &Register) -> Self {
-        let mut endpoint = Self::recover(fabric, platform, id);
+    fn open(
+        fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
+        platform: L,
+        place: Place<KERNELS>,
+        generation: u16,
+        who: &Register,
+    ) -> Self {
+        let mut endpoint = Self::recover(fabric, platform, place, generation);
         // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
         endpoint.throw_out_mail();
-        fabric.routes.clear(id.index());
-        fabric.kernels[id.index()].finish_register(id.generation(), &who.name, who.parks);
+        fabric.routes.clear(place);
+        fabric.kernels[place].finish_register(generation, &who.name, who.parks);
         endpoint
     }
 
@@ -206,7 +216,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     }
 
     fn leave(&mut self, then: Status) {
-        let entry = &self.fabric.kernels[self.id.index()];
+        let entry = &self.fabric.kernels[self.place];
         entry.set_status(self.id.generation(), Status::Leaving);
         self.throw_out_mail();
         entry.set_status(self.id.generation(), then);
@@ -216,7 +226,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// `QueueFull`. What a slow sender puts here later is found by the next owner.
     fn throw_out_mail(&mut self) {
         let me = self.id.index();
-        let inbox = &self.fabric.inboxes[me];
+        let inbox = &self.fabric.inboxes[self.place];
         // As many as an inbox and its store hold, so that busy senders cannot keep this kernel from leaving.
         let mut message: Message<PAYLOAD> = bytemuck::Zeroable::zeroed();
         for _ in 0..(KERNELS + 2) * SLOTS {
@@ -236,7 +246,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             }
         }
         self.flush_transit();
-        let store = &self.fabric.transit[me];
+        let store = &self.fabric.transit[self.place];
         for position in self.transit.positions() {
             if store.next_hop(position).is_some() {
                 let message = store.get(position);

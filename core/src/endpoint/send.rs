@@ -1,8 +1,9 @@
 //! Sending: from the caller's message to the next hop's inbox.
 
-use super::Endpoint;
+use super::{Endpoint, Hop};
 use crate::fabric::{Counter, DeliveryStatus, Event};
 use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId, PayloadTooLong, Priority};
+use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::ticket::{TicketError, TicketProducerState};
 use crate::sync::{Scope, SharedCell};
@@ -145,26 +146,21 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline]
     fn accept(&mut self, to: KernelId, message: &Message<PAYLOAD>, priority: Priority) -> Result<MessageId, SendError> {
         let fabric = self.fabric;
-        let me = self.id.index();
         let given = &message.header;
         if given.payload_len as usize > PAYLOAD {
             let len = given.payload_len as usize;
             return Err(SendError::PayloadTooLong(PayloadTooLong { len, capacity: PAYLOAD }));
         }
-        let mut parks = self.registered(to).ok_or(SendError::NotFound { kernel: to })?;
-        let next_hop = fabric.routes.next_hop(me, to);
-        if next_hop != to {
-            parks = self.registered(next_hop).ok_or(SendError::NotFound { kernel: next_hop })?;
-        }
+        let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
         let now_ns = self.platform.now_ns();
         let deadline_ns = self.deadline(given, now_ns);
         if deadline_ns <= now_ns {
             return Err(SendError::Timeout { deadline_ns });
         }
         // Before anything is written: a sender that tries again and again must not use up receipts.
-        let lanes = &fabric.inboxes[next_hop.index()].lanes;
-        if priority == Priority::Normal && !lanes.has_room(me, &mut self.lanes_out[next_hop.index()]) {
-            return Err(SendError::QueueFull { next_hop });
+        let lanes = &fabric.inboxes[hop.place].lanes;
+        if priority == Priority::Normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place]) {
+            return Err(SendError::QueueFull { next_hop: hop.id });
         }
         let sent = self.clock.now(now_ns);
         let sequence = self.counts[Counter::Sent as usize].wrapping_add(1);
@@ -190,11 +186,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if sequence <= self.retract_until {
             self.retract(sequence);
         }
-        fabric.receipts[me].open(sequence, to, deadline_ns);
+        fabric.receipts[self.place].open(sequence, to, deadline_ns);
         self.set_count(Counter::Sent, sequence);
-        if !self.deposit(next_hop.index(), parks, &header, message) {
+        if !self.deposit(hop, &header, message) {
             self.set_count(Counter::Sent, sequence.wrapping_sub(1));
-            return Err(SendError::QueueFull { next_hop });
+            return Err(SendError::QueueFull { next_hop: hop.id });
         }
         self.trace(Event::Sent, None, &header);
         Ok(MessageId { source: self.id, sequence })
@@ -202,23 +198,23 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Puts a message into a next hop's inbox, and wakes its owner; `false` if there is no room.
     #[inline(always)]
-    pub(super) fn deposit(&mut self, to: usize, parks: bool, header: &Header, message: &Message<PAYLOAD>) -> bool {
-        let inbox = &self.fabric.inboxes[to];
+    pub(super) fn deposit(&mut self, to: Hop<KERNELS>, header: &Header, message: &Message<PAYLOAD>) -> bool {
+        let inbox = &self.fabric.inboxes[to.place];
         let done = if header.priority == Priority::Normal as u8 {
             // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
             let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
-            inbox.lanes.push(self.id.index(), &mut self.lanes_out[to], fill).is_ok()
+            inbox.lanes.push(self.place, &mut self.lanes_out[to.place], fill).is_ok()
         } else {
-            self.deposit_high(to, header, message)
+            self.deposit_high(to.place, header, message)
         };
         if done {
-            self.fabric.kernels[to].wake(parks, &self.platform);
+            self.fabric.kernels[to.place].wake(to.parks, &self.platform);
         }
         done
     }
 
     #[cold]
-    fn deposit_high(&self, to: usize, header: &Header, message: &Message<PAYLOAD>) -> bool {
+    fn deposit_high(&self, to: Place<KERNELS>, header: &Header, message: &Message<PAYLOAD>) -> bool {
         let mut message = *message;
         message.header = *header;
         let mut producer = TicketProducerState::new(self.id.index() as u16);

@@ -28,6 +28,7 @@ pub(crate) use table::{COUNTERS, Counter, Entry};
 pub(crate) use transit::{Transit, TransitState};
 
 use crate::message::{KernelId, Message, MessageId};
+use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::{Lanes, Ticket};
 use crate::sync::{Scope, shared_struct};
@@ -205,8 +206,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
 
     /// The registered kernel of that name; of several, the one with the lowest index.
     pub fn find(&self, name: &str) -> Option<KernelId> {
-        let wanted = Name::new(name).ok()?;
-        self.kernels().find(|(_, name)| *name == wanted).map(|(id, _)| id)
+        self.find_named(&Name::new(name).ok()?)
+    }
+
+    pub(crate) fn find_named(&self, wanted: &Name) -> Option<KernelId> {
+        self.kernels().find(|(_, name)| name == wanted).map(|(id, _)| id)
     }
 
     /// The name of a kernel, if it is still the owner of its place.
@@ -219,30 +223,27 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// # Errors
     /// [`NotRegistered`] names the address nobody is registered at.
     pub fn set_route(&self, at: KernelId, destination: KernelId, next_hop: KernelId) -> Result<(), NotRegistered> {
-        for id in [at, destination, next_hop] {
-            if !self.is_registered(id) {
-                return Err(NotRegistered(id));
-            }
-        }
-        self.routes.set(at.index(), destination.index(), Some(next_hop));
+        let place = |id: KernelId| {
+            let place = Place::new(id.index()).filter(|&place| self.kernels[place].is_registered(id).is_some());
+            place.ok_or(NotRegistered(id))
+        };
+        let (at, destination) = (place(at)?, place(destination)?);
+        place(next_hop)?;
+        self.routes.set(at, destination, Some(next_hop));
         Ok(())
     }
 
     /// Removes a route: the kernel at `at` sends to `destination` directly again. Routes that were left behind by kernels
     /// that are gone can be removed as well.
     pub fn remove_route(&self, at: KernelId, destination: KernelId) {
-        if at.index() < KERNELS && destination.index() < KERNELS {
-            self.routes.set(at.index(), destination.index(), None);
+        if let (Some(at), Some(destination)) = (Place::new(at.index()), Place::new(destination.index())) {
+            self.routes.set(at, destination, None);
         }
     }
 
     /// The route that `at` has for `destination`; `None` means directly.
     pub fn route(&self, at: KernelId, destination: KernelId) -> Option<KernelId> {
-        if at.index() < KERNELS && destination.index() < KERNELS {
-            self.routes.get(at.index(), destination.index())
-        } else {
-            None
-        }
+        self.routes.get(Place::new(at.index())?, Place::new(destination.index())?)
     }
 
     /// What became of a message. Asking here changes nothing: a message whose deadline has passed stays `Pending` until

@@ -12,6 +12,7 @@
 //! nothing without an order.
 
 use crate::message::KernelId;
+use crate::place::Place;
 use crate::sync::AtomicU32;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::shared_struct;
@@ -25,30 +26,23 @@ shared_struct! {
 }
 
 impl<const KERNELS: usize> Routes<KERNELS> {
-    /// The next hop from place `at` to `destination`: the destination itself unless a route says otherwise.
-    #[inline(always)]
-    pub(crate) fn next_hop(&self, at: usize, destination: KernelId) -> KernelId {
-        // Relaxed: the entry alone matters.
-        let next = KernelId::from_raw(self.next[at][destination.index()].load(Relaxed));
-        if next.is_none() { destination } else { next }
-    }
-
     /// Sets or replaces (`Some`) or removes (`None`) a route.
-    pub(crate) fn set(&self, at: usize, destination: usize, next_hop: Option<KernelId>) {
+    pub(crate) fn set(&self, at: Place<KERNELS>, destination: Place<KERNELS>, next_hop: Option<KernelId>) {
         // Relaxed: the entry alone matters.
         self.next[at][destination].store(next_hop.unwrap_or(KernelId::NONE).raw(), Relaxed);
     }
 
     /// Removes all routes of and to a place that changes hands: its next owner starts without.
-    pub(crate) fn clear(&self, place: usize) {
-        for other in 0..KERNELS {
+    pub(crate) fn clear(&self, place: Place<KERNELS>) {
+        for other in Place::all() {
             self.set(place, other, None);
             self.set(other, place, None);
         }
     }
 
-    /// The route that is set, if any.
-    pub(crate) fn get(&self, at: usize, destination: usize) -> Option<KernelId> {
+    /// The next hop from place `at` to `destination`, if a route is set: otherwise the destination itself.
+    #[inline(always)]
+    pub(crate) fn get(&self, at: Place<KERNELS>, destination: Place<KERNELS>) -> Option<KernelId> {
         // Relaxed: the entry alone matters.
         let next = KernelId::from_raw(self.next[at][destination].load(Relaxed));
         (!next.is_none()).then_some(next)

@@ -42,7 +42,7 @@ use core::fmt;
 pub const NAME_LEN: usize = 32;
 
 /// A kernel's name as it stands in the table.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Eq, Default)]
 pub struct Name {
     bytes: [u8; NAME_LEN],
 }
@@ -92,6 +92,21 @@ impl Name {
             Ok(name) => name,
             Err(e) => core::str::from_utf8(&self.bytes[..e.valid_up_to()]).unwrap_or(""),
         }
+    }
+}
+
+impl PartialEq for Name {
+    /// Word by word: a comparison of byte arrays is a call of `memcmp`, which device code has not.
+    fn eq(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.bytes.as_chunks::<8>().0, other.bytes.as_chunks::<8>().0);
+        let differing = |(a, b): (&[u8; 8], &[u8; 8])| u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b);
+        ours.iter().zip(theirs).map(differing).fold(0, |all, word| all | word) == 0
+    }
+}
+
+impl core::hash::Hash for Name {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
     }
 }
 
@@ -353,9 +368,9 @@ impl<S: Scope> Entry<S> {
 
     /// Opens the place for mail.
     pub(crate) fn finish_register(&self, generation: u16, name: &Name, parks: bool) {
-        for (word, bytes) in self.name.iter().zip(name.bytes.chunks_exact(8)) {
+        for (word, bytes) in self.name.iter().zip(name.bytes.as_chunks::<8>().0) {
             // Release [name-began]: who reads this word sees in the state that the place is not its predecessor's any more.
-            word.store(u64::from_le_bytes(bytes.try_into().unwrap_or([0; 8])), Release);
+            word.store(u64::from_le_bytes(*bytes), Release);
         }
         self.doorbell.wake_up();
         // Relaxed: published by the state below.
@@ -388,9 +403,9 @@ impl<S: Scope> Entry<S> {
             return None;
         }
         let mut name = Name::default();
-        for (bytes, word) in name.bytes.chunks_exact_mut(8).zip(&self.name) {
+        for (bytes, word) in name.bytes.as_chunks_mut::<8>().0.iter_mut().zip(&self.name) {
             // Acquire [name-began]: having read a word of a later name, the state below is seen changed.
-            bytes.copy_from_slice(&word.load(Acquire).to_le_bytes());
+            *bytes = word.load(Acquire).to_le_bytes();
         }
         // Relaxed: the loads above keep it in its place.
         (State::decode(self.state.load(Relaxed)).generation == generation).then_some(name)

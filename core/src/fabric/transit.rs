@@ -20,7 +20,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
 
 shared_struct! {
-    struct Place[const PAYLOAD: usize,][PAYLOAD,] {
+    struct Stored[const PAYLOAD: usize,][PAYLOAD,] {
         /// 0: empty; otherwise 1 + index of the next hop that the message was put aside for.
         used: AtomicU32,
         _zero: AtomicU32,
@@ -36,7 +36,7 @@ shared_struct! {
         first: AtomicU64,
         /// Position after the youngest.
         last: AtomicU64,
-        places: [Place<PAYLOAD>; SLOTS],
+        places: [Stored<PAYLOAD>; SLOTS],
     }
 }
 
@@ -65,7 +65,7 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
         state
     }
 
-    fn at(&self, position: u64) -> &Place<PAYLOAD> {
+    fn at(&self, position: u64) -> &Stored<PAYLOAD> {
         &self.places[(position % SLOTS as u64) as usize]
     }
 

@@ -38,6 +38,7 @@
 
 use super::spsc::{ConsumerState, Credit, ProducerState, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
+use crate::place::Place;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::Pod;
@@ -110,7 +111,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
     #[inline(always)]
     pub(crate) fn push(
         &self,
-        lane: usize,
+        lane: Place<PRODUCERS>,
         state: &mut ProducerState,
         fill: impl FnOnce(&SharedCell<T>),
     ) -> Result<(), Full> {
@@ -122,19 +123,19 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
 
     /// Whether a lane has room; asks the consumer only if the copy of its position says no.
     #[inline(always)]
-    pub(crate) fn has_room(&self, lane: usize, state: &mut ProducerState) -> bool {
+    pub(crate) fn has_room(&self, lane: Place<PRODUCERS>, state: &mut ProducerState) -> bool {
         state.room::<N, _>(&self.lanes[lane].credit, 1) > 0
     }
 
     #[inline(always)]
-    fn ring_bell(&self, lane: usize, state: &ProducerState) {
+    fn ring_bell(&self, lane: Place<PRODUCERS>, state: &ProducerState) {
         // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the doorbell's fences.
         self.bells.bells[lane].store(state.tail as u16, Relaxed);
     }
 
     /// The producer's place in a lane that may have been in use. Rings the bell again, in case the predecessor died
     /// between a stamp and its bell.
-    pub(crate) fn recover_producer(&self, lane: usize) -> ProducerState {
+    pub(crate) fn recover_producer(&self, lane: Place<PRODUCERS>) -> ProducerState {
         let Lane { credit, slots } = &self.lanes[lane];
         let state = ProducerState::recover(slots, credit);
         self.ring_bell(lane, &state);
@@ -147,7 +148,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
 pub struct LanesState<const PRODUCERS: usize> {
     lanes: [ConsumerState; PRODUCERS],
     /// The lane being served, and how many messages it may still give before the others are looked at.
-    current: usize,
+    current: Place<PRODUCERS>,
     left: u32,
 }
 
@@ -158,21 +159,29 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
             lanes: core::array::from_fn(|i| {
                 ConsumerState::recover::<N, _>(&queue.lanes[i].credit, &queue.notes.taken[i])
             }),
-            current: 0,
+            current: Place::FIRST,
             left: BURST,
         }
     }
 
     /// Whether lane `i` has rung for something that was not taken yet.
     #[inline(always)]
-    fn has_rung<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>, i: usize) -> bool {
+    fn has_rung<T: Pod + Send, const N: usize, S: Scope>(
+        &self,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+        i: Place<PRODUCERS>,
+    ) -> bool {
         // Relaxed: a hint. Whoever follows it looks at the stamp, which vouches for the message.
         queue.bells.bells[i].load(Relaxed) != self.lanes[i].head as u16
     }
 
     /// Whether lane `i` has a message.
     #[inline(always)]
-    fn ready<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>, i: usize) -> bool {
+    fn ready<T: Pod + Send, const N: usize, S: Scope>(
+        &self,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+        i: Place<PRODUCERS>,
+    ) -> bool {
         self.lanes[i].ready(&queue.lanes[i].slots)
     }
 
@@ -191,8 +200,8 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in `any_ready`: its
         // producer may have died just before it rang.
         let next = self
-            .find(queue, self.current + 1, PRODUCERS)
-            .or_else(|| self.find(queue, 0, self.current))
+            .find(queue, self.current.index() + 1, PRODUCERS)
+            .or_else(|| self.find(queue, 0, self.current.index()))
             .or_else(|| self.ready(queue, self.current).then_some(self.current));
         let Some(next) = next else { return false };
         self.current = next;
@@ -207,15 +216,16 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         queue: &Lanes<T, PRODUCERS, N, S>,
         from: usize,
         to: usize,
-    ) -> Option<usize> {
+    ) -> Option<Place<PRODUCERS>> {
         let mut first = from;
         while first < to {
             // Eight bells without a branch between them: mostly none has rung.
             let last = (first + 8).min(to);
-            let bells = queue.bells.bells[first..last].iter().zip(&self.lanes[first..last]);
+            let bells = queue.bells.bells.get(first..last)?.iter().zip(self.lanes.get(first..last)?);
             // Relaxed: a hint, as in `has_rung`.
             if bells.fold(0, |rung, (bell, lane)| rung | (bell.load(Relaxed) ^ lane.head as u16)) != 0
-                && let Some(i) = (first..last).find(|&i| self.has_rung(queue, i) && self.ready(queue, i))
+                && let Some(i) =
+                    (first..last).filter_map(Place::new).find(|&i| self.has_rung(queue, i) && self.ready(queue, i))
             {
                 return Some(i);
             }
@@ -236,14 +246,15 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         }
         let i = self.current;
         self.left = self.left.saturating_sub(1);
-        self.pop_lane(queue, i, take).map(|result| (i, result))
+        self.pop_lane(queue, i, take).map(|result| (i.index(), result))
     }
 
     /// Copies out the first line of the oldest message of lane `i`, which stays there.
+    #[inline(always)]
     pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize, S: Scope>(
         &self,
         queue: &Lanes<T, PRODUCERS, N, S>,
-        i: usize,
+        i: Place<PRODUCERS>,
     ) -> Option<H> {
         if self.has_rung(queue, i) { self.lanes[i].peek_head(&queue.lanes[i].slots) } else { None }
     }
@@ -253,7 +264,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     pub(crate) fn pop_lane<T: Pod + Send, R, const N: usize, S: Scope>(
         &mut self,
         queue: &Lanes<T, PRODUCERS, N, S>,
-        i: usize,
+        i: Place<PRODUCERS>,
         take: impl FnOnce(&SharedCell<T>) -> (R, usize),
     ) -> Option<R> {
         let Lane { credit, slots } = &queue.lanes[i];
@@ -267,7 +278,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Messages that wait in all lanes: a snapshot that only producers can make too small.
     pub(crate) fn pending<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>) -> u64 {
-        (0..PRODUCERS)
+        Place::all()
             .map(|i| {
                 let lane = &self.lanes[i];
                 // Relaxed: a hint. The stamps vouch for what is counted, so that whoever is told of a message finds it.
@@ -321,7 +332,9 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
     where
         S: ReachesHere,
     {
-        assert!(lane < PRODUCERS, "lane {lane} does not exist: the queue has {PRODUCERS} lanes");
+        let Some(lane) = Place::new(lane) else {
+            panic!("lane {lane} does not exist: the queue has {PRODUCERS} lanes")
+        };
         if claim_end(&self.claims.producers[lane]) {
             Ok(LaneProducer { queue: self, lane, state: self.recover_producer(lane) })
         } else {
@@ -349,7 +362,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
 #[derive(Debug)]
 pub struct LaneProducer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
-    lane: usize,
+    lane: Place<PRODUCERS>,
     state: ProducerState,
 }
 
