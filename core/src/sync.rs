@@ -375,11 +375,11 @@ impl<T> core::fmt::Debug for SharedCell<T> {
 pub(crate) const FIRST_LINE: usize = 56;
 const LINE: usize = 64;
 
-/// What is copied at once: the widest that every processor of the architecture has.
-#[cfg(all(target_arch = "x86_64", not(loom)))]
+/// What is copied at once: the widest that every processor of the architecture has; words in device code.
+#[cfg(all(target_arch = "x86_64", not(feature = "device"), not(loom)))]
 type Chunk = core::arch::x86_64::__m128i;
 // Loom's words and cells are larger than the real ones, so its slots are not laid out in lines.
-#[cfg(not(all(target_arch = "x86_64", not(loom))))]
+#[cfg(not(all(target_arch = "x86_64", not(feature = "device"), not(loom))))]
 type Chunk = u64;
 
 /// Which of two addresses is the shared one.

@@ -5,7 +5,8 @@ mod common;
 use common::Manual;
 use core::mem::offset_of;
 use k2k_core::fabric::{AttachError, Geometry, LAYOUT_VERSION, MAGIC};
-use k2k_core::{Config, DeliveryStatus, Fabric, Message, Priority, Register};
+use k2k_core::sync::Gpu;
+use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Priority, Register};
 
 type Small = Fabric<3, 4, 64>;
 
@@ -206,4 +207,34 @@ fn a_fabric_works_on_at_another_address() {
     }
     assert_eq!(fabric.total_stats().pending(), 0);
     assert!(fabric.trace(a_id).unwrap().read().any(|entry| entry.id == stored));
+}
+
+/// Anyone may look on at a GPU's fabric; that only device code may register in it is a doctest of `sync::ReachesHere`.
+#[test]
+fn a_fabric_of_another_scope_has_the_same_bytes_and_can_be_looked_at() {
+    type OfGpu = Fabric<3, 4, 64, Gpu>;
+    assert_eq!((size_of::<OfGpu>(), align_of::<OfGpu>()), (size_of::<Small>(), align_of::<Small>()));
+    let platform = Manual::at(1_000);
+    let mut bytes = Bytes::zeroed();
+    let base = bytes.fabric().as_mut_ptr();
+    let config = Config { tracing: true, ..Config::default() };
+    // SAFETY: the bytes outlive both views, and are accessed through fabrics alone.
+    let (fabric, seen) = unsafe {
+        (
+            Small::attach_raw(base, size_of::<Small>(), &config).unwrap(),
+            OfGpu::attach_raw(base, size_of::<OfGpu>(), &config).unwrap(),
+        )
+    };
+    let mut a = fabric.register(&Register::new("a").unwrap(), &platform).unwrap();
+    let mut b = fabric.register(&Register::new("b").unwrap(), &platform).unwrap();
+    let id = a.send(b.id(), &Message::new(1)).unwrap();
+    assert!(b.try_receive().is_some());
+    assert_eq!((seen.find("b"), seen.name(a.id()).unwrap().as_str()), (Some(b.id()), "a"));
+    assert_eq!(
+        (seen.stats(b.id()).unwrap().received, seen.receipt(id).unwrap().status),
+        (1, DeliveryStatus::Delivered)
+    );
+    assert_eq!(seen.trace(b.id()).unwrap().read().count(), 1);
+    seen.command(b.id(), Command::Stop, &platform).unwrap();
+    assert_eq!(b.command(), Command::Stop);
 }
