@@ -169,6 +169,16 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         }
     }
 
+    /// Whether there seems to be mail from the senders at the places `first`, `first + step`, ...: a share of an idle
+    /// poll, for the threads of a warp that wait together. A hint: [`try_receive`](Self::try_receive) decides.
+    #[inline]
+    #[must_use]
+    pub fn has_rung(&self, first: usize, step: usize) -> bool {
+        let inbox = &self.fabric.inboxes[self.id.index()];
+        let high = first == 0 && (self.held.is_some() || self.high_in.ready(&inbox.high));
+        high || self.lanes_in.any_rung(&inbox.lanes, first, step)
+    }
+
     /// Says that this kernel is about to sleep, and looks once more: if the answer is `None`, sleep at the doorbell
     /// until it is awake again. The kernel must have registered as [parking](Register::parking). Senders with no room
     /// in a lane see it freed.

@@ -276,6 +276,17 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         self.ready(queue, self.current) || self.find(queue, 0, PRODUCERS).is_some()
     }
 
+    /// Whether one of the lanes `first`, `first + step`, ... has rung: a share of a look at all of them.
+    #[inline(always)]
+    pub(crate) fn any_rung<T: Pod + Send, const N: usize, S: Scope>(
+        &self,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+        first: usize,
+        step: usize,
+    ) -> bool {
+        (first..PRODUCERS).step_by(step.max(1)).any(|i| self.has_rung(queue, i))
+    }
+
     /// Messages that wait in all lanes: a snapshot that only producers can make too small.
     pub(crate) fn pending<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>) -> u64 {
         Place::all()

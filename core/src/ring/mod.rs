@@ -9,10 +9,12 @@
 //! Storage ([`spsc::Slots`], [`spsc::Credit`]) and the sides' private state ([`spsc::ProducerState`],
 //! [`spsc::ConsumerState`]) are apart, because the parts of one ring may lie in different memories.
 
+pub mod gang;
 pub mod lanes;
 pub mod spsc;
 pub mod ticket;
 
+pub use gang::Gang;
 pub use lanes::Lanes;
 pub use spsc::{Consumer, Producer, Spsc, Taken};
 pub use ticket::Ticket;

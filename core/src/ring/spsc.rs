@@ -187,7 +187,7 @@ impl ProducerState {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConsumerState {
     pub(crate) head: u64,
-    published: u64,
+    pub(super) published: u64,
 }
 
 impl ConsumerState {
@@ -203,7 +203,10 @@ impl ConsumerState {
 
     /// The next full slot, if there is one.
     #[inline(always)]
-    fn next<'r, T: Pod + Send, const N: usize, S: Scope>(&self, slots: &'r Slots<T, N, S>) -> Option<&'r Slot<T, S>> {
+    pub(super) fn next<'r, T: Pod + Send, const N: usize, S: Scope>(
+        &self,
+        slots: &'r Slots<T, N, S>,
+    ) -> Option<&'r Slot<T, S>> {
         let slot = slots.at(self.head);
         // Acquire [slot-published]: pairs with the stamp store in `ProducerState::push`; the body is visible.
         (slot.stamp.load(Acquire) == self.head.wrapping_add(1)).then_some(slot)
@@ -275,9 +278,21 @@ impl ConsumerState {
             unsafe { slot.body.scribble(used) };
         }
         // Telling the producer costs a line transfer: once per eighth of the ring, and when it has run dry.
-        if self.head.wrapping_sub(self.published) >= (N as u64 / 8).max(1) {
+        if self.unpublished() >= Self::publish_every::<N>() {
             self.publish(credit);
         }
+    }
+
+    /// Messages taken that the producer was not told of.
+    #[inline(always)]
+    pub(super) const fn unpublished(&self) -> u64 {
+        self.head.wrapping_sub(self.published)
+    }
+
+    /// How many of those are too many in a ring of `N` slots.
+    #[inline(always)]
+    pub(super) const fn publish_every<const N: usize>() -> u64 {
+        if N < 8 { 1 } else { N as u64 / 8 }
     }
 
     /// Takes up to `out.len()` messages; returns how many.
@@ -315,10 +330,10 @@ shared_struct! {
     /// The claim words of the two ends of a ring: 0 is free, 1 is taken; and the consumer's note.
     #[repr(align(128))]
     pub struct Claims[][] in S {
-        producer: AtomicU32<S>,
-        consumer: AtomicU32<S>,
+        pub(super) producer: AtomicU32<S>,
+        pub(super) consumer: AtomicU32<S>,
         /// Position after the last message taken; written by the consumer, read by its successor.
-        taken: AtomicU64<S>,
+        pub(super) taken: AtomicU64<S>,
     }
 }
 
@@ -352,9 +367,9 @@ shared_struct! {
     /// assert!(RING.producer().is_err(), "there is one producer at a time");
     /// ```
     pub struct Spsc[T: Pod + Send, const N: usize,][T, N,] in S {
-        claims: Claims<S>,
-        credit: Credit<S>,
-        slots: Slots<T, N, S>,
+        pub(super) claims: Claims<S>,
+        pub(super) credit: Credit<S>,
+        pub(super) slots: Slots<T, N, S>,
     }
 }
 

@@ -1,0 +1,180 @@
+//! One end of an [SPSC ring](super::spsc) held by several threads together, each with a slot of its own.
+//!
+//! A warp of a GPU pushes up to 32 messages with one look for room and one release, and takes as many with one look.
+//! Nothing is shared but the ring: each member keeps its own copy of the end's position, and all copies move alike,
+//! because the members agree on each step.
+//!
+//! ```text
+//!   member        0       1       2       3            position of the end: 8, room for 3
+//!             +-------+-------+-------+
+//!   slot      |   8   |   9   |  10   |   -            each writes its body and publishes its stamp;
+//!             +-------+-------+-------+                all go on with position 11
+//! ```
+//!
+//! # Synchronisation
+//!
+//! The ring's own labels. Each member that writes bodies has itself seen the credit that frees them (`slot-freed`), and
+//! publishes its body itself (`slot-published`): as all do so in one step, a GPU does it with one fence. The credit, which
+//! one member publishes for all, is stored after all have met ([`Gang::sync`]).
+
+use super::spsc::{ConsumerState, ProducerState, Spsc, Taken, claim_end, release_end};
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{ReachesHere, Scope, SharedCell, System};
+use bytemuck::Pod;
+
+/// Threads that go through a protocol in step: a GPU's warp.
+///
+/// # Safety
+/// Every operation is collective: it returns to no member before all have called it. `sync` makes visible to every member
+/// what each did before. Members have the ranks from 0 to `size() - 1`, and `size()` is between 1 and 32.
+pub unsafe trait Gang: Copy {
+    /// Which member this is.
+    fn rank(&self) -> u32;
+
+    /// How many there are.
+    fn size(&self) -> u32;
+
+    /// A bit per member, by rank: its answer.
+    fn ballot(&self, yes: bool) -> u32;
+
+    /// The smallest of all members' values.
+    fn min(&self, value: u32) -> u32;
+
+    /// Waits for all members.
+    fn sync(&self);
+}
+
+impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
+    /// Takes the producing end for a gang. It continues where the previous producer stopped.
+    ///
+    /// # Errors
+    /// [`Taken`], to all members, while another producer exists.
+    ///
+    /// # Safety
+    /// All members of the gang call it, and later every operation of what it returns, its drop included, in the same
+    /// order; [`push`](GangProducer::push) with the same `count`.
+    pub unsafe fn gang_producer<G: Gang>(&self, gang: G) -> Result<GangProducer<'_, G, T, N, S>, Taken>
+    where
+        S: ReachesHere,
+    {
+        if !claim(gang, || claim_end(&self.claims.producer)) {
+            return Err(Taken);
+        }
+        Ok(GangProducer { ring: self, gang, state: ProducerState::recover(&self.slots, &self.credit) })
+    }
+
+    /// Takes the consuming end for a gang. It continues where the previous consumer stopped.
+    ///
+    /// # Errors
+    /// [`Taken`], to all members, while another consumer exists.
+    ///
+    /// # Safety
+    /// As for [`gang_producer`](Self::gang_producer).
+    pub unsafe fn gang_consumer<G: Gang>(&self, gang: G) -> Result<GangConsumer<'_, G, T, N, S>, Taken>
+    where
+        S: ReachesHere,
+    {
+        if !claim(gang, || claim_end(&self.claims.consumer)) {
+            return Err(Taken);
+        }
+        Ok(GangConsumer { ring: self, gang, state: ConsumerState::recover::<N, S>(&self.credit, &self.claims.taken) })
+    }
+}
+
+/// The leader claims for all; what the end's last owner did is visible to every member.
+fn claim(gang: impl Gang, claim: impl FnOnce() -> bool) -> bool {
+    let claimed = gang.rank() == 0 && claim();
+    gang.sync();
+    gang.ballot(claimed) != 0
+}
+
+/// A producing end that a gang holds. Dropping it, by all members, lets another one be taken.
+#[derive(Debug)]
+pub struct GangProducer<'r, G: Gang, T: Pod + Send, const N: usize, S: Scope = System> {
+    ring: &'r Spsc<T, N, S>,
+    gang: G,
+    state: ProducerState,
+}
+
+impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> GangProducer<'_, G, T, N, S> {
+    /// Appends the values of the members with ranks below `count`, in the order of ranks, or of as many as there is
+    /// room for. Returns how many those are; the values of the others are still theirs.
+    #[inline(always)]
+    pub fn push(&mut self, value: &T, count: u32) -> u32 {
+        let count = count.min(self.gang.size());
+        // Every member looks for itself, so that it may write to what was freed; the smallest answer counts for all.
+        let room = self.state.room::<N, S>(&self.ring.credit, u64::from(count)).min(u64::from(count)) as u32;
+        let enough = self.gang.ballot(room == count).count_ones() == self.gang.size();
+        let count = if enough { count } else { self.gang.min(room) };
+        if self.gang.rank() < count {
+            // This member's slot, as a producer of its own that has come that far.
+            let mut own = self.state;
+            own.tail = own.tail.wrapping_add(u64::from(self.gang.rank()));
+            // SAFETY: rule 2 of the ring: `fill` is called with the slot that is this member's to write.
+            let fill = |body: &SharedCell<T>| unsafe { body.write(value, size_of::<T>()) };
+            let pushed = own.push(&self.ring.slots, &self.ring.credit, fill);
+            debug_assert!(pushed.is_ok(), "there was room for all");
+        }
+        self.state.tail = self.state.tail.wrapping_add(u64::from(count));
+        count
+    }
+}
+
+impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> Drop for GangProducer<'_, G, T, N, S> {
+    fn drop(&mut self) {
+        self.gang.sync();
+        if self.gang.rank() == 0 {
+            release_end(&self.ring.claims.producer);
+        }
+    }
+}
+
+/// A consuming end that a gang holds. Dropping it, by all members, acknowledges what was read and lets another one be taken.
+#[derive(Debug)]
+pub struct GangConsumer<'r, G: Gang, T: Pod + Send, const N: usize, S: Scope = System> {
+    ring: &'r Spsc<T, N, S>,
+    gang: G,
+    state: ConsumerState,
+}
+
+impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> GangConsumer<'_, G, T, N, S> {
+    /// Takes up to one message per member: the member of rank `i` gets the `i`th of those that wait. Returns how many
+    /// there were, and this member's.
+    #[inline(always)]
+    pub fn pop(&mut self) -> (u32, Option<T>) {
+        let rank = self.gang.rank();
+        // This member's slot, as a consumer of its own that has come that far.
+        let mut own = self.state;
+        own.head = own.head.wrapping_add(u64::from(rank));
+        // A ring may have fewer slots than the gang has members.
+        let slot = if u64::from(rank) < N as u64 { own.next(&self.ring.slots) } else { None };
+        let count = self.gang.ballot(slot.is_some()).trailing_ones();
+        // SAFETY: rule 2 of the ring: the stamp says that the slot is full, and no credit beyond it is stored yet.
+        let value = slot.filter(|_| rank < count).map(|slot| unsafe { slot.body.read() });
+        // All have copied before one of them frees the slots.
+        self.gang.sync();
+        self.state.head = self.state.head.wrapping_add(u64::from(count));
+        if rank == 0 && count > 0 {
+            // Relaxed: for a successor only.
+            self.ring.claims.taken.store(self.state.head, Relaxed);
+        }
+        if count == 0 || self.state.unpublished() >= ConsumerState::publish_every::<N>() {
+            if rank == 0 {
+                self.state.publish(&self.ring.credit);
+            } else {
+                self.state.published = self.state.head;
+            }
+        }
+        (count, value)
+    }
+}
+
+impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> Drop for GangConsumer<'_, G, T, N, S> {
+    fn drop(&mut self) {
+        self.gang.sync();
+        if self.gang.rank() == 0 {
+            self.state.publish(&self.ring.credit);
+            release_end(&self.ring.claims.consumer);
+        }
+    }
+}
