@@ -1,9 +1,54 @@
 //! What stands between `k2k-core` and a GPU: how an entry point is called, what time it is, how a warp works together.
 //!
-//! The crate builds for every target. Everywhere but on `nvptx64` only the shared parts are there: what host and device
-//! tell one another ([`Launch`], [`Report`]).
+//! A handler (`impl Kernel`) becomes an entry point with [`export!`]; one kernel then runs per block, on `core`'s own
+//! loop, until it stops itself or is told to.
+//!
+//! The crate builds for every target, so that a crate of handlers does, too. Everywhere but on `nvptx64` only what host and
+//! device tell one another is there ([`Launch`], [`Report`]), and [`export!`] is nothing.
+//!
+//! | on the device | what |
+//! | --- | --- |
+//! | `run`, `Block` | the persistent loop of a block, and what it was launched with |
+//! | `Warp` | 32 threads as one: ballot, shuffles; a `Gang` for rings |
+//! | `Clock` | `%globaltimer` at the Unix epoch, as a `Platform` |
+//! | `thread` | indices, barriers, the timer, rest |
 #![no_std]
+#![cfg_attr(target_arch = "nvptx64", feature(asm_experimental_arch, link_llvm_intrinsics))]
 
+mod export;
+#[cfg(target_arch = "nvptx64")]
+mod gpu;
 mod launch;
 
 pub use launch::{Launch, Outcome, Report};
+
+#[cfg(target_arch = "nvptx64")]
+pub use gpu::{
+    block::{Block, Patience, run, workspace_len},
+    clock::Clock,
+    thread,
+    warp::Warp,
+};
+
+#[cfg(target_arch = "nvptx64")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    thread::trap()
+}
+
+/// What the compiler calls to compare slices. A module without it would not load.
+///
+/// # Safety
+/// As in C: both are valid for `len` bytes.
+#[cfg(target_arch = "nvptx64")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
+    for i in 0..len {
+        // SAFETY: the caller's.
+        let (x, y) = unsafe { (a.add(i).read(), b.add(i).read()) };
+        if x != y {
+            return i32::from(x) - i32::from(y);
+        }
+    }
+    0
+}

@@ -1,0 +1,55 @@
+//! The line that makes a handler an entry point.
+
+/// Exports handlers as GPU entry points: one kernel per block, run by `core`'s loop until it stops.
+///
+/// ```
+/// #![cfg_attr(target_arch = "nvptx64", no_std, feature(abi_ptx))]
+/// use k2k_core::{Context, Kernel, Message};
+///
+/// /// Answers with the double of every number.
+/// pub struct Double;
+///
+/// impl Kernel<192> for Double {
+///     fn on_message(&mut self, context: &mut impl Context<192>, request: &Message<192>) {
+///         if let Ok(number) = request.value::<u64>() {
+///             let _ = context.reply(request, &Message::from_value(1, &(2 * number)));
+///         }
+///     }
+/// }
+///
+/// k2k_device::export! {
+///     /// An entry point `double` for a fabric of 16 places, 64 messages per pair, 192 bytes each.
+///     pub fn double(16, 64, 192) = |_block, _workspace| Ok(Double);
+/// }
+/// # fn main() {}
+/// ```
+///
+/// The expression makes the handler of one block. It gets the [`Block`](crate::Block) and a zeroed `&'static mut [u8]`, the part of
+/// the block's workspace that the loop does not need. After a comma may follow a second one, that makes seven
+/// `u64` of the handler when it has stopped: the values of the block's [`Report`](crate::Report).
+///
+/// Build the crate with `k2k-ptx build`. Its root needs `feature(abi_ptx)` on the device, as above. On other targets the
+/// line is nothing, so that the handler can be tested on the host.
+#[macro_export]
+macro_rules! export {
+    ($(
+        $(#[$attribute:meta])*
+        $visibility:vis fn $name:ident($kernels:expr, $slots:expr, $payload:expr) = $make:expr $(, $values:expr)?;
+    )*) => { $(
+        $(#[$attribute])*
+        #[cfg(target_arch = "nvptx64")]
+        #[unsafe(no_mangle)]
+        $visibility unsafe extern "ptx-kernel" fn $name(launch: *const $crate::Launch) {
+            // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
+            unsafe {
+                $crate::run::<_, { $kernels }, { $slots }, { $payload }>(
+                    launch,
+                    $make,
+                    $crate::export!(@values $($values)?),
+                )
+            }
+        }
+    )* };
+    (@values) => { |_| [0; 7] };
+    (@values $values:expr) => { $values };
+}

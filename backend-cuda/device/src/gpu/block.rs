@@ -1,0 +1,292 @@
+//! One kernel per block: the run loop of `core`, for as long as nobody tells it to stop.
+//!
+//! ```text
+//!   thread 0          sets up endpoint and handler in the workspace, then pass after pass:
+//!                     command, heartbeat, one message to the handler
+//!   its warp          waits for the pass; when there was nothing to do, each thread looks at every 32nd sender's
+//!                     bell, so that an idle poll of 32 senders is one load
+//!   other warps       leave at once; or, for a handler that shares work out, wait for it (`team.rs`)
+//! ```
+
+use super::clock::Clock;
+use super::thread::{block_index, globaltimer_ns, rest, thread_index};
+use super::warp::Warp;
+use crate::launch::{Launch, Outcome, Report};
+use core::mem::MaybeUninit;
+use k2k_core::sync::Gpu;
+use k2k_core::{Config, Endpoint, Fabric, Kernel, Loop, Pass, Register, RegisterError};
+
+/// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
+const POLLS: u32 = 64;
+/// Rest between two rounds, ns.
+const REST_NS: u32 = 20;
+
+/// A block's share of a launch.
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'l> {
+    launch: &'l Launch,
+    index: u32,
+}
+
+impl<'l> Block<'l> {
+    /// This block's.
+    ///
+    /// # Safety
+    /// `launch` is the argument of the entry point that runs.
+    #[must_use]
+    pub unsafe fn of(launch: *const Launch) -> Self {
+        // SAFETY: the host wrote a launch there, and leaves it alone until the grid has ended.
+        Self { launch: unsafe { &*launch }, index: block_index() }
+    }
+
+    /// The launch.
+    #[must_use]
+    pub const fn launch(&self) -> &'l Launch {
+        self.launch
+    }
+
+    /// Number of this block in the grid.
+    #[must_use]
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// A parameter of the launch.
+    #[must_use]
+    pub fn parameter(&self, i: usize) -> u64 {
+        self.launch.parameters.get(i).copied().unwrap_or(0)
+    }
+
+    /// The clock that all kernels of this device read.
+    #[must_use]
+    pub const fn clock(&self) -> Clock {
+        Clock::new(self.launch.clock_offset_ns)
+    }
+
+    /// Says where this block is. For one thread of it.
+    pub fn report(&self, outcome: Outcome, kernel: u32, values: [u64; 7]) {
+        // SAFETY: the host has put a report per block there, for this block to write. Volatile, because it reads it any
+        // time; word by word, because a whole report would take a detour through local memory.
+        unsafe {
+            let report = (self.launch.reports as *mut Report).add(self.index as usize);
+            (&raw mut (*report).kernel).write_volatile(kernel);
+            let words = (&raw mut (*report).values).cast::<u64>();
+            for (i, value) in values.iter().enumerate() {
+                words.add(i).write_volatile(*value);
+            }
+            (&raw mut (*report).outcome).write_volatile(outcome as u32);
+        }
+    }
+
+    /// The workspace, as bytes: address and length.
+    fn workspace(&self) -> (*mut u8, u64) {
+        let len = self.launch.workspace_len;
+        ((self.launch.workspace + u64::from(self.index) * len) as *mut u8, len)
+    }
+
+    /// Name of this block's kernel, in `name`.
+    fn name<'n>(&self, name: &'n mut [u8; 32]) -> &'n str {
+        *name = self.launch.name;
+        let mut len = name.iter().position(|b| *b == 0).unwrap_or(name.len());
+        if self.launch.blocks > 1 {
+            let mut digits = [0; 10];
+            let (mut first, mut rest) = (digits.len(), self.index);
+            while first == digits.len() || rest > 0 {
+                first -= 1;
+                digits[first] = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+            for byte in core::iter::once(&b'-').chain(&digits[first..]) {
+                if let Some(place) = name.get_mut(len) {
+                    *place = *byte;
+                    len += 1;
+                }
+            }
+        }
+        core::str::from_utf8(&name[..len]).unwrap_or("")
+    }
+}
+
+/// What a block keeps in its workspace while it runs a kernel. The handler finds what is left behind it.
+#[repr(C, align(256))]
+struct State<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    endpoint: MaybeUninit<Endpoint<'static, Clock, KERNELS, SLOTS, PAYLOAD, Gpu>>,
+    passes: MaybeUninit<Loop<PAYLOAD>>,
+    handler: MaybeUninit<H>,
+}
+
+/// Bytes of workspace per block that a kernel needs before anything that its handler asks for.
+#[must_use]
+pub const fn workspace_len<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>() -> u64 {
+    size_of::<State<H, KERNELS, SLOTS, PAYLOAD>>() as u64
+}
+
+/// What a pass of thread 0 means for its warp.
+const ENDED: u32 = 0;
+const WORKED: u32 = 1;
+const IDLE: u32 = 2;
+const SOON: u32 = 3;
+
+/// Runs `make`'s handler as this block's kernel, until it stops itself or is told to. `make` gets the block and the rest
+/// of its workspace; `values` makes the report's values of the handler at the end.
+///
+/// # Safety
+/// Called by all threads of an entry point's grid with its argument, once.
+pub unsafe fn run<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+    launch: *const Launch,
+    make: impl FnOnce(&Block<'_>, &'static mut [u8]) -> Result<H, (Outcome, [u64; 7])>,
+    values: impl FnOnce(&H) -> [u64; 7],
+) where
+    H: Kernel<PAYLOAD>,
+{
+    if thread_index() >= 32 {
+        return;
+    }
+    // SAFETY: passed on.
+    let block = unsafe { Block::of(launch) };
+    let warp = Warp::this();
+    let (workspace, len) = block.workspace();
+    let state = workspace.cast::<State<H, KERNELS, SLOTS, PAYLOAD>>();
+    let begun = warp.is_leader()
+        && match begin(&block, state, len, make) {
+            Ok(()) => true,
+            Err((outcome, values)) => {
+                block.report(outcome, 0, values);
+                false
+            }
+        };
+    // What the leader has written is visible to the warp.
+    warp.sync();
+    if warp.leaders(u32::from(begun)) == 0 {
+        return;
+    }
+    loop {
+        let step = if warp.is_leader() {
+            // SAFETY: `begin` has written all three; the warp looks at them only while the leader waits for it.
+            unsafe { pass(&mut *state) }
+        } else {
+            0
+        };
+        warp.sync();
+        match warp.leaders(step) {
+            ENDED => break,
+            WORKED => continue,
+            SOON => {
+                rest(REST_NS);
+                continue;
+            }
+            _ => {}
+        }
+        for _ in 0..POLLS {
+            // SAFETY: written by `begin`; nobody changes it before the warp has met again.
+            let endpoint = unsafe { (*state).endpoint.assume_init_ref() };
+            let has_rung = endpoint.has_rung(warp.lane() as usize, warp.size() as usize);
+            if warp.any(has_rung) {
+                break;
+            }
+            rest(REST_NS);
+        }
+        warp.sync();
+    }
+    if warp.is_leader() {
+        // SAFETY: written by `begin`, and used by nobody any more.
+        unsafe {
+            let state = &mut *state;
+            let handler = state.handler.assume_init_mut();
+            let endpoint = state.endpoint.assume_init_mut();
+            state.passes.assume_init_mut().finish(endpoint, handler);
+            let kernel = endpoint.id().raw();
+            let values = values(handler);
+            state.handler.assume_init_drop();
+            state.endpoint.assume_init_drop();
+            block.report(Outcome::Finished, kernel, values);
+        }
+    }
+}
+
+/// Takes the block's place, and writes the state.
+fn begin<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+    block: &Block<'_>,
+    state: *mut State<H, KERNELS, SLOTS, PAYLOAD>,
+    len: u64,
+    make: impl FnOnce(&Block<'_>, &'static mut [u8]) -> Result<H, (Outcome, [u64; 7])>,
+) -> Result<(), (Outcome, [u64; 7])>
+where
+    H: Kernel<PAYLOAD>,
+{
+    let needed = workspace_len::<H, KERNELS, SLOTS, PAYLOAD>();
+    if len < needed || !(state as u64).is_multiple_of(align_of::<State<H, KERNELS, SLOTS, PAYLOAD>>() as u64) {
+        return Err((Outcome::SmallWorkspace, [len, needed, 0, 0, 0, 0, 0]));
+    }
+    let geometry = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::GEOMETRY;
+    let expected =
+        [u64::from(geometry.kernels), u64::from(geometry.slots), u64::from(geometry.payload), geometry.size, 0, 0, 0];
+    // SAFETY: the host says that a fabric's bytes are there, and lets nobody but kernels use them.
+    let fabric = unsafe {
+        Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::attach_raw(
+            block.launch.fabric as *mut u8,
+            geometry.size as usize,
+            &Config::default(),
+        )
+    };
+    let fabric = fabric.map_err(|_| (Outcome::WrongFabric, expected))?;
+    let rest = (state as u64 + needed) as *mut u8;
+    // SAFETY: the rest of this block's workspace, zeroed, and nobody else's.
+    let rest = unsafe { core::slice::from_raw_parts_mut(rest, (len - needed) as usize) };
+    let handler = make(block, rest)?;
+    let place = block.launch.first_place as usize + block.index as usize;
+    let mut name = [0; 32];
+    let taken = (Outcome::PlaceTaken, [place as u64, 0, 0, 0, 0, 0, 0]);
+    let register = Register::new(block.name(&mut name)).map_err(|_| taken)?;
+    let endpoint = fabric.register_at(place, &register, block.clock()).map_err(|_: RegisterError| taken)?;
+    block.report(Outcome::Running, endpoint.id().raw(), [0; 7]);
+    // SAFETY: large enough and aligned, checked above; this block's.
+    unsafe {
+        (*state).endpoint.write(endpoint);
+        (*state).handler.write(handler);
+        (*state).passes.write(Loop::new());
+        let State { endpoint, passes, handler } = &mut *state;
+        passes.assume_init_mut().start(endpoint.assume_init_mut(), handler.assume_init_mut());
+    }
+    Ok(())
+}
+
+/// # Safety
+/// `begin` has written the state.
+unsafe fn pass<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+    state: &mut State<H, KERNELS, SLOTS, PAYLOAD>,
+) -> u32
+where
+    H: Kernel<PAYLOAD>,
+{
+    let State { endpoint, passes, handler } = state;
+    // SAFETY: passed on.
+    let (endpoint, passes, handler) =
+        unsafe { (endpoint.assume_init_mut(), passes.assume_init_mut(), handler.assume_init_mut()) };
+    match passes.pass(endpoint, handler) {
+        Pass::Stopped => ENDED,
+        Pass::Worked => WORKED,
+        Pass::Rest(rest) if rest.soon => SOON,
+        Pass::Rest(_) => IDLE,
+    }
+}
+
+/// An end to each wait of a test or a benchmark.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    until_ns: u64,
+}
+
+impl Patience {
+    /// `ns` from now.
+    #[must_use]
+    pub fn new(ns: u64) -> Self {
+        Self { until_ns: globaltimer_ns().saturating_add(ns) }
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        globaltimer_ns() > self.until_ns
+    }
+}

@@ -1,0 +1,4 @@
+//! The entry points, by what they are for.
+
+mod fabric;
+mod ring;

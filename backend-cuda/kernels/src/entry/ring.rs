@@ -1,0 +1,210 @@
+//! Ends of rings, for tests: one thread or one warp each. Parameters: address of the ring, first number, how many, patience
+//! in ns. Values: how many were moved, how many were not as they should be.
+
+use crate::shape::{Body, TestLanes, TestSpsc, TestTicket, body};
+use k2k_core::ring::ticket::TicketPop;
+use k2k_core::sync::{Gpu, ReachesHere, System};
+use k2k_device::{Block, Launch, Outcome, Patience, Warp, thread};
+
+struct Task<'l> {
+    block: Block<'l>,
+    first: u64,
+    count: u64,
+    patience: Patience,
+}
+
+impl<'l> Task<'l> {
+    /// # Safety
+    /// `launch` is a launch.
+    unsafe fn of(launch: *const Launch) -> Self {
+        // SAFETY: passed on.
+        let block = unsafe { Block::of(launch) };
+        let patience = Patience::new(block.parameter(3));
+        Self { block, first: block.parameter(1), count: block.parameter(2), patience }
+    }
+
+    /// The ring at parameter 0.
+    ///
+    /// # Safety
+    /// One of that type lies there.
+    unsafe fn ring<R>(&self) -> &'l R {
+        // SAFETY: passed on.
+        unsafe { &*(self.block.parameter(0) as *const R) }
+    }
+
+    fn end(&self, moved: u64, bad: u64) {
+        let outcome = if moved == self.count && bad == 0 { Outcome::Finished } else { Outcome::CheckFailed };
+        self.block.report(outcome, 0, [moved, bad, 0, 0, 0, 0, 0]);
+    }
+
+    fn end_taken(&self) {
+        self.block.report(Outcome::PlaceTaken, 0, [0; 7]);
+    }
+
+    /// Calls `push` with each number until it takes it.
+    fn push_all(&self, mut push: impl FnMut(&Body) -> bool) {
+        let mut moved = 0;
+        while moved < self.count && !self.patience.is_over() {
+            if push(&body(self.first + moved)) {
+                moved += 1;
+            }
+        }
+        self.end(moved, 0);
+    }
+}
+
+/// Whether an element is not number `number`. Without a comparison of arrays, which would take both to local memory.
+fn differs(value: &Body, number: u64) -> bool {
+    value.iter().zip(body(number)).fold(0, |bits, (found, expected)| bits | (found ^ expected)) != 0
+}
+
+fn spsc_produce<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
+    let Ok(mut producer) = ring.producer() else { return task.end_taken() };
+    task.push_all(|value| producer.push(value).is_ok());
+}
+
+fn spsc_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
+    let Ok(mut consumer) = ring.consumer() else { return task.end_taken() };
+    let (mut moved, mut bad) = (0, 0);
+    while moved < task.count && !task.patience.is_over() {
+        if let Some(value) = consumer.pop() {
+            bad += u64::from(differs(&value, task.first + moved));
+            moved += 1;
+        }
+    }
+    task.end(moved, bad);
+}
+
+/// All threads of the warp; each takes the numbers that its rank makes of the warp's.
+unsafe fn warp_produce<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
+    let warp = Warp::this();
+    // SAFETY: all threads of the warp go through this function.
+    let Ok(mut producer) = (unsafe { ring.gang_producer(warp) }) else { return task.end_taken() };
+    let mut moved = 0;
+    while moved < task.count && !warp.any(task.patience.is_over()) {
+        let count = (task.count - moved).min(u64::from(warp.size())) as u32;
+        let value = body(task.first + moved + u64::from(warp.lane()));
+        moved += u64::from(producer.push(&value, count));
+    }
+    if warp.is_leader() {
+        task.end(moved, 0);
+    }
+}
+
+unsafe fn warp_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
+    let warp = Warp::this();
+    // SAFETY: all threads of the warp go through this function.
+    let Ok(mut consumer) = (unsafe { ring.gang_consumer(warp) }) else { return task.end_taken() };
+    let (mut moved, mut bad) = (0, 0);
+    while moved < task.count && !warp.any(task.patience.is_over()) {
+        let (count, value) = consumer.pop();
+        let number = task.first + moved + u64::from(warp.lane());
+        bad += u64::from(warp.ballot(value.is_some_and(|value| differs(&value, number))).count_ones());
+        moved += u64::from(count);
+    }
+    if warp.is_leader() {
+        task.end(moved, bad);
+    }
+}
+
+fn lanes_produce<S: ReachesHere>(task: &Task<'_>, queue: &TestLanes<S>) {
+    // A lane per block, from parameter 4 on.
+    let lane = task.block.parameter(4) as usize + task.block.index() as usize;
+    let Ok(mut producer) = queue.producer(lane) else { return task.end_taken() };
+    task.push_all(|value| producer.push(value).is_ok());
+}
+
+fn lanes_consume<S: ReachesHere>(task: &Task<'_>, queue: &TestLanes<S>) {
+    let Ok(mut consumer) = queue.consumer() else { return task.end_taken() };
+    let (mut next, mut moved, mut bad) = ([task.first; crate::shape::PRODUCERS], 0, 0);
+    while moved < task.count && !task.patience.is_over() {
+        if let Some((lane, value)) = consumer.pop() {
+            bad += u64::from(differs(&value, next[lane]));
+            next[lane] += 1;
+            moved += 1;
+        }
+    }
+    task.end(moved, bad);
+}
+
+fn ticket_produce(task: &Task<'_>, ring: &TestTicket) {
+    let mut producer = ring.producer(task.block.index() as u16);
+    task.push_all(|value| producer.push(value).is_ok());
+}
+
+fn ticket_consume(task: &Task<'_>, ring: &TestTicket) {
+    let Ok(mut consumer) = ring.consumer() else { return task.end_taken() };
+    let (mut moved, mut bad) = (0, 0);
+    while moved < task.count && !task.patience.is_over() {
+        if let TicketPop::Message(value) = consumer.pop() {
+            bad += u64::from(differs(&value, value[0]));
+            moved += 1;
+        }
+    }
+    task.end(moved, bad);
+}
+
+macro_rules! entry {
+    ($($(#[$doc:meta])* $name:ident: $end:ident, $by:ident;)*) => { $(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// `launch` is a launch, and a ring of the shape lies at parameter 0.
+        #[unsafe(no_mangle)]
+        pub(crate) unsafe extern "ptx-kernel" fn $name(launch: *const Launch) {
+            if entry!(@alone $by) && thread::thread_index() != 0 {
+                return;
+            }
+            // SAFETY: the caller's.
+            unsafe {
+                let task = Task::of(launch);
+                $end(&task, entry!(@ring task, $by));
+            }
+        }
+    )* };
+    (@alone thread_system) => { true };
+    (@alone thread_gpu) => { true };
+    (@alone lanes_system) => { true };
+    (@alone lanes_gpu) => { true };
+    (@alone ticket) => { true };
+    (@alone warp_system) => { false };
+    (@alone warp_gpu) => { false };
+    (@ring $task:ident, thread_system) => { $task.ring::<TestSpsc<System>>() };
+    (@ring $task:ident, thread_gpu) => { $task.ring::<TestSpsc<Gpu>>() };
+    (@ring $task:ident, warp_system) => { $task.ring::<TestSpsc<System>>() };
+    (@ring $task:ident, warp_gpu) => { $task.ring::<TestSpsc<Gpu>>() };
+    (@ring $task:ident, lanes_system) => { $task.ring::<TestLanes<System>>() };
+    (@ring $task:ident, lanes_gpu) => { $task.ring::<TestLanes<Gpu>>() };
+    (@ring $task:ident, ticket) => { $task.ring::<TestTicket>() };
+}
+
+entry! {
+    /// A producer of a ring that the host reads.
+    k2k_spsc_produce_sys: spsc_produce, thread_system;
+    /// A consumer of a ring that the host writes.
+    k2k_spsc_consume_sys: spsc_consume, thread_system;
+    /// A producer of a ring between blocks.
+    k2k_spsc_produce_gpu: spsc_produce, thread_gpu;
+    /// A consumer of a ring between blocks.
+    k2k_spsc_consume_gpu: spsc_consume, thread_gpu;
+    /// A warp that produces for the host.
+    k2k_warp_produce_sys: warp_produce, warp_system;
+    /// A warp that consumes from the host.
+    k2k_warp_consume_sys: warp_consume, warp_system;
+    /// A warp that produces for another block.
+    k2k_warp_produce_gpu: warp_produce, warp_gpu;
+    /// A warp that consumes from another block.
+    k2k_warp_consume_gpu: warp_consume, warp_gpu;
+    /// Producers of a queue that the host reads, a lane per block.
+    k2k_lanes_produce_sys: lanes_produce, lanes_system;
+    /// The consumer of a queue that the host writes.
+    k2k_lanes_consume_sys: lanes_consume, lanes_system;
+    /// Producers of a queue between blocks, a lane per block.
+    k2k_lanes_produce_gpu: lanes_produce, lanes_gpu;
+    /// The consumer of a queue between blocks.
+    k2k_lanes_consume_gpu: lanes_consume, lanes_gpu;
+    /// Producers of a ticket ring between blocks.
+    k2k_ticket_produce: ticket_produce, ticket;
+    /// The consumer of a ticket ring between blocks.
+    k2k_ticket_consume: ticket_consume, ticket;
+}

@@ -1,0 +1,276 @@
+//! The handlers behind the entry points: plain kernels, which run on a host thread as well.
+
+use bytemuck::{Pod, Zeroable};
+use k2k_core::{
+    Context, DeliveryStatus, Idle, Kernel, KernelId, Message, MessageId, Priority, ReceiptError, SendError,
+};
+
+/// Kinds of messages that [`Hang`] and [`Sink`] know.
+pub mod kind {
+    /// A numbered message: payload [`Numbered`](super::Numbered).
+    pub const NUMBERED: u32 = 1;
+    /// To [`Hang`](super::Hang): never come back.
+    pub const HANG: u32 = 2;
+}
+
+/// Sends everything back.
+#[derive(Debug, Default)]
+pub struct Echo;
+
+impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Echo {
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
+        // A full inbox at the other end loses the answer, and the requester's timeout tells it so.
+        let _ = context.reply(message, message);
+    }
+}
+
+/// Does nothing with messages of its own: there to pass on those of others.
+#[derive(Debug, Default)]
+pub struct Relay;
+
+impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Relay {
+    fn on_message(&mut self, _: &mut impl Context<PAYLOAD>, _: &Message<PAYLOAD>) {}
+}
+
+/// Never returns from its handler once it gets a message of kind [`kind::HANG`].
+#[derive(Debug, Default)]
+pub struct Hang;
+
+impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Hang {
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
+        if message.header.kind == kind::HANG {
+            loop {
+                // The clock is what keeps the loop from being nothing at all.
+                core::hint::black_box(context.now());
+            }
+        }
+    }
+}
+
+/// Payload of a numbered message, long enough to be torn if it could be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Numbered {
+    /// From 0, per sender.
+    pub number: u64,
+    /// Follow from the number.
+    pub check: [u64; 7],
+}
+
+impl Numbered {
+    /// Number `number`.
+    #[must_use]
+    pub fn new(number: u64) -> Self {
+        Self {
+            number,
+            check: core::array::from_fn(|i| number.wrapping_add(i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        }
+    }
+
+    /// Whether it is as it was sent.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        *self == Self::new(self.number)
+    }
+}
+
+/// What a [`Source`] is told to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// To whom.
+    pub to: KernelId,
+    /// How many.
+    pub count: u64,
+    /// How many may be undecided at once.
+    pub window: u64,
+    /// Hop limit of each, or 0 for the fabric's.
+    pub hop_limit: u8,
+    /// How long each may take, ns, or 0 for the fabric's limit.
+    pub timeout_ns: u64,
+    /// Of each.
+    pub priority: Priority,
+}
+
+/// Sends numbered messages, follows the receipt of each, and stops when all are decided.
+#[derive(Debug)]
+pub struct Source {
+    order: Order,
+    accepted: u64,
+    decided: u64,
+    /// Of the oldest message that is not decided; those after it follow without a gap.
+    oldest: u64,
+    tally: Tally,
+}
+
+/// How messages ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Accepted by `send`.
+    pub accepted: u64,
+    /// [`DeliveryStatus::Delivered`].
+    pub delivered: u64,
+    /// [`DeliveryStatus::NotFound`], refusals included.
+    pub not_found: u64,
+    /// [`DeliveryStatus::QueueFull`].
+    pub queue_full: u64,
+    /// [`DeliveryStatus::Timeout`].
+    pub timeout: u64,
+    /// [`DeliveryStatus::MaxHopsExceeded`].
+    pub max_hops_exceeded: u64,
+    /// Receipts that were gone when asked for.
+    pub unknown: u64,
+}
+
+impl Tally {
+    /// As results of an entry point.
+    #[must_use]
+    pub const fn values(&self) -> [u64; 7] {
+        [
+            self.accepted,
+            self.delivered,
+            self.not_found,
+            self.queue_full,
+            self.timeout,
+            self.max_hops_exceeded,
+            self.unknown,
+        ]
+    }
+
+    /// From [`values`](Self::values).
+    #[must_use]
+    pub const fn from_values(values: [u64; 7]) -> Self {
+        let [accepted, delivered, not_found, queue_full, timeout, max_hops_exceeded, unknown] = values;
+        Self { accepted, delivered, not_found, queue_full, timeout, max_hops_exceeded, unknown }
+    }
+}
+
+impl Source {
+    /// One that carries out `order`.
+    #[must_use]
+    pub const fn new(order: Order) -> Self {
+        let tally = Tally {
+            accepted: 0,
+            delivered: 0,
+            not_found: 0,
+            queue_full: 0,
+            timeout: 0,
+            max_hops_exceeded: 0,
+            unknown: 0,
+        };
+        Self { order, accepted: 0, decided: 0, oldest: 0, tally }
+    }
+
+    /// How the messages ended so far.
+    #[must_use]
+    pub const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    fn send<const PAYLOAD: usize>(&mut self, context: &mut impl Context<PAYLOAD>) -> bool {
+        let Order { to, count, window, hop_limit, timeout_ns, priority } = self.order;
+        if self.accepted >= count || self.accepted - self.decided >= window {
+            return false;
+        }
+        let mut message = Message::from_value(kind::NUMBERED, &Numbered::new(self.accepted));
+        message.header.hop_limit = hop_limit;
+        if timeout_ns > 0 {
+            message.header.deadline_ns = context.now().wall_time_ns.saturating_add(timeout_ns);
+        }
+        match context.send_priority(to, &message, priority) {
+            Ok(id) => {
+                if self.accepted == 0 {
+                    self.oldest = id.sequence;
+                }
+                self.accepted += 1;
+                self.tally.accepted += 1;
+                true
+            }
+            Err(SendError::QueueFull { .. } | SendError::Timeout { .. }) => false,
+            // There is nobody to send to (any more).
+            Err(_) => {
+                self.tally.not_found += count - self.accepted;
+                self.order.count = self.accepted;
+                true
+            }
+        }
+    }
+
+    fn follow<const PAYLOAD: usize>(&mut self, context: &mut impl Context<PAYLOAD>) -> bool {
+        if self.decided == self.accepted {
+            return false;
+        }
+        let id = MessageId { source: context.id(), sequence: self.oldest };
+        let counter = match context.receipt(id).map(|receipt| receipt.status) {
+            Ok(DeliveryStatus::Pending) => return false,
+            Ok(DeliveryStatus::Delivered) => &mut self.tally.delivered,
+            Ok(DeliveryStatus::NotFound) => &mut self.tally.not_found,
+            Ok(DeliveryStatus::QueueFull) => &mut self.tally.queue_full,
+            Ok(DeliveryStatus::Timeout) => &mut self.tally.timeout,
+            Ok(DeliveryStatus::MaxHopsExceeded) => &mut self.tally.max_hops_exceeded,
+            Err(ReceiptError::Overwritten | ReceiptError::Unknown | _) => &mut self.tally.unknown,
+        };
+        *counter += 1;
+        self.decided += 1;
+        self.oldest += 1;
+        true
+    }
+}
+
+impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Source {
+    fn on_message(&mut self, _: &mut impl Context<PAYLOAD>, _: &Message<PAYLOAD>) {}
+
+    fn on_idle(&mut self, context: &mut impl Context<PAYLOAD>) -> Idle {
+        let (sent, followed) = (self.send(context), self.follow(context));
+        if self.accepted >= self.order.count && self.decided == self.accepted {
+            context.stop();
+        }
+        if sent || followed { Idle::Again } else { Idle::Soon }
+    }
+}
+
+/// Takes numbered messages, and checks that each is whole and that each sender's come in order.
+#[derive(Debug)]
+pub struct Sink<const SENDERS: usize> {
+    next: [u64; SENDERS],
+    /// Taken.
+    pub received: u64,
+    /// Not whole.
+    pub torn: u64,
+    /// Whole, but not the next of its sender.
+    pub out_of_order: u64,
+    /// Messages after which it stops; 0 for never.
+    pub until: u64,
+}
+
+impl<const SENDERS: usize> Sink<SENDERS> {
+    /// One that stops after `until` messages, or never if that is 0.
+    #[must_use]
+    pub const fn new(until: u64) -> Self {
+        Self { next: [0; SENDERS], received: 0, torn: 0, out_of_order: 0, until }
+    }
+
+    /// As results of an entry point: received, torn, out of order.
+    #[must_use]
+    pub const fn values(&self) -> [u64; 7] {
+        [self.received, self.torn, self.out_of_order, 0, 0, 0, 0]
+    }
+}
+
+impl<const SENDERS: usize, const PAYLOAD: usize> Kernel<PAYLOAD> for Sink<SENDERS> {
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
+        self.received += 1;
+        match message.value::<Numbered>() {
+            Ok(numbered) if numbered.is_whole() => {
+                if let Some(next) = self.next.get_mut(message.header.source().index()) {
+                    // Messages that failed on the way leave gaps; none comes twice or late.
+                    self.out_of_order += u64::from(numbered.number < *next);
+                    *next = numbered.number + 1;
+                }
+            }
+            _ => self.torn += 1,
+        }
+        if self.received == self.until {
+            context.stop();
+        }
+    }
+}

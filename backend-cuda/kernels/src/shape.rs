@@ -1,0 +1,54 @@
+//! The shapes that the entry points are compiled for.
+
+use bytemuck::{Pod, Zeroable};
+use k2k_core::Fabric;
+use k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k_core::sync::Gpu;
+
+/// Places for kernels in a device's fabric.
+pub const KERNELS: usize = 16;
+/// Messages per pair of kernels.
+pub const SLOTS: usize = 64;
+/// Bytes per message.
+pub const PAYLOAD: usize = 192;
+
+/// The fabric of one GPU.
+pub type DeviceFabric = Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>;
+
+/// What the rings of the tests carry: with the stamp, a line.
+pub type Body = [u64; 7];
+/// Slots of the test rings.
+pub const RING_SLOTS: usize = 64;
+/// Producers of the test queues.
+pub const PRODUCERS: usize = 4;
+
+/// An SPSC ring as the tests use it.
+pub type TestSpsc<S> = Spsc<Body, RING_SLOTS, S>;
+/// A queue of lanes as the tests use it.
+pub type TestLanes<S> = Lanes<Body, PRODUCERS, RING_SLOTS, S>;
+/// A ticket ring as the tests use it. Only within one GPU: claims are compare-exchanged.
+pub type TestTicket = Ticket<Body, RING_SLOTS, Gpu>;
+
+/// A tile of `k2k_tile`: parameter 0 of the launch is the address of one per block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct TileSpec {
+    /// Device address of its `f32` values, as many as `k2k_denoise::Shape::storage_len` says.
+    pub storage: u64,
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Values per pixel.
+    pub channels: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Element number `number`: every word follows from it.
+#[must_use]
+pub fn body(number: u64) -> Body {
+    core::array::from_fn(|i| number.wrapping_add(i as u64).wrapping_mul(2 * i as u64 + 1))
+}
+
+const _: () = assert!(size_of::<TestSpsc<Gpu>>() == 256 + 64 * RING_SLOTS);
