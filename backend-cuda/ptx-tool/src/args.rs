@@ -1,0 +1,76 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// PTX of device crates: compile it, audit the order and scope of its memory accesses, and audit the audit.
+#[derive(Debug, Parser)]
+#[command(name = "k2k-ptx", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Build(BuildArgs),
+}
+
+/// Compile a device crate to one PTX file.
+///
+/// The crate is `no_std`, has a panic handler, and its kernels are `#[unsafe(no_mangle)] pub unsafe extern "ptx-kernel" fn`
+/// (with `#![feature(abi_ptx)]`). Neither CUDA nor a GPU is needed, but a compiler with the sources of `core`: one of
+/// rustup's with the component rust-src, or the distribution's with its package of the sources. Features of nightly work
+/// on it, whatever its channel.
+///
+/// The same sources, options and compiler give the same file, byte for byte, in any folder of any machine.
+#[derive(Args, Debug)]
+#[command(
+    after_long_help = "Exit status: 0 written (or, with --check, the same), 1 not built or not the same, 2 bad arguments."
+)]
+pub(crate) struct BuildArgs {
+    /// The crate's Cargo.toml.
+    #[arg(long, value_name = "PATH", default_value = "Cargo.toml")]
+    pub(crate) manifest_path: PathBuf,
+
+    /// The oldest processor that the module is to run on. The driver compiles it for newer ones.
+    #[arg(long, value_name = "SM", default_value = k2k_ptx::build::DEFAULT_ARCH)]
+    pub(crate) arch: String,
+
+    /// The version of PTX, such as 7.8, if inline assembly needs more than the lowest that the processor allows.
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) ptx_version: Option<String>,
+
+    /// The file to write; without it, the PTX goes to the standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+
+    /// Write nothing, but compare with this file, and fail if it is not what would be written.
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub(crate) check: Option<PathBuf>,
+
+    /// Features of the crate to enable.
+    #[arg(short = 'F', long, value_name = "FEATURES", value_delimiter = ',')]
+    pub(crate) features: Vec<String>,
+
+    /// Leave out the crate's default features.
+    #[arg(long)]
+    pub(crate) no_default_features: bool,
+
+    /// The compiler to use, instead of the first that has the sources of `core`.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) toolchain_rustc: Option<PathBuf>,
+
+    /// Its cargo; without it, the one beside the compiler.
+    #[arg(long, value_name = "PATH", requires = "toolchain_rustc")]
+    pub(crate) toolchain_cargo: Option<PathBuf>,
+
+    /// Where intermediate files go; without it, `k2k-ptx` in cargo's target folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) target_dir: Option<PathBuf>,
+
+    /// Further arguments for cargo, such as --locked.
+    #[arg(last = true, value_name = "CARGO_ARGS")]
+    pub(crate) cargo_args: Vec<OsString>,
+}
