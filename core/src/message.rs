@@ -159,6 +159,35 @@ pub struct Header {
     pub reserved: u8,
 }
 
+impl Header {
+    /// As [`Shared::LAYOUT`](crate::sync::Shared::LAYOUT): the offsets of all fields, in the order above.
+    #[cfg(not(loom))]
+    pub const LAYOUT: u64 = {
+        use core::mem::offset_of;
+        crate::sync::layout_of(
+            0,
+            &[
+                size_of::<Self>(),
+                offset_of!(Self, sequence),
+                offset_of!(Self, correlation_id),
+                offset_of!(Self, wall_time_ns),
+                offset_of!(Self, deadline_ns),
+                offset_of!(Self, source),
+                offset_of!(Self, destination),
+                offset_of!(Self, kind),
+                offset_of!(Self, logical),
+                offset_of!(Self, payload_len),
+                offset_of!(Self, version),
+                offset_of!(Self, flags),
+                offset_of!(Self, hops),
+                offset_of!(Self, hop_limit),
+                offset_of!(Self, priority),
+                offset_of!(Self, reserved),
+            ],
+        )
+    };
+}
+
 /// Why a header cannot be one that `send` wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -293,14 +293,29 @@ pub unsafe trait Shared: Sized + Sync {
     #[cfg(loom)]
     fn idle() -> Self;
 
-    /// Never called: a struct's implementation names each field here, so that one that is not `Shared` does not compile.
+    /// A number made of the size, the alignment, and every field's offset and own layout, all the way down: two programs
+    /// that share memory, or a host and a device, were compiled alike if theirs is the same.
     #[cfg(not(loom))]
-    #[doc(hidden)]
-    fn fields_are_shared(&self) {}
+    const LAYOUT: u64 = layout_of(0, &[size_of::<Self>(), align_of::<Self>()]);
+}
+
+/// Continues a layout's number by some sizes or offsets (FNV-1a, a word at a time).
+#[cfg(not(loom))]
+pub(crate) const fn layout_of(before: u64, numbers: &[usize]) -> u64 {
+    let mut hash = before ^ 0xcbf2_9ce4_8422_2325;
+    let mut i = 0;
+    while i < numbers.len() {
+        hash = (hash ^ numbers[i] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+        i += 1;
+    }
+    hash
 }
 
 // SAFETY: an array has no padding of its own.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
+    #[cfg(not(loom))]
+    const LAYOUT: u64 = layout_of(T::LAYOUT, &[N]);
+
     #[cfg(loom)]
     fn idle() -> Self {
         core::array::from_fn(|_| T::idle())
@@ -323,17 +338,21 @@ macro_rules! shared_struct {
             $( $(#[$fattr])* $fvis $field: $ty ),*
         }
 
-        // SAFETY: `repr(C)`, and every field is `Shared`, which `idle` below makes the compiler check.
+        // SAFETY: `repr(C)`, and every field is `Shared`, which what follows makes the compiler check.
         unsafe impl<$($gen)* $($scope: $crate::sync::Scope)?> $crate::sync::Shared for $name<$($arg)* $($scope)?> {
             #[cfg(loom)]
             fn idle() -> Self {
                 Self { $( $field: <$ty as $crate::sync::Shared>::idle() ),* }
             }
             #[cfg(not(loom))]
-            #[allow(unused_variables, reason = "compiled for its type check only")]
-            fn fields_are_shared(&self) {
-                $( $crate::sync::Shared::fields_are_shared(&self.$field); )*
-            }
+            const LAYOUT: u64 = {
+                let hash = $crate::sync::layout_of(0, &[size_of::<Self>(), align_of::<Self>()]);
+                $(
+                    let hash = $crate::sync::layout_of(hash, &[core::mem::offset_of!(Self, $field)]);
+                    let hash = $crate::sync::layout_of(hash ^ <$ty as $crate::sync::Shared>::LAYOUT, &[]);
+                )*
+                hash
+            };
         }
 
         impl<$($gen)* $($scope: $crate::sync::Scope)?> core::fmt::Debug for $name<$($arg)* $($scope)?> {

@@ -10,6 +10,7 @@ use k2k_core::fabric::{Event, FabricHeader, LAYOUT_VERSION, MAGIC, Status, TRACE
 use k2k_core::message::HEADER_VERSION;
 use k2k_core::ring::spsc::{Claims, Credit, Slot, Slots};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k_core::sync::{Gpu, Shared, System};
 use k2k_core::{Command, Config, DeliveryStatus, Fabric, HIGH_BURST, Header, KernelId, Message, Phase, Priority};
 
 #[test]
@@ -104,6 +105,25 @@ fn a_fabric_has_the_size_that_every_side_expects() {
         [size_of::<Fabric<1, 1, 0>>(), size_of::<Fabric<4, 8, 64>>(), size_of::<Fabric<16, 64, 192>>()],
         [4_992, 46_848, 5_213_312]
     );
+}
+
+/// Each number stands for all offsets of a type, so that a host and a device can compare a word. Scopes change nothing.
+#[test]
+fn layouts_have_the_numbers_that_every_side_expects() {
+    assert_eq!(Spsc::<[u64; 7], 64, System>::LAYOUT, Spsc::<[u64; 7], 64, Gpu>::LAYOUT);
+    assert_eq!(Fabric::<4, 8, 64, System>::LAYOUT, Fabric::<4, 8, 64, Gpu>::LAYOUT);
+    let numbers = [
+        Header::LAYOUT,
+        Spsc::<u64, 64>::LAYOUT,
+        Spsc::<u64, 128>::LAYOUT,
+        Lanes::<u64, 4, 64>::LAYOUT,
+        Ticket::<u64, 64>::LAYOUT,
+        Fabric::<4, 8, 64>::LAYOUT,
+        Fabric::<4, 8, 128>::LAYOUT,
+    ];
+    for (i, number) in numbers.iter().enumerate() {
+        assert!(!numbers[..i].contains(number), "two types have the same number");
+    }
 }
 
 /// The message of a slot stands where another program looks for it.

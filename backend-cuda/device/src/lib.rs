@@ -14,6 +14,7 @@
 //! | `thread` | indices, barriers, the timer, rest |
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(asm_experimental_arch, link_llvm_intrinsics))]
+#![cfg_attr(target_arch = "nvptx64", allow(internal_features, reason = "see `gpu/warp.rs` for why"))]
 
 mod export;
 #[cfg(target_arch = "nvptx64")]

@@ -2,8 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 use k2k_core::Fabric;
+use k2k_core::Header;
 use k2k_core::ring::{Lanes, Spsc, Ticket};
-use k2k_core::sync::Gpu;
+use k2k_core::sync::{Gpu, Shared};
 
 /// Places for kernels in a device's fabric.
 pub const KERNELS: usize = 16;
@@ -50,5 +51,28 @@ pub struct TileSpec {
 pub fn body(number: u64) -> Body {
     core::array::from_fn(|i| number.wrapping_add(i as u64).wrapping_mul(2 * i as u64 + 1))
 }
+
+/// What [`LAYOUT`] is of.
+pub const LAYOUT_NAMES: [&str; 7] = [
+    "DeviceFabric",
+    "size of DeviceFabric",
+    "Header",
+    "TestSpsc",
+    "TestLanes",
+    "TestTicket",
+    "sizes of Launch and Report",
+];
+
+/// How the shared types lie in memory as this side sees them. The device's stands in the PTX as `k2k_layout_words`, and
+/// `k2k_layout` writes it.
+pub const LAYOUT: [u64; 7] = [
+    DeviceFabric::LAYOUT,
+    size_of::<DeviceFabric>() as u64,
+    Header::LAYOUT,
+    TestSpsc::<Gpu>::LAYOUT,
+    TestLanes::<Gpu>::LAYOUT,
+    TestTicket::LAYOUT,
+    (size_of::<k2k_device::Launch>() << 32 | size_of::<k2k_device::Report>()) as u64,
+];
 
 const _: () = assert!(size_of::<TestSpsc<Gpu>>() == 256 + 64 * RING_SLOTS);
