@@ -166,6 +166,15 @@ impl Source {
         self.tally
     }
 
+    const fn is_done(&self) -> bool {
+        self.accepted >= self.order.count && self.decided == self.accepted
+    }
+
+    fn step<const PAYLOAD: usize>(&mut self, context: &mut impl Context<PAYLOAD>) -> Idle {
+        let (sent, followed) = (self.send(context), self.follow(context));
+        if sent || followed { Idle::Again } else { Idle::Soon }
+    }
+
     fn send<const PAYLOAD: usize>(&mut self, context: &mut impl Context<PAYLOAD>) -> bool {
         let Order { to, count, window, hop_limit, timeout_ns, priority } = self.order;
         if self.accepted >= count || self.accepted - self.decided >= window {
@@ -220,11 +229,11 @@ impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Source {
     fn on_message(&mut self, _: &mut impl Context<PAYLOAD>, _: &Message<PAYLOAD>) {}
 
     fn on_idle(&mut self, context: &mut impl Context<PAYLOAD>) -> Idle {
-        let (sent, followed) = (self.send(context), self.follow(context));
-        if self.accepted >= self.order.count && self.decided == self.accepted {
+        let idle = self.step(context);
+        if self.is_done() {
             context.stop();
         }
-        if sent || followed { Idle::Again } else { Idle::Soon }
+        idle
     }
 }
 
@@ -272,5 +281,97 @@ impl<const SENDERS: usize, const PAYLOAD: usize> Kernel<PAYLOAD> for Sink<SENDER
         if self.received == self.until {
             context.stop();
         }
+    }
+}
+
+/// Sends a message to a kernel that answers, waits for the answer, and notes how long that took; again and again.
+#[derive(Debug)]
+pub struct Ping<S> {
+    to: KernelId,
+    /// Round trips, ns, in order.
+    samples: S,
+    done: usize,
+    sent_ns: Option<u64>,
+    /// Answers that were not to the question.
+    wrong: u64,
+}
+
+impl<S: AsRef<[u32]> + AsMut<[u32]>> Ping<S> {
+    /// One that fills `samples` and stops.
+    pub const fn new(to: KernelId, samples: S) -> Self {
+        Self { to, samples, done: 0, sent_ns: None, wrong: 0 }
+    }
+
+    /// As results of an entry point: round trips, answers that were wrong.
+    pub const fn values(&self) -> [u64; 7] {
+        [self.done as u64, self.wrong, 0, 0, 0, 0, 0]
+    }
+}
+
+impl<S: AsRef<[u32]> + AsMut<[u32]>, const PAYLOAD: usize> Kernel<PAYLOAD> for Ping<S> {
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
+        let now_ns = context.now().wall_time_ns;
+        let Some(sent_ns) = self.sent_ns.take() else { return };
+        self.wrong += u64::from(message.value() != Ok(self.done as u64));
+        if let Some(sample) = self.samples.as_mut().get_mut(self.done) {
+            *sample = now_ns.saturating_sub(sent_ns).min(u64::from(u32::MAX)) as u32;
+        }
+        self.done += 1;
+        if self.done >= self.samples.as_ref().len() {
+            context.stop();
+        }
+    }
+
+    fn on_idle(&mut self, context: &mut impl Context<PAYLOAD>) -> Idle {
+        if self.sent_ns.is_some() {
+            return Idle::Done;
+        }
+        let now_ns = context.now().wall_time_ns;
+        match context.send(self.to, &Message::from_value(kind::NUMBERED, &(self.done as u64))) {
+            Ok(_) => {
+                self.sent_ns = Some(now_ns);
+                Idle::Done
+            }
+            Err(_) => Idle::Soon,
+        }
+    }
+}
+
+/// A source and a sink in one: for rings of kernels, and pairs that send both ways.
+#[derive(Debug)]
+pub struct Peer<const SENDERS: usize> {
+    source: Source,
+    sink: Sink<SENDERS>,
+    expected: u64,
+}
+
+impl<const SENDERS: usize> Peer<SENDERS> {
+    /// One that carries out `order`, takes `expected` messages, and stops when both are done.
+    #[must_use]
+    pub const fn new(order: Order, expected: u64) -> Self {
+        Self { source: Source::new(order), sink: Sink::new(0), expected }
+    }
+
+    /// As results of an entry point: accepted, delivered, received, torn, out of order.
+    #[must_use]
+    pub const fn values(&self) -> [u64; 7] {
+        let Tally { accepted, delivered, .. } = self.source.tally;
+        [accepted, delivered, self.sink.received, self.sink.torn, self.sink.out_of_order, 0, 0]
+    }
+}
+
+impl<const SENDERS: usize, const PAYLOAD: usize> Kernel<PAYLOAD> for Peer<SENDERS> {
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
+        self.sink.on_message(context, message);
+        // Mail never ends as long as others send: the own sending must not wait for an empty inbox.
+        self.source.send(context);
+    }
+
+    fn on_idle(&mut self, context: &mut impl Context<PAYLOAD>) -> Idle {
+        let idle = self.source.step(context);
+        if self.source.is_done() && self.sink.received >= self.expected {
+            context.stop();
+        }
+        idle
     }
 }

@@ -16,6 +16,16 @@ pub const PAYLOAD: usize = 192;
 /// The fabric of one GPU.
 pub type DeviceFabric = Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>;
 
+/// Places in the fabric that spans a whole chip, in benchmarks.
+pub const CHIP_KERNELS: usize = 128;
+/// Messages per pair there.
+pub const CHIP_SLOTS: usize = 16;
+/// Bytes per message there.
+pub const CHIP_PAYLOAD: usize = 64;
+
+/// The fabric that spans a whole chip.
+pub type ChipFabric = Fabric<CHIP_KERNELS, CHIP_SLOTS, CHIP_PAYLOAD, Gpu>;
+
 /// What the rings of the tests carry: with the stamp, a line.
 pub type Body = [u64; 7];
 /// Slots of the test rings.

@@ -1,5 +1,5 @@
 //! Ends of rings, for tests: one thread or one warp each. Parameters: address of the ring, first number, how many, patience
-//! in ns. Values: how many were moved, how many were not as they should be.
+//! in ns; and how many bytes further on the ring of the next block is. Values: how many were moved, how many were not as they should be.
 
 use crate::shape::{Body, TestLanes, TestSpsc, TestTicket, body};
 use k2k_core::ring::ticket::TicketPop;
@@ -28,8 +28,9 @@ impl<'l> Task<'l> {
     /// # Safety
     /// One of that type lies there.
     unsafe fn ring<R>(&self) -> &'l R {
+        let address = self.block.parameter(0) + u64::from(self.block.index()) * self.block.parameter(5);
         // SAFETY: passed on.
-        unsafe { &*(self.block.parameter(0) as *const R) }
+        unsafe { &*(address as *const R) }
     }
 
     fn end(&self, moved: u64, bad: u64) {
