@@ -174,7 +174,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline]
     #[must_use]
     pub fn has_rung(&self, first: usize, step: usize) -> bool {
-        let inbox = &self.fabric.inboxes[self.id.index()];
+        let inbox = &self.fabric.inboxes[self.place];
         let high = first == 0 && (self.held.is_some() || self.high_in.ready(&inbox.high));
         high || self.lanes_in.any_rung(&inbox.lanes, first, step)
     }

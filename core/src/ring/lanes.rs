@@ -284,7 +284,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         first: usize,
         step: usize,
     ) -> bool {
-        (first..PRODUCERS).step_by(step.max(1)).any(|i| self.has_rung(queue, i))
+        (first..PRODUCERS).step_by(step.max(1)).filter_map(Place::new).any(|i| self.has_rung(queue, i))
     }
 
     /// Messages that wait in all lanes: a snapshot that only producers can make too small.
