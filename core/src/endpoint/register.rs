@@ -189,6 +189,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     }
 
     /// Opens a place that `begin_register` has taken.
+    #[cold]
+    #[inline(never)]
     fn open(
         fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
         platform: L,
@@ -215,6 +217,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         self.leave_as = Status::Failed;
     }
 
+    #[cold]
+    #[inline(never)]
     fn leave(&mut self, then: Status) {
         let entry = &self.fabric.kernels[self.place];
         entry.set_status(self.id.generation(), Status::Leaving);

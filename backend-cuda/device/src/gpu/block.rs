@@ -85,6 +85,8 @@ impl<'l> Block<'l> {
     }
 
     /// Name of this block's kernel, in `name`.
+    #[cold]
+    #[inline(never)]
     fn name<'n>(&self, name: &'n mut [u8; 32]) -> &'n str {
         *name = self.launch.name;
         let mut len = name.iter().position(|b| *b == 0).unwrap_or(name.len());
@@ -204,7 +206,10 @@ pub unsafe fn run<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: us
     }
 }
 
-/// Takes the block's place, and writes the state.
+/// Takes the block's place, and writes the state. Apart from the loop, so that what it needs of local memory is not the
+/// loop's.
+#[cold]
+#[inline(never)]
 fn begin<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
     block: &Block<'_>,
     state: *mut State<H, KERNELS, SLOTS, PAYLOAD>,
