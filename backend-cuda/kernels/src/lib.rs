@@ -9,7 +9,7 @@
 //! | `k2k_tile` | a tile of the picture that `denoise` works on |
 //! | `k2k_source`, `k2k_sink` | send and take numbered messages, and count how they ended |
 //! | `k2k_hang` | a kernel that never returns from its handler, when asked |
-//! | `k2k_clock` | writes `%globaltimer` |
+//! | `k2k_ping`, `k2k_flag_*`, `k2k_pong_*`, `k2k_chip_*` | for benchmarks |
 //! | `k2k_layout` | writes sizes and offsets as the device sees them |
 //! | `k2k_spsc_*`, `k2k_lanes_*`, `k2k_ticket_*` | an end of a ring, for tests |
 #![no_std]

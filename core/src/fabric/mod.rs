@@ -11,6 +11,8 @@
 //! Each part's page says who may write which of its words; [`Endpoint`](crate::Endpoint) is what puts them together.
 
 mod header;
+#[cfg(not(loom))]
+mod observe;
 mod receipt;
 mod route;
 mod table;

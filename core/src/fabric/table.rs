@@ -411,7 +411,12 @@ impl<S: Scope> Entry<S> {
         (State::decode(self.state.load(Relaxed)).generation == generation).then_some(name)
     }
 
-    const fn command_word(generation: u16, command: Command) -> u32 {
+    /// Where the command stands, bytes from the entry's start.
+    #[cfg(not(loom))]
+    pub(super) const COMMAND_OFFSET: usize =
+        core::mem::offset_of!(Self, control) + core::mem::offset_of!(Control, command);
+
+    pub(super) const fn command_word(generation: u16, command: Command) -> u32 {
         (generation as u32) << 16 | command as u32
     }
 

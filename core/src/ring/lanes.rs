@@ -104,6 +104,22 @@ shared_struct! {
 }
 
 impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
+    /// How far bells and notes, which stand first, reach.
+    #[cfg(not(loom))]
+    pub(crate) const BELL_BYTES: usize = core::mem::offset_of!(Self, claims);
+
+    /// Messages that wait in all lanes, for an onlooker: what was rung for, less what the consumer noted as taken.
+    #[cfg(not(loom))]
+    pub(crate) fn waiting(&self) -> u64 {
+        // Relaxed, both: a number to show; whoever acts on it looks again.
+        let pairs = self.bells.bells.iter().zip(&self.notes.taken);
+        pairs
+            .map(|(bell, taken)| bell.load(Relaxed).wrapping_sub(taken.load(Relaxed) as u16))
+            // More than a lane holds: taken before its bell was rung, so nothing waits.
+            .map(|waiting| if u64::from(waiting) > N as u64 { 0 } else { u64::from(waiting) })
+            .sum()
+    }
+
     /// Appends to a lane and rings its bell.
     ///
     /// # Errors

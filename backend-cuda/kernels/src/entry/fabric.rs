@@ -4,7 +4,7 @@ use crate::handlers::{Echo, Hang, Order, Peer, Ping, Relay, Sink, Source};
 use crate::shape::{CHIP_KERNELS, CHIP_PAYLOAD, CHIP_SLOTS, KERNELS, PAYLOAD, SLOTS, TileSpec};
 use k2k_core::{KernelId, Priority};
 use k2k_denoise::{Shape, Tile};
-use k2k_device::{Block, Launch, Outcome, export, thread};
+use k2k_device::{Block, Outcome, export};
 
 /// What [`Order`] says, from the parameters: destination, count, window, hop limit, timeout in ns, priority.
 fn order(block: &Block<'_>) -> Order {
@@ -88,17 +88,4 @@ export! {
         let order = order_by_block(block);
         Ok(Peer::<CHIP_KERNELS>::new(order, order.count))
     }, |peer| peer.values();
-}
-
-/// Value 0: `%globaltimer`.
-///
-/// # Safety
-/// `launch` is a launch.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "ptx-kernel" fn k2k_clock(launch: *const Launch) {
-    // SAFETY: the caller's.
-    let block = unsafe { Block::of(launch) };
-    if thread::thread_index() == 0 {
-        block.report(Outcome::Finished, 0, [thread::globaltimer_ns(), 0, 0, 0, 0, 0, 0]);
-    }
 }

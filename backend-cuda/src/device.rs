@@ -1,0 +1,456 @@
+//! A device and its memory.
+//!
+//! Freeing memory waits for every kernel on the device, and kernels of K2K do not return by themselves. So what is
+//! dropped while a session runs is freed when the session has ended; and if its kernels hang, never. For the same
+//! reason nothing is allocated or loaded while a session runs: allocate before it starts.
+
+#[cfg(feature = "emulated")]
+use crate::driver::emulated::{Emulated, EmulatedOptions};
+use crate::driver::{Driver, Handle, cuda};
+use crate::error::Error;
+use crate::probe::{Placement, Probe};
+use crate::ptx::Ptx;
+use core::any::Any;
+use core::fmt;
+use core::ptr::NonNull;
+use k2k_host::Memory;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A device that kernels can run on: a GPU, or the CPU in a GPU's place. Clones are the same device.
+///
+/// ```
+/// use k2k_cuda::{Device, EmulatedOptions};
+///
+/// // A GPU if there is one; it says so if not.
+/// let device = Device::first().or_else(|no_gpu| {
+///     eprintln!("{no_gpu}");
+///     Device::emulated(EmulatedOptions::default())
+/// })?;
+/// println!("{}", device.probe());
+/// let mut buffer = device.allocate(4096)?;
+/// buffer.write(128, &[1, 2, 3])?;
+/// let mut bytes = [0; 4];
+/// buffer.read(127, &mut bytes)?;
+/// assert_eq!(bytes, [0, 1, 2, 3]);
+/// # Ok::<(), k2k_cuda::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Device {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    driver: Box<dyn Driver>,
+    probe: Probe,
+    placement: Placement,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// While a session's kernels run: this device, which therefore outlives them, for ever if they hang.
+    running: Option<Device>,
+    /// What was dropped meanwhile.
+    later: Vec<Freed>,
+}
+
+/// Something that must outlive the kernels that may use it.
+enum Freed {
+    Device(u64),
+    Host(NonNull<u8>, usize),
+    Registered(NonNull<u8>),
+    Module(Handle),
+    /// An owner of memory that kernels may use.
+    Kept(Box<dyn Any + Send>),
+}
+
+// SAFETY: the pointers are addresses to give back, which no thread is bound to.
+unsafe impl Send for Freed {}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("name", &self.inner.probe.name).field("busy", &self.is_busy()).finish()
+    }
+}
+
+impl Device {
+    /// A GPU, counted from 0 in the driver's order (`CUDA_VISIBLE_DEVICES` changes it).
+    ///
+    /// # Errors
+    /// [`Error`] says which of driver, device and its abilities is missing.
+    pub fn cuda(ordinal: u32) -> Result<Self, Error> {
+        static OPEN: Mutex<Vec<(u32, Weak<Inner>)>> = Mutex::new(Vec::new());
+        // One for all who ask: only so is it known whether kernels run on it.
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(_, inner)| inner.strong_count() > 0);
+        if let Some(inner) = open.iter().find(|(open, _)| *open == ordinal).and_then(|(_, inner)| inner.upgrade()) {
+            return Ok(Self { inner });
+        }
+        let device = Self::new(Box::new(cuda::Cuda::new(ordinal)?))?;
+        open.push((ordinal, Arc::downgrade(&device.inner)));
+        Ok(device)
+    }
+
+    /// The number of GPUs, if there is a driver.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`] and kin.
+    pub fn count() -> Result<u32, Error> {
+        cuda::count()
+    }
+
+    /// The first GPU that kernels can run on.
+    ///
+    /// # Errors
+    /// If there is none, why the first one there is would not do, or what is missing. [`Device::emulated`] works
+    /// anywhere.
+    pub fn first() -> Result<Self, Error> {
+        let mut first_error = None;
+        for ordinal in 0..Self::count()? {
+            match Self::cuda(ordinal) {
+                Ok(device) => return Ok(device),
+                Err(e) => first_error = first_error.or(Some(e)),
+            }
+        }
+        Err(first_error.unwrap_or(Error::NoDevice))
+    }
+
+    /// A device that interprets PTX on a thread of this process. Thousands of times slower than a GPU, and the same
+    /// code.
+    ///
+    /// # Errors
+    /// [`Error::Emulated`] if the system gives no thread.
+    #[cfg(feature = "emulated")]
+    pub fn emulated(options: EmulatedOptions) -> Result<Self, Error> {
+        Self::new(Box::new(Emulated::new(options)?))
+    }
+
+    fn new(driver: Box<dyn Driver>) -> Result<Self, Error> {
+        let probe = driver.probe()?;
+        let placement = Placement::choose(&probe)?;
+        Ok(Self { inner: Arc::new(Inner { driver, probe, placement, state: Mutex::default() }) })
+    }
+
+    /// What the device says of itself.
+    #[must_use]
+    pub fn probe(&self) -> &Probe {
+        &self.inner.probe
+    }
+
+    /// Where a session puts things on this device.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.inner.placement
+    }
+
+    /// Whether a session's kernels run here, or hang.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.state().running.is_some()
+    }
+
+    /// Zeroed device memory, aligned to 256 bytes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; [`Error::Busy`] while kernels run.
+    pub fn allocate(&self, len: usize) -> Result<DeviceBuffer, Error> {
+        let address = self.while_idle("allocate device memory", |driver| driver.allocate(len))?;
+        Ok(DeviceBuffer { device: self.clone(), address, len })
+    }
+
+    /// Zeroed host memory that the device sees as well: pinned, cached by the CPU, aligned to 256 bytes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfHostMemory`]; [`Error::Busy`] while kernels run.
+    pub fn allocate_host(&self, len: usize) -> Result<HostBuffer, Error> {
+        let (base, address) = self.while_idle("allocate host memory", |driver| driver.allocate_host(len))?;
+        Ok(HostBuffer { device: self.clone(), base, address, len })
+    }
+
+    /// Lets the device see a fabric of the host, so that one in a shared-memory file stays visible to tools while
+    /// kernels of this device work on it. All its pages are committed and pinned.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] if the driver refuses; [`Error::Busy`] while kernels run.
+    pub fn register<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+        &self,
+        memory: &Memory<KERNELS, SLOTS, PAYLOAD>,
+    ) -> Result<Registered, Error> {
+        let base = NonNull::from(memory.fabric()).cast::<u8>();
+        let len = Memory::<KERNELS, SLOTS, PAYLOAD>::SIZE;
+        let address = self.while_idle("register memory", |driver| {
+            // SAFETY: the clone below keeps the mapping until `Registered` has unregistered it. All of it is a fabric,
+            // which is made for peers that write it at any time.
+            unsafe { driver.register(base, len) }
+        })?;
+        Ok(Registered { device: self.clone(), base, address, len, memory: Some(Box::new(memory.clone())) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn driver(&self) -> &dyn Driver {
+        &*self.inner.driver
+    }
+
+    /// Does what would wait for running kernels.
+    pub(crate) fn while_idle<R>(
+        &self,
+        action: &'static str,
+        f: impl FnOnce(&dyn Driver) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let state = self.state();
+        if state.running.is_some() { Err(Error::Busy { action }) } else { f(self.driver()) }
+    }
+
+    pub(crate) fn load(&self, ptx: &Ptx) -> Result<Module, Error> {
+        let Probe { capability, driver: version, .. } = self.inner.probe;
+        if ptx.target() > capability {
+            return Err(Error::WrongTarget { device: capability, target: ptx.target() });
+        }
+        if ptx.needs_cuda() > version {
+            return Err(Error::OldDriver { driver: version, needed: ptx.needs_cuda(), ptx: ptx.version() });
+        }
+        let handle = self.while_idle("load a module", |driver| driver.load(ptx))?;
+        Ok(Module { device: self.clone(), handle, entries: ptx.entries().to_vec() })
+    }
+
+    /// From now on, nothing is freed.
+    pub(crate) fn begin(&self) -> Result<(), Error> {
+        let mut state = self.state();
+        if state.running.is_some() {
+            return Err(Error::Busy { action: "start a session" });
+        }
+        state.running = Some(self.clone());
+        Ok(())
+    }
+
+    /// No kernel runs any more: frees what has been dropped.
+    pub(crate) fn end(&self) {
+        let later = {
+            let mut state = self.state();
+            // Not the last one: `self` is another.
+            state.running = None;
+            core::mem::take(&mut state.later)
+        };
+        for freed in later {
+            self.release(freed);
+        }
+    }
+
+    /// Keeps something until no kernel runs.
+    pub(crate) fn keep(&self, owner: Box<dyn Any + Send>) {
+        self.release(Freed::Kept(owner));
+    }
+
+    fn release(&self, freed: Freed) {
+        let mut state = self.state();
+        if state.running.is_some() {
+            state.later.push(freed);
+            return;
+        }
+        match freed {
+            // SAFETY: each comes from the drop of the one that owned it, and no kernel runs; none starts while `state`
+            // is locked.
+            Freed::Device(address) => unsafe { self.driver().free(address) },
+            // SAFETY: as above.
+            Freed::Host(base, len) => unsafe { self.driver().free_host(base, len) },
+            // SAFETY: as above.
+            Freed::Registered(base) => unsafe { self.driver().unregister(base) },
+            // SAFETY: as above.
+            Freed::Module(handle) => unsafe { self.driver().unload(handle) },
+            Freed::Kept(owner) => {
+                // It may release more itself.
+                drop(state);
+                drop(owner);
+            }
+        }
+    }
+}
+
+/// Device memory, freed when it is dropped and no kernel runs.
+pub struct DeviceBuffer {
+    device: Device,
+    address: u64,
+    len: usize,
+}
+
+impl DeviceBuffer {
+    /// Its address on the device.
+    #[must_use]
+    pub const fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Its length, bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies bytes out of it, also while kernels run. What they write meanwhile is seen word by word, in any order.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`]; [`Error::NoAnswer`] if the device does not copy.
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), Error> {
+        self.check(offset, to.len())?;
+        // SAFETY: checked.
+        unsafe { self.device.driver().read(self.address + offset as u64, to) }
+    }
+
+    /// Copies bytes into it, also while kernels run. They see it word by word, in any order.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
+        self.write_shared(offset, bytes)
+    }
+
+    pub(crate) fn write_shared(&self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
+        self.check(offset, bytes.len())?;
+        // SAFETY: checked.
+        unsafe { self.device.driver().write(self.address + offset as u64, bytes) }
+    }
+
+    const fn check(&self, offset: usize, len: usize) -> Result<(), Error> {
+        if offset > self.len || len > self.len - offset {
+            return Err(Error::OutOfBounds { offset, len, buffer: self.len });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        self.device.release(Freed::Device(self.address));
+    }
+}
+
+impl fmt::Debug for DeviceBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceBuffer").field("address", &self.address).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// Host memory that the device sees, freed when it is dropped and no kernel runs.
+pub struct HostBuffer {
+    device: Device,
+    base: NonNull<u8>,
+    address: u64,
+    len: usize,
+}
+
+// SAFETY: memory of the process; reached through a raw pointer alone.
+unsafe impl Send for HostBuffer {}
+// SAFETY: as above.
+unsafe impl Sync for HostBuffer {}
+
+impl HostBuffer {
+    /// Its address on the host. The device may write the bytes at any time: use them through atomics and the types of
+    /// [`k2k_core`].
+    #[must_use]
+    pub const fn as_ptr(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Its address on the device.
+    #[must_use]
+    pub const fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Its length, bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for HostBuffer {
+    fn drop(&mut self) {
+        self.device.release(Freed::Host(self.base, self.len));
+    }
+}
+
+impl fmt::Debug for HostBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostBuffer").field("base", &self.base).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// A fabric of the host that the device sees, until it is dropped and no kernel runs.
+pub struct Registered {
+    device: Device,
+    base: NonNull<u8>,
+    address: u64,
+    len: usize,
+    /// Its owner.
+    memory: Option<Box<dyn Any + Send + Sync>>,
+}
+
+// SAFETY: an address, and an owner that is `Send` and `Sync`.
+unsafe impl Send for Registered {}
+// SAFETY: as above.
+unsafe impl Sync for Registered {}
+
+impl Registered {
+    /// Its address on the device.
+    #[must_use]
+    pub const fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Its length, bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes. It has.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.device.release(Freed::Registered(self.base));
+        if let Some(memory) = self.memory.take() {
+            self.device.keep(memory);
+        }
+    }
+}
+
+impl fmt::Debug for Registered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registered").field("address", &self.address).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// A module on a device, unloaded when it is dropped and no kernel runs.
+#[derive(Debug)]
+pub(crate) struct Module {
+    device: Device,
+    pub(crate) handle: Handle,
+    pub(crate) entries: Vec<String>,
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        self.device.release(Freed::Module(self.handle));
+    }
+}

@@ -1,0 +1,42 @@
+//! K2K on a GPU: where a fabric's bytes live, how persistent kernels are started, watched and stopped, what time it is
+//! there.
+//!
+//! All the logic of messaging is in [`k2k_core`], and kernels are compiled from it to PTX. This crate adds:
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`Device`] | a GPU, or the CPU in its place; memory that it sees |
+//! | [`Probe`], [`Placement`] | what the device can do, and where things are put |
+//! | [`Ptx`] | text for a device |
+//! | [`Session`], [`Running`] | a fabric in device memory, and the kernels that run on it |
+//! | [`Hung`] | what kernels that do not stop were doing |
+//! | [`ClockOffset`] | the device's clock |
+//!
+//! It builds and starts without CUDA: the driver's library is looked for when a [`Device`] is asked for. Without one,
+//! `Device::emulated` runs the same PTX on the CPU.
+//!
+//! # Waiting
+//!
+//! No call waits for a kernel without a limit. While a session runs, nothing is allocated, loaded or freed on its
+//! device, because a driver may wait for all kernels before it does; see [`Busy`](Error::Busy).
+
+mod clock;
+mod device;
+mod driver;
+mod error;
+mod probe;
+mod ptx;
+mod session;
+
+pub use clock::ClockOffset;
+pub use device::{Device, DeviceBuffer, HostBuffer, Registered};
+#[cfg(feature = "emulated")]
+pub use driver::emulated::EmulatedOptions;
+pub use error::{Error, PlacementError, Version};
+pub use k2k_core;
+pub use k2k_device::{Launch, Outcome, Report};
+#[cfg(feature = "emulated")]
+pub use k2k_ptx_executor::Clock;
+pub use probe::{OLDEST, Placement, Probe, Where};
+pub use ptx::Ptx;
+pub use session::{Ended, Grid, Hung, HungKernel, Running, Session, Snapshot};

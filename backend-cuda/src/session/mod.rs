@@ -1,0 +1,327 @@
+//! A fabric in device memory, and the kernels that are to run on it.
+//!
+//! ```text
+//!   Session::new --> load --> add --> add --> start --> Running --> stop, drain, join
+//!                                               |
+//!                     all of it fits at once? --+-- everything allocated and loaded, clock measured, header written,
+//!                                                   then one launch per grid, each on a stream of its own
+//! ```
+//!
+//! Blocks that never return and that wait for one another must all be resident. So `start` counts what all grids
+//! together need before it launches any, and launches nothing while others' kernels run on the same [`Device`].
+
+mod ended;
+mod hung;
+mod image;
+mod running;
+
+pub use ended::Ended;
+pub use hung::{Hung, HungKernel};
+pub use running::{Running, Snapshot};
+
+use crate::clock::ClockOffset;
+use crate::device::{Device, DeviceBuffer, Module};
+use crate::driver::{Handle, Shape};
+use crate::error::Error;
+use crate::ptx::Ptx;
+use core::any::Any;
+use core::fmt;
+use image::Image;
+use k2k_core::fabric::NAME_LEN;
+use k2k_core::sync::Gpu;
+use k2k_core::{Config, Fabric};
+use k2k_device::{Launch, Report};
+use running::Started;
+
+/// Workspace of a block unless its grid says otherwise, bytes.
+const WORKSPACE: usize = 64 << 10;
+
+/// Some blocks with the same entry point: one kernel each.
+pub struct Grid {
+    entry: String,
+    name: String,
+    blocks: u32,
+    threads: u32,
+    workspace_len: usize,
+    parameters: [u64; 8],
+    keep: Vec<Box<dyn Any + Send>>,
+}
+
+impl fmt::Debug for Grid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grid")
+            .field("entry", &self.entry)
+            .field("name", &self.name)
+            .field("blocks", &self.blocks)
+            .field("threads", &self.threads)
+            .field("parameters", &self.parameters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Grid {
+    /// One block of one warp, named like its entry point, with 64 KiB of workspace and all parameters 0.
+    #[must_use]
+    pub fn new(entry: &str) -> Self {
+        Self {
+            entry: entry.to_owned(),
+            name: entry.to_owned(),
+            blocks: 1,
+            threads: 32,
+            workspace_len: WORKSPACE,
+            parameters: [0; 8],
+            keep: Vec::new(),
+        }
+    }
+
+    /// The kernels' name, 1 to 32 bytes. Of several blocks, each appends `-` and its number.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Blocks: kernels.
+    #[must_use]
+    pub const fn blocks(mut self, blocks: u32) -> Self {
+        self.blocks = blocks;
+        self
+    }
+
+    /// Threads of each block, 1 to 1024.
+    #[must_use]
+    pub const fn threads(mut self, threads: u32) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Workspace of each block, bytes; rounded up to a multiple of 256. An entry point that finds too little says how
+    /// much it needs ([`Outcome::SmallWorkspace`](crate::Outcome::SmallWorkspace)).
+    #[must_use]
+    pub const fn workspace(mut self, len: usize) -> Self {
+        self.workspace_len = len;
+        self
+    }
+
+    /// A parameter, 0 to 7, of which the entry point knows the meaning: a number, or an address on the device.
+    ///
+    /// # Panics
+    /// If there is no parameter of that index.
+    #[must_use]
+    pub const fn parameter(mut self, index: usize, value: u64) -> Self {
+        self.parameters[index] = value;
+        self
+    }
+
+    /// Keeps the owner of memory that a parameter points to, until no kernel uses it any more.
+    #[must_use]
+    pub fn keep(mut self, owner: impl Any + Send) -> Self {
+        self.keep.push(Box::new(owner));
+        self
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let bad = |why| Err(Error::BadGrid { entry: self.entry.clone(), why });
+        if self.blocks == 0 {
+            return bad("a grid has at least one block".to_owned());
+        }
+        if !(1..=1024).contains(&self.threads) {
+            return bad(format!("a block has 1 to 1024 threads, not {}", self.threads));
+        }
+        let longest = self.block_name(self.blocks - 1);
+        if self.name.is_empty() || longest.len() > NAME_LEN || longest.contains('\0') {
+            return bad(format!("the name {longest:?} is not one of 1 to {NAME_LEN} bytes without NUL"));
+        }
+        Ok(())
+    }
+
+    /// The name that a block registers under.
+    fn block_name(&self, block: u32) -> String {
+        if self.blocks == 1 { self.name.clone() } else { format!("{}-{block}", self.name) }
+    }
+}
+
+/// A grid that has been found fit.
+#[derive(Debug)]
+struct Added {
+    grid: Grid,
+    entry: Handle,
+    per_multiprocessor: u32,
+    /// Place of its first block's kernel.
+    first_place: u32,
+}
+
+/// A fabric for `KERNELS` kernels in device memory, before its kernels start.
+///
+/// ```
+/// use core::time::Duration;
+/// use k2k_cuda::k2k_core::Config;
+/// use k2k_cuda::{Device, EmulatedOptions, Grid, Outcome, Ptx, Session};
+///
+/// let device = Device::emulated(EmulatedOptions::default())?;
+/// let mut session = Session::<4, 16, 64>::new(&device, &Config::default())?;
+/// session.load(&Ptx::new(include_str!("../../tests/ptx/kernels.ptx"))?)?;
+/// // SAFETY: these entry points keep the contract, and take no address as a parameter.
+/// unsafe { session.add(Grid::new("test_loop").name("worker").blocks(2))? };
+/// let mut running = session.start()?;
+/// let kernels = running.wait_ready(Duration::from_secs(10))?;
+/// assert_eq!(running.observe()?.find("worker-1"), Some(kernels[1]));
+/// for ended in running.stop(Duration::from_secs(10))? {
+///     assert_eq!(ended.outcome(), Some(Outcome::Finished));
+/// }
+/// # Ok::<(), k2k_cuda::Error>(())
+/// ```
+pub struct Session<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    device: Device,
+    config: Config,
+    fabric: DeviceBuffer,
+    modules: Vec<Module>,
+    grids: Vec<Added>,
+    places: u32,
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Session<KERNELS, SLOTS, PAYLOAD> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("shape", &(KERNELS, SLOTS, PAYLOAD))
+            .field("device", &self.device)
+            .field("grids", &self.grids)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KERNELS, SLOTS, PAYLOAD> {
+    /// Size of the fabric, bytes.
+    pub const SIZE: usize = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::GEOMETRY.size as usize;
+
+    /// A new fabric in device memory.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; [`Error::Busy`] while another session runs on this device.
+    pub fn new(device: &Device, config: &Config) -> Result<Self, Error> {
+        let mut fabric = device.allocate(Self::SIZE)?;
+        // The rest is zero, which is idle. An image in host memory has the header that this fabric is to have.
+        let image = Image::<KERNELS, SLOTS, PAYLOAD>::new(config)?;
+        let table = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::table_bytes();
+        fabric.write(table.start, &image.bytes(table))?;
+        let device = device.clone();
+        Ok(Self { device, config: *config, fabric, modules: Vec::new(), grids: Vec::new(), places: 0 })
+    }
+
+    /// Address of the fabric on the device.
+    #[must_use]
+    pub const fn fabric_address(&self) -> u64 {
+        self.fabric.address()
+    }
+
+    /// Compiles a text for the device. Its entry points can then be [added](Self::add).
+    ///
+    /// # Errors
+    /// [`Error::OldDriver`], [`Error::WrongTarget`], or [`Error::PtxRejected`] with what the compiler said.
+    pub fn load(&mut self, ptx: &Ptx) -> Result<(), Error> {
+        self.modules.push(self.device.load(ptx)?);
+        Ok(())
+    }
+
+    /// Adds a grid. Its blocks' kernels take the places after those of the grids before.
+    ///
+    /// # Errors
+    /// [`Error::NoEntry`], with those there are; [`Error::BadGrid`]; [`Error::TooManyKernels`].
+    ///
+    /// # Safety
+    /// - The entry point keeps the contract of [`Launch`] and is compiled for `Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>`,
+    ///   if for any.
+    /// - Each parameter that it takes for an address is the address of what it expects there, valid for the device
+    ///   until the session has ended. [`Grid::keep`] is the way to be sure of the latter.
+    pub unsafe fn add(&mut self, grid: Grid) -> Result<(), Error> {
+        grid.check()?;
+        let module = self.modules.iter().find(|module| module.entries.contains(&grid.entry));
+        let Some(module) = module else {
+            let entries = self.modules.iter().flat_map(|module| module.entries.iter().cloned()).collect();
+            return Err(Error::NoEntry { asked: grid.entry.clone(), entries });
+        };
+        let asked = self.places.saturating_add(grid.blocks);
+        if asked as usize > KERNELS {
+            return Err(Error::TooManyKernels { asked, places: KERNELS as u32 });
+        }
+        let (entry, per_multiprocessor) = self.device.while_idle("look up an entry point", |driver| {
+            let entry = driver.entry(module.handle, &grid.entry)?;
+            Ok((entry, driver.blocks_per_multiprocessor(entry, grid.threads)?))
+        })?;
+        self.grids.push(Added { entry, per_multiprocessor, first_place: self.places, grid });
+        self.places = asked;
+        Ok(())
+    }
+
+    /// Starts all kernels, or none.
+    ///
+    /// # Errors
+    /// [`Error::TooManyBlocks`] and [`Error::TooManyGrids`] if some could wait for ever for others to return;
+    /// [`Error::OutOfMemory`]; what the driver says. If the driver refuses a launch after others, those are stopped.
+    pub fn start(self) -> Result<Running<KERNELS, SLOTS, PAYLOAD>, Error> {
+        let Self { device, config, fabric, modules, grids, .. } = self;
+        check_residency(&device, &grids)?;
+        let clock = ClockOffset::measure(&device)?;
+        let cooperative = device.probe().cooperative_launch && grids.len() == 1;
+        let started = grids.into_iter().map(|added| {
+            let blocks = added.grid.blocks as usize;
+            let workspace_len = added.grid.workspace_len.next_multiple_of(256);
+            let workspace = device.allocate((workspace_len * blocks).max(256))?;
+            let reports = device.allocate(blocks * size_of::<Report>())?;
+            let mut argument = device.allocate(size_of::<Launch>())?;
+            let mut name = [0; NAME_LEN];
+            name[..added.grid.name.len()].copy_from_slice(added.grid.name.as_bytes());
+            let launch = Launch {
+                fabric: fabric.address(),
+                workspace: workspace.address(),
+                workspace_len: workspace_len as u64,
+                reports: reports.address(),
+                clock_offset_ns: clock.offset_ns,
+                first_place: added.first_place,
+                blocks: added.grid.blocks,
+                name,
+                parameters: added.grid.parameters,
+            };
+            argument.write(0, bytemuck::bytes_of(&launch))?;
+            let Added { grid, entry, first_place, .. } = added;
+            let shape = Shape { blocks: grid.blocks, threads: grid.threads, cooperative, launch: argument.address() };
+            Ok((Started { grid, first_place, reports, launch: None, _buffers: [workspace, argument] }, entry, shape))
+        });
+        let started = started.collect::<Result<Vec<_>, Error>>()?;
+        device.begin()?;
+        let mut running = Running::new(device, config, clock, fabric, modules);
+        for (mut grid, entry, shape) in started {
+            // SAFETY: `add`'s caller vouches for the entry point. Everything that the argument points to is owned by
+            // `grid` and `running`, which free it after the launch is done, or never.
+            let launched = unsafe { running.driver().launch(entry, shape) };
+            match launched {
+                Ok(launch) => {
+                    grid.launch = Some(launch);
+                    running.push(grid);
+                }
+                // Dropping `running` stops the others.
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(running)
+    }
+}
+
+/// Whether all blocks can be resident together.
+///
+/// Each multiprocessor holds at least `least` blocks of any kind, where `least` is the smallest of the grids' own
+/// numbers: a block of a grid of which `n` fit needs at most `1/n` of everything. So as long as fewer than
+/// `multiprocessors × least` blocks are placed, there is one with room for another, wherever the others went.
+fn check_residency(device: &Device, grids: &[Added]) -> Result<(), Error> {
+    let asked: u32 = grids.iter().map(|added| added.grid.blocks).sum();
+    let least = grids.iter().map(|added| added.per_multiprocessor).min().unwrap_or(0);
+    let resident = least.saturating_mul(device.probe().multiprocessors);
+    if asked > resident {
+        return Err(Error::TooManyBlocks { asked, resident });
+    }
+    let queues = device.driver().queues();
+    match u32::try_from(grids.len()) {
+        Ok(asked) if asked <= queues => Ok(()),
+        asked => Err(Error::TooManyGrids { asked: asked.unwrap_or(u32::MAX), queues }),
+    }
+}

@@ -1,0 +1,371 @@
+//! The kernels of a session while they run: looking at them, commanding them, and waiting for their end.
+
+use super::image::Image;
+use super::{Ended, Grid, Hung, HungKernel};
+use crate::clock::ClockOffset;
+use crate::device::{Device, DeviceBuffer, Module};
+use crate::driver::{Driver, Handle};
+use crate::error::Error;
+use bytemuck::Zeroable as _;
+use core::fmt;
+use core::ops::{Deref, Range};
+use core::time::Duration;
+use k2k_core::fabric::TraceEntry;
+use k2k_core::sync::Gpu;
+use k2k_core::sync::Ordering::Relaxed;
+use k2k_core::{Command, Config, Fabric, KernelId};
+use k2k_device::{Outcome, Report};
+use std::thread;
+use std::time::Instant;
+
+/// How long a session that is dropped waits for its kernels.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two looks at a device.
+const LOOK: Duration = Duration::from_micros(200);
+
+/// Between two looks at the table, for kernels that have yet to be told.
+const TELL: Duration = Duration::from_millis(2);
+
+/// A grid that was launched.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) grid: Grid,
+    pub(super) first_place: u32,
+    pub(super) reports: DeviceBuffer,
+    /// `None` when it has ended.
+    pub(super) launch: Option<Handle>,
+    /// Workspace and argument: kept for the kernels.
+    pub(super) _buffers: [DeviceBuffer; 2],
+}
+
+impl Started {
+    /// What its blocks have written so far.
+    fn reports(&self) -> Result<Vec<Ended>, Error> {
+        let mut reports = vec![Report::zeroed(); self.grid.blocks as usize];
+        self.reports.read(0, bytemuck::cast_slice_mut(&mut reports))?;
+        let ended = (0..).zip(reports).map(|(block, report)| Ended {
+            name: self.grid.block_name(block),
+            entry: self.grid.entry.clone(),
+            block,
+            report,
+        });
+        Ok(ended.collect())
+    }
+}
+
+/// The kernels of a session. Dropping it tells them to stop and waits for them for 2 s. If they still run then, their
+/// memory is not freed, their [device](Device) stays [busy](Device::is_busy), and a [report](Hung) goes to the standard
+/// error output.
+pub struct Running<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    device: Device,
+    config: Config,
+    clock: ClockOffset,
+    fabric: DeviceBuffer,
+    /// Kept for the kernels.
+    _modules: Vec<Module>,
+    grids: Vec<Started>,
+    /// Nothing runs, and the device is told so.
+    ended: bool,
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Running<KERNELS, SLOTS, PAYLOAD> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("shape", &(KERNELS, SLOTS, PAYLOAD))
+            .field("device", &self.device)
+            .field("grids", &self.grids)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KERNELS, SLOTS, PAYLOAD> {
+    pub(super) const fn new(
+        device: Device,
+        config: Config,
+        clock: ClockOffset,
+        fabric: DeviceBuffer,
+        modules: Vec<Module>,
+    ) -> Self {
+        Self { device, config, clock, fabric, _modules: modules, grids: Vec::new(), ended: false }
+    }
+
+    pub(super) fn push(&mut self, grid: Started) {
+        self.grids.push(grid);
+    }
+
+    pub(super) fn driver(&self) -> &dyn Driver {
+        self.device.driver()
+    }
+
+    /// The device.
+    #[must_use]
+    pub const fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Address of the fabric on the device.
+    #[must_use]
+    pub const fn fabric_address(&self) -> u64 {
+        self.fabric.address()
+    }
+
+    /// The device's clock, as it was measured before the kernels started.
+    #[must_use]
+    pub const fn clock(&self) -> ClockOffset {
+        self.clock
+    }
+
+    /// Copies the fabric's table, traces and counts of mail, to look at.
+    ///
+    /// # Errors
+    /// [`Error::NoAnswer`] if the device does not copy; [`Error::Memory`].
+    pub fn observe(&self) -> Result<Snapshot<KERNELS, SLOTS, PAYLOAD>, Error> {
+        let snapshot = self.look_at_table()?;
+        self.copy(&snapshot, Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::trace_bytes())?;
+        for place in 0..self.places() {
+            self.copy(&snapshot, Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::bell_bytes(place))?;
+        }
+        Ok(snapshot)
+    }
+
+    /// As [`observe`](Self::observe), but only header and table.
+    fn look_at_table(&self) -> Result<Snapshot<KERNELS, SLOTS, PAYLOAD>, Error> {
+        let snapshot = Snapshot { image: Image::new(&self.config)? };
+        self.copy(&snapshot, Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::table_bytes())?;
+        Ok(snapshot)
+    }
+
+    fn copy(&self, to: &Snapshot<KERNELS, SLOTS, PAYLOAD>, range: Range<usize>) -> Result<(), Error> {
+        let mut bytes = vec![0; range.len()];
+        self.fabric.read(range.start, &mut bytes)?;
+        for (word, bytes) in to.image.words(range).iter().zip(bytes.chunks_exact(8)) {
+            // Relaxed: nobody else has this copy yet.
+            word.store(u64::from_le_bytes(bytes.try_into().unwrap_or_default()), Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Places that belong to the session's grids.
+    fn places(&self) -> usize {
+        self.grids.iter().map(|grid| grid.grid.blocks as usize).sum()
+    }
+
+    /// What each block has written so far: in the order in which their grids were added.
+    ///
+    /// # Errors
+    /// [`Error::NoAnswer`] if the device does not copy.
+    pub fn reports(&self) -> Result<Vec<Ended>, Error> {
+        let reports = self.grids.iter().map(Started::reports).collect::<Result<Vec<_>, Error>>()?;
+        Ok(reports.into_iter().flatten().collect())
+    }
+
+    /// Waits until every block has registered, and returns their addresses, in the order in which their grids were
+    /// added. Blocks that have ended by then without registering are left out.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] as soon as one gives up; [`Error::NotReady`]; what ended them all.
+    pub fn wait_ready(&mut self, timeout: Duration) -> Result<Vec<KernelId>, Error> {
+        let started = Instant::now();
+        loop {
+            self.poll()?;
+            let reports = self.reports()?;
+            if let Some(refusal) = reports.iter().find(|ended| ended.is_refusal()) {
+                return Err(Error::Refused(refusal.clone()));
+            }
+            let ready = |ended: &&Ended| ended.kernel().is_some() || ended.outcome() == Some(Outcome::Finished);
+            let count = reports.iter().filter(ready).count();
+            if count == reports.len() {
+                return Ok(reports.iter().filter_map(Ended::kernel).collect());
+            }
+            let waited = started.elapsed();
+            if waited >= timeout {
+                return Err(Error::NotReady { waited, ready: count, blocks: reports.len() });
+            }
+            thread::sleep(LOOK.min(timeout - waited));
+        }
+    }
+
+    /// Tells a kernel what to do. It sees that at its next pass.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] if it has left, or has not registered yet.
+    pub fn command(&self, kernel: KernelId, command: Command) -> Result<(), Error> {
+        self.tell(&self.look_at_table()?, kernel, command)
+    }
+
+    fn tell(&self, table: &Snapshot<KERNELS, SLOTS, PAYLOAD>, kernel: KernelId, command: Command) -> Result<(), Error> {
+        let (offset, word) = table.command_word(kernel, command)?;
+        self.fabric.write_shared(offset, &word.to_le_bytes())
+    }
+
+    /// Tells all kernels to stop after the message in hand, and waits for that.
+    ///
+    /// # Errors
+    /// [`Error::Hung`] if some have not ended by then: the session can be asked again. Anything else ended them all,
+    /// except [`Error::NoAnswer`], after which they may still run.
+    pub fn stop(&mut self, timeout: Duration) -> Result<Vec<Ended>, Error> {
+        self.wait(Some(Command::Stop), timeout)
+    }
+
+    /// Tells all kernels to handle what is in their inboxes and then to stop, and waits for that.
+    ///
+    /// # Errors
+    /// As for [`stop`](Self::stop).
+    pub fn drain(&mut self, timeout: Duration) -> Result<Vec<Ended>, Error> {
+        self.wait(Some(Command::Drain), timeout)
+    }
+
+    /// Waits for the kernels to end by themselves, or because they were [told](Self::command) to.
+    ///
+    /// # Errors
+    /// As for [`stop`](Self::stop).
+    pub fn join(&mut self, timeout: Duration) -> Result<Vec<Ended>, Error> {
+        self.wait(None, timeout)
+    }
+
+    /// Whether all kernels have ended.
+    ///
+    /// # Errors
+    /// What ended them all, if it was not their own doing.
+    pub fn is_finished(&mut self) -> Result<bool, Error> {
+        self.poll()
+    }
+
+    fn wait(&mut self, command: Option<Command>, timeout: Duration) -> Result<Vec<Ended>, Error> {
+        let started = Instant::now();
+        let mut first = None;
+        let mut told: Vec<KernelId> = Vec::new();
+        let mut next_tell = Duration::ZERO;
+        loop {
+            if self.poll()? {
+                return self.reports();
+            }
+            let waited = started.elapsed();
+            if first.is_none() {
+                first = Some(self.look_at_table()?);
+            }
+            if let Some(command) = command.filter(|_| waited >= next_tell) {
+                // Again and again: a kernel may register after the others were told.
+                let table = self.look_at_table()?;
+                for (kernel, _) in table.kernels().filter(|(id, _)| id.index() < self.places()) {
+                    if !told.contains(&kernel) {
+                        self.tell(&table, kernel, command)?;
+                        told.push(kernel);
+                    }
+                }
+                next_tell = waited + TELL;
+            }
+            if waited >= timeout {
+                let first = first.as_ref().map_or_else(|| self.look_at_table(), |first| Ok(first.clone()))?;
+                return Err(Error::Hung(Box::new(self.hung(waited, &first)?)));
+            }
+            thread::sleep(LOOK.min(timeout - waited));
+        }
+    }
+
+    /// Looks whether grids have ended; whether all have.
+    fn poll(&mut self) -> Result<bool, Error> {
+        let mut failure = None;
+        let driver = self.device.driver();
+        for grid in &mut self.grids {
+            let Some(launch) = grid.launch else { continue };
+            match driver.is_done(launch) {
+                Ok(true) => {
+                    driver.finish(launch);
+                    grid.launch = None;
+                }
+                Ok(false) => {}
+                // Nothing runs any more.
+                Err(e) => failure = Some(e),
+            }
+        }
+        let all = failure.is_some() || self.grids.iter().all(|grid| grid.launch.is_none());
+        if all && !self.ended {
+            self.ended = true;
+            self.device.end();
+        }
+        failure.map_or(Ok(all), Err)
+    }
+
+    fn hung(&self, waited: Duration, first: &Snapshot<KERNELS, SLOTS, PAYLOAD>) -> Result<Hung, Error> {
+        let now = self.observe()?;
+        let mut kernels = Vec::new();
+        for grid in self.grids.iter().filter(|grid| grid.launch.is_some()) {
+            let reports = grid.reports()?;
+            let at_work = |ended: &Ended| matches!(ended.outcome(), Some(Outcome::NotStarted | Outcome::Running));
+            // A grid whose blocks all say that they have ended, and which has not, is to be seen as well.
+            let any = reports.iter().any(at_work);
+            for report in reports.into_iter().filter(|ended| !any || at_work(ended)) {
+                let place = grid.first_place + report.block;
+                let found = now.places().find(|(id, _)| id.index() == place as usize);
+                let id = found.map_or(KernelId::new(place as u16, 0), |(id, _)| id);
+                kernels.push(HungKernel {
+                    report,
+                    place,
+                    status: found.map(|(_, status)| status),
+                    phase: now.phase(id).unwrap_or_default(),
+                    heartbeats: (first.heartbeat(id).unwrap_or_default(), now.heartbeat(id).unwrap_or_default()),
+                    stats: now.stats(id).unwrap_or_default(),
+                    waiting: now.waiting(id).unwrap_or_default(),
+                    trace: now.trace_of(id),
+                });
+            }
+        }
+        Ok(Hung { waited, blocks: self.places(), kernels })
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop for Running<KERNELS, SLOTS, PAYLOAD> {
+    fn drop(&mut self) {
+        if !self.ended
+            && let Err(e) = self.stop(PATIENCE)
+            && !self.ended
+        {
+            eprintln!("k2k-cuda: a session was dropped, its memory stays allocated and its device busy: {e}");
+        }
+        for grid in &mut self.grids {
+            for owner in grid.grid.keep.drain(..) {
+                // Dropped now, or when nothing runs any more, or never.
+                self.device.keep(owner);
+            }
+        }
+    }
+}
+
+/// A copy of a fabric's table, traces and counts of mail, as they were at about the same time. Inboxes and receipts are
+/// not in it. Derefs to the fabric, which is one of a GPU: nobody can register there.
+pub struct Snapshot<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    image: Image<KERNELS, SLOTS, PAYLOAD>,
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Clone for Snapshot<KERNELS, SLOTS, PAYLOAD> {
+    fn clone(&self) -> Self {
+        Self { image: self.image.clone() }
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Snapshot<KERNELS, SLOTS, PAYLOAD> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.kernels()).finish()
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Deref for Snapshot<KERNELS, SLOTS, PAYLOAD> {
+    type Target = Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>;
+
+    fn deref(&self) -> &Self::Target {
+        self.image.fabric()
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Snapshot<KERNELS, SLOTS, PAYLOAD> {
+    /// A kernel's last events, oldest first.
+    #[must_use]
+    pub fn trace_of(&self, id: KernelId) -> Vec<TraceEntry> {
+        let mut events: Vec<_> = self.trace(id).map(|trace| trace.read().collect()).unwrap_or_default();
+        events.sort_by_key(|entry| entry.number);
+        events
+    }
+}
