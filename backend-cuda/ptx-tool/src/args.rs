@@ -15,6 +15,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Build(BuildArgs),
+    Audit(AuditArgs),
+    Mutate(MutateArgs),
 }
 
 /// Compile a device crate to one PTX file.
@@ -73,4 +75,52 @@ pub(crate) struct BuildArgs {
     /// Further arguments for cargo, such as --locked.
     #[arg(last = true, value_name = "CARGO_ARGS")]
     pub(crate) cargo_args: Vec<OsString>,
+}
+
+/// Audit the memory order of PTX files.
+///
+/// Every read-modify-write and fence must say order and scope; no access may be volatile; a word that is accessed with an
+/// order is never accessed without. Which other words are control words, PTX does not say, so each file has a contract
+/// beside it, FILE.audit: how many strong accesses of each kind each entry point makes. A dropped order changes a number.
+///
+/// The contract also says which entry points are hot, that is, on the way of messages: `entry NAME hot
+/// releases-per-loop=N`. These use no local memory, make no calls, cannot panic, have no fence at system scope, and publish
+/// at most N times in a turn of a loop.
+#[derive(Args, Debug)]
+#[command(
+    after_long_help = "Exit status: 0 passed, 1 something found or an error, 2 bad arguments, 3 passed but the machine \
+                             code was not looked at, because a program for that is missing."
+)]
+pub(crate) struct AuditArgs {
+    /// The PTX files.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// The contract, if it does not lie beside the file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) contract: Option<PathBuf>,
+
+    /// Write what the files do today into their contracts; what stands behind the names of entry points stays.
+    #[arg(long)]
+    pub(crate) bless: bool,
+
+    /// Fail if a file has no contract.
+    #[arg(long, conflicts_with = "bless")]
+    pub(crate) require_contract: bool,
+
+    /// Treat this entry point as hot, too; with --bless, write that down.
+    #[arg(long, value_name = "ENTRY")]
+    pub(crate) hot: Vec<String>,
+}
+
+/// Weaken each strong access of PTX files, one at a time, and check that the audit notices.
+///
+/// An order is dropped or becomes relaxed, a scope is dropped or narrowed, a fence left out. The contract is the one beside
+/// the file, or, without one, what the file does today.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Exit status: 0 all found, 1 some not found or an error, 2 bad arguments.")]
+pub(crate) struct MutateArgs {
+    /// The PTX files.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 }

@@ -1,7 +1,13 @@
 //! Compiles device crates to PTX, and audits what became of their memory order.
 //!
 //! - [`build`]: a crate with `extern "ptx-kernel"` entry points becomes one PTX file, the same on every machine.
+//! - [`audit`](mod@audit): that file keeps the rules of memory order, and the contract that was agreed for it.
+//! - [`mutate`](mod@mutate): the audit notices when an access loses its order or scope.
 
 #![allow(clippy::std_instead_of_core, reason = "a tool for hosts")]
 
+pub mod access;
+pub mod audit;
 pub mod build;
+pub mod mutate;
+pub mod ptx;

@@ -4,13 +4,16 @@
 
 mod args;
 
-use args::{BuildArgs, Cli, Command};
+use args::{AuditArgs, BuildArgs, Cli, Command, MutateArgs};
 use clap::Parser;
+use k2k_ptx::audit::{self, Contract};
 use k2k_ptx::build::{self, BuildOptions, Toolchain};
+use k2k_ptx::mutate::mutate;
+use k2k_ptx::ptx::Module;
 use std::error::Error;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -19,6 +22,8 @@ fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Command::Build(args) => build(args),
+        Command::Audit(args) => audit(&args),
+        Command::Mutate(args) => mutations(&args),
     };
     done.unwrap_or_else(|why| {
         eprintln!("error: {why}");
@@ -83,4 +88,95 @@ fn compare(file: &Path, old: &str, new: &str) -> ExitCode {
 
 fn read(file: &Path) -> Result<String, String> {
     fs::read_to_string(file).map_err(|why| format!("cannot read {}: {why}", file.display()))
+}
+
+fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
+    if args.contract.is_some() && args.files.len() > 1 {
+        return Err("--contract is for one file; several have theirs beside them".into());
+    }
+    let mut found = 0;
+    for file in &args.files {
+        let text = read(file)?;
+        let module = parse(file, &text)?;
+        let path = args.contract.clone().unwrap_or_else(|| contract_path(file));
+        let mut contract = read_contract(&path)?;
+        if args.require_contract && contract.is_none() {
+            return Err(format!("{} has no contract: write {} with --bless", file.display(), path.display()).into());
+        }
+        mark_hot(&mut contract, &module, &args.hot).map_err(|name| no_entry(file, &module, &name))?;
+        if args.bless {
+            let blessed = Contract::of(&module, contract.as_ref());
+            fs::write(&path, blessed.to_string()).map_err(|why| format!("cannot write {}: {why}", path.display()))?;
+            eprintln!("{}: written", path.display());
+            contract = Some(blessed);
+        }
+        let mut findings = audit::audit(&module, contract.as_ref());
+        findings.extend(audit::edited(&text));
+        for finding in &findings {
+            println!("{}:{finding}", file.display());
+        }
+        if contract.is_none() {
+            eprintln!("{}: no contract, so lost orders show only where the text itself tells: --bless", file.display());
+        }
+        let strong: usize = module.functions.iter().flat_map(|it| &it.instructions).filter(|it| is_strong(it)).count();
+        let entries = module.entries().count();
+        eprintln!("{}: {entries} entry points, {strong} strong accesses, {} findings", file.display(), findings.len());
+        found += findings.len();
+    }
+    Ok(if found == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_strong(instruction: &k2k_ptx::ptx::Instruction) -> bool {
+    instruction.access().is_some_and(|access| access.is_strong())
+}
+
+/// Marks entry points as hot; gives back the first name that is none.
+fn mark_hot(contract: &mut Option<Contract>, module: &Module, hot: &[String]) -> Result<(), String> {
+    for name in hot {
+        if !module.entries().any(|entry| entry.name == *name) {
+            return Err(name.clone());
+        }
+        let contract = contract.get_or_insert_with(|| Contract::of(module, None));
+        contract.entries.entry(name.clone()).or_default().hot = true;
+    }
+    Ok(())
+}
+
+fn no_entry(file: &Path, module: &Module, name: &str) -> String {
+    let names: Vec<&str> = module.entries().map(|entry| entry.name.as_str()).collect();
+    format!("{} has no entry point {name}; it has {}", file.display(), names.join(", "))
+}
+
+fn mutations(args: &MutateArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let mut missed = 0;
+    for file in &args.files {
+        let module = parse(file, &read(file)?)?;
+        let contract = read_contract(&contract_path(file))?.unwrap_or_else(|| Contract::of(&module, None));
+        let all = mutate(&module, &contract);
+        for mutation in all.iter().filter(|mutation| !mutation.found) {
+            println!("{}:{}: not found: {} for {}", file.display(), mutation.line, mutation.after, mutation.before);
+            missed += 1;
+        }
+        let found = all.iter().filter(|mutation| mutation.found).count();
+        let alone = all.iter().filter(|mutation| mutation.found_without_contract).count();
+        let (name, all) = (file.display(), all.len());
+        println!("{name}: {found} of {all} mutations found, {alone} of them also without the contract");
+    }
+    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `FILE.audit` beside `FILE.ptx`.
+fn contract_path(file: &Path) -> PathBuf {
+    file.with_extension("audit")
+}
+
+fn read_contract(path: &Path) -> Result<Option<Contract>, String> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    Contract::parse(&read(path)?).map(Some).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+fn parse(file: &Path, text: &str) -> Result<Module, String> {
+    Module::parse(text).map_err(|why| format!("{}: {why}", file.display()))
 }

@@ -1,0 +1,191 @@
+//! The contract: how many strong accesses of each kind an entry point makes.
+//!
+//! Which words of memory are control words, PTX does not say: a stamp that is read weakly looks like a payload. But in
+//! this code base each access to a shared word has an order and a scope in the source, so one that lost them is one
+//! strong access fewer. The contract, a text file beside the PTX, keeps the numbers under review:
+//!
+//! ```text
+//! entry produce hot releases-per-loop=1
+//!     ld.acquire.sys 2
+//!     st.release.sys 1
+//! ```
+//!
+//! Callees count, each once for each entry point, wherever the compiler put them. Space, width and vectors do not count:
+//! they follow from types and from what the compiler could infer. The words after an entry point's name are written by
+//! hand; the numbers by [`Contract::of`] (`k2k-ptx audit --bless`).
+
+use crate::access::Access;
+use crate::ptx::{Function, Instruction, Module};
+use core::fmt;
+use std::collections::{BTreeMap, HashMap};
+
+/// How many accesses of each kind, by the name that [`Access`] has.
+pub type Counts = BTreeMap<String, usize>;
+
+/// What one entry point is held to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clause {
+    /// Whether it is on the way of messages, so that the stricter rules hold.
+    pub hot: bool,
+    /// How many stores may publish in one turn of any of its loops.
+    pub releases_per_loop: Option<usize>,
+    /// Its strong accesses.
+    pub counts: Counts,
+}
+
+/// What the entry points of a module are held to, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contract {
+    /// The entry points.
+    pub entries: BTreeMap<String, Clause>,
+}
+
+/// Why a contract cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContractError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it, and what would be right.
+    pub why: &'static str,
+}
+
+impl fmt::Display for ContractError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.why)
+    }
+}
+
+impl core::error::Error for ContractError {}
+
+impl Contract {
+    /// What `module` does today; `hot` and the limits are those of `old`, where it has the entry point.
+    ///
+    /// A hot entry point without a limit gets what it has now.
+    #[must_use]
+    pub fn of(module: &Module, old: Option<&Self>) -> Self {
+        let entry = |(function, counts): (&Function, Counts)| {
+            let old = old.and_then(|old| old.entries.get(&function.name)).cloned().unwrap_or_default();
+            let limit = old.hot.then(|| super::rules::releases_per_loop(function).map_or(0, |(most, _)| most));
+            let clause = Clause { hot: old.hot, releases_per_loop: old.releases_per_loop.or(limit), counts };
+            (function.name.clone(), clause)
+        };
+        Self { entries: counts(module).into_iter().map(entry).collect() }
+    }
+
+    /// Reads a contract.
+    ///
+    /// # Errors
+    /// The first line that is not one of a contract.
+    pub fn parse(text: &str) -> Result<Self, ContractError> {
+        let mut contract = Self::default();
+        let mut current: Option<&mut Clause> = None;
+        for (index, line) in text.lines().enumerate() {
+            let fail = |why| ContractError { line: index + 1, why };
+            let mut words = line.split('#').next().unwrap_or("").split_whitespace();
+            let Some(first) = words.next() else { continue };
+            if first == "entry" {
+                let name = words.next().ok_or(fail("an entry point needs a name: `entry NAME [hot]`"))?;
+                let mut clause = Clause::default();
+                for word in words {
+                    match word.split_once('=') {
+                        None if word == "hot" => clause.hot = true,
+                        Some(("releases-per-loop", number)) => {
+                            clause.releases_per_loop =
+                                Some(number.parse().map_err(|_| fail("releases-per-loop takes a number"))?);
+                        }
+                        _ => return Err(fail("after the name may stand `hot` and `releases-per-loop=N`")),
+                    }
+                }
+                if contract.entries.contains_key(name) {
+                    return Err(fail("this entry point is there already"));
+                }
+                current = Some(contract.entries.entry(name.to_owned()).or_insert(clause));
+                continue;
+            }
+            let clause = current.as_mut().ok_or(fail("the first line is `entry NAME`"))?;
+            let (Some(number), None) = (words.next().and_then(|word| word.parse().ok()), words.next()) else {
+                return Err(fail(
+                    "neither `entry NAME` nor a kind of access and its number, such as `st.release.sys 2`",
+                ));
+            };
+            if clause.counts.insert(first.to_owned(), number).is_some() {
+                return Err(fail("this kind of access is there already"));
+            }
+        }
+        Ok(contract)
+    }
+}
+
+/// The text of the file.
+impl fmt::Display for Contract {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "# The strong accesses of each entry point, its callees included: a change here is a change of memory order.\n\
+             # `k2k-ptx audit --bless` writes the numbers; `hot` and `releases-per-loop=N` behind a name are written by hand.\n",
+        )?;
+        for (name, clause) in &self.entries {
+            write!(f, "\nentry {name}")?;
+            if clause.hot {
+                f.write_str(" hot")?;
+            }
+            if let Some(limit) = clause.releases_per_loop {
+                write!(f, " releases-per-loop={limit}")?;
+            }
+            f.write_str("\n")?;
+            for (kind, number) in &clause.counts {
+                writeln!(f, "    {kind} {number}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The strong accesses of each entry point and of all that it reaches, in the order of the file.
+#[must_use]
+pub fn counts(module: &Module) -> Vec<(&Function, Counts)> {
+    let mut own: HashMap<&str, Counts> = HashMap::new();
+    for function in &module.functions {
+        let counts = own.entry(&function.name).or_default();
+        for access in function.instructions.iter().filter_map(Instruction::access).filter(Access::is_strong) {
+            *counts.entry(access.to_string()).or_insert(0) += 1;
+        }
+    }
+    let with_callees = |entry| {
+        let mut sum = Counts::new();
+        for (kind, number) in module.reached_from(entry).iter().flat_map(|it| &own[it.name.as_str()]) {
+            *sum.entry(kind.clone()).or_insert(0) += number;
+        }
+        (entry, sum)
+    };
+    module.entries().map(with_callees).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let text = "entry a hot releases-per-loop=1\n ld.acquire.sys 2\n st.release.sys 1\nentry b\n";
+        let contract = Contract::parse(text).unwrap();
+        assert_eq!(Contract::parse(&contract.to_string()).unwrap(), contract);
+        assert!(contract.entries["a"].hot);
+        assert_eq!(contract.entries["a"].counts["ld.acquire.sys"], 2);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_line() {
+        for (text, line) in [
+            ("ld.acquire.sys 2", 1),
+            ("entry", 1),
+            ("# yes\nentry a cold", 2),
+            ("entry a releases-per-loop=x", 1),
+            ("entry a\nld.acquire.sys", 2),
+            ("entry a\nld.acquire.sys 1 2", 2),
+            ("entry a\nst 1\nst 2", 3),
+            ("entry a\nentry a", 2),
+        ] {
+            assert_eq!(Contract::parse(text).unwrap_err().line, line, "{text}");
+        }
+    }
+}
