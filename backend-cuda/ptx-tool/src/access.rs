@@ -75,6 +75,8 @@ pub struct Access {
     pub space: Space,
     /// The operation of a read-modify-write, such as `cas`; the kind of a fence's `proxy`.
     pub operation: Option<String>,
+    /// How many bytes it moves; 0 for a fence.
+    pub bytes: usize,
 }
 
 impl Access {
@@ -91,7 +93,8 @@ impl Access {
             "fence" | "membar" => Kind::Fence,
             _ => return None,
         };
-        let mut access = Self { kind, order: None, scope: None, space: Space::Generic, operation: None };
+        let mut access = Self { kind, order: None, scope: None, space: Space::Generic, operation: None, bytes: 0 };
+        let mut elements = 1;
         let mut proxy = false;
         for part in parts {
             if let Some(order) = Order::of(part) {
@@ -100,6 +103,10 @@ impl Access {
                 access.scope = Some(scope);
             } else if let Some(space) = Space::of(part) {
                 access.space = space;
+            } else if let Some(count) = vector(part) {
+                elements = count;
+            } else if let Some(bytes) = width(part) {
+                access.bytes = bytes;
             } else if kind == Kind::Fence && (part == "proxy" || proxy) {
                 proxy = true;
                 access.operation = Some(part.to_owned());
@@ -108,6 +115,7 @@ impl Access {
                 access.operation = Some(part.to_owned());
             }
         }
+        access.bytes *= elements;
         Some(access)
     }
 
@@ -208,6 +216,22 @@ impl Space {
     }
 }
 
+/// The elements of `.v2` and its like.
+fn vector(part: &str) -> Option<usize> {
+    Some(match part {
+        "v2" => 2,
+        "v4" => 4,
+        "v8" => 8,
+        _ => return None,
+    })
+}
+
+/// The bytes of `.u32` and its like.
+fn width(part: &str) -> Option<usize> {
+    let bits = part.strip_prefix(['b', 'u', 's', 'f'])?.parse::<usize>().ok()?;
+    matches!(bits, 8 | 16 | 32 | 64 | 128).then_some(bits / 8)
+}
+
 fn is_operation(part: &str) -> bool {
     matches!(part, "add" | "exch" | "cas" | "min" | "max" | "and" | "or" | "xor" | "inc" | "dec")
 }
@@ -215,6 +239,15 @@ fn is_operation(part: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_those_of_all_elements() {
+        for (opcode, bytes) in
+            [("ld.acquire.sys.b64", 8), ("st.relaxed.gpu.v4.u32", 16), ("ld.global.nc.s8", 1), ("fence.sc.sys", 0)]
+        {
+            assert_eq!(Access::of(opcode).unwrap().bytes, bytes, "{opcode}");
+        }
+    }
 
     #[test]
     fn names_leave_out_space_and_width() {

@@ -40,7 +40,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SM", default_value = k2k_ptx::build::DEFAULT_ARCH)]
     pub(crate) arch: String,
 
-    /// The version of PTX, such as 7.8, if inline assembly needs more than the lowest that the processor allows.
+    /// The version of PTX, such as 7.8, if inline assembly needs more than 7.0 or the lowest that the processor allows.
     #[arg(long, value_name = "VERSION")]
     pub(crate) ptx_version: Option<String>,
 
@@ -111,6 +111,19 @@ pub(crate) struct AuditArgs {
     /// Treat this entry point as hot, too; with --bless, write that down.
     #[arg(long, value_name = "ENTRY")]
     pub(crate) hot: Vec<String>,
+
+    /// Also assemble for these processors, such as sm_75,sm_90, and audit the machine code: no spills, and no memory order
+    /// lost. Needs ptxas and nvdisasm (in PATH, $CUDA_HOME/bin, or from pip), but no GPU.
+    #[arg(long, value_name = "SM", value_delimiter = ',')]
+    pub(crate) sass: Vec<String>,
+
+    /// Fail if ptxas or nvdisasm is missing.
+    #[arg(long, requires = "sass")]
+    pub(crate) require_sass: bool,
+
+    /// Write a table of registers, stack, barriers and strong accesses per entry point and processor, in Markdown.
+    #[arg(long, value_name = "FILE", requires = "sass")]
+    pub(crate) table: Option<PathBuf>,
 }
 
 /// Weaken each strong access of PTX files, one at a time, and check that the audit notices.

@@ -2,6 +2,7 @@
 //!
 //! - [`build`]: a crate with `extern "ptx-kernel"` entry points becomes one PTX file, the same on every machine.
 //! - [`audit`](mod@audit): that file keeps the rules of memory order, and the contract that was agreed for it.
+//! - [`sass`]: the machine code that NVIDIA's assembler makes of it has kept that order, too.
 //! - [`mutate`](mod@mutate): the audit notices when an access loses its order or scope.
 
 #![allow(clippy::std_instead_of_core, reason = "a tool for hosts")]
@@ -11,3 +12,4 @@ pub mod audit;
 pub mod build;
 pub mod mutate;
 pub mod ptx;
+pub mod sass;

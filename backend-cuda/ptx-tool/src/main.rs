@@ -10,6 +10,7 @@ use k2k_ptx::audit::{self, Contract};
 use k2k_ptx::build::{self, BuildOptions, Toolchain};
 use k2k_ptx::mutate::mutate;
 use k2k_ptx::ptx::Module;
+use k2k_ptx::sass::{self, EntryCode, SassError, Tools};
 use std::error::Error;
 use std::fs;
 use std::io::Write;
@@ -94,7 +95,14 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
     if args.contract.is_some() && args.files.len() > 1 {
         return Err("--contract is for one file; several have theirs beside them".into());
     }
+    let tools = if args.sass.is_empty() { None } else { Some(Tools::find()) };
+    if let Some(Err(why)) = &tools
+        && args.require_sass
+    {
+        return Err(why.to_string().into());
+    }
     let mut found = 0;
+    let mut tables = String::new();
     for file in &args.files {
         let text = read(file)?;
         let module = parse(file, &text)?;
@@ -112,6 +120,14 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
         }
         let mut findings = audit::audit(&module, contract.as_ref());
         findings.extend(audit::edited(&text));
+        if let Some(Ok(tools)) = &tools {
+            let codes = assemble(tools, file, &args.sass)?;
+            for (arch, entries) in &codes {
+                findings.extend(sass::check(&module, contract.as_ref(), arch, entries));
+            }
+            let name = file.file_name().unwrap_or_default().display();
+            tables.push_str(&format!("## {name}, by ptxas {}\n\n{}\n", tools.version, sass::table(&codes)));
+        }
         for finding in &findings {
             println!("{}:{finding}", file.display());
         }
@@ -123,7 +139,24 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
         eprintln!("{}: {entries} entry points, {strong} strong accesses, {} findings", file.display(), findings.len());
         found += findings.len();
     }
-    Ok(if found == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if let Some(Err(why)) = &tools {
+        eprintln!("machine code not looked at: {why}");
+    } else if let Some(table) = &args.table {
+        fs::write(table, tables.trim_end().to_owned() + "\n")
+            .map_err(|why| format!("cannot write {}: {why}", table.display()))?;
+    }
+    Ok(match tools {
+        _ if found > 0 => ExitCode::FAILURE,
+        Some(Err(_)) => ExitCode::from(SKIPPED),
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+/// Exit status of an audit that found nothing, but could not look at the machine code.
+const SKIPPED: u8 = 3;
+
+fn assemble(tools: &Tools, file: &Path, archs: &[String]) -> Result<Vec<(String, Vec<EntryCode>)>, SassError> {
+    archs.iter().map(|arch| Ok((arch.clone(), tools.assemble(file, arch)?))).collect()
 }
 
 fn is_strong(instruction: &k2k_ptx::ptx::Instruction) -> bool {

@@ -24,7 +24,7 @@ mod rules;
 
 pub use contract::{Clause, Contract, ContractError};
 
-use crate::ptx::Module;
+use crate::ptx::{Function, Module};
 use core::fmt;
 
 /// Which rule was broken.
@@ -63,10 +63,12 @@ pub enum Rule {
     SassSpill,
     /// Machine code of a hot entry point uses local memory.
     SassLocal,
-    /// Machine code has fewer strong accesses than the PTX.
+    /// Machine code moves fewer bytes by strong accesses than the PTX.
     SassStrong,
-    /// Machine code has fewer memory barriers than the PTX has releases.
+    /// Machine code has fewer memory barriers than the PTX has releases and fences.
     SassMembar,
+    /// Machine code invalidates its cache less often than the PTX acquires.
+    SassAcquire,
 }
 
 impl Rule {
@@ -92,6 +94,7 @@ impl Rule {
             Self::SassLocal => "sass-local",
             Self::SassStrong => "sass-strong",
             Self::SassMembar => "sass-membar",
+            Self::SassAcquire => "sass-acquire",
         }
     }
 }
@@ -122,9 +125,14 @@ impl fmt::Display for Finding {
 /// dropped is found only where the text itself shows it.
 #[must_use]
 pub fn audit(module: &Module, contract: Option<&Contract>) -> Vec<Finding> {
+    audit_part(module, &module.functions, contract)
+}
+
+/// The same, but what a function tells by itself is looked for in some functions of the module only.
+pub(crate) fn audit_part(module: &Module, functions: &[Function], contract: Option<&Contract>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    rules::instructions(module, &mut findings);
-    rules::control_words(module, &mut findings);
+    rules::instructions(functions, &mut findings);
+    rules::control_words(functions, &mut findings);
     rules::pairs(module, &mut findings);
     if let Some(contract) = contract {
         rules::contract(module, contract, &mut findings);

@@ -29,8 +29,8 @@ fn finding(function: &Function, instruction: &Instruction, rule: Rule, advice: i
 }
 
 /// What no instruction may be, wherever it is.
-pub(super) fn instructions(module: &Module, findings: &mut Vec<Finding>) {
-    for function in &module.functions {
+pub(super) fn instructions(functions: &[Function], findings: &mut Vec<Finding>) {
+    for function in functions {
         for instruction in &function.instructions {
             let Some(access) = instruction.access() else { continue };
             let mut found = |rule, advice: &str| findings.push(finding(function, instruction, rule, advice));
@@ -68,8 +68,8 @@ pub(super) fn instructions(module: &Module, findings: &mut Vec<Finding>) {
 }
 
 /// A word that a function accesses both with an order and without.
-pub(super) fn control_words(module: &Module, findings: &mut Vec<Finding>) {
-    for function in &module.functions {
+pub(super) fn control_words(functions: &[Function], findings: &mut Vec<Finding>) {
+    for function in functions {
         let places = Places::of(function);
         let mut strong: HashMap<(&str, i64), &Instruction> = HashMap::new();
         let mut weak = Vec::new();

@@ -27,6 +27,9 @@ pub const TARGET: &str = "nvptx64-nvidia-cuda";
 /// What every device module can be loaded on: Volta, the first with a memory model.
 pub const DEFAULT_ARCH: &str = "sm_70";
 
+/// The version of PTX for processors that do not need a higher one: drivers since CUDA 11.0 (2020) read it.
+pub const DEFAULT_PTX_VERSION: &str = "7.0";
+
 /// Functions that the driver brings.
 const DRIVER_FUNCTIONS: [&str; 4] = ["vprintf", "malloc", "free", "__assertfail"];
 
@@ -37,7 +40,8 @@ pub struct BuildOptions {
     pub manifest_path: PathBuf,
     /// The oldest processor the module is to run on, such as `sm_70`.
     pub arch: String,
-    /// The version of PTX, such as `7.8`; `None` is the lowest that `arch` allows. Instructions in inline assembly may need more.
+    /// The version of PTX, such as `7.8`, which decides what inline assembly may use and how old a driver may be; `None` is
+    /// [`DEFAULT_PTX_VERSION`], or the lowest that `arch` allows, whichever is higher.
     pub ptx_version: Option<String>,
     /// The crate's features to enable.
     pub features: Vec<String>,
@@ -85,10 +89,13 @@ pub fn build(options: &BuildOptions, toolchain: &Toolchain) -> Result<String, Bu
         return Err(BuildError::UnknownArch { arch: options.arch.clone(), known });
     }
     let mut flags = vec![format!("-Ctarget-cpu={}", options.arch)];
-    if let Some(version) = &options.ptx_version {
+    let arch_number = toolchain::arch_number(&options.arch);
+    // Processors after sm_80 came with a higher version, which the compiler knows.
+    let default = arch_number.is_some_and(|number| number <= 80).then_some(DEFAULT_PTX_VERSION);
+    if let Some(version) = options.ptx_version.as_deref().or(default) {
         let known = toolchain.ptx_versions();
-        if !known.contains(version) {
-            return Err(BuildError::UnknownPtxVersion { version: version.clone(), known });
+        if !known.iter().any(|it| it == version) {
+            return Err(BuildError::UnknownPtxVersion { version: version.to_owned(), known });
         }
         flags.push(format!("-Ctarget-feature=+ptx{}", version.replace('.', "")));
     }

@@ -95,7 +95,7 @@ impl Toolchain {
 }
 
 /// The number in `sm_90a`.
-fn arch_number(name: &str) -> Option<u32> {
+pub(super) fn arch_number(name: &str) -> Option<u32> {
     name.strip_prefix("sm_")?.trim_end_matches(|c: char| c.is_ascii_lowercase()).parse().ok()
 }
 

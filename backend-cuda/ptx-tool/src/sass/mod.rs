@@ -1,0 +1,327 @@
+//! What the assembler makes of the PTX: machine code, which has memory order of its own.
+//!
+//! The machine code of an entry point, with all it calls, is compared with the PTX of the same functions:
+//!
+//! | PTX, scope gpu or sys | machine code |
+//! | --- | --- |
+//! | strong loads and stores | at least as many bytes of `LD….STRONG` and `ST….STRONG` with that scope (the assembler may join two neighbours) |
+//! | strong read-modify-writes | at least as many `ATOM….STRONG`, `RED….STRONG` |
+//! | releases and fences | at least as many `MEMBAR` |
+//! | acquires and fences | at least as many `CCTL.IVALL` (the cache is invalidated) |
+//!
+//! Nothing may be spilled, and hot entry points touch no local memory.
+
+mod parse;
+mod tools;
+
+pub use tools::{INSTALL, SassError, Tools};
+
+use crate::access::{Access, Kind, Scope};
+use crate::audit::{Contract, Finding, Rule};
+use crate::ptx::{Function, Instruction, Module};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// The machine code of one entry point and all it calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryCode {
+    /// Its name.
+    pub name: String,
+    /// Registers per thread.
+    pub registers: usize,
+    /// Stack per thread, callees included, bytes.
+    pub stack_bytes: usize,
+    /// Registers written to memory for want of room, bytes in the code.
+    pub spill_store_bytes: usize,
+    /// Registers read back, bytes in the code.
+    pub spill_load_bytes: usize,
+    /// How many instructions of each kind.
+    pub opcodes: BTreeMap<String, usize>,
+}
+
+impl EntryCode {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// All instructions but those that only fill up.
+    #[must_use]
+    pub fn instructions(&self) -> usize {
+        self.sum(|op| op != "NOP", |_| 1)
+    }
+
+    /// Memory barriers; at `scope`, if one is given.
+    #[must_use]
+    pub fn membars(&self, scope: Option<Scope>) -> usize {
+        self.sum(|op| op.starts_with("MEMBAR.") && scope.is_none_or(|scope| has(op, sass_scope(scope))), |_| 1)
+    }
+
+    /// Invalidations of the cache.
+    #[must_use]
+    pub fn invalidations(&self) -> usize {
+        self.sum(|op| op.starts_with("CCTL.IVALL"), |_| 1)
+    }
+
+    /// Loads and stores of local memory.
+    #[must_use]
+    pub fn local_accesses(&self) -> usize {
+        self.sum(|op| matches!(base(op), "LDL" | "STL"), |_| 1)
+    }
+
+    /// Calls.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.sum(|op| base(op) == "CALL", |_| 1)
+    }
+
+    /// Strong accesses of a kind, at `scope`, if one is given.
+    #[must_use]
+    pub fn strong(&self, kind: Kind, scope: Option<Scope>) -> usize {
+        self.sum(|op| is_strong(op, kind, scope), |_| 1)
+    }
+
+    fn strong_bytes(&self, kind: Kind, scope: Scope) -> usize {
+        self.sum(|op| is_strong(op, kind, Some(scope)), width)
+    }
+
+    fn sum(&self, test: impl Fn(&str) -> bool, each: impl Fn(&str) -> usize) -> usize {
+        self.opcodes.iter().filter(|(op, _)| test(op)).map(|(op, number)| number * each(op)).sum()
+    }
+}
+
+fn base(op: &str) -> &str {
+    op.split('.').next().unwrap_or("")
+}
+
+fn has(op: &str, part: &str) -> bool {
+    op.split('.').any(|it| it == part)
+}
+
+const fn sass_scope(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Cta => "SM",
+        Scope::Cluster => "CLUSTER",
+        Scope::Gpu => "GPU",
+        Scope::Sys => "SYS",
+    }
+}
+
+fn is_strong(op: &str, kind: Kind, scope: Option<Scope>) -> bool {
+    let bases: &[&str] = match kind {
+        Kind::Load => &["LD", "LDG"],
+        Kind::Store => &["ST", "STG"],
+        Kind::Atomic | Kind::Reduction => &["ATOM", "ATOMG", "RED", "REDG"],
+        Kind::Fence => &[],
+    };
+    let strong = op.split_once(".STRONG.").map(|(_, rest)| rest.split('.').next().unwrap_or(""));
+    bases.contains(&base(op)) && strong.is_some_and(|found| scope.is_none_or(|scope| found == sass_scope(scope)))
+}
+
+/// Bytes that an instruction moves: four, unless it says so.
+fn width(op: &str) -> usize {
+    let named = op.split('.').find_map(|part| match part {
+        "U8" | "S8" => Some(1),
+        "U16" | "S16" => Some(2),
+        "64" => Some(8),
+        "128" => Some(16),
+        "256" => Some(32),
+        _ => None,
+    });
+    named.unwrap_or(4)
+}
+
+/// What an entry point's PTX asks of memory at one scope.
+#[derive(Default)]
+struct Asked {
+    load_bytes: usize,
+    store_bytes: usize,
+    atomics: usize,
+    barriers: usize,
+    invalidations: usize,
+}
+
+impl Asked {
+    fn of(module: &Module, entry: &Function, scope: Scope) -> Self {
+        let mut asked = Self::default();
+        let accesses = module.reached_from(entry).into_iter().flat_map(|function| &function.instructions);
+        // Shared memory has instructions of its own.
+        let accesses = accesses.filter_map(Instruction::access).filter(|it| it.space != crate::access::Space::Shared);
+        for access in accesses.filter(|access: &Access| access.scope == Some(scope)) {
+            match access.kind {
+                Kind::Load => asked.load_bytes += access.bytes,
+                Kind::Store => asked.store_bytes += access.bytes,
+                Kind::Atomic | Kind::Reduction => asked.atomics += 1,
+                Kind::Fence => {
+                    asked.barriers += 1;
+                    asked.invalidations += 1;
+                }
+            }
+            asked.barriers += usize::from(access.releases());
+            asked.invalidations += usize::from(access.acquires());
+        }
+        asked
+    }
+}
+
+/// What is wrong with the machine code of a module for one processor.
+#[must_use]
+pub fn check(module: &Module, contract: Option<&Contract>, arch: &str, codes: &[EntryCode]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for entry in module.entries() {
+        let mut found = |rule, instruction: String, advice: &str| {
+            let advice = format!("{arch}: {advice}");
+            findings.push(Finding { line: entry.line, function: entry.name.clone(), instruction, rule, advice });
+        };
+        let Some(code) = codes.iter().find(|code| code.name == entry.name) else {
+            found(Rule::SassStrong, format!(".entry {}", entry.name), "the machine code has no such entry point");
+            continue;
+        };
+        let (stores, loads) = (code.spill_store_bytes, code.spill_load_bytes);
+        if stores + loads > 0 {
+            let spilled = format!("{stores} bytes spill stores, {loads} bytes spill loads");
+            found(Rule::SassSpill, spilled, "too few registers: smaller blocks, or fewer values alive at once");
+        }
+        let hot = contract.and_then(|it| it.entries.get(&entry.name)).is_some_and(|clause| clause.hot);
+        if hot && code.local_accesses() > 0 {
+            let accesses = format!("{} LDL and STL", code.local_accesses());
+            found(Rule::SassLocal, accesses, "a hot entry point keeps everything in registers");
+        }
+        let mut invalidations = 0;
+        for scope in [Scope::Gpu, Scope::Sys] {
+            let asked = Asked::of(module, entry, scope);
+            let name = sass_scope(scope);
+            for (what, asked, there) in [
+                ("bytes of LD.STRONG", asked.load_bytes, code.strong_bytes(Kind::Load, scope)),
+                ("bytes of ST.STRONG", asked.store_bytes, code.strong_bytes(Kind::Store, scope)),
+                ("ATOM and RED.STRONG", asked.atomics, code.strong(Kind::Atomic, Some(scope))),
+            ] {
+                if there < asked {
+                    found(
+                        Rule::SassStrong,
+                        format!("{there} {what}.{name}"),
+                        &format!("the PTX has {asked}: the assembler weakened or dropped an access"),
+                    );
+                }
+            }
+            if code.membars(Some(scope)) < asked.barriers {
+                found(
+                    Rule::SassMembar,
+                    format!("{} MEMBAR.{name}", code.membars(Some(scope))),
+                    &format!("the PTX has {} releases and fences at that scope", asked.barriers),
+                );
+            }
+            invalidations += asked.invalidations;
+        }
+        if code.invalidations() < invalidations {
+            found(
+                Rule::SassAcquire,
+                format!("{} CCTL.IVALL", code.invalidations()),
+                &format!("the PTX has {invalidations} acquires and fences"),
+            );
+        }
+    }
+    findings
+}
+
+/// A table of what became of each entry point, in Markdown: `codes` holds the entry points of each processor.
+#[must_use]
+pub fn table(codes: &[(String, Vec<EntryCode>)]) -> String {
+    let mut text = String::from(
+        "| entry point | processor | registers | stack, bytes | spilled, bytes | instructions | calls | local accesses | \
+         barriers | invalidations | strong loads | strong stores | strong read-modify-writes |\n\
+         | --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
+    );
+    let mut rows: Vec<(&str, &str, &EntryCode)> = Vec::new();
+    for (arch, entries) in codes {
+        rows.extend(entries.iter().map(|entry| (entry.name.as_str(), arch.as_str(), entry)));
+    }
+    // Sorted by name only: the processors stay in the order given.
+    rows.sort_by_key(|(name, ..)| *name);
+    for (name, arch, code) in rows {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "| `{name}` | {arch} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            code.registers,
+            code.stack_bytes,
+            code.spill_store_bytes + code.spill_load_bytes,
+            code.instructions(),
+            code.calls(),
+            code.local_accesses(),
+            code.membars(None),
+            code.invalidations(),
+            code.strong(Kind::Load, None),
+            code.strong(Kind::Store, None),
+            code.strong(Kind::Atomic, None),
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PTX: &str = ".version 7.0\n.target sm_70\n.entry e()\n{\nld.acquire.sys.b64 %rd1, [%rd2];\n\
+        st.relaxed.gpu.b32 [%rd3], 1;\nst.release.gpu.b32 [%rd3+4], 1;\natom.acq_rel.sys.cas.b64 %rd1, [%rd2], 0, 1;\nret;\n}";
+
+    fn rules(opcodes: &[(&str, usize)], change: impl Fn(&mut EntryCode)) -> Vec<&'static str> {
+        let mut code = EntryCode::new("e");
+        code.opcodes = opcodes.iter().map(|(op, number)| ((*op).to_owned(), *number)).collect();
+        change(&mut code);
+        let contract = Contract::parse("entry e hot").unwrap();
+        let module = Module::parse(PTX).unwrap();
+        check(&module, Some(&contract), "sm_90", &[code]).iter().map(|finding| finding.rule.name()).collect()
+    }
+
+    /// Two stores of four bytes became one of eight.
+    const GOOD: [(&str, usize); 6] = [
+        ("LD.E.64.STRONG.SYS", 1),
+        ("STG.E.64.STRONG.GPU", 1),
+        ("ATOM.E.CAS.64.STRONG.SYS", 1),
+        ("MEMBAR.ALL.GPU", 1),
+        ("MEMBAR.ALL.SYS", 1),
+        ("CCTL.IVALL", 2),
+    ];
+
+    #[test]
+    fn good_code_passes() {
+        assert!(rules(&GOOD, |_| {}).is_empty());
+    }
+
+    #[test]
+    fn each_rule_finds_what_breaks_it() {
+        let without = |index: usize| {
+            let mut opcodes = GOOD.to_vec();
+            opcodes.remove(index);
+            rules(&opcodes, |_| {})
+        };
+        assert_eq!(without(0), ["sass-strong"]);
+        assert_eq!(without(1), ["sass-strong"]);
+        assert_eq!(without(2), ["sass-strong"]);
+        assert_eq!(without(3), ["sass-membar"]);
+        assert_eq!(without(4), ["sass-membar"]);
+        assert_eq!(without(5), ["sass-acquire"]);
+        assert_eq!(rules(&GOOD, |code| code.spill_load_bytes = 4), ["sass-spill"]);
+        let local = |code: &mut EntryCode| code.opcodes.extend([("STL.64".to_owned(), 1)]);
+        assert_eq!(rules(&GOOD, local), ["sass-local"]);
+        assert_eq!(rules(&GOOD, |code| code.name = "other".to_owned()), ["sass-strong"]);
+    }
+
+    #[test]
+    fn weak_and_narrower_accesses_do_not_count() {
+        let mut opcodes = GOOD.to_vec();
+        opcodes[0] = ("LD.E.64.SYS", 1);
+        assert_eq!(rules(&opcodes, |_| {}), ["sass-strong"]);
+        opcodes[0] = ("LD.E.64.STRONG.GPU", 1);
+        assert_eq!(rules(&opcodes, |_| {}), ["sass-strong"]);
+    }
+
+    #[test]
+    fn table_has_a_row_for_each_entry_point_and_processor() {
+        let codes = |name: &str| vec![EntryCode::new(name), EntryCode::new("a")];
+        let text = table(&[("sm_75".to_owned(), codes("b")), ("sm_100".to_owned(), codes("b"))]);
+        let rows: Vec<_> = text.lines().skip(2).map(|row| &row[..14]).collect();
+        assert_eq!(rows, ["| `a` | sm_75 ", "| `a` | sm_100", "| `b` | sm_75 ", "| `b` | sm_100"]);
+    }
+}
