@@ -183,15 +183,21 @@ impl Package {
         };
         let root = PathBuf::from(cargo(&["locate-project", "--workspace", "--message-format", "plain"])?);
         let root = root.parent().unwrap_or(Path::new("/")).to_path_buf();
-        let id = cargo(&["pkgid"])?;
-        // `path+file:///FOLDER#VERSION`, or `…#NAME@VERSION` where the folder has another name.
-        let (folder, fragment) = id.split_once('#').unwrap_or((&id, ""));
-        let (name, version) = fragment.split_once('@').unwrap_or((folder.rsplit('/').next().unwrap_or(""), fragment));
+        // The one command that needs no lock file. Its JSON begins with the two, and neither can hold a quotation mark.
+        let description = cargo(&["read-manifest"])?;
+        let field = |name: &str| {
+            let (_, rest) = description.split_once(&format!("\"{name}\":\""))?;
+            rest.split('"').next().map(str::to_owned)
+        };
+        let (Some(name), Some(version)) = (field("name"), field("version")) else {
+            let why = "cargo describes a package without name and version".to_owned();
+            return Err(BuildError::Manifest { path: manifest.to_path_buf(), why });
+        };
         let target_dir = match env::var_os("CARGO_TARGET_DIR") {
             Some(folder) => absolute(Path::new(&folder))?,
             None => root.join("target"),
         };
-        Ok(Self { name: name.to_owned(), version: version.to_owned(), root, target_dir })
+        Ok(Self { name, version, root, target_dir })
     }
 }
 

@@ -1,0 +1,121 @@
+//! The command: what it prints, and how it ends.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_k2k-ptx")).args(args).output().unwrap()
+}
+
+fn texts(output: &Output) -> (String, String) {
+    (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn good() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/good/scopes.ptx")
+}
+
+fn bad(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad").join(name).display().to_string()
+}
+
+/// A copy of the good file in a folder of its own, so that a contract can be written beside it.
+fn copied() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("scopes.ptx");
+    fs::copy(good(), &file).unwrap();
+    (folder, file)
+}
+
+#[test]
+fn findings_have_file_line_rule_and_end_with_1() {
+    let file = bad("bare-atomic.ptx");
+    let output = run(&["audit", &file]);
+    let (out, err) = texts(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(out.starts_with(&format!("{file}:8: [bare-atomic] e: `atom.add.u64 %rd2, [%rd1], 1;`: ")), "{out}");
+    assert!(err.contains("no contract") && err.contains("4 findings"), "{err}");
+}
+
+#[test]
+fn contract_is_written_kept_and_held_to() {
+    let (_folder, file) = copied();
+    let name = file.display().to_string();
+    assert_eq!(run(&["audit", &name, "--require-contract"]).status.code(), Some(1));
+    assert_eq!(run(&["audit", &name, "--bless", "--hot", "within_the_gpu"]).status.code(), Some(0));
+    let contract = fs::read_to_string(file.with_extension("audit")).unwrap();
+    assert!(
+        contract.contains("entry within_the_gpu hot releases-per-loop=0\n    atom.acq_rel.gpu.cas 1\n"),
+        "{contract}"
+    );
+    assert_eq!(run(&["audit", &name, "--require-contract"]).status.code(), Some(0));
+    // What was written by hand stays.
+    assert_eq!(run(&["audit", &name, "--bless"]).status.code(), Some(0));
+    assert_eq!(fs::read_to_string(file.with_extension("audit")).unwrap(), contract);
+
+    let weaker = fs::read_to_string(&file).unwrap().replacen("ld.acquire.sys", "ld.relaxed.sys", 1);
+    fs::write(&file, weaker).unwrap();
+    let output = run(&["audit", &name]);
+    assert_eq!(output.status.code(), Some(1));
+    let (out, _) = texts(&output);
+    assert!(out.contains("[contract] with_the_host: `ld.acquire.sys`: 0 instead of the 1"), "{out}");
+    assert!(out.contains("[contract] with_the_host: `ld.relaxed.sys`: 2 instead of the 1"), "{out}");
+}
+
+#[test]
+fn every_mutation_is_found() {
+    let fabric = Path::new(env!("CARGO_MANIFEST_DIR")).join("../executor/tests/fixtures/kernels.ptx");
+    for file in [good(), fabric] {
+        let output = run(&["mutate", &file.display().to_string()]);
+        let (out, _) = texts(&output);
+        assert_eq!(output.status.code(), Some(0), "{out}");
+        let mut words = out.rsplit(": ").next().unwrap().split(' ');
+        let (found, of) = (words.next().unwrap(), words.nth(1).unwrap());
+        assert!(found == of && found.parse::<usize>().unwrap() > 50, "{out}");
+    }
+}
+
+#[test]
+fn missing_assembler_is_neither_passed_nor_failed() {
+    let (folder, file) = copied();
+    let name = file.display().to_string();
+    let without_tools = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_k2k-ptx"));
+        command.args(args).env("PATH", folder.path()).env_remove("CUDA_HOME").output().unwrap()
+    };
+    let output = without_tools(&["audit", &name, "--sass", "sm_90"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(texts(&output).1.contains("pip install nvidia-cuda-nvcc"));
+    let output = without_tools(&["audit", &name, "--sass", "sm_90", "--require-sass"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn bad_input_is_named_in_one_line() {
+    let not_ptx = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").display().to_string();
+    for (args, part) in [
+        (&["audit", "/nowhere.ptx"][..], "cannot read /nowhere.ptx"),
+        (&["audit", &not_ptx], "not PTX"),
+        (&["mutate", &not_ptx], "not PTX"),
+        (&["audit", &good().display().to_string(), "--hot", "x"], "no entry point x; it has within_the_gpu, "),
+        (&["audit", &good().display().to_string(), "--contract", &not_ptx], "line 1: the first line is `entry NAME`"),
+        (&["build", "--toolchain-rustc", "/nowhere/rustc"], "/nowhere/rustc cannot compile device code"),
+    ] {
+        let output = run(args);
+        let (_, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {err}");
+        assert!(
+            err.starts_with("error: ") && err.contains(part) && err.trim_end().lines().count() == 1,
+            "{args:?}: {err}"
+        );
+    }
+}
+
+#[test]
+fn each_command_has_help() {
+    for command in ["build", "audit", "mutate"] {
+        let output = run(&[command, "--help"]);
+        assert!(texts(&output).0.contains("Exit status: 0 "), "{command}");
+    }
+}
