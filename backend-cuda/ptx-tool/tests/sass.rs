@@ -54,7 +54,7 @@ fn machine_code_of_weaker_ptx_is_found() {
     ] {
         assert!(text.contains(before), "{before}");
         fs::write(&weaker, text.replacen(before, after, 1)).unwrap();
-        for arch in ARCHS {
+        for arch in [ARCHS[0], ARCHS[3]] {
             let codes = tools.assemble(&weaker, arch).unwrap();
             assert!(!check(&module, None, arch, &codes).is_empty(), "{arch}: {after} for {before}");
         }

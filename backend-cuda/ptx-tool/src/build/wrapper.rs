@@ -3,15 +3,23 @@
 //! Cargo identifies a package by where it lies, and hands rustc a hash of that (`-C metadata`). It ends up in every
 //! symbol's name and so in the order of the functions. Cargo runs a wrapper in rustc's place if it is told to
 //! (`RUSTC_WRAPPER`); this one replaces the hash by one of the package's name, version and features, and each package's
-//! folder by `/NAME-VERSION`. Crates for the host (build scripts, procedural macros) are left alone.
+//! folder by `/NAME-VERSION`. A distribution's name in the compiler's version is in every symbol, too, so the compiler is
+//! told its plain release. Crates for the host (build scripts, procedural macros) are left alone.
 
 use super::TARGET;
 use std::env;
 use std::ffi::OsString;
-use std::process::{Command, ExitCode};
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
 
-/// Set for the program that cargo runs in rustc's place.
+/// Set, to the compiler's release, for the program that cargo runs in rustc's place.
 pub(super) const VARIABLE: &str = "K2K_PTX_RUSTC_WRAPPER";
+
+/// What rustc takes for its version where it makes names of symbols.
+const VERSION_VARIABLE: &str = "RUSTC_FORCE_RUSTC_VERSION";
+
+/// What rustc says about the version of PTX, for each crate again: of no use to anyone here.
+const NOISE: &str = "unstable feature specified for `-Ctarget-feature`: `ptx";
 
 /// Acts as cargo's wrapper around rustc, if cargo runs this program as one. [`build`](super::build) makes cargo do so; a
 /// program that calls it does this first in `main`, and returns the exit code if there is one.
@@ -29,15 +37,22 @@ pub(super) const VARIABLE: &str = "K2K_PTX_RUSTC_WRAPPER";
 /// ```
 #[must_use]
 pub fn rustc_wrapper() -> Option<ExitCode> {
-    env::var_os(VARIABLE)?;
+    let release = env::var_os(VARIABLE)?;
     let mut args = env::args_os().skip(1);
     let rustc = args.next()?;
-    let variable = |name| env::var(name).unwrap_or_default();
-    let package = (variable("CARGO_PKG_NAME"), variable("CARGO_PKG_VERSION"), variable("CARGO_MANIFEST_DIR"));
-    let args = rewrite(args.collect(), &package.0, &package.1, &package.2);
-    match Command::new(&rustc).args(args).env_remove(VARIABLE).status() {
-        Ok(status) if status.success() => Some(ExitCode::SUCCESS),
-        Ok(_) => Some(ExitCode::FAILURE),
+    let args: Vec<OsString> = args.collect();
+    let mut command = Command::new(&rustc);
+    command.env_remove(VARIABLE);
+    if is_for_device(&args) {
+        let variable = |name| env::var(name).unwrap_or_default();
+        let (name, version) = (variable("CARGO_PKG_NAME"), variable("CARGO_PKG_VERSION"));
+        command.args(rewrite(args, &name, &version, &variable("CARGO_MANIFEST_DIR"))).env(VERSION_VARIABLE, release);
+    } else {
+        command.args(args);
+    }
+    match run(&mut command) {
+        Ok(true) => Some(ExitCode::SUCCESS),
+        Ok(false) => Some(ExitCode::FAILURE),
         Err(why) => {
             eprintln!("k2k-ptx: cannot run {}: {why}", rustc.display());
             Some(ExitCode::FAILURE)
@@ -45,16 +60,33 @@ pub fn rustc_wrapper() -> Option<ExitCode> {
     }
 }
 
+/// Runs rustc, and passes on what it says, line by line: cargo reads along.
+fn run(command: &mut Command) -> io::Result<bool> {
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    if let Some(messages) = child.stderr.take() {
+        let mut messages = BufReader::new(messages);
+        let mut line = Vec::new();
+        while messages.read_until(b'\n', &mut line)? > 0 {
+            if !String::from_utf8_lossy(&line).contains(NOISE) {
+                io::stderr().write_all(&line)?;
+            }
+            line.clear();
+        }
+    }
+    Ok(child.wait()?.success())
+}
+
+fn is_for_device(args: &[OsString]) -> bool {
+    let is_compiled = args.iter().any(|arg| arg.to_str().is_some_and(|arg| arg.starts_with("metadata=")));
+    is_compiled && args.windows(2).any(|pair| pair[0] == "--target" && pair[1] == TARGET)
+}
+
 /// The arguments for rustc, free of where the package lies.
 fn rewrite(mut args: Vec<OsString>, name: &str, version: &str, folder: &str) -> Vec<OsString> {
-    let for_device = args.windows(2).any(|pair| pair[0] == "--target" && pair[1] == TARGET);
     let Some(metadata) = args.iter().position(|arg| arg.to_str().is_some_and(|arg| arg.starts_with("metadata=")))
     else {
         return args;
     };
-    if !for_device {
-        return args;
-    }
     let mut identity = format!("{name} {version}");
     let mut features: Vec<&str> =
         args.iter().filter_map(|arg| arg.to_str()).filter(|arg| arg.starts_with("feature=")).collect();
@@ -97,7 +129,10 @@ mod tests {
 
     #[test]
     fn host_crates_are_left_alone() {
-        let args = ["-C", "metadata=1", "--target", "x86_64-unknown-linux-gnu"];
-        assert_eq!(rewritten(&args, "/x"), args);
+        let is_for_device = |args: &[&str]| is_for_device(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(!is_for_device(&["-C", "metadata=1", "--target", "x86_64-unknown-linux-gnu"]));
+        assert!(!is_for_device(&["-C", "metadata=1"]));
+        assert!(!is_for_device(&["-", "--print=cfg", "--target", TARGET]));
+        assert!(is_for_device(&["-C", "metadata=1", "--target", TARGET]));
     }
 }
