@@ -88,7 +88,9 @@ pub fn build(options: &BuildOptions, toolchain: &Toolchain) -> Result<String, Bu
     if !known.contains(&options.arch) {
         return Err(BuildError::UnknownArch { arch: options.arch.clone(), known });
     }
-    let mut flags = vec![format!("-Ctarget-cpu={}", options.arch)];
+    // Cargo does not look into a wrapper: what another one compiled must not count as done.
+    let mut flags =
+        vec![format!("-Ctarget-cpu={}", options.arch), format!("--cfg=k2k_ptx_wrapper=\"{}\"", wrapper::EDITION)];
     let arch_number = toolchain::arch_number(&options.arch);
     // Processors after sm_80 came with a higher version, which the compiler knows.
     let default = arch_number.is_some_and(|number| number <= 80).then_some(DEFAULT_PTX_VERSION);

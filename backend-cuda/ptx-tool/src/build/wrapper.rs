@@ -15,6 +15,9 @@ use std::process::{Command, ExitCode, Stdio};
 /// Set, to the compiler's release, for the program that cargo runs in rustc's place.
 pub(super) const VARIABLE: &str = "K2K_PTX_RUSTC_WRAPPER";
 
+/// One more whenever the wrapper changes what rustc is given.
+pub(super) const EDITION: u32 = 2;
+
 /// What rustc takes for its version where it makes names of symbols.
 const VERSION_VARIABLE: &str = "RUSTC_FORCE_RUSTC_VERSION";
 
