@@ -375,3 +375,103 @@ impl<const SENDERS: usize, const PAYLOAD: usize> Kernel<PAYLOAD> for Peer<SENDER
         idle
     }
 }
+
+/// Which [`Role`]. The numbers stand in launch parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum RoleKind {
+    /// [`Echo`]
+    Echo = 0,
+    /// [`Relay`]
+    Relay = 1,
+    /// [`Source`]
+    Source = 2,
+    /// [`Sink`]
+    Sink = 3,
+    /// [`Peer`]
+    Peer = 4,
+    /// [`Ping`]
+    Ping = 5,
+    /// [`Hang`]
+    Hang = 6,
+}
+
+impl RoleKind {
+    /// The kind with that number, if there is one.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            0 => Self::Echo,
+            1 => Self::Relay,
+            2 => Self::Source,
+            3 => Self::Sink,
+            4 => Self::Peer,
+            5 => Self::Ping,
+            6 => Self::Hang,
+            _ => return None,
+        })
+    }
+}
+
+/// One of the handlers above, chosen when the kernel starts. `S` is where a ping notes its round trips.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each holds what it is called after")]
+pub enum Role<S, const SENDERS: usize> {
+    Echo(Echo),
+    Relay(Relay),
+    Source(Source),
+    Sink(Sink<SENDERS>),
+    Peer(Peer<SENDERS>),
+    Ping(Ping<S>),
+    Hang(Hang),
+}
+
+impl<S: AsRef<[u32]> + AsMut<[u32]>, const SENDERS: usize> Role<S, SENDERS> {
+    /// The handler of that kind. A sink stops after `order.count` messages, or never if that is 0; a peer takes as many as
+    /// it sends.
+    pub fn new(kind: RoleKind, order: Order, samples: S) -> Self {
+        match kind {
+            RoleKind::Echo => Self::Echo(Echo),
+            RoleKind::Relay => Self::Relay(Relay),
+            RoleKind::Source => Self::Source(Source::new(order)),
+            RoleKind::Sink => Self::Sink(Sink::new(order.count)),
+            RoleKind::Peer => Self::Peer(Peer::new(order, order.count)),
+            RoleKind::Ping => Self::Ping(Ping::new(order.to, samples)),
+            RoleKind::Hang => Self::Hang(Hang),
+        }
+    }
+
+    /// As results of an entry point: those of the handler, zero if it has none.
+    pub const fn values(&self) -> [u64; 7] {
+        match self {
+            Self::Source(source) => source.tally().values(),
+            Self::Sink(sink) => sink.values(),
+            Self::Peer(peer) => peer.values(),
+            Self::Ping(ping) => ping.values(),
+            Self::Echo(_) | Self::Relay(_) | Self::Hang(_) => [0; 7],
+        }
+    }
+}
+
+impl<S: AsRef<[u32]> + AsMut<[u32]>, const SENDERS: usize, const PAYLOAD: usize> Kernel<PAYLOAD> for Role<S, SENDERS> {
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
+        match self {
+            Self::Echo(handler) => handler.on_message(context, message),
+            Self::Relay(handler) => handler.on_message(context, message),
+            Self::Source(handler) => handler.on_message(context, message),
+            Self::Sink(handler) => handler.on_message(context, message),
+            Self::Peer(handler) => handler.on_message(context, message),
+            Self::Ping(handler) => handler.on_message(context, message),
+            Self::Hang(handler) => handler.on_message(context, message),
+        }
+    }
+
+    fn on_idle(&mut self, context: &mut impl Context<PAYLOAD>) -> Idle {
+        match self {
+            Self::Source(handler) => handler.on_idle(context),
+            Self::Peer(handler) => handler.on_idle(context),
+            Self::Ping(handler) => handler.on_idle(context),
+            Self::Echo(_) | Self::Relay(_) | Self::Sink(_) | Self::Hang(_) => Idle::Done,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Kernels for tests and benchmarks. One entry point for all, since a driver compiles the whole of `core` for each.
+
+use crate::handlers::{Order, Role, RoleKind};
+use crate::shape::{CHIP_KERNELS, CHIP_PAYLOAD, CHIP_SLOTS, KERNELS, PAYLOAD, SLOTS};
+use k2k_core::{KernelId, Priority};
+use k2k_device::{Block, Outcome, export};
+
+/// Places of the parameters. What a role does not need is ignored.
+mod parameter {
+    /// A `RoleKind` as a number.
+    pub(super) const ROLE: usize = 0;
+    /// Raw address of the receiver, of the first block.
+    pub(super) const TO: usize = 1;
+    /// Messages to send, or to take before stopping; 0 for a sink that does not stop.
+    pub(super) const COUNT: usize = 2;
+    /// Messages that may be undecided.
+    pub(super) const WINDOW: usize = 3;
+    /// Hop limit | priority << 8.
+    pub(super) const LIMIT: usize = 4;
+    /// Timeout of each message, ns.
+    pub(super) const TIMEOUT: usize = 5;
+    /// How many places further on the receiver of the next block is | number of places after which it starts again << 16.
+    pub(super) const STEP: usize = 6;
+    /// Where `COUNT` samples per block go, each a `u32`.
+    pub(super) const SAMPLES: usize = 7;
+}
+
+fn order(block: &Block<'_>) -> Order {
+    let first = KernelId::from_raw(block.parameter(parameter::TO) as u32);
+    let step = block.parameter(parameter::STEP) as u32;
+    let place = first.index() as u32 + block.index() * (step & 0xffff);
+    let place = if step >> 16 == 0 { place } else { place % (step >> 16) };
+    let limit = block.parameter(parameter::LIMIT);
+    Order {
+        to: KernelId::new(place as u16, first.generation()),
+        count: block.parameter(parameter::COUNT),
+        window: block.parameter(parameter::WINDOW),
+        hop_limit: limit as u8,
+        timeout_ns: block.parameter(parameter::TIMEOUT),
+        priority: if limit >> 8 == 0 { Priority::Normal } else { Priority::High },
+    }
+}
+
+fn role<const SENDERS: usize>(block: &Block<'_>) -> Result<Role<&'static mut [u32], SENDERS>, (Outcome, [u64; 7])> {
+    let number = block.parameter(parameter::ROLE);
+    let wrong = (Outcome::BadParameter, [parameter::ROLE as u64, number, 0, 0, 0, 0, 0]);
+    let kind = RoleKind::from_number(number).ok_or(wrong)?;
+    let (base, len) = (block.parameter(parameter::SAMPLES) as *mut u32, block.parameter(parameter::COUNT) as usize);
+    let samples: &'static mut [u32] = if kind == RoleKind::Ping {
+        // SAFETY: the host has put so many there for each block.
+        unsafe { core::slice::from_raw_parts_mut(base.add(block.index() as usize * len), len) }
+    } else {
+        &mut []
+    };
+    Ok(Role::new(kind, order(block), samples))
+}
+
+export! {
+    /// The role that parameter 0 says, on a fabric of the usual shape. Values: of the role.
+    pub(crate) fn k2k_role(KERNELS, SLOTS, PAYLOAD) = |block, _| role::<KERNELS>(block), |role| role.values();
+
+    /// The same on a fabric that spans a chip.
+    pub(crate) fn k2k_chip_role(CHIP_KERNELS, CHIP_SLOTS, CHIP_PAYLOAD) =
+        |block, _| role::<CHIP_KERNELS>(block), |role| role.values();
+}
