@@ -10,6 +10,7 @@
 //! | [`Ptx`] | text for a device |
 //! | [`Session`], [`Running`] | a fabric in device memory, and the kernels that run on it |
 //! | [`Hung`] | what kernels that do not stop were doing |
+//! | [`check`] | does it work on this device? |
 //! | [`ClockOffset`] | the device's clock |
 //!
 //! It builds and starts without CUDA: the driver's library is looked for when a [`Device`] is asked for. Without one,
@@ -20,6 +21,7 @@
 //! No call waits for a kernel without a limit. While a session runs, nothing is allocated, loaded or freed on its
 //! device, because a driver may wait for all kernels before it does; see [`Busy`](Error::Busy).
 
+pub mod check;
 mod clock;
 mod device;
 mod driver;

@@ -45,6 +45,21 @@ impl Ptx {
         Ok(Self { text, version, target, entries })
     }
 
+    /// The kernels that come with K2K: `k2k_echo`, `k2k_relay`, `k2k_gateway`, `k2k_tile`. For fabrics of
+    /// [`k2k_kernels::shape`]'s shape.
+    ///
+    /// # Panics
+    /// Never: a test reads the text.
+    #[must_use]
+    pub fn library() -> Self {
+        Self::new(include_str!("../ptx/k2k.ptx")).expect("read by a test")
+    }
+
+    /// The kernels of [`check`](crate::check).
+    pub(crate) fn checks() -> Self {
+        Self::new(include_str!("../ptx/check.ptx")).expect("read by a test")
+    }
+
     /// The text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -126,6 +141,12 @@ mod tests {
             assert_eq!(head(ptx).needs_cuda(), Version(cuda.0, cuda.1), "PTX {ptx}");
         }
         assert_eq!(head("7.0").target(), Version(9, 0));
+    }
+
+    #[test]
+    fn what_is_embedded_can_be_read() {
+        assert!(Ptx::library().entries().iter().any(|entry| entry == "k2k_echo"));
+        assert!(Ptx::checks().entries().iter().any(|entry| entry == "k2k_layout"));
     }
 
     #[test]

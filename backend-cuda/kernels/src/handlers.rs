@@ -5,13 +5,8 @@ use k2k_core::{
     Context, DeliveryStatus, Idle, Kernel, KernelId, Message, MessageId, Priority, ReceiptError, SendError,
 };
 
-/// Kinds of messages that [`Hang`] and [`Sink`] know.
-pub mod kind {
-    /// A numbered message: payload [`Numbered`](super::Numbered).
-    pub const NUMBERED: u32 = 1;
-    /// To [`Hang`](super::Hang): never come back.
-    pub const HANG: u32 = 2;
-}
+/// Kind of the messages here.
+const NUMBERED: u32 = 1;
 
 /// Sends everything back.
 #[derive(Debug, Default)]
@@ -32,18 +27,17 @@ impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Relay {
     fn on_message(&mut self, _: &mut impl Context<PAYLOAD>, _: &Message<PAYLOAD>) {}
 }
 
-/// Never returns from its handler once it gets a message of kind [`kind::HANG`].
+/// Does not return from its handler for `lasts_ns`, or ever if that is 0.
 #[derive(Debug, Default)]
-pub struct Hang;
+pub struct Hang {
+    /// How long, ns.
+    pub lasts_ns: u64,
+}
 
 impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Hang {
-    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
-        if message.header.kind == kind::HANG {
-            loop {
-                // The clock is what keeps the loop from being nothing at all.
-                core::hint::black_box(context.now());
-            }
-        }
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, _: &Message<PAYLOAD>) {
+        let until_ns = context.now().wall_time_ns.saturating_add(self.lasts_ns);
+        while self.lasts_ns == 0 || context.now().wall_time_ns < until_ns {}
     }
 }
 
@@ -89,12 +83,16 @@ pub struct Order {
     pub timeout_ns: u64,
     /// Of each.
     pub priority: Priority,
+    /// How long to wait before the first, ns: for whoever wants to set routes before.
+    pub delay_ns: u64,
 }
 
 /// Sends numbered messages, follows the receipt of each, and stops when all are decided.
 #[derive(Debug)]
 pub struct Source {
     order: Order,
+    /// When the first message may go; 0 before it is known.
+    from_ns: u64,
     accepted: u64,
     decided: u64,
     /// Of the oldest message that is not decided; those after it follow without a gap.
@@ -157,7 +155,7 @@ impl Source {
             max_hops_exceeded: 0,
             unknown: 0,
         };
-        Self { order, accepted: 0, decided: 0, oldest: 0, tally }
+        Self { order, from_ns: 0, accepted: 0, decided: 0, oldest: 0, tally }
     }
 
     /// How the messages ended so far.
@@ -176,11 +174,21 @@ impl Source {
     }
 
     fn send<const PAYLOAD: usize>(&mut self, context: &mut impl Context<PAYLOAD>) -> bool {
-        let Order { to, count, window, hop_limit, timeout_ns, priority } = self.order;
+        let Order { to, count, window, hop_limit, timeout_ns, priority, delay_ns } = self.order;
+        if delay_ns > 0 {
+            let now_ns = context.now().wall_time_ns;
+            if self.from_ns == 0 {
+                self.from_ns = now_ns.saturating_add(delay_ns);
+            }
+            if now_ns < self.from_ns {
+                return false;
+            }
+            self.order.delay_ns = 0;
+        }
         if self.accepted >= count || self.accepted - self.decided >= window {
             return false;
         }
-        let mut message = Message::from_value(kind::NUMBERED, &Numbered::new(self.accepted));
+        let mut message = Message::from_value(NUMBERED, &Numbered::new(self.accepted));
         message.header.hop_limit = hop_limit;
         if timeout_ns > 0 {
             message.header.deadline_ns = context.now().wall_time_ns.saturating_add(timeout_ns);
@@ -327,7 +335,7 @@ impl<S: AsRef<[u32]> + AsMut<[u32]>, const PAYLOAD: usize> Kernel<PAYLOAD> for P
             return Idle::Done;
         }
         let now_ns = context.now().wall_time_ns;
-        match context.send(self.to, &Message::from_value(kind::NUMBERED, &(self.done as u64))) {
+        match context.send(self.to, &Message::from_value(NUMBERED, &(self.done as u64))) {
             Ok(_) => {
                 self.sent_ns = Some(now_ns);
                 Idle::Done
@@ -427,7 +435,7 @@ pub enum Role<S, const SENDERS: usize> {
 }
 
 impl<S: AsRef<[u32]> + AsMut<[u32]>, const SENDERS: usize> Role<S, SENDERS> {
-    /// The handler of that kind. A sink stops after `order.count` messages, or never if that is 0; a peer takes as many as
+    /// The handler of that kind. A hang lasts for `order.timeout_ns`. A sink stops after `order.count` messages, or never if that is 0; a peer takes as many as
     /// it sends.
     pub fn new(kind: RoleKind, order: Order, samples: S) -> Self {
         match kind {
@@ -437,7 +445,7 @@ impl<S: AsRef<[u32]> + AsMut<[u32]>, const SENDERS: usize> Role<S, SENDERS> {
             RoleKind::Sink => Self::Sink(Sink::new(order.count)),
             RoleKind::Peer => Self::Peer(Peer::new(order, order.count)),
             RoleKind::Ping => Self::Ping(Ping::new(order.to, samples)),
-            RoleKind::Hang => Self::Hang(Hang),
+            RoleKind::Hang => Self::Hang(Hang { lasts_ns: order.timeout_ns }),
         }
     }
 

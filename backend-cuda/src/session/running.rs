@@ -200,6 +200,16 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         self.fabric.write_shared(offset, &word.to_le_bytes())
     }
 
+    /// Sets the next hop that the kernel at `at` uses for messages to `destination`, or with `None` lets it send to it directly
+    /// again, while traffic flows.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] names the address nobody is registered at.
+    pub fn set_route(&self, at: KernelId, destination: KernelId, next_hop: Option<KernelId>) -> Result<(), Error> {
+        let (offset, word) = self.look_at_table()?.route_word(at, destination, next_hop)?;
+        self.fabric.write_shared(offset, &word.to_le_bytes())
+    }
+
     /// Tells all kernels to stop after the message in hand, and waits for that.
     ///
     /// # Errors

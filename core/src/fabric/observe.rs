@@ -46,6 +46,27 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         self.inboxes.get(id.index()).map(|inbox| inbox.lanes.waiting())
     }
 
+    /// What [`set_route`](Self::set_route) would write if it could, as for [`command_word`](Self::command_word); with `None`,
+    /// what [`remove_route`](Self::remove_route) would.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] names the address nobody is registered at in this copy.
+    pub fn route_word(
+        &self,
+        at: KernelId,
+        destination: KernelId,
+        next_hop: Option<KernelId>,
+    ) -> Result<(usize, u32), NotRegistered> {
+        for id in [at, destination].into_iter().chain(next_hop) {
+            if !self.is_registered(id) {
+                return Err(NotRegistered(id));
+            }
+        }
+        let entry = at.index() * KERNELS + destination.index();
+        let place = offset_of!(Self, routes) + entry * size_of::<u32>();
+        Ok((place, next_hop.unwrap_or(KernelId::NONE).raw()))
+    }
+
     /// What [`command`](Self::command) would write if it could: the word's place, in bytes from the fabric's start, and
     /// the word. Asked of a copy of the table; the word is then stored, little-endian and in one piece, in the fabric
     /// itself. The kernel must not be one that parks, since nobody wakes it.
@@ -117,6 +138,10 @@ mod tests {
         }
         assert_eq!((COPY.find("a"), COPY.find("b")), (Some(a.id()), Some(b.id())));
         assert_eq!((COPY.waiting(a.id()), COPY.waiting(b.id())), (Some(0), Some(4)));
+        let (at, word) = COPY.route_word(a.id(), b.id(), Some(a.id())).unwrap();
+        // SAFETY: inside; nobody uses it now.
+        unsafe { core::ptr::from_ref(&FABRIC).cast_mut().cast::<u8>().add(at).cast::<u32>().write(word) };
+        assert_eq!(FABRIC.route(a.id(), b.id()), Some(a.id()));
         assert_eq!(COPY.stats(a.id()), FABRIC.stats(a.id()));
         assert_eq!(COPY.trace(a.id()).unwrap().read().count(), 5);
         let (place, word) = COPY.command_word(b.id(), Command::Drain).unwrap();

@@ -15,7 +15,7 @@ mod parameter {
     pub(super) const COUNT: usize = 2;
     /// Messages that may be undecided.
     pub(super) const WINDOW: usize = 3;
-    /// Hop limit | priority << 8.
+    /// Hop limit | priority << 8 | ms to wait before the first message << 32.
     pub(super) const LIMIT: usize = 4;
     /// Timeout of each message, ns.
     pub(super) const TIMEOUT: usize = 5;
@@ -37,7 +37,8 @@ fn order(block: &Block<'_>) -> Order {
         window: block.parameter(parameter::WINDOW),
         hop_limit: limit as u8,
         timeout_ns: block.parameter(parameter::TIMEOUT),
-        priority: if limit >> 8 == 0 { Priority::Normal } else { Priority::High },
+        priority: if limit >> 8 & 1 == 0 { Priority::Normal } else { Priority::High },
+        delay_ns: (limit >> 32) * 1_000_000,
     }
 }
 
