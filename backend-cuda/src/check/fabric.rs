@@ -2,7 +2,6 @@
 
 use super::{Bench, Failure, ensure};
 use crate::error::Error;
-use crate::ptx::Ptx;
 use crate::session::{Ended, Grid, Running, Session};
 use core::time::Duration;
 use k2k_core::fabric::Stats;
@@ -31,7 +30,7 @@ pub(super) fn layout(bench: &Bench<'_>) -> Result<String, Failure> {
 
 fn start(bench: &Bench<'_>, config: &Config, grids: impl IntoIterator<Item = Grid>) -> Result<DeviceRunning, Failure> {
     let mut session = Session::new(bench.device, config)?;
-    session.load(&Ptx::checks())?;
+    session.load(&bench.ptx)?;
     for grid in grids {
         // SAFETY: the library's own entry points; roles take no addresses but a ping's.
         unsafe { session.add(grid)? };

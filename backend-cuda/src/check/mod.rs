@@ -12,6 +12,7 @@ mod rings;
 
 use crate::device::Device;
 use crate::error::Error;
+use crate::ptx::Ptx;
 use core::fmt;
 use core::time::Duration;
 use std::time::Instant;
@@ -91,6 +92,7 @@ use ensure;
 struct Bench<'d> {
     device: &'d Device,
     options: CheckOptions,
+    ptx: Ptx,
 }
 
 impl Bench<'_> {
@@ -138,7 +140,7 @@ const CHECKS: &[(&str, Check)] = &[
 /// Tries everything, one after the other, and tells `progress` of each result. A check after one that left the device busy
 /// (a kernel that really hangs) fails with that as its reason.
 pub fn run(device: &Device, options: CheckOptions, mut progress: impl FnMut(&CheckResult)) -> Vec<CheckResult> {
-    let bench = Bench { device, options };
+    let bench = Bench { device, options, ptx: Ptx::checks() };
     let results = CHECKS.iter().map(|(name, check)| {
         let started = Instant::now();
         let outcome = check(&bench).map_err(|Failure(text)| text);
@@ -147,4 +149,64 @@ pub fn run(device: &Device, options: CheckOptions, mut progress: impl FnMut(&Che
         result
     });
     results.collect()
+}
+
+/// The PTX that is embedded, with an order or a scope taken out: the checks, on a device that looks for races, must notice.
+#[cfg(all(test, feature = "emulated"))]
+mod mutations {
+    use super::*;
+    use crate::EmulatedOptions;
+
+    /// Seeds that are tried before a mutation counts as unnoticed.
+    const SEEDS: u64 = 20;
+
+    fn fails(ptx: &str, check: Check) -> bool {
+        (1..=SEEDS).any(|seed| {
+            let device = Device::emulated(EmulatedOptions { seed, races: true, ..EmulatedOptions::default() }).unwrap();
+            let options = CheckOptions { messages: 300, patience: Duration::from_secs(5) };
+            check(&Bench { device: &device, options, ptx: Ptx::new(ptx.to_owned()).unwrap() }).is_err()
+        })
+    }
+
+    /// In all of an entry point, because compilers copy accesses, and look twice. 64 bits: stamps and credits. The 32-bit
+    /// claims of a ring's ends are not among them: here nobody takes an end after another.
+    #[test]
+    fn orders_and_scopes_of_stamps_and_credits_are_missed_when_they_are_gone() {
+        let text = Ptx::checks().text().to_owned();
+        let entries: [(&str, Check); 8] = [
+            ("k2k_spsc_produce_gpu", rings::spsc_across),
+            ("k2k_spsc_consume_gpu", rings::spsc_across),
+            ("k2k_warp_produce_gpu", rings::warp_across),
+            ("k2k_warp_consume_gpu", rings::warp_across),
+            ("k2k_lanes_produce_gpu", rings::lanes_across),
+            ("k2k_lanes_consume_gpu", rings::lanes_across),
+            ("k2k_ticket_produce", rings::ticket_across),
+            ("k2k_ticket_consume", rings::ticket_across),
+        ];
+        let mutations = [
+            ("st.release.gpu.b64", "st.relaxed.gpu.b64"),
+            ("st.release.gpu.b64", "st.release.cta.b64"),
+            ("ld.acquire.gpu.b64", "ld.relaxed.gpu.b64"),
+            ("ld.acquire.gpu.b64", "ld.acquire.cta.b64"),
+        ];
+        let (mut tried, mut unnoticed) = (0, Vec::new());
+        for (entry, check) in entries {
+            let start = text.find(&format!(".visible .entry {entry}(")).expect("there is such an entry point");
+            let end = start + text[start..].find("\n}\n").expect("its end");
+            for (strong, weak) in mutations {
+                // A claim that follows is a compare-exchange that acquires as well. Without the first acquire it could be made
+                // on a stale value, and values are never stale in the executor: that one is loom's to find.
+                let seen = !(entry == "k2k_ticket_produce" && weak == "ld.relaxed.gpu.b64");
+                if !text[start..end].contains(strong) || !seen {
+                    continue;
+                }
+                tried += 1;
+                let mutant = [&text[..start], &text[start..end].replace(strong, weak), &text[end..]].concat();
+                if !fails(&mutant, check) {
+                    unnoticed.push(format!("{entry}: {strong} -> {weak}"));
+                }
+            }
+        }
+        assert!(tried >= 26 && unnoticed.is_empty(), "{} of {tried} unnoticed: {unnoticed:#?}", unnoticed.len());
+    }
 }

@@ -3,7 +3,6 @@
 use super::{Bench, Failure, ensure};
 use crate::device::{DeviceBuffer, HostBuffer};
 use crate::error::Error;
-use crate::ptx::Ptx;
 use crate::session::{Grid, Running, Session};
 use k2k_core::sync::{Gpu, System};
 use k2k_core::{Config, ring::Producer};
@@ -43,7 +42,7 @@ fn grid(bench: &Bench<'_>, entry: &str, address: u64, count: u64) -> Grid {
 
 fn start(bench: &Bench<'_>, grids: impl IntoIterator<Item = Grid>) -> Result<DeviceRunning, Failure> {
     let mut session = Session::new(bench.device, &Config::default())?;
-    session.load(&Ptx::checks())?;
+    session.load(&bench.ptx)?;
     for grid in grids {
         // SAFETY: the library's own entry points, given rings of the type that they were compiled for, which are kept.
         unsafe { session.add(grid)? };
