@@ -24,12 +24,14 @@
 //! | `receive.rs` | from the inbox to the caller |
 //! | `forward.rs` | what is for others |
 //! | `receipt.rs` | deciding, counting, telling the sender |
+//! | `transfer.rs` | what a gateway does with its proxies' endpoints |
 
 mod forward;
 mod receipt;
 mod receive;
 mod register;
 mod send;
+mod transfer;
 
 pub use receive::HIGH_BURST;
 pub use register::{Register, RegisterError};

@@ -40,11 +40,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     /// Decides a pending message of this kernel's that can no longer arrive; `true` if it is (then) decided.
-    fn resolve(&mut self, sequence: u64) -> bool {
+    pub(super) fn resolve(&mut self, sequence: u64) -> bool {
         let receipts = &self.fabric.receipts[self.place];
-        if receipts.read(sequence) != Ok(DeliveryStatus::Pending) {
-            return true;
-        }
+        let Some(pending) = receipts.pending(sequence) else { return true };
         let (deadline_ns, destination) = receipts.terms(sequence);
         let status = if deadline_ns < self.platform.now_ns() {
             DeliveryStatus::Timeout
@@ -53,7 +51,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         } else {
             return false;
         };
-        if receipts.give_up(sequence, status) == Verdict::Decided {
+        if receipts.give_up(sequence, pending, status) == Verdict::Decided {
             self.retract_until =
                 self.retract_until.max(sequence.saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY));
             self.count_failure(status, 1);
@@ -66,8 +64,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 };
                 self.trace(Event::Failed, Some(status), &header);
             }
+            return true;
         }
-        true
+        // Its holder was faster: it has ended the way, or is a gateway, which will.
+        receipts.pending(sequence).is_none()
     }
 
     /// Ends a message's way, and counts how, unless someone has already.
@@ -85,7 +85,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline(always)]
     pub(super) fn decide(&self, header: &Header, status: DeliveryStatus) -> Verdict {
         match Place::new(header.source().index()) {
-            Some(source) => self.fabric.receipts[source].decide(header.sequence, status),
+            Some(source) => self.fabric.receipts[source].decide(header.id(), status),
             None => Verdict::Lost,
         }
     }
@@ -95,7 +95,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         self.trace(Event::Discarded, None, header);
     }
 
-    fn count_failure(&mut self, status: DeliveryStatus, by: i64) {
+    pub(super) fn count_failure(&mut self, status: DeliveryStatus, by: i64) {
         let counter = match status {
             DeliveryStatus::NotFound => Counter::NotFound,
             DeliveryStatus::QueueFull => Counter::QueueFull,

@@ -12,7 +12,7 @@ use crate::sync::{Scope, SharedCell};
 pub const HIGH_BURST: u32 = 16;
 
 /// Messages that one call of `try_receive` or `poll` takes out of the inbox at most.
-const BUDGET: usize = 256;
+pub(super) const BUDGET: usize = 256;
 
 /// Messages received in a row while others are put aside for full next hops, before those are tried again.
 const FLUSH_EVERY: u32 = 64;
@@ -144,9 +144,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
-    /// Does with a message what has to be done; `true` if it is to be handed to the caller.
+    /// Checks a message, and passes it on if it is for someone else; `true` if it is for this kernel.
     #[inline(always)]
-    fn handle(&mut self, message: &Message<PAYLOAD>) -> bool {
+    pub(super) fn is_for_here(&mut self, message: &Message<PAYLOAD>) -> bool {
         let header = &message.header;
         if header.check(PAYLOAD).is_err()
             || header.source().index() >= KERNELS
@@ -157,6 +157,16 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
         if header.destination() != self.id {
             self.handle_other(message);
+            return false;
+        }
+        true
+    }
+
+    /// Does with a message what has to be done; `true` if it is to be handed to the caller.
+    #[inline(always)]
+    fn handle(&mut self, message: &Message<PAYLOAD>) -> bool {
+        let header = &message.header;
+        if !self.is_for_here(message) {
             return false;
         }
         let now_ns = self.platform.now_ns();

@@ -219,7 +219,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     #[cold]
     #[inline(never)]
-    fn leave(&mut self, then: Status) {
+    pub(super) fn leave(&mut self, then: Status) {
         let entry = &self.fabric.kernels[self.place];
         entry.set_status(self.id.generation(), Status::Leaving);
         self.throw_out_mail();

@@ -186,14 +186,15 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if sequence <= self.retract_until {
             self.retract(sequence);
         }
-        fabric.receipts[self.place].open(sequence, to, deadline_ns);
+        let id = MessageId { source: self.id, sequence };
+        fabric.receipts[self.place].open(id, to, deadline_ns);
         self.set_count(Counter::Sent, sequence);
         if !self.deposit(hop, &header, message) {
             self.set_count(Counter::Sent, sequence.wrapping_sub(1));
             return Err(SendError::QueueFull { next_hop: hop.id });
         }
         self.trace(Event::Sent, None, &header);
-        Ok(MessageId { source: self.id, sequence })
+        Ok(id)
     }
 
     /// Puts a message into a next hop's inbox, and wakes its owner; `false` if there is no room.

@@ -256,7 +256,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// was never sent.
     pub fn receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
         let table = self.receipts.get(id.source.index()).ok_or(ReceiptError::Unknown)?;
-        table.read(id.sequence).map(|status| DeliveryReceipt { id, status })
+        table.read(id).map(|status| DeliveryReceipt { id, status })
     }
 
     /// The counters of the place of `id`, over all its owners.

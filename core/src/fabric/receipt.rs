@@ -5,9 +5,13 @@
 //! ```text
 //!    63                             4       3      2      0
 //!   +--------------------------------+-----------+--------+
-//!   |  sequence (its low 60 bits)    | by sender | status |     0: no message yet
+//!   |  tag: sequence and generation  | by sender | status |     0: no message yet
 //!   +--------------------------------+-----------+--------+
 //! ```
+//!
+//! The tag is the low 60 bits of the sequence, its upper 16 combined (exclusive or) with the sender's generation: the owners of a
+//! place need not continue one another's sequences ([proxies](crate::gateway) take theirs from elsewhere), and mail of
+//! an earlier one may still be on its way.
 //!
 //! The sender writes (sequence, `Pending`) before it sends. Whoever ends the message's way compare-exchanges that very
 //! value to a final status: the receiver to `Delivered`, a forwarder to `MaxHopsExceeded`, `NotFound`, `QueueFull` or
@@ -23,6 +27,10 @@
 //! mark takes its count back, and leaves the message to its holder like any other. Both do so with a compare-exchange, so
 //! exactly one of them has it. A holder that decides alone looks at the clock once more: what was said of the message
 //! before, that it timed out, is still true.
+//!
+//! A message that leaves the domain through a [gateway](crate::gateway) is decided on the other side, where this word cannot be
+//! reached. So the gateway *holds* it: it moves the word from `Pending` to `HELD`, which still reads as `Pending`, but which
+//! only the gateway moves on, when it is told what became of the message. Its sender can no longer give it up.
 //!
 //! 1. `word`: stored by the sender; compare-exchanged by the message's holder and the sender.
 //! 2. `deadline_ns`, `destination`: written and read by the sender only.
@@ -149,9 +157,32 @@ shared_struct! {
 /// The sender has decided this, and nobody has found the message since.
 const BY_SENDER: u64 = 1 << 3;
 const STATUS: u64 = BY_SENDER - 1;
+const PENDING: u64 = DeliveryStatus::Pending as u64;
+/// In the place of a status: pending, and with a gateway.
+const HELD: u64 = 7;
+/// Where the generation begins in a tag.
+const GENERATION_SHIFT: u32 = 44;
 
-const fn word(sequence: u64, status: DeliveryStatus) -> u64 {
-    sequence << 4 | status as u64
+const fn tag(id: MessageId) -> u64 {
+    (id.sequence ^ (id.source.generation() as u64) << GENERATION_SHIFT) << 4 >> 4
+}
+
+const fn word(id: MessageId, status: u64) -> u64 {
+    tag(id) << 4 | status
+}
+
+/// Whether a word tells of a message of the same owner with a greater sequence, or of one of a later owner.
+const fn tells_of_later(word: u64, id: MessageId) -> bool {
+    let generation = ((word >> 4 ^ id.sequence) >> GENERATION_SHIFT) as u16;
+    match generation.wrapping_sub(id.source.generation()) {
+        0 => word >> 4 ^ (generation as u64) << GENERATION_SHIFT > id.sequence << 4 >> 4,
+        later => later < 1 << 15,
+    }
+}
+
+/// Whether a word tells of a message of that sequence, of whichever owner of the place.
+const fn tells_of(word: u64, sequence: u64) -> bool {
+    (word >> 4 ^ sequence) << (64 - GENERATION_SHIFT) == 0
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS, S> {
@@ -168,12 +199,12 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     /// Opens the receipt of a message that is about to be sent, over an older one, on which the sender has no verdict
     /// of its own (see [`retract`](Self::retract)).
     #[inline(always)]
-    pub(crate) fn open(&self, sequence: u64, destination: KernelId, deadline_ns: u64) {
-        let entry = self.at(sequence);
+    pub(crate) fn open(&self, id: MessageId, destination: KernelId, deadline_ns: u64) {
+        let entry = self.at(id.sequence);
         // Relaxed: `deadline_ns` and `destination` are this sender's own; `word` becomes visible with the message.
         entry.deadline_ns.store(deadline_ns, Relaxed);
         entry.destination.store(destination.raw(), Relaxed);
-        entry.word.store(word(sequence, DeliveryStatus::Pending), Relaxed);
+        entry.word.store(word(id, PENDING), Relaxed);
     }
 
     /// For the sender, before it opens the receipt of `sequence`: empties the entry if it holds a verdict of the sender's
@@ -189,13 +220,28 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
 
     /// For the holder of a message: ends its way, unless the sender has already.
     #[inline(always)]
-    pub(crate) fn decide(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
-        let pending = word(sequence, DeliveryStatus::Pending);
+    pub(crate) fn decide(&self, id: MessageId, status: DeliveryStatus) -> Verdict {
+        self.advance(id, PENDING, status as u64)
+    }
+
+    /// For a gateway that holds a message: takes it out of its sender's hands, unless the sender has ended its way already.
+    pub(crate) fn hold(&self, id: MessageId) -> Verdict {
+        self.advance(id, PENDING, HELD)
+    }
+
+    /// For the gateway that [holds](Self::hold) a message: ends its way.
+    pub(crate) fn settle(&self, id: MessageId, status: DeliveryStatus) -> Verdict {
+        self.advance(id, HELD, status as u64)
+    }
+
+    #[inline(always)]
+    fn advance(&self, id: MessageId, from: u64, to: u64) -> Verdict {
+        let current = word(id, from);
         // Relaxed: the word alone decides. Relaxed on failure: the value found says all.
-        match self.at(sequence).word.compare_exchange(pending, word(sequence, status), Relaxed, Relaxed) {
+        match self.at(id.sequence).word.compare_exchange(current, word(id, to), Relaxed, Relaxed) {
             Ok(_) => Verdict::Decided,
             // The same message, already ended by someone else.
-            Err(found) if found >> 4 == pending >> 4 => self.give_way(sequence, found),
+            Err(found) if found >> 4 == current >> 4 => self.give_way(id.sequence, found),
             // Overwritten: the message's holder decides alone.
             Err(_) => Verdict::Alone,
         }
@@ -204,32 +250,62 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     /// Lets a verdict stand that is there already. If it is the sender's, says that the message was found.
     #[cold]
     fn give_way(&self, sequence: u64, found: u64) -> Verdict {
-        // Relaxed, both: as in `decide`.
+        // Relaxed, both: as in `advance`.
         let stands = found & BY_SENDER == 0
             || self.at(sequence).word.compare_exchange(found, found & !BY_SENDER, Relaxed, Relaxed).is_ok();
         // Only `retract` changes a word with the mark.
         if stands { Verdict::Lost } else { Verdict::Alone }
     }
 
-    /// For the sender: ends the way of a message that can no longer arrive, unless its holder has already.
-    pub(crate) fn give_up(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
-        let pending = word(sequence, DeliveryStatus::Pending);
-        let verdict = word(sequence, status) | BY_SENDER;
-        // Relaxed, both: as in `decide`. Only this sender overwrites entries, so any other value is the holder's.
+    /// For the sender: the word of a message whose way has not ended, if it is still there.
+    pub(crate) fn pending(&self, sequence: u64) -> Option<u64> {
+        // Relaxed: see the module's page.
+        let found = self.at(sequence).word.load(Relaxed);
+        (tells_of(found, sequence) && matches!(found & STATUS, PENDING | HELD)).then_some(found)
+    }
+
+    /// For the sender: ends the way of a message that can no longer arrive, unless its holder has already. `pending` is the
+    /// word that [`pending`](Self::pending) has found; that of a message held by a gateway stays as it is.
+    pub(crate) fn give_up(&self, sequence: u64, pending: u64, status: DeliveryStatus) -> Verdict {
+        if pending & STATUS != PENDING {
+            return Verdict::Lost;
+        }
+        let verdict = pending & !STATUS | status as u64 | BY_SENDER;
+        // Relaxed, both: as in `advance`. Only this sender overwrites entries, so any other value is the holder's.
         match self.at(sequence).word.compare_exchange(pending, verdict, Relaxed, Relaxed) {
             Ok(_) => Verdict::Decided,
             Err(_) => Verdict::Lost,
         }
     }
 
+    /// For a sender whose sequences need not follow one another: whether the entry for `id` is in use by a message of its own
+    /// that is on its way.
+    pub(crate) fn is_in_use(&self, id: MessageId) -> bool {
+        // Relaxed: only the sender opens entries, and one that has ended does not go back.
+        let found = self.at(id.sequence).word.load(Relaxed);
+        let generation = ((found >> 4 ^ id.sequence) >> GENERATION_SHIFT) as u16;
+        matches!(found & STATUS, PENDING | HELD) && generation == id.source.generation()
+    }
+
+    /// For the sender: empties the entry of a message that could not be sent after all.
+    #[cold]
+    pub(crate) fn void(&self, sequence: u64) {
+        // Relaxed: nobody else has seen the entry.
+        self.at(sequence).word.store(0, Relaxed);
+    }
+
     /// Reads a receipt.
-    pub(crate) fn read(&self, sequence: u64) -> Result<DeliveryStatus, ReceiptError> {
+    pub(crate) fn read(&self, id: MessageId) -> Result<DeliveryStatus, ReceiptError> {
         // Relaxed: see the module's page.
-        let found = self.at(sequence).word.load(Relaxed);
-        match DeliveryStatus::from_bits(found & STATUS) {
-            _ if sequence == 0 => Err(ReceiptError::Unknown),
-            Some(status) if found >> 4 == sequence << 4 >> 4 => Ok(status),
-            Some(_) if found >> 4 > sequence => Err(ReceiptError::Overwritten),
+        let found = self.at(id.sequence).word.load(Relaxed);
+        let status = match found & STATUS {
+            HELD => Some(DeliveryStatus::Pending),
+            bits => DeliveryStatus::from_bits(bits),
+        };
+        match status {
+            _ if id.sequence == 0 => Err(ReceiptError::Unknown),
+            Some(status) if found >> 4 == tag(id) => Ok(status),
+            Some(_) if tells_of_later(found, id) => Err(ReceiptError::Overwritten),
             _ => Err(ReceiptError::Unknown),
         }
     }
@@ -264,6 +340,14 @@ mod tests {
         assert_eq!(DeliveryStatus::from_bits(7), None);
     }
 
+    fn id(sequence: u64) -> MessageId {
+        MessageId { source: KernelId::new(0, 1), sequence }
+    }
+
+    fn give_up(table: &Receipts<1, 4>, sequence: u64, status: DeliveryStatus) -> Verdict {
+        table.pending(sequence).map_or(Verdict::Lost, |pending| table.give_up(sequence, pending, status))
+    }
+
     fn table() -> Receipts<1, 4> {
         // SAFETY: `Shared`: zero is the idle state.
         unsafe { core::mem::zeroed() }
@@ -272,52 +356,100 @@ mod tests {
     #[test]
     fn the_first_decides() {
         let table = table();
-        table.open(1, KernelId::new(0, 1), 10);
-        assert_eq!(table.read(1), Ok(DeliveryStatus::Pending));
-        assert_eq!(table.decide(1, DeliveryStatus::Timeout), Verdict::Decided);
-        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Lost);
-        assert_eq!(table.read(1), Ok(DeliveryStatus::Timeout));
+        table.open(id(1), KernelId::new(0, 1), 10);
+        assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Pending));
+        assert_eq!(table.decide(id(1), DeliveryStatus::Timeout), Verdict::Decided);
+        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Lost);
+        assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Timeout));
     }
 
     #[test]
     fn an_overwritten_receipt_says_so_and_leaves_the_decision_to_the_holder() {
         let table = table();
-        table.open(1, KernelId::new(0, 1), 10);
-        table.open(5, KernelId::new(0, 1), 10);
-        assert_eq!(table.read(1), Err(ReceiptError::Overwritten));
-        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Alone);
-        assert_eq!(table.read(5), Ok(DeliveryStatus::Pending));
+        table.open(id(1), KernelId::new(0, 1), 10);
+        table.open(id(5), KernelId::new(0, 1), 10);
+        assert_eq!(table.read(id(1)), Err(ReceiptError::Overwritten));
+        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Alone);
+        assert_eq!(table.read(id(5)), Ok(DeliveryStatus::Pending));
     }
 
     #[test]
     fn a_senders_verdict_counts_for_the_sender_or_for_the_holder_but_not_for_both() {
         let table = table();
-        table.open(1, KernelId::new(0, 1), 10);
+        table.open(id(1), KernelId::new(0, 1), 10);
         assert_eq!(table.retract(5), None, "nothing of the sender's");
-        assert_eq!(table.give_up(1, DeliveryStatus::Timeout), Verdict::Decided);
-        assert_eq!(table.give_up(1, DeliveryStatus::NotFound), Verdict::Lost);
-        assert_eq!(table.read(1), Ok(DeliveryStatus::Timeout));
+        assert_eq!(give_up(&table, 1, DeliveryStatus::Timeout), Verdict::Decided);
+        assert_eq!(give_up(&table, 1, DeliveryStatus::NotFound), Verdict::Lost);
+        assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Timeout));
         // Found before the entry is needed again: the sender's verdict stands.
-        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Lost);
-        assert_eq!((table.read(1), table.retract(5)), (Ok(DeliveryStatus::Timeout), None));
+        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Lost);
+        assert_eq!((table.read(id(1)), table.retract(5)), (Ok(DeliveryStatus::Timeout), None));
         // Found afterwards: the holder's does.
-        table.open(5, KernelId::new(0, 1), 10);
-        assert_eq!(table.give_up(5, DeliveryStatus::NotFound), Verdict::Decided);
+        table.open(id(5), KernelId::new(0, 1), 10);
+        assert_eq!(give_up(&table, 5, DeliveryStatus::NotFound), Verdict::Decided);
         assert_eq!(table.retract(9), Some(DeliveryStatus::NotFound));
         assert_eq!(table.retract(9), None);
-        table.open(9, KernelId::new(0, 1), 10);
-        assert_eq!(table.decide(5, DeliveryStatus::Timeout), Verdict::Alone);
-        assert_eq!(table.read(9), Ok(DeliveryStatus::Pending));
+        table.open(id(9), KernelId::new(0, 1), 10);
+        assert_eq!(table.decide(id(5), DeliveryStatus::Timeout), Verdict::Alone);
+        assert_eq!(table.read(id(9)), Ok(DeliveryStatus::Pending));
     }
 
     #[test]
     fn a_message_never_sent_is_unknown() {
         let table = table();
-        assert_eq!(table.read(0), Err(ReceiptError::Unknown));
-        assert_eq!(table.read(3), Err(ReceiptError::Unknown));
-        table.open(1, KernelId::new(0, 1), 10);
-        assert_eq!(table.read(5), Err(ReceiptError::Unknown));
-        table.open(4, KernelId::new(0, 1), 10);
-        assert_eq!(table.read(0), Err(ReceiptError::Unknown));
+        assert_eq!(table.read(id(0)), Err(ReceiptError::Unknown));
+        assert_eq!(table.read(id(3)), Err(ReceiptError::Unknown));
+        table.open(id(1), KernelId::new(0, 1), 10);
+        assert_eq!(table.read(id(5)), Err(ReceiptError::Unknown));
+        table.open(id(4), KernelId::new(0, 1), 10);
+        assert_eq!(table.read(id(0)), Err(ReceiptError::Unknown));
+    }
+
+    #[test]
+    fn a_held_message_is_pending_until_its_holder_settles_it() {
+        let table = table();
+        table.open(id(1), KernelId::new(0, 1), 10);
+        assert_eq!(table.hold(id(1)), Verdict::Decided);
+        assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Pending));
+        assert!(table.is_in_use(id(5)));
+        assert_eq!(give_up(&table, 1, DeliveryStatus::Timeout), Verdict::Lost);
+        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Lost);
+        assert_eq!(table.settle(id(1), DeliveryStatus::QueueFull), Verdict::Decided);
+        assert_eq!((table.read(id(1)), table.is_in_use(id(5))), (Ok(DeliveryStatus::QueueFull), false));
+        table.open(id(5), KernelId::new(0, 1), 10);
+        assert_eq!(give_up(&table, 5, DeliveryStatus::Timeout), Verdict::Decided);
+        assert_eq!(table.hold(id(5)), Verdict::Lost, "given up before");
+        table.open(id(9), KernelId::new(0, 1), 10);
+        assert_eq!(table.hold(id(9)), Verdict::Decided);
+        table.open(id(13), KernelId::new(0, 1), 10);
+        assert_eq!(table.settle(id(9), DeliveryStatus::Delivered), Verdict::Alone, "overwritten while held");
+        table.void(13);
+        assert_eq!(table.read(id(13)), Err(ReceiptError::Unknown));
+    }
+
+    #[test]
+    fn the_same_sequence_of_another_owner_is_another_message() {
+        let table = table();
+        let later = MessageId { source: KernelId::new(0, 2), sequence: 1 };
+        table.open(id(1), KernelId::new(0, 1), 10);
+        assert!(!table.is_in_use(later));
+        table.open(later, KernelId::new(0, 1), 10);
+        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Alone);
+        assert_eq!((table.read(id(1)), table.read(later)), (Err(ReceiptError::Overwritten), Ok(DeliveryStatus::Pending)));
+        // The generation wraps from 65535 to 1.
+        let last = MessageId { source: KernelId::new(0, u16::MAX), sequence: 1 };
+        assert_eq!(table.read(last), Err(ReceiptError::Overwritten));
+        assert_eq!(table.read(MessageId { source: KernelId::new(0, 3), sequence: 1 }), Err(ReceiptError::Unknown));
+    }
+
+    #[test]
+    fn sequences_beyond_the_tag_and_below_the_generation_are_told_apart() {
+        let table = table();
+        for sequence in [1 << 44, (1 << 60) - 3, 3 << 50 | 1] {
+            table.open(id(sequence), KernelId::new(0, 1), 10);
+            assert_eq!(table.read(id(sequence)), Ok(DeliveryStatus::Pending));
+            assert!(table.pending(sequence).is_some() && table.is_in_use(id(sequence)));
+            assert_eq!(table.decide(id(sequence), DeliveryStatus::Delivered), Verdict::Decided);
+        }
     }
 }

@@ -1,0 +1,146 @@
+//! What a gateway does with its proxies' endpoints: mail leaves the domain by one half of this page, and comes in by the other.
+//!
+//! Out: [`take_for_transfer`](Endpoint::take_for_transfer) takes a message and holds its receipt; when the other side has said
+//! what became of it, [`settle`](Endpoint::settle) ends its way here. In: [`send_for`](Endpoint::send_for) sends what a kernel of
+//! the other domain has sent there, as that kernel's proxy; [`outcome`](Endpoint::outcome) says what became of it.
+
+use super::Endpoint;
+use super::receive::BUDGET;
+use super::send::SendError;
+use crate::fabric::{Counter, DeliveryStatus, Event, Status, Verdict};
+use crate::message::{HEADER_VERSION, Header, Message, MessageId, Priority};
+use crate::place::Place;
+use crate::platform::Platform;
+use crate::sync::Scope;
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
+{
+    /// Takes the next message for this kernel and holds it: its way here ends with [`settle`](Self::settle). One that may not
+    /// make another hop, or is too late, is ended; what is for others is passed on. `false` if there is none.
+    pub(crate) fn take_for_transfer(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+        self.flushed = false;
+        for _ in 0..BUDGET {
+            if !self.take(message) {
+                break;
+            }
+            if self.is_for_here(message) && self.hold(&message.header) {
+                // Below its limit, so below 255.
+                message.header.hops += 1;
+                self.count(Counter::Forwarded);
+                self.trace(Event::Forwarded, None, &message.header);
+                return true;
+            }
+        }
+        self.flush_transit();
+        false
+    }
+
+    fn hold(&mut self, header: &Header) -> bool {
+        // In the order in which a forwarder looks.
+        if header.hops >= header.hop_limit {
+            self.end(header, DeliveryStatus::MaxHopsExceeded);
+            return false;
+        }
+        if header.deadline_ns < self.platform.now_ns() {
+            self.end(header, DeliveryStatus::Timeout);
+            return false;
+        }
+        let verdict = match Place::new(header.source().index()) {
+            Some(source) => self.fabric.receipts[source].hold(header.id()),
+            None => Verdict::Lost,
+        };
+        match verdict {
+            // As in `handle`: what the sender was told before the receipt was overwritten stays true.
+            Verdict::Alone if header.deadline_ns < self.platform.now_ns() => {
+                self.end(header, DeliveryStatus::Timeout);
+                false
+            }
+            Verdict::Decided | Verdict::Alone => true,
+            Verdict::Lost => {
+                self.discard(header);
+                false
+            }
+        }
+    }
+
+    /// Ends the way of a message that was [taken for transfer](Self::take_for_transfer), and counts it here.
+    pub(crate) fn settle(&mut self, id: MessageId, hops: u8, status: DeliveryStatus) {
+        let header = Header {
+            sequence: id.sequence,
+            source: id.source.raw(),
+            destination: self.id.raw(),
+            hops,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let Some(receipts) = self.fabric.receipts.get(id.source.index()) else { return };
+        match receipts.settle(id, status) {
+            Verdict::Lost => self.discard(&header),
+            Verdict::Decided | Verdict::Alone if status == DeliveryStatus::Delivered => {
+                self.count(Counter::Received);
+                self.trace(Event::Received, None, &header);
+            }
+            Verdict::Decided | Verdict::Alone => {
+                self.count_failure(status, 1);
+                self.trace(Event::Failed, Some(status), &header);
+            }
+        }
+    }
+
+    /// Sends a message that its source has sent in another domain, under this kernel's address, but with its own sequence,
+    /// times, limits and count of hops. Its header has been checked; its destination is one of this domain.
+    ///
+    /// # Errors
+    /// As for `send`. `QueueFull` also while the receipt's entry is in use: try again.
+    pub(crate) fn send_for(&mut self, message: &Message<PAYLOAD>) -> Result<(), SendError> {
+        let fabric = self.fabric;
+        let given = &message.header;
+        let to = given.destination();
+        let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
+        if given.deadline_ns < self.platform.now_ns() {
+            return Err(SendError::Timeout { deadline_ns: given.deadline_ns });
+        }
+        let full = SendError::QueueFull { next_hop: hop.id };
+        let lanes = &fabric.inboxes[hop.place].lanes;
+        let normal = given.priority == Priority::Normal as u8;
+        let id = MessageId { source: self.id, sequence: given.sequence };
+        // Sequences come in the order in which the gateways found the messages, so that an entry may be needed again while its
+        // message is still on its way. It must not be overwritten: the other side waits for the answer.
+        if fabric.receipts[self.place].is_in_use(id) || normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place]) {
+            return Err(full);
+        }
+        let header = Header { source: self.id.raw(), version: HEADER_VERSION, reserved: 0, ..*given };
+        self.retract(id.sequence);
+        // Order 1 of the module's page.
+        fabric.receipts[self.place].open(id, to, given.deadline_ns);
+        let sent = self.counts[Counter::Sent as usize];
+        self.set_count(Counter::Sent, sent.wrapping_add(1));
+        if !self.deposit(hop, &header, message) {
+            fabric.receipts[self.place].void(id.sequence);
+            self.set_count(Counter::Sent, sent);
+            return Err(full);
+        }
+        self.trace(Event::Sent, None, &header);
+        Ok(())
+    }
+
+    /// What became of a message that was [sent for](Self::send_for) another: decides as [`receipt`](Self::receipt) does.
+    /// `None` while it is pending.
+    pub(crate) fn outcome(&mut self, sequence: u64) -> Option<DeliveryStatus> {
+        if !self.resolve(sequence) {
+            return None;
+        }
+        match self.fabric.receipts[self.place].read(MessageId { source: self.id, sequence }) {
+            Ok(DeliveryStatus::Pending) => None,
+            Ok(status) => Some(status),
+            // Nobody but this kernel overwrites its receipts, and it does not: memory was damaged.
+            Err(_) => Some(DeliveryStatus::Timeout),
+        }
+    }
+
+    /// Leaves for everyone else: nothing can be sent here any more, and mail ends in `NotFound`. What was taken for transfer or
+    /// sent for another goes on. The place becomes free when this is dropped.
+    pub(crate) fn close(&mut self) {
+        self.leave(Status::Leaving);
+    }
+}
