@@ -12,6 +12,7 @@
 //! | [`hlc`] | hybrid logical clock |
 //! | [`fabric`] | what all kernels of a memory domain share: table, inboxes, routes, receipts, traces |
 //! | [`Endpoint`] | one kernel's handle: send, receive, forward |
+//! | [`link`], [`gateway`] | what joins two memory domains, and who carries messages across |
 //! | [`Kernel`], [`run`], [`Loop`] | a handler and the loop that feeds it, whole or pass by pass |
 //! | [`sync`] | the one door to atomics |
 #![no_std]
@@ -21,8 +22,10 @@ mod doorbell;
 mod endpoint;
 pub mod error;
 pub mod fabric;
+pub mod gateway;
 pub mod hlc;
 mod kernel;
+pub mod link;
 pub mod message;
 mod place;
 mod platform;
@@ -32,6 +35,8 @@ pub mod sync;
 pub use doorbell::Doorbell;
 pub use endpoint::{Backlog, Endpoint, HIGH_BURST, Register, RegisterError, SendError};
 pub use fabric::{Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, Phase, ReceiptError, Stats};
+pub use gateway::Gateway;
 pub use kernel::{Context, Idle, Kernel, Loop, Pass, Rest, run};
+pub use link::{LinkEnd, LinkHalf};
 pub use message::{Header, KernelId, Message, MessageId, Priority};
 pub use platform::Platform;

@@ -88,11 +88,12 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     /// Sends a message that its source has sent in another domain, under this kernel's address, but with its own sequence,
-    /// times, limits and count of hops. Its header has been checked; its destination is one of this domain.
+    /// times, limits and count of hops. Its header has been checked; its destination is one of this domain. Over there, senders
+    /// can ask for their last `receipts` receipts.
     ///
     /// # Errors
     /// As for `send`. `QueueFull` also while the receipt's entry is in use: try again.
-    pub(crate) fn send_for(&mut self, message: &Message<PAYLOAD>) -> Result<(), SendError> {
+    pub(crate) fn send_for(&mut self, message: &Message<PAYLOAD>, receipts: u64) -> Result<(), SendError> {
         let fabric = self.fabric;
         let given = &message.header;
         let to = given.destination();
@@ -104,9 +105,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let lanes = &fabric.inboxes[hop.place].lanes;
         let normal = given.priority == Priority::Normal as u8;
         let id = MessageId { source: self.id, sequence: given.sequence };
-        // Sequences come in the order in which the gateways found the messages, so that an entry may be needed again while its
-        // message is still on its way. It must not be overwritten: the other side waits for the answer.
-        if fabric.receipts[self.place].is_in_use(id) || normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place]) {
+        // An entry may be needed again while its message is still on its way. It is overwritten only if the sender's own is by now,
+        // over there: then nobody can see what becomes of that message but the counters.
+        if fabric.receipts[self.place].is_in_use(id, receipts)
+            || normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place])
+        {
             return Err(full);
         }
         let header = Header { source: self.id.raw(), version: HEADER_VERSION, reserved: 0, ..*given };
@@ -133,7 +136,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         match self.fabric.receipts[self.place].read(MessageId { source: self.id, sequence }) {
             Ok(DeliveryStatus::Pending) => None,
             Ok(status) => Some(status),
-            // Nobody but this kernel overwrites its receipts, and it does not: memory was damaged.
+            // Overwritten: see `send_for`. It may still be received.
             Err(_) => Some(DeliveryStatus::Timeout),
         }
     }

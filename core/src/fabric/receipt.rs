@@ -171,9 +171,14 @@ const fn word(id: MessageId, status: u64) -> u64 {
     tag(id) << 4 | status
 }
 
+/// The generation in a word, if its sequence is near to another.
+const fn generation_in(word: u64, sequence: u64) -> u16 {
+    ((word >> 4 ^ sequence) >> GENERATION_SHIFT) as u16
+}
+
 /// Whether a word tells of a message of the same owner with a greater sequence, or of one of a later owner.
 const fn tells_of_later(word: u64, id: MessageId) -> bool {
-    let generation = ((word >> 4 ^ id.sequence) >> GENERATION_SHIFT) as u16;
+    let generation = generation_in(word, id.sequence);
     match generation.wrapping_sub(id.source.generation()) {
         0 => word >> 4 ^ (generation as u64) << GENERATION_SHIFT > id.sequence << 4 >> 4,
         later => later < 1 << 15,
@@ -278,13 +283,15 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         }
     }
 
-    /// For a sender whose sequences need not follow one another: whether the entry for `id` is in use by a message of its own
-    /// that is on its way.
-    pub(crate) fn is_in_use(&self, id: MessageId) -> bool {
+    /// For a sender whose sequences need not follow one another: whether the entry for `id` holds the receipt of a message of its
+    /// own that is on its way, and is not at least `old` sequences older.
+    pub(crate) fn is_in_use(&self, id: MessageId, old: u64) -> bool {
         // Relaxed: only the sender opens entries, and one that has ended does not go back.
         let found = self.at(id.sequence).word.load(Relaxed);
-        let generation = ((found >> 4 ^ id.sequence) >> GENERATION_SHIFT) as u16;
-        matches!(found & STATUS, PENDING | HELD) && generation == id.source.generation()
+        let generation = id.source.generation();
+        let pending = matches!(found & STATUS, PENDING | HELD) && generation_in(found, id.sequence) == generation;
+        let behind = id.sequence.wrapping_sub(found >> 4 ^ u64::from(generation) << GENERATION_SHIFT);
+        pending && (behind < old || behind.cast_signed() < 0)
     }
 
     /// For the sender: empties the entry of a message that could not be sent after all.
@@ -411,11 +418,12 @@ mod tests {
         table.open(id(1), KernelId::new(0, 1), 10);
         assert_eq!(table.hold(id(1)), Verdict::Decided);
         assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Pending));
-        assert!(table.is_in_use(id(5)));
+        assert!(table.is_in_use(id(5), 5));
+        assert!(!table.is_in_use(id(5), 4), "old enough");
         assert_eq!(give_up(&table, 1, DeliveryStatus::Timeout), Verdict::Lost);
         assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Lost);
         assert_eq!(table.settle(id(1), DeliveryStatus::QueueFull), Verdict::Decided);
-        assert_eq!((table.read(id(1)), table.is_in_use(id(5))), (Ok(DeliveryStatus::QueueFull), false));
+        assert_eq!((table.read(id(1)), table.is_in_use(id(5), 5)), (Ok(DeliveryStatus::QueueFull), false));
         table.open(id(5), KernelId::new(0, 1), 10);
         assert_eq!(give_up(&table, 5, DeliveryStatus::Timeout), Verdict::Decided);
         assert_eq!(table.hold(id(5)), Verdict::Lost, "given up before");
@@ -432,10 +440,13 @@ mod tests {
         let table = table();
         let later = MessageId { source: KernelId::new(0, 2), sequence: 1 };
         table.open(id(1), KernelId::new(0, 1), 10);
-        assert!(!table.is_in_use(later));
+        assert!(!table.is_in_use(later, 5));
         table.open(later, KernelId::new(0, 1), 10);
         assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Alone);
-        assert_eq!((table.read(id(1)), table.read(later)), (Err(ReceiptError::Overwritten), Ok(DeliveryStatus::Pending)));
+        assert_eq!(
+            (table.read(id(1)), table.read(later)),
+            (Err(ReceiptError::Overwritten), Ok(DeliveryStatus::Pending))
+        );
         // The generation wraps from 65535 to 1.
         let last = MessageId { source: KernelId::new(0, u16::MAX), sequence: 1 };
         assert_eq!(table.read(last), Err(ReceiptError::Overwritten));
@@ -448,7 +459,7 @@ mod tests {
         for sequence in [1 << 44, (1 << 60) - 3, 3 << 50 | 1] {
             table.open(id(sequence), KernelId::new(0, 1), 10);
             assert_eq!(table.read(id(sequence)), Ok(DeliveryStatus::Pending));
-            assert!(table.pending(sequence).is_some() && table.is_in_use(id(sequence)));
+            assert!(table.pending(sequence).is_some() && table.is_in_use(id(sequence), 1));
             assert_eq!(table.decide(id(sequence), DeliveryStatus::Delivered), Verdict::Decided);
         }
     }

@@ -1,0 +1,988 @@
+//! A gateway: what makes the kernels of another memory domain look like kernels of this one.
+//!
+//! Each domain (the processors of a host; one GPU) has a fabric of its own. Two of them are joined by a [link](crate::link) and
+//! a gateway on each side. A gateway registers a *proxy* for every kernel of the other domain, under that kernel's name. So a
+//! kernel finds, sends to and answers a kernel beyond the link as any other; names, receipts, priorities, deadlines and hop
+//! limits mean the same.
+//!
+//! ```text
+//!            host's fabric                          link                         GPU's fabric
+//!   +--------------------------------+                               +--------------------------------+
+//!   |  "a" --------> proxy "b" ======|==== message, a's sequence ===>|==> proxy "a" -------> "b"      |
+//!   |  receipt: held, reads Pending  |                               |    receipt: Pending            |
+//!   |           Delivered <----------|<--- answer -------------------|<-- receipt: Delivered          |
+//!   |                                |                               |                                |
+//!   |   gateway owns proxy "b"       |                               |       gateway owns proxy "a"   |
+//!   +--------------------------------+                               +--------------------------------+
+//! ```
+//!
+//! # The way of a message
+//!
+//! 1. The gateway takes it out of a proxy's inbox and *holds* its receipt: from here on the sender cannot time it out
+//!    by itself, and the receipt reads `Pending` until the other side answers. One hop is added; hop limit and deadline are
+//!    looked at as a forwarder does.
+//! 2. It crosses the link, and is sent as the proxy of its source, with the sequence, times and limits that it has.
+//!    A destination without room makes it wait on that side, for its deadline at most; what is for others overtakes it.
+//! 3. When that side's receipt is decided, the status goes back, ends the message's way in the domain of its sender, and
+//!    is counted there by the proxy. So each fabric's counters add up by themselves.
+//!
+//! Each domain asks its own clock about a deadline. They need to agree as well as [`GatewayConfig::grace_ns`] says.
+//!
+//! # Why nothing gets stuck
+//!
+//! At most `FRAMES` messages of each direction are on the other side undecided, and that side has a place for each of them
+//! under the number that the message carries. So a gateway takes every frame out of the link in the pass that finds it,
+//! whatever its fabric looks like, and an answer never waits for more than the other side's next pass. What the link has no room
+//! for stays in the proxies' inboxes, where it fills its sender's lane, and so comes back as `QueueFull`.
+//!
+//! One slow destination cannot take all of the `FRAMES`: a proxy's messages may be as many as places are still free (a dynamic
+//! threshold: Choudhury and Hahne 1998). One that is stuck leaves half of them to the others, `n` leave one in `n + 1`.
+//! For that, `FRAMES` should be more than the kernels on the other side.
+//!
+//! A message that stays undecided for so long that its sender has sent as many as it has receipts is forgotten, and counted as a
+//! `Timeout` by its sender's domain, whatever becomes of it. (In one fabric, too, its receipt could not be read any more.)
+//!
+//! # When the other side dies
+//!
+//! While it gives no sign of life for [`GatewayConfig::silence_ns`], nothing is sent to it: mail stays in the proxies' inboxes
+//! and times out there. What was sent before and is not answered by its deadline and a grace, ends in `Timeout`.
+//! **This is the one case in which a message that is seen to have timed out may have been received.** A late answer is ignored.
+//!
+//! The gateways keep what they know in themselves. One that starts anew on a used link says so, and both sides forget
+//! the other's kernels and transfers and begin again. Receipts that a gateway held when it died without being dropped stay `Pending`.
+//!
+//! # Names
+//!
+//! By default all kernels but the gateway's own are announced, those that other gateways stand for included, so that links can
+//! be joined in rows and trees. In a ring of links, names would chase one another after their kernel has left: there, say
+//! what is [exported](Gateway::export). A kernel whose name is taken on the other side is not known there. It cannot send there
+//! either: its messages end in `NotFound`. So do those of a sender that has left before the gateway came to them.
+
+use crate::endpoint::{Backlog, Endpoint, Register, SendError};
+use crate::fabric::{DeliveryStatus, NAME_LEN, Status};
+use crate::link::{Control, FIRST_CONTROL, LinkEnd, set_transfer, transfer};
+use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId};
+use crate::platform::Platform;
+use crate::sync::{ReachesHere, System};
+use core::fmt;
+use core::mem::MaybeUninit;
+
+/// Frames, and messages of each priority, that a pass moves at most.
+const BATCH: usize = 64;
+/// Transfers, and held messages, that a pass looks at.
+const LOOKS: usize = 256;
+/// Places of the kernel table that a pass looks at.
+const SCAN: usize = 4;
+/// Refusals that wait for room. More are forgotten: kernels are announced again and again.
+const REFUSALS: usize = 8;
+
+/// How a gateway judges the other side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// Without a sign of life for so long, the other side counts as gone until the next one, ns. Signs are given, and kernels
+    /// announced again, four times as often.
+    pub silence_ns: u64,
+    /// How long after its deadline a message may still be answered, ns: more than the clocks of the two domains differ, and
+    /// than a pass of the other gateway takes.
+    pub grace_ns: u64,
+    /// Whether all kernels are announced to the other side, or those that [`Gateway::export`] names.
+    pub export_all: bool,
+}
+
+impl Default for GatewayConfig {
+    /// 1 s, 1 s, all.
+    fn default() -> Self {
+        Self { silence_ns: 1_000_000_000, grace_ns: 1_000_000_000, export_all: true }
+    }
+}
+
+/// What a gateway has seen that the fabric's counters do not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct GatewayStats {
+    /// Messages that this side sent into the link.
+    pub sent: u64,
+    /// Messages that came out of it.
+    pub received: u64,
+    /// Frames that made no sense, or none any more: answers that came too late are among them.
+    pub rejected: u64,
+    /// Kernels that were announced and could not be registered: their name was taken, or there was no place. Counted
+    /// each time.
+    pub refused: u64,
+    /// Messages that were not answered in time. They ended in `Timeout`, and may have been received.
+    pub unanswered: u64,
+}
+
+/// A kernel of the other domain, as one of this.
+struct Proxy<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: ReachesHere> {
+    endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
+    /// Its address over there.
+    remote: KernelId,
+    /// Over there it has left. Stays until nothing is held or outstanding.
+    closed: bool,
+    /// Messages to it whose answer is awaited.
+    held: u32,
+    /// Messages from it that were not answered yet.
+    outstanding: u32,
+    /// Those of them that wait for room, per priority and destination: what comes after them waits, too.
+    waiting: [[u16; KERNELS]; 2],
+}
+
+/// A message that is on the other side.
+#[derive(Clone, Copy)]
+struct Held {
+    state: HeldState,
+    id: MessageId,
+    deadline_ns: u64,
+    /// Of the proxy that it was for.
+    place: u16,
+    hops: u8,
+    /// It was sent to a gateway that has begun again since.
+    orphan: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HeldState {
+    Free,
+    /// The answer decides.
+    Sent,
+    /// Ended without an answer. Its number is not used again before the other side has said that it is free.
+    Expired,
+}
+
+impl Held {
+    const FREE: Self = Self {
+        state: HeldState::Free,
+        id: MessageId { source: KernelId::NONE, sequence: 0 },
+        deadline_ns: 0,
+        place: 0,
+        hops: 0,
+        orphan: false,
+    };
+}
+
+/// A message from the other side.
+#[derive(Clone, Copy)]
+struct Transfer {
+    state: TransferState,
+    /// As the other side knows it.
+    id: MessageId,
+    /// Of its source's proxy; beyond the table if there is none.
+    place: u16,
+    /// Index.
+    destination: u16,
+    priority: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TransferState {
+    Free,
+    /// For room.
+    Waiting,
+    /// Sent in this domain.
+    Sent,
+    /// To be answered.
+    Decided(DeliveryStatus),
+}
+
+impl Transfer {
+    const FREE: Self = Self {
+        state: TransferState::Free,
+        id: MessageId { source: KernelId::NONE, sequence: 0 },
+        place: u16::MAX,
+        destination: 0,
+        priority: 0,
+    };
+}
+
+/// What the other side knows of a place of this side's table.
+#[derive(Clone, Copy)]
+struct Export {
+    /// Who was announced.
+    id: KernelId,
+    announced_ns: u64,
+    refused: bool,
+    /// Seen to have left, one look ago: its last messages may still be in a proxy's inbox.
+    gone: bool,
+}
+
+impl Export {
+    const NONE: Self = Self { id: KernelId::NONE, announced_ns: 0, refused: false, gone: false };
+}
+
+/// One side's carrier between its fabric and a link. See the [module's page](self).
+///
+/// Drive it by [`pass`](Self::pass), on a thread or a GPU block of its own or together with other work. It cannot sleep
+/// at a doorbell: the other side has no way to ring it. Dropping it takes leave of the other side.
+///
+/// It is large: a proxy's endpoint per place of the table, and a message per frame of the link. Where there is little stack,
+/// make it [in place](Self::new_in).
+///
+/// ```
+/// use k2k_core::gateway::{Gateway, GatewayConfig};
+/// use k2k_core::{Config, Doorbell, Fabric, LinkEnd, LinkHalf, Message, Platform, Register};
+///
+/// # #[derive(Clone, Copy)]
+/// # struct Clock;
+/// # impl Platform for Clock {
+/// #     fn now_ns(&self) -> u64 { 1 }
+/// #     fn wake(&self, _: &Doorbell) {}
+/// # }
+/// static NEAR: Fabric<4, 8, 64> = Fabric::new();
+/// static FAR: Fabric<4, 8, 64> = Fabric::new();
+/// static HALVES: [LinkHalf<8, 64>; 2] = [LinkHalf::new(), LinkHalf::new()];
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// for fabric in [&NEAR, &FAR] {
+///     fabric.init(&Config::default())?;
+/// }
+/// for half in &HALVES {
+///     half.set_up()?;
+/// }
+/// let [near, far] = &HALVES;
+/// let who = Register::new("gateway")?;
+/// let here = LinkEnd::open(near, far)?;
+/// let mut here = Gateway::new(NEAR.register(&who, Clock)?, here, GatewayConfig::default());
+/// let there = LinkEnd::open(far, near)?;
+/// let mut there = Gateway::new(FAR.register(&who, Clock)?, there, GatewayConfig::default());
+///
+/// let mut a = NEAR.register(&Register::new("a")?, Clock)?;
+/// let mut b = FAR.register(&Register::new("b")?, Clock)?;
+/// # let mut pass = || while here.pass() | there.pass() {};
+/// // On two threads: `loop { here.pass(); }` and `loop { there.pass(); }`.
+/// pass();
+/// let to = NEAR.find("b").expect("announced by the other side");
+/// let id = a.send(to, &Message::from_bytes(1, b"over there?")?)?;
+/// pass();
+/// let request = b.try_receive().expect("carried across");
+/// b.reply(&request, &Message::from_bytes(2, b"here!")?)?;
+/// pass();
+/// let answer = a.try_receive().expect("carried back");
+/// assert_eq!((answer.payload(), answer.header.correlation_id), (&b"here!"[..], id.sequence));
+/// # Ok(()) }
+/// ```
+pub struct Gateway<
+    'f,
+    'l,
+    L: Platform + Clone,
+    const KERNELS: usize,
+    const SLOTS: usize,
+    const PAYLOAD: usize,
+    const FRAMES: usize,
+    S: ReachesHere = System,
+> {
+    endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
+    link: LinkEnd<'l, FRAMES, PAYLOAD>,
+    config: GatewayConfig,
+    stats: GatewayStats,
+    /// Whether the other side has said hello, and not left since.
+    met: bool,
+    /// How many of its messages back a sender over there can ask for a receipt.
+    far_receipts: u64,
+    /// What to say before anything else: a hello, as a reply or not.
+    greeting: Option<bool>,
+    /// The other side's last sign of life, and when it was seen.
+    far_beat: (u64, u64),
+    /// When this side gave its last one.
+    beat_ns: Option<u64>,
+    /// By place.
+    proxies: [Option<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>; KERNELS],
+    /// Where the proxy of a kernel was found last, by the low part of its index over there. A hint.
+    hints: [u16; KERNELS],
+    exports: [Export; KERNELS],
+    /// What may be exported, by place, if not all.
+    listed: [KernelId; KERNELS],
+    refusals: [KernelId; REFUSALS],
+    refusal_count: usize,
+    /// By number of transfer, as chosen here.
+    held: [Held; FRAMES],
+    free: [u16; FRAMES],
+    free_count: usize,
+    /// By number of transfer, as chosen over there.
+    transfers: [Transfer; FRAMES],
+    transfer_count: usize,
+    /// Those that wait for room, in the order of their arrival, and their messages.
+    waiting: [u16; FRAMES],
+    waiting_count: usize,
+    bodies: [Message<PAYLOAD>; FRAMES],
+    /// The message in hand.
+    message: Message<PAYLOAD>,
+    next_proxy: usize,
+    next_place: usize,
+    next_held: usize,
+    next_transfer: usize,
+}
+
+impl<
+    L: Platform + Clone,
+    const KERNELS: usize,
+    const SLOTS: usize,
+    const PAYLOAD: usize,
+    const FRAMES: usize,
+    S: ReachesHere,
+> fmt::Debug for Gateway<'_, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("id", &self.endpoint.id()).field("stats", &self.stats).finish_non_exhaustive()
+    }
+}
+
+impl<
+    'f,
+    'l,
+    L: Platform + Clone,
+    const KERNELS: usize,
+    const SLOTS: usize,
+    const PAYLOAD: usize,
+    const FRAMES: usize,
+    S: ReachesHere,
+> Gateway<'f, 'l, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
+{
+    /// A gateway between the fabric of `endpoint`, which is the gateway's own, and `link`.
+    #[must_use]
+    pub fn new(
+        endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
+        link: LinkEnd<'l, FRAMES, PAYLOAD>,
+        config: GatewayConfig,
+    ) -> Self {
+        let mut place = MaybeUninit::uninit();
+        Self::new_in(&mut place, endpoint, link, config);
+        // SAFETY: `new_in` has initialised it.
+        unsafe { place.assume_init() }
+    }
+
+    /// As [`new`](Self::new), in memory of the caller's. Who wants the gateway to take its leave drops it there.
+    pub fn new_in<'p>(
+        place: &'p mut MaybeUninit<Self>,
+        endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
+        link: LinkEnd<'l, FRAMES, PAYLOAD>,
+        config: GatewayConfig,
+    ) -> &'p mut Self {
+        let to = place.as_mut_ptr();
+        let far_beat = (link.far_beat(), endpoint.platform().now_ns());
+        // SAFETY: `to` is valid for a `Self`; every field is written, none is read or dropped.
+        unsafe {
+            (&raw mut (*to).endpoint).write(endpoint);
+            (&raw mut (*to).link).write(link);
+            (&raw mut (*to).config).write(config);
+            (&raw mut (*to).stats).write(GatewayStats::default());
+            (&raw mut (*to).met).write(false);
+            (&raw mut (*to).far_receipts).write(0);
+            (&raw mut (*to).greeting).write(Some(false));
+            (&raw mut (*to).far_beat).write(far_beat);
+            (&raw mut (*to).beat_ns).write(None);
+            for i in 0..KERNELS {
+                (&raw mut (*to).proxies[i]).write(None);
+                (&raw mut (*to).hints[i]).write(0);
+                (&raw mut (*to).exports[i]).write(Export::NONE);
+                (&raw mut (*to).listed[i]).write(KernelId::NONE);
+            }
+            (&raw mut (*to).refusals).write([KernelId::NONE; REFUSALS]);
+            (&raw mut (*to).refusal_count).write(0);
+            for i in 0..FRAMES {
+                (&raw mut (*to).held[i]).write(Held::FREE);
+                (&raw mut (*to).free[i]).write(i as u16);
+                (&raw mut (*to).transfers[i]).write(Transfer::FREE);
+                (&raw mut (*to).waiting[i]).write(0);
+            }
+            (&raw mut (*to).free_count).write(FRAMES);
+            (&raw mut (*to).transfer_count).write(0);
+            (&raw mut (*to).waiting_count).write(0);
+            // Zero is a message.
+            (&raw mut (*to).bodies).write_bytes(0, 1);
+            (&raw mut (*to).message).write_bytes(0, 1);
+            (&raw mut (*to).next_proxy).write(0);
+            (&raw mut (*to).next_place).write(0);
+            (&raw mut (*to).next_held).write(0);
+            (&raw mut (*to).next_transfer).write(0);
+            place.assume_init_mut()
+        }
+    }
+
+    /// The gateway's own kernel: for its name, its counters, and what a supervisor tells it.
+    pub const fn endpoint(&mut self) -> &mut Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S> {
+        &mut self.endpoint
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub const fn stats(&self) -> GatewayStats {
+        self.stats
+    }
+
+    /// Whether the other side is there: it has said hello, and has given a sign of life not too long ago.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.met && self.endpoint.platform().now_ns().saturating_sub(self.far_beat.1) <= self.config.silence_ns
+    }
+
+    /// Messages of this side whose fate is not known yet, and of the other side that were not answered yet. When both are 0, no
+    /// message is lost by dropping the gateway.
+    #[must_use]
+    pub const fn in_flight(&self) -> (usize, usize) {
+        (FRAMES - self.free_count, self.transfer_count)
+    }
+
+    /// The kernels of the other side that are known here: the address of each in this fabric and in its own.
+    pub fn proxies(&self) -> impl Iterator<Item = (KernelId, KernelId)> + '_ {
+        self.proxies.iter().flatten().filter(|p| !p.closed).map(|p| (p.endpoint.id(), p.remote))
+    }
+
+    /// Lets the other side know a kernel, where not [all](GatewayConfig::export_all) are. It stays so until the kernel leaves.
+    pub fn export(&mut self, id: KernelId) {
+        if let Some(listed) = self.listed.get_mut(id.index()) {
+            *listed = id;
+        }
+    }
+
+    /// Takes an [export](Self::export) back.
+    pub fn withdraw(&mut self, id: KernelId) {
+        if let Some(listed) = self.listed.get_mut(id.index())
+            && *listed == id
+        {
+            *listed = KernelId::NONE;
+        }
+    }
+
+    /// Carries what there is to carry, a bounded amount of it. `true` if something was done: come again at once.
+    pub fn pass(&mut self) -> bool {
+        let now_ns = self.endpoint.platform().now_ns();
+        self.endpoint.beat();
+        self.beat(now_ns);
+        let mut worked = self.greet();
+        worked |= self.receive_frames(false);
+        worked |= self.retry();
+        // Before the messages, which must not take their room.
+        worked |= self.answer();
+        worked |= self.refuse();
+        worked |= self.send_frames();
+        worked |= self.announce(now_ns);
+        worked |= self.expire(now_ns);
+        worked | (self.endpoint.poll() > 0)
+    }
+
+    fn beat(&mut self, now_ns: u64) {
+        let seen = self.link.far_beat();
+        if seen != self.far_beat.0 {
+            self.far_beat = (seen, now_ns);
+        }
+        let due = self.beat_ns.is_none_or(|last_ns| now_ns.saturating_sub(last_ns) >= self.config.silence_ns / 4);
+        if due {
+            self.beat_ns = Some(now_ns);
+            self.link.beat();
+        }
+    }
+
+    fn greet(&mut self) -> bool {
+        let Some(reply) = self.greeting else { return false };
+        let said = self.link.push_control(&Control::Hello { reply, receipts: (KERNELS * SLOTS) as u64 });
+        if said {
+            self.greeting = None;
+        }
+        said
+    }
+
+    /// Whether `frames` can be pushed now.
+    fn has_room(&mut self, frames: u64) -> bool {
+        self.greeting.is_none() && self.link.room(frames) >= frames
+    }
+
+    fn say(&mut self, control: &Control) -> bool {
+        self.greeting.is_none() && self.link.push_control(control)
+    }
+
+    // What comes in.
+
+    fn receive_frames(&mut self, leaving: bool) -> bool {
+        let mut frame: Message<PAYLOAD> = bytemuck::Zeroable::zeroed();
+        let mut count = 0;
+        while count < BATCH && self.link.pop(&mut frame) {
+            count += 1;
+            if frame.header.priority < FIRST_CONTROL {
+                self.on_message(&mut frame, leaving);
+                continue;
+            }
+            match Control::decode(&frame.header) {
+                Some(Control::Answer { transfer, id, status }) => self.on_answer(transfer, id, status),
+                _ if leaving => {}
+                Some(Control::Hello { reply, receipts }) => {
+                    self.forget();
+                    self.far_receipts = receipts;
+                    self.met = true;
+                    self.far_beat.1 = self.endpoint.platform().now_ns();
+                    if !reply {
+                        self.greeting = Some(true);
+                        self.greet();
+                    }
+                }
+                Some(Control::Bye) => {
+                    self.forget();
+                    self.met = false;
+                }
+                Some(Control::Announce { id, name }) if self.met => self.on_announce(id, &name),
+                Some(Control::Withdraw { id }) if self.met => {
+                    if let Some(place) = self.find_proxy(id) {
+                        self.close(place);
+                    }
+                }
+                Some(Control::Refuse { id }) if self.met => {
+                    if let Some(export) = self.exports.get_mut(id.index())
+                        && export.id == id
+                    {
+                        export.refused = true;
+                    }
+                }
+                _ => self.stats.rejected = self.stats.rejected.wrapping_add(1),
+            }
+        }
+        count > 0
+    }
+
+    fn on_message(&mut self, message: &mut Message<PAYLOAD>, leaving: bool) {
+        let number = transfer(&message.header);
+        message.header.version = HEADER_VERSION;
+        message.header.reserved = 0;
+        let header = &message.header;
+        let place_is_free = self.transfers.get(number as usize).is_some_and(|t| t.state == TransferState::Free);
+        if !place_is_free || header.check(PAYLOAD).is_err() {
+            self.stats.rejected = self.stats.rejected.wrapping_add(1);
+            return;
+        }
+        self.stats.received = self.stats.received.wrapping_add(1);
+        self.transfer_count += 1;
+        let source = if leaving { None } else { self.find_proxy(header.source()) };
+        let destination = header.destination().index();
+        let state = match source.and_then(|place| self.proxies[place].as_mut()) {
+            Some(proxy) if destination < KERNELS => {
+                proxy.outstanding += 1;
+                let before = proxy.waiting[header.priority as usize][destination];
+                let state = if before > 0 { TransferState::Waiting } else { proxy.place(message, self.far_receipts) };
+                if state == TransferState::Waiting {
+                    proxy.waiting[header.priority as usize][destination] += 1;
+                    self.bodies[number as usize] = *message;
+                    self.waiting[self.waiting_count] = number;
+                    self.waiting_count += 1;
+                }
+                state
+            }
+            _ => TransferState::Decided(DeliveryStatus::NotFound),
+        };
+        self.transfers[number as usize] = Transfer {
+            state,
+            id: message.header.id(),
+            place: source.unwrap_or(KERNELS) as u16,
+            destination: destination as u16,
+            priority: message.header.priority,
+        };
+        if let TransferState::Decided(status) = state {
+            self.answer_one(number as usize, status);
+        }
+    }
+
+    fn on_answer(&mut self, number: u16, id: MessageId, status: DeliveryStatus) {
+        match self.held.get(number as usize) {
+            Some(held) if held.id == id && held.state == HeldState::Sent => {
+                self.settle(number as usize, status);
+                self.release(number);
+            }
+            Some(held) if held.id == id && held.state == HeldState::Expired => {
+                self.release(number);
+                self.stats.rejected = self.stats.rejected.wrapping_add(1);
+            }
+            _ => self.stats.rejected = self.stats.rejected.wrapping_add(1),
+        }
+    }
+
+    fn on_announce(&mut self, id: KernelId, name: &[u8; NAME_LEN]) {
+        if self.find_proxy(id).is_some() {
+            return;
+        }
+        let len = name.iter().position(|&byte| byte == 0).unwrap_or(NAME_LEN);
+        let who = core::str::from_utf8(&name[..len]).ok().and_then(|name| Register::new(name).ok());
+        let endpoint = who
+            .filter(|_| id.generation() != 0)
+            .and_then(|who| self.endpoint.fabric().register(&who, self.endpoint.platform().clone()).ok());
+        match endpoint {
+            // No other way than that someone writes over the fabric's table.
+            Some(endpoint) if self.proxies[endpoint.id().index()].is_none() => {
+                let place = endpoint.id().index();
+                self.hints[id.index() % KERNELS] = place as u16;
+                self.proxies[place] = Some(Proxy {
+                    endpoint,
+                    remote: id,
+                    closed: false,
+                    held: 0,
+                    outstanding: 0,
+                    waiting: [[0; KERNELS]; 2],
+                });
+            }
+            _ => {
+                self.stats.refused = self.stats.refused.wrapping_add(1);
+                if let Some(place) = self.refusals.get_mut(self.refusal_count) {
+                    *place = id;
+                    self.refusal_count += 1;
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self) -> bool {
+        let mut worked = false;
+        while let Some(last) = self.refusal_count.checked_sub(1) {
+            if !self.say(&Control::Refuse { id: self.refusals[last] }) {
+                break;
+            }
+            self.refusal_count = last;
+            worked = true;
+        }
+        worked
+    }
+
+    /// The place of the proxy of a kernel over there.
+    fn find_proxy(&mut self, remote: KernelId) -> Option<usize> {
+        let hint = remote.index() % KERNELS;
+        let known = self.hints[hint] as usize;
+        let stands_for = |proxy: &Option<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>| {
+            proxy.as_ref().is_some_and(|proxy| proxy.remote == remote && !proxy.closed)
+        };
+        if stands_for(&self.proxies[known]) {
+            return Some(known);
+        }
+        let found = self.proxies.iter().position(stands_for)?;
+        self.hints[hint] = found as u16;
+        Some(found)
+    }
+
+    /// The kernel has left over there.
+    fn close(&mut self, place: usize) {
+        if let Some(proxy) = &mut self.proxies[place]
+            && !proxy.closed
+        {
+            proxy.closed = true;
+            proxy.endpoint.close();
+        }
+        self.bury(place);
+    }
+
+    /// Frees the place of a closed proxy of which nothing is left to be decided.
+    fn bury(&mut self, place: usize) {
+        if let Some(proxy) = &self.proxies[place]
+            && proxy.closed
+            && proxy.held == 0
+            && proxy.outstanding == 0
+        {
+            self.proxies[place] = None;
+        }
+    }
+
+    /// The other side begins again or leaves: its kernels and its messages are no more.
+    fn forget(&mut self) {
+        self.transfers.fill(Transfer::FREE);
+        self.transfer_count = 0;
+        self.waiting_count = 0;
+        for place in 0..KERNELS {
+            if let Some(proxy) = &mut self.proxies[place] {
+                proxy.outstanding = 0;
+                proxy.waiting = [[0; KERNELS]; 2];
+                self.close(place);
+            }
+        }
+        self.exports.fill(Export::NONE);
+        self.refusal_count = 0;
+        for number in 0..FRAMES {
+            match self.held[number].state {
+                HeldState::Free => {}
+                HeldState::Sent => self.held[number].orphan = true,
+                HeldState::Expired => self.release(number as u16),
+            }
+        }
+    }
+
+    /// Tries again to send what waits for room.
+    fn retry(&mut self) -> bool {
+        let count = core::mem::take(&mut self.waiting_count);
+        for &number in &self.waiting[..count] {
+            let Transfer { place, destination, priority, .. } = self.transfers[number as usize];
+            if let Some(Some(proxy)) = self.proxies.get_mut(place as usize) {
+                // Counted afresh: only what waits before a message is before it.
+                proxy.waiting[priority as usize][destination as usize] = 0;
+            }
+        }
+        let now_ns = self.endpoint.platform().now_ns();
+        for i in 0..count {
+            let number = self.waiting[i];
+            let Transfer { place, destination, priority, .. } = self.transfers[number as usize];
+            let Some(Some(proxy)) = self.proxies.get_mut(place as usize) else { continue };
+            let message = &self.bodies[number as usize];
+            let before = &mut proxy.waiting[priority as usize][destination as usize];
+            let state = if message.header.deadline_ns < now_ns {
+                TransferState::Decided(DeliveryStatus::Timeout)
+            } else if *before > 0 {
+                TransferState::Waiting
+            } else {
+                proxy.place(message, self.far_receipts)
+            };
+            if state == TransferState::Waiting {
+                proxy.waiting[priority as usize][destination as usize] += 1;
+                self.waiting[self.waiting_count] = number;
+                self.waiting_count += 1;
+            }
+            self.transfers[number as usize].state = state;
+        }
+        self.waiting_count < count
+    }
+
+    /// Looks what became of the other side's messages, and answers.
+    fn answer(&mut self) -> bool {
+        let mut worked = false;
+        for _ in 0..LOOKS.min(FRAMES) {
+            if self.transfer_count == 0 {
+                break;
+            }
+            let number = self.next_transfer;
+            self.next_transfer = (number + 1) % FRAMES;
+            let Transfer { state, id, place, .. } = self.transfers[number];
+            let status = match (state, self.proxies.get_mut(place as usize)) {
+                (TransferState::Sent, Some(Some(proxy))) => proxy.endpoint.outcome(id.sequence),
+                (TransferState::Decided(status), _) => Some(status),
+                _ => None,
+            };
+            if let Some(status) = status {
+                worked |= self.answer_one(number, status);
+            }
+        }
+        worked
+    }
+
+    fn answer_one(&mut self, number: usize, status: DeliveryStatus) -> bool {
+        let Transfer { id, place, .. } = self.transfers[number];
+        self.transfers[number].state = TransferState::Decided(status);
+        if !self.say(&Control::Answer { transfer: number as u16, id, status }) {
+            return false;
+        }
+        self.transfers[number] = Transfer::FREE;
+        self.transfer_count = self.transfer_count.saturating_sub(1);
+        if let Some(Some(proxy)) = self.proxies.get_mut(place as usize) {
+            proxy.outstanding = proxy.outstanding.saturating_sub(1);
+            self.bury(place as usize);
+        }
+        true
+    }
+
+    // What goes out.
+
+    /// Takes mail out of the proxies' inboxes and sends it across, as much as there is room and licence for.
+    fn send_frames(&mut self) -> bool {
+        let connected = self.is_connected();
+        let mut left = BATCH;
+        let mut worked = false;
+        let first = self.next_proxy;
+        self.next_proxy = (first + 1) % KERNELS;
+        for place in (0..KERNELS).map(|i| (first + i) % KERNELS) {
+            loop {
+                // A kernel may have to be introduced, and its predecessor withdrawn.
+                let may_send = connected && left > 0 && self.has_room(3);
+                let Some(proxy) = &mut self.proxies[place] else { break };
+                if proxy.closed || proxy.endpoint.backlog() == Backlog::None {
+                    break;
+                }
+                if !may_send || proxy.held as usize >= self.free_count {
+                    // Its own mail stays. What is for others does not.
+                    worked |= proxy.endpoint.poll() > 0;
+                    break;
+                }
+                if !proxy.endpoint.take_for_transfer(&mut self.message) {
+                    break;
+                }
+                left -= 1;
+                worked = true;
+                self.send_frame(place);
+            }
+        }
+        worked
+    }
+
+    /// Sends the message in hand, which the proxy at `place` has taken.
+    fn send_frame(&mut self, place: usize) {
+        let id = self.message.header.id();
+        let introduced = self.introduce(id.source);
+        let Some(proxy) = &mut self.proxies[place] else { return };
+        let hops = self.message.header.hops;
+        let Some(last) = self.free_count.checked_sub(1).filter(|_| introduced) else {
+            return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound);
+        };
+        let number = self.free[last];
+        let mut header = Header { destination: proxy.remote.raw(), ..self.message.header };
+        set_transfer(&mut header, number);
+        if !self.link.push(&header, &self.message) {
+            // There was room for it. The credit was written over.
+            return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull);
+        }
+        self.free_count = last;
+        self.held[number as usize] = Held {
+            state: HeldState::Sent,
+            id,
+            deadline_ns: header.deadline_ns,
+            place: place as u16,
+            hops,
+            orphan: false,
+        };
+        proxy.held += 1;
+        self.stats.sent = self.stats.sent.wrapping_add(1);
+    }
+
+    /// Makes sure that the other side knows a sender; `false` if it cannot.
+    fn introduce(&mut self, id: KernelId) -> bool {
+        let Export { id: known, refused, .. } = self.exports[id.index()];
+        if known == id {
+            return !refused;
+        }
+        // A sender that has left has no name any more.
+        if !self.may_export(id) || self.endpoint.fabric().name(id).is_none() {
+            return false;
+        }
+        if !known.is_none() && !self.say(&Control::Withdraw { id: known }) {
+            return false;
+        }
+        self.exports[id.index()] = Export::NONE;
+        self.announce_one(id, self.endpoint.platform().now_ns())
+    }
+
+    fn may_export(&self, id: KernelId) -> bool {
+        let own = self.endpoint.id() == id
+            || self.proxies[id.index()].as_ref().is_some_and(|proxy| proxy.endpoint.id() == id);
+        !own && (self.config.export_all || self.listed[id.index()] == id)
+    }
+
+    fn announce_one(&mut self, id: KernelId, now_ns: u64) -> bool {
+        let Some(found) = self.endpoint.fabric().name(id) else { return false };
+        let mut name = [0; NAME_LEN];
+        let found = found.as_str().as_bytes();
+        name[..found.len()].copy_from_slice(found);
+        let said = self.say(&Control::Announce { id, name });
+        if said {
+            self.exports[id.index()] = Export { id, announced_ns: now_ns, refused: false, gone: false };
+        }
+        said
+    }
+
+    /// Looks at some places of the table, and tells the other side who has come and who has left.
+    fn announce(&mut self, now_ns: u64) -> bool {
+        if !self.is_connected() {
+            return false;
+        }
+        let mut worked = false;
+        for _ in 0..SCAN.min(KERNELS) {
+            let place = self.next_place;
+            self.next_place = (place + 1) % KERNELS;
+            let state = self.endpoint.fabric().kernels[place].state();
+            let id = KernelId::new(place as u16, state.generation);
+            let here = state.status == Some(Status::Registered) && self.may_export(id);
+            let export = self.exports[place];
+            let known = !export.id.is_none();
+            if known && (!here || export.id != id) {
+                if !export.gone {
+                    self.exports[place].gone = true;
+                } else if self.say(&Control::Withdraw { id: export.id }) {
+                    self.exports[place] = Export::NONE;
+                    worked = true;
+                }
+                continue;
+            }
+            let due = !known || now_ns.saturating_sub(export.announced_ns) >= self.config.silence_ns / 4;
+            if here && due {
+                worked |= self.announce_one(id, now_ns);
+            }
+        }
+        worked
+    }
+
+    /// Ends what was not answered in time.
+    fn expire(&mut self, now_ns: u64) -> bool {
+        let mut worked = false;
+        for _ in 0..LOOKS.min(FRAMES) {
+            if self.free_count == FRAMES {
+                break;
+            }
+            let number = self.next_held;
+            self.next_held = (number + 1) % FRAMES;
+            let Held { state, deadline_ns, orphan, .. } = self.held[number];
+            if state == HeldState::Sent && deadline_ns.saturating_add(self.config.grace_ns) < now_ns {
+                worked = true;
+                self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
+                self.settle(number, DeliveryStatus::Timeout);
+                if orphan {
+                    self.release(number as u16);
+                } else {
+                    self.held[number].state = HeldState::Expired;
+                }
+            }
+        }
+        worked
+    }
+
+    /// Ends the way of a held message in this domain.
+    fn settle(&mut self, number: usize, status: DeliveryStatus) {
+        let Held { id, place, hops, .. } = self.held[number];
+        if let Some(Some(proxy)) = self.proxies.get_mut(place as usize) {
+            proxy.endpoint.settle(id, hops, status);
+            proxy.held = proxy.held.saturating_sub(1);
+            self.bury(place as usize);
+        }
+    }
+
+    /// Makes a number usable again.
+    fn release(&mut self, number: u16) {
+        self.held[number as usize] = Held::FREE;
+        if let Some(place) = self.free.get_mut(self.free_count) {
+            *place = number;
+            self.free_count += 1;
+        }
+    }
+}
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: ReachesHere>
+    Proxy<'_, L, KERNELS, SLOTS, PAYLOAD, S>
+{
+    /// Sends a message of the kernel that this stands for.
+    fn place(&mut self, message: &Message<PAYLOAD>, receipts: u64) -> TransferState {
+        match self.endpoint.send_for(message, receipts) {
+            Ok(()) => TransferState::Sent,
+            Err(SendError::QueueFull { .. }) => TransferState::Waiting,
+            Err(error) => TransferState::Decided(error.status().unwrap_or(DeliveryStatus::NotFound)),
+        }
+    }
+}
+
+impl<
+    L: Platform + Clone,
+    const KERNELS: usize,
+    const SLOTS: usize,
+    const PAYLOAD: usize,
+    const FRAMES: usize,
+    S: ReachesHere,
+> Drop for Gateway<'_, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
+{
+    /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Timeout`; mail for the proxies
+    /// ends in `NotFound`.
+    fn drop(&mut self) {
+        for i in 0..self.waiting_count {
+            let number = self.waiting[i] as usize;
+            // It was not sent in this domain, and will not be.
+            self.transfers[number].state = TransferState::Decided(DeliveryStatus::NotFound);
+        }
+        for _ in 0..FRAMES.div_ceil(BATCH) {
+            self.receive_frames(true);
+        }
+        for _ in 0..FRAMES.div_ceil(LOOKS) {
+            self.answer();
+        }
+        if self.met {
+            self.say(&Control::Bye);
+        }
+        for number in 0..FRAMES {
+            if self.held[number].state == HeldState::Sent {
+                self.settle(number, DeliveryStatus::Timeout);
+            }
+        }
+    }
+}

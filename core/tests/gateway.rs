@@ -1,0 +1,603 @@
+//! Two domains and what joins them: each promise of a fabric, kept across a link.
+
+mod common;
+
+use common::{Manual, fabric};
+use k2k_core::gateway::{Gateway, GatewayConfig};
+use k2k_core::{
+    Config, DeliveryStatus, Endpoint, Fabric, KernelId, LinkEnd, LinkHalf, Message, MessageId, Priority, Register,
+    SendError,
+};
+
+const KERNELS: usize = 6;
+const SLOTS: usize = 8;
+const FRAMES: usize = 32;
+type Domain = Fabric<KERNELS, SLOTS, 64>;
+type Half = LinkHalf<FRAMES, 64>;
+type Side<'w> = Gateway<'w, 'w, &'w Manual, KERNELS, SLOTS, 64, FRAMES>;
+type End<'w> = Endpoint<'w, &'w Manual, KERNELS, SLOTS, 64>;
+
+const TIMEOUT_NS: u64 = 1_000;
+const CONFIG: Config =
+    Config { delivery_timeout_ns: TIMEOUT_NS, max_clock_offset_ns: 1_000_000, hop_limit: 4, tracing: true };
+const GRACE_NS: u64 = 500;
+const GATEWAY: GatewayConfig = GatewayConfig { silence_ns: 10_000, grace_ns: GRACE_NS, export_all: true };
+
+/// A link on the heap, both halves set up.
+fn link() -> [Box<Half>; 2] {
+    let halves = [0, 1].map(|_| {
+        // SAFETY: all zero is an unused half.
+        unsafe { Box::<Half>::new_zeroed().assume_init() }
+    });
+    halves.iter().for_each(|half| half.set_up().unwrap());
+    halves
+}
+
+fn register<'w>(fabric: &'w Domain, platform: &'w Manual, name: &str) -> End<'w> {
+    fabric.register(&Register::new(name).unwrap(), platform).unwrap()
+}
+
+fn gateway<'w>(
+    fabric: &'w Domain,
+    platform: &'w Manual,
+    [near, far]: [&'w Half; 2],
+    config: GatewayConfig,
+) -> Side<'w> {
+    // Names of gateways clash if both are announced, which is no harm.
+    let endpoint = register(fabric, platform, "gateway");
+    Gateway::new(endpoint, LinkEnd::open(near, far).unwrap(), config)
+}
+
+/// What both domains are made of.
+struct Memory {
+    platform: Manual,
+    fabrics: [Box<Domain>; 2],
+    halves: [Box<Half>; 2],
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self { platform: Manual::at(10_000), fabrics: [fabric(&CONFIG), fabric(&CONFIG)], halves: link() }
+    }
+
+    fn sides(&self) -> [Side<'_>; 2] {
+        [self.side(0), self.side(1)]
+    }
+
+    fn side(&self, side: usize) -> Side<'_> {
+        gateway(&self.fabrics[side], &self.platform, [&self.halves[side], &self.halves[1 - side]], GATEWAY)
+    }
+
+    fn register(&self, side: usize, name: &str) -> End<'_> {
+        register(&self.fabrics[side], &self.platform, name)
+    }
+
+    fn assert_at_rest(&self) {
+        for fabric in &self.fabrics {
+            assert_adds_up(fabric);
+        }
+    }
+}
+
+fn assert_adds_up<const K: usize, const S: usize>(fabric: &Fabric<K, S, 64>) {
+    let total = fabric.total_stats();
+    assert_eq!((total.pending().cast_signed(), total.corrupt), (0, 0), "{total:?}");
+}
+
+/// Passes until there is nothing left to do, and a few more.
+fn settle(sides: &mut [Side<'_>]) {
+    let mut quiet = 0;
+    for _ in 0..10_000 {
+        let worked = sides.iter_mut().fold(false, |worked, side| side.pass() | worked);
+        quiet = if worked { 0 } else { quiet + 1 };
+        if quiet > 2 * KERNELS {
+            return;
+        }
+    }
+    panic!("the gateways do not come to rest");
+}
+
+fn status(sender: &mut End<'_>, id: MessageId) -> DeliveryStatus {
+    sender.receipt(id).unwrap().status
+}
+
+fn empty() -> Message<64> {
+    Message::new(1)
+}
+
+#[test]
+fn a_request_is_answered_across_both_ways() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let mut kernels = [memory.register(0, "a"), memory.register(1, "b")];
+    settle(&mut sides);
+    for (from, to, name) in [(0, 1, "b"), (1, 0, "a")] {
+        for priority in [Priority::Normal, Priority::High] {
+            let address = memory.fabrics[from].find(name).expect("announced");
+            let request = Message::from_bytes(7, b"question").unwrap().with_flags(5).with_correlation_id(77);
+            let id = kernels[from].send_priority(address, &request, priority).unwrap();
+            settle(&mut sides);
+            assert_eq!(status(&mut kernels[from], id), DeliveryStatus::Pending);
+            let received = kernels[to].try_receive().expect("carried");
+            assert_eq!(received.payload(), b"question");
+            assert_eq!((received.header.kind, received.header.flags), (7, 5));
+            assert_eq!((received.header.correlation_id, received.header.sequence), (77, id.sequence));
+            assert_eq!((received.header.hops, received.header.hop_limit), (1, 4));
+            let proxy = ["a", "b"][from];
+            assert_eq!(memory.fabrics[to].find(proxy), Some(received.header.source()));
+            let answer_id = kernels[to].reply(&received, &Message::from_bytes(8, b"answer").unwrap()).unwrap();
+            settle(&mut sides);
+            assert_eq!(status(&mut kernels[from], id), DeliveryStatus::Delivered);
+            let answer = kernels[from].try_receive().expect("carried back");
+            assert_eq!((answer.payload(), answer.header.correlation_id), (&b"answer"[..], id.sequence));
+            assert_eq!(answer.header.source(), address, "from whom it was sent to");
+            assert_eq!(answer.header.priority, priority as u8);
+            settle(&mut sides);
+            assert_eq!(status(&mut kernels[to], answer_id), DeliveryStatus::Delivered);
+        }
+    }
+    memory.assert_at_rest();
+    assert_eq!(sides[0].in_flight(), (0, 0));
+    assert_eq!((sides[0].stats().sent, sides[0].stats().received), (4, 4));
+}
+
+#[test]
+fn kernels_are_found_by_name_while_they_are_registered() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let b = memory.register(1, "b");
+    settle(&mut sides);
+    let first = memory.fabrics[0].find("b").unwrap();
+    assert_eq!(sides[0].proxies().collect::<Vec<_>>(), [(first, b.id())]);
+    b.unregister();
+    settle(&mut sides);
+    assert_eq!(memory.fabrics[0].find("b"), None);
+    let again = memory.register(1, "b");
+    settle(&mut sides);
+    let second = memory.fabrics[0].find("b").unwrap();
+    assert_ne!(first, second);
+    assert_eq!(sides[0].proxies().collect::<Vec<_>>(), [(second, again.id())]);
+    assert_eq!(memory.fabrics[0].find("gateway"), Some(sides[0].endpoint().id()), "its own");
+}
+
+#[test]
+fn a_kernel_that_left_over_there_ends_messages_as_not_found() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let before = a.send(to, &empty()).unwrap();
+    settle(&mut sides);
+    let on_its_way = a.send(to, &empty()).unwrap();
+    b.unregister();
+    settle(&mut sides);
+    assert_eq!(status(&mut a, before), DeliveryStatus::NotFound, "in the inbox of who left");
+    assert_eq!(status(&mut a, on_its_way), DeliveryStatus::NotFound);
+    assert_eq!(a.send(to, &empty()), Err(SendError::NotFound { kernel: to }));
+    memory.assert_at_rest();
+    assert_eq!(sides[0].in_flight(), (0, 0));
+}
+
+#[test]
+fn a_message_that_is_not_received_in_time_is_timed_out_over_there() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let id = a.send(to, &empty()).unwrap();
+    settle(&mut sides);
+    memory.platform.advance(TIMEOUT_NS + 1);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Pending, "held: only the answer decides");
+    assert_eq!(a.expire(), 1);
+    settle(&mut sides);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+    assert_eq!(b.try_receive(), None);
+    memory.assert_at_rest();
+}
+
+#[test]
+fn a_message_that_no_gateway_has_taken_is_timed_out_by_its_sender() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, _b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let id = a.send(to, &empty()).unwrap();
+    memory.platform.advance(TIMEOUT_NS + 1);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+    settle(&mut sides);
+    assert_eq!(sides[0].stats().sent, 0);
+    memory.assert_at_rest();
+}
+
+#[test]
+fn a_forwarder_without_room_over_there_is_reported_as_queue_full() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let mut a = memory.register(0, "a");
+    let (mut via, b) = (memory.register(1, "via"), memory.register(1, "b"));
+    settle(&mut sides);
+    let far = &memory.fabrics[1];
+    let source = far.find("a").unwrap();
+    far.set_route(source, b.id(), via.id()).unwrap();
+    // The way onward is full, and so is the forwarder's store.
+    while via.send(b.id(), &empty()).is_ok() {}
+    let to = memory.fabrics[0].find("b").unwrap();
+    let mut sent = Vec::new();
+    for _ in 0..=SLOTS {
+        sent.push(a.send(to, &empty()).unwrap());
+        settle(&mut sides);
+        via.poll();
+        settle(&mut sides);
+    }
+    assert_eq!(status(&mut a, sent[SLOTS]), DeliveryStatus::QueueFull);
+    assert_eq!(status(&mut a, sent[0]), DeliveryStatus::Pending);
+    assert_eq!(memory.fabrics[0].total_stats().queue_full, 1);
+}
+
+#[test]
+fn a_full_destination_makes_messages_wait_and_loses_none_and_holds_up_nobody_else() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let mut a = memory.register(0, "a");
+    let (mut slow, mut quick) = (memory.register(1, "slow"), memory.register(1, "quick"));
+    settle(&mut sides);
+    let [to_slow, to_quick] = ["slow", "quick"].map(|name| memory.fabrics[0].find(name).unwrap());
+    let mut sent = 0;
+    // Until inbox, transfers, and the proxy's inbox are full.
+    loop {
+        match a.send(to_slow, &Message::new(sent)) {
+            Ok(_) => sent += 1,
+            Err(SendError::QueueFull { next_hop }) => {
+                assert_eq!(next_hop, to_slow);
+                break;
+            }
+            Err(e) => panic!("{e}"),
+        }
+        settle(&mut sides);
+    }
+    assert!(sent as usize >= SLOTS + FRAMES / 2, "{sent}");
+    let (held, _) = sides[0].in_flight();
+    assert_eq!(held, FRAMES / 2, "half of the link is left to the others");
+    for kind in 0..50 {
+        let id = a.send(to_quick, &Message::new(kind)).unwrap();
+        settle(&mut sides);
+        assert_eq!(quick.try_receive().map(|m| m.header.kind), Some(kind));
+        settle(&mut sides);
+        assert_eq!(status(&mut a, id), DeliveryStatus::Delivered);
+    }
+    for kind in 0..sent {
+        assert_eq!(slow.try_receive().map(|m| m.header.kind), Some(kind), "in order, and none is lost");
+        settle(&mut sides);
+    }
+    memory.assert_at_rest();
+}
+
+#[test]
+fn high_priority_overtakes_normal_messages_that_wait() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    for kind in 0..SLOTS as u32 {
+        a.send(to, &Message::new(kind)).unwrap();
+    }
+    a.send_priority(to, &Message::new(100), Priority::High).unwrap();
+    settle(&mut sides);
+    assert_eq!(b.try_receive().map(|m| m.header.kind), Some(100));
+    assert_eq!(b.try_receive().map(|m| m.header.kind), Some(0));
+}
+
+#[test]
+fn routes_lead_to_proxies_and_through_them_and_every_hop_counts() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut via) = (memory.register(0, "a"), memory.register(0, "via"));
+    let mut b = memory.register(1, "b");
+    settle(&mut sides);
+    let near = &memory.fabrics[0];
+    let to = near.find("b").unwrap();
+    near.set_route(a.id(), to, via.id()).unwrap();
+    let id = a.send(to, &empty()).unwrap();
+    via.poll();
+    settle(&mut sides);
+    assert_eq!(b.try_receive().map(|m| m.header.hops), Some(2));
+    settle(&mut sides);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Delivered);
+    // By way of the proxy to a kernel of the same domain.
+    near.set_route(a.id(), via.id(), to).unwrap();
+    a.send(via.id(), &empty()).unwrap();
+    settle(&mut sides);
+    assert_eq!(via.try_receive().map(|m| m.header.hops), Some(1));
+    memory.assert_at_rest();
+}
+
+#[test]
+fn the_hop_limit_counts_the_link_and_a_loop_ends_there() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let mut a = memory.register(0, "a");
+    let (mut b, mut c, mut d) = (memory.register(1, "b"), memory.register(1, "c"), memory.register(1, "d"));
+    settle(&mut sides);
+    let far = &memory.fabrics[1];
+    // On the other side it goes round and round between two kernels that are not its destination.
+    far.set_route(far.find("a").unwrap(), b.id(), c.id()).unwrap();
+    far.set_route(c.id(), b.id(), d.id()).unwrap();
+    far.set_route(d.id(), b.id(), c.id()).unwrap();
+    let to = memory.fabrics[0].find("b").unwrap();
+    let id = a.send(to, &empty()).unwrap();
+    for _ in 0..8 {
+        settle(&mut sides);
+        c.poll();
+        d.poll();
+    }
+    settle(&mut sides);
+    assert_eq!(status(&mut a, id), DeliveryStatus::MaxHopsExceeded);
+    assert_eq!(b.try_receive(), None);
+    assert_eq!(far.total_stats().forwarded, 3, "the link was the first of four hops");
+    memory.assert_at_rest();
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused_until_it_is_free() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, here) = (memory.register(0, "a"), memory.register(0, "twin"));
+    let mut there = memory.register(1, "twin");
+    settle(&mut sides);
+    assert_eq!(memory.fabrics[0].find("twin"), Some(here.id()));
+    assert!(sides[0].stats().refused > 0);
+    // Unknown over there, it cannot send there.
+    let to = memory.fabrics[1].find("a").unwrap();
+    let id = there.send(to, &empty()).unwrap();
+    settle(&mut sides);
+    assert_eq!(status(&mut there, id), DeliveryStatus::NotFound);
+    assert_eq!(a.try_receive(), None);
+    here.unregister();
+    settle(&mut sides);
+    memory.platform.advance(GATEWAY.silence_ns / 4);
+    settle(&mut sides);
+    let proxy = memory.fabrics[0].find("twin").expect("announced again");
+    assert!(sides[0].proxies().any(|known| known == (proxy, there.id())));
+    let to = memory.fabrics[1].find("a").unwrap();
+    there.send(to, &empty()).unwrap();
+    settle(&mut sides);
+    assert_eq!(a.try_receive().map(|m| m.header.source()), Some(proxy));
+    settle(&mut sides);
+    memory.assert_at_rest();
+}
+
+#[test]
+fn only_what_is_exported_is_known_if_not_all_is() {
+    let memory = Memory::new();
+    let config = GatewayConfig { export_all: false, ..GATEWAY };
+    let [near, far] = &memory.halves;
+    let mut sides = [memory.side(0), gateway(&memory.fabrics[1], &memory.platform, [far, near], config)];
+    let (b, c) = (memory.register(1, "b"), memory.register(1, "c"));
+    sides[1].export(b.id());
+    settle(&mut sides);
+    assert!(memory.fabrics[0].find("b").is_some() && memory.fabrics[0].find("c").is_none());
+    sides[1].withdraw(b.id());
+    sides[1].export(c.id());
+    settle(&mut sides);
+    assert!(memory.fabrics[0].find("b").is_none() && memory.fabrics[0].find("c").is_some());
+}
+
+#[test]
+fn a_message_of_a_sender_that_is_not_announced_yet_introduces_it() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let mut b = memory.register(1, "b");
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let mut late = memory.register(0, "late");
+    late.send(to, &empty()).unwrap();
+    // One pass each, too few to scan the table.
+    sides.iter_mut().for_each(|side| {
+        side.pass();
+    });
+    let received = b.try_receive().unwrap();
+    assert_eq!(memory.fabrics[1].find("late"), Some(received.header.source()));
+}
+
+#[test]
+fn what_a_sender_sent_before_it_left_still_arrives() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    a.send(to, &empty()).unwrap();
+    a.unregister();
+    settle(&mut sides);
+    assert!(b.try_receive().is_some());
+    settle(&mut sides);
+    assert_eq!(memory.fabrics[1].find("a"), None);
+    memory.assert_at_rest();
+}
+
+#[test]
+fn a_dead_other_side_ends_messages_by_deadline_and_grace() {
+    let memory = Memory::new();
+    let [mut here, mut there] = memory.sides();
+    let (mut a, _b) = (memory.register(0, "a"), memory.register(1, "b"));
+    for _ in 0..2 * KERNELS {
+        here.pass();
+        there.pass();
+    }
+    let to = memory.fabrics[0].find("b").unwrap();
+    let id = a.send(to, &empty()).unwrap();
+    here.pass();
+    // It does not run any more.
+    core::mem::forget(there);
+    memory.platform.advance(TIMEOUT_NS + GRACE_NS);
+    here.pass();
+    assert_eq!(status(&mut a, id), DeliveryStatus::Pending, "the grace itself is in time");
+    memory.platform.advance(1);
+    here.pass();
+    assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+    assert_eq!(here.stats().unanswered, 1);
+    memory.platform.advance(GATEWAY.silence_ns);
+    assert!(!here.is_connected());
+    let id = a.send(to, &empty()).unwrap();
+    here.pass();
+    assert_eq!(here.stats().sent, 1, "nothing is sent to who is silent");
+    memory.platform.advance(TIMEOUT_NS + 1);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Timeout, "so its sender decides");
+    assert_eq!(here.in_flight().0, 1, "a number that the other side may still hold is not used again");
+
+    // A successor over there, on the same link.
+    let [near, far] = &memory.halves;
+    assert!(LinkEnd::open(far, near).is_err());
+    // What the dead one had registered.
+    for id in memory.fabrics[1].kernels().filter(|(_, name)| name.as_str() != "b").map(|(id, _)| id) {
+        // SAFETY: the gateway was forgotten.
+        unsafe { memory.fabrics[1].take_over(id, &memory.platform) }.unwrap().unregister();
+    }
+    // SAFETY: the end was forgotten.
+    let end = unsafe { LinkEnd::recover(far, near) }.unwrap();
+    let there = Gateway::new(memory.register(1, "gateway"), end, GATEWAY);
+    let mut sides = [here, there];
+    settle(&mut sides);
+    assert_eq!(sides[0].in_flight(), (0, 0), "the successor does not know it");
+    assert!(sides[0].is_connected());
+    let to = memory.fabrics[0].find("b").expect("announced again");
+    let id = a.send(to, &empty()).unwrap();
+    settle(&mut sides);
+    assert_eq!((sides[0].stats().sent, status(&mut a, id)), (2, DeliveryStatus::Pending));
+    assert_eq!(memory.fabrics[0].total_stats().pending(), 1);
+}
+
+#[test]
+fn a_late_answer_changes_nothing_and_frees_the_number() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let id = a.send(to, &empty()).unwrap();
+    settle(&mut sides);
+    assert!(b.try_receive().is_some());
+    memory.platform.advance(TIMEOUT_NS + GRACE_NS + 1);
+    sides[0].pass();
+    assert_eq!((status(&mut a, id), sides[0].in_flight().0), (DeliveryStatus::Timeout, 1));
+    settle(&mut sides);
+    assert_eq!((status(&mut a, id), sides[0].in_flight().0), (DeliveryStatus::Timeout, 0));
+    assert_eq!((sides[0].stats().unanswered, sides[0].stats().rejected), (1, 1));
+    memory.assert_at_rest();
+}
+
+#[test]
+fn a_gateway_that_leaves_says_so_and_can_be_followed() {
+    let memory = Memory::new();
+    let [mut here, mut there] = memory.sides();
+    let (mut a, b) = (memory.register(0, "a"), memory.register(1, "b"));
+    for _ in 0..2 * KERNELS {
+        here.pass();
+        there.pass();
+    }
+    let to = memory.fabrics[0].find("b").unwrap();
+    let unread = a.send(to, &empty()).unwrap();
+    here.pass();
+    // It answers what is in the link.
+    drop(there);
+    let mut sides = [here, memory.side(1)];
+    sides[0].pass();
+    assert_eq!(status(&mut a, unread), DeliveryStatus::NotFound);
+    settle(&mut sides);
+    let again = memory.fabrics[0].find("b").unwrap();
+    assert_ne!(again, to);
+    let id = a.send(again, &empty()).unwrap();
+    settle(&mut sides);
+    // This side leaves: whether the message was received is not known any more.
+    let [here, there] = sides;
+    drop(here);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+    let mut sides = [memory.side(0), there];
+    settle(&mut sides);
+    assert!(memory.fabrics[0].find("b").is_some() && memory.fabrics[1].find("a").is_some());
+    drop(b);
+    drop(sides);
+    for fabric in &memory.fabrics {
+        assert_eq!(fabric.find("a").is_some(), fabric.find("gateway").is_none() && fabric.is_registered(a.id()));
+        assert_adds_up(fabric);
+    }
+}
+
+#[test]
+fn three_domains_in_a_row_carry_messages_and_statuses() {
+    let platform = Manual::at(10_000);
+    let fabrics: [Box<Domain>; 3] = [fabric(&CONFIG), fabric(&CONFIG), fabric(&CONFIG)];
+    let (left, right) = (link(), link());
+    let side = |index: usize, name: &str, near: &'_ Half, far: &'_ Half| {
+        // SAFETY: the halves and fabrics outlive the sides; lifetimes are the same for all of them below.
+        let (near, far) = unsafe { (&*core::ptr::from_ref(near), &*core::ptr::from_ref(far)) };
+        Gateway::new(register(&fabrics[index], &platform, name), LinkEnd::open(near, far).unwrap(), GATEWAY)
+    };
+    let mut sides = [
+        side(0, "g0", &left[0], &left[1]),
+        side(1, "g1", &left[1], &left[0]),
+        side(1, "g2", &right[0], &right[1]),
+        side(2, "g3", &right[1], &right[0]),
+    ];
+    let (mut a, mut c) = (register(&fabrics[0], &platform, "a"), register(&fabrics[2], &platform, "c"));
+    settle(&mut sides);
+    let to = fabrics[0].find("c").unwrap();
+    let id = a.send(to, &empty()).unwrap();
+    settle(&mut sides);
+    let request = c.try_receive().unwrap();
+    assert_eq!((request.header.hops, request.header.sequence), (2, id.sequence));
+    c.reply(&request, &empty()).unwrap();
+    settle(&mut sides);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Delivered);
+    assert_eq!(a.try_receive().map(|m| m.header.correlation_id), Some(id.sequence));
+    settle(&mut sides);
+
+    let limited = a.send(to, &empty().with_hop_limit(1)).unwrap();
+    settle(&mut sides);
+    assert_eq!(status(&mut a, limited), DeliveryStatus::MaxHopsExceeded, "decided by the second gateway");
+    assert_eq!(c.try_receive(), None);
+    let late = a.send(to, &empty()).unwrap();
+    settle(&mut sides);
+    platform.advance(TIMEOUT_NS + 1);
+    settle(&mut sides);
+    assert_eq!(status(&mut a, late), DeliveryStatus::Timeout);
+    for fabric in &fabrics {
+        assert_adds_up(fabric);
+    }
+    drop(c);
+    settle(&mut sides);
+    assert_eq!(fabrics[0].find("c"), None);
+}
+
+/// Sequences of one source come out of order, wide apart, and again after the place has changed hands.
+#[test]
+fn receipts_of_proxies_are_not_confused_when_places_change_hands() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let mut b = memory.register(1, "b");
+    let mut late = Vec::new();
+    for round in 0..4 {
+        let mut a = memory.register(0, "a");
+        settle(&mut sides);
+        let to = memory.fabrics[0].find("b").unwrap();
+        // Unread mail of earlier rounds is still in b's inbox, under the same places and nearby sequences.
+        let id = a.send(to, &Message::new(round)).unwrap();
+        settle(&mut sides);
+        late.push(id);
+        a.unregister();
+        settle(&mut sides);
+    }
+    let mut got = Vec::new();
+    while let Some(message) = b.try_receive() {
+        got.push(message.header.kind);
+        settle(&mut sides);
+    }
+    assert_eq!(got, [0, 1, 2, 3]);
+    assert!(late.iter().all(|&id| memory.fabrics[0].receipt(id).unwrap().status == DeliveryStatus::Delivered));
+    memory.assert_at_rest();
+    let _: KernelId = b.id();
+}
