@@ -601,3 +601,225 @@ fn receipts_of_proxies_are_not_confused_when_places_change_hands() {
     memory.assert_at_rest();
     let _: KernelId = b.id();
 }
+
+/// The clock of the wall, for threads.
+#[derive(Debug)]
+struct Wall(std::time::Instant);
+
+impl k2k_core::Platform for Wall {
+    fn now_ns(&self) -> u64 {
+        1 + self.0.elapsed().as_nanos() as u64
+    }
+
+    fn wake(&self, _: &k2k_core::Doorbell) {}
+}
+
+/// Each side sends so many to the other, from and to two kernels, while both gateways run on threads of their own.
+#[test]
+fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
+    const COUNT: u32 = if cfg!(miri) { 40 } else { 25_000 };
+    type Big = Fabric<6, 64, 64>;
+    let config = Config { delivery_timeout_ns: 60_000_000_000, ..CONFIG };
+    let wall = Wall(std::time::Instant::now());
+    let fabrics: [Box<Big>; 2] = [fabric(&config), fabric(&config)];
+    let halves: [LinkHalf<64, 64>; 2] = [LinkHalf::new(), LinkHalf::new()];
+    halves.iter().for_each(|half| half.set_up().unwrap());
+    let finished = k2k_core::sync::AtomicU32::new(0);
+    // Told apart by name, so that each finds its peer before it starts.
+    let names = [["a0", "a1"], ["b0", "b1"]];
+    std::thread::scope(|scope| {
+        for side in 0..2 {
+            let (fabrics, halves, wall, finished) = (&fabrics, &halves, &wall, &finished);
+            scope.spawn(move || {
+                let endpoint = fabrics[side].register(&Register::new("gateway").unwrap(), wall).unwrap();
+                let end = LinkEnd::open(&halves[side], &halves[1 - side]).unwrap();
+                let mut gateway = Gateway::new(endpoint, end, GatewayConfig::default());
+                let relaxed = k2k_core::sync::Ordering::Relaxed;
+                while finished.load(relaxed) < 4 || gateway.in_flight() != (0, 0) {
+                    if !gateway.pass() {
+                        std::thread::yield_now();
+                    }
+                }
+                assert_eq!((gateway.stats().rejected, gateway.stats().unanswered), (0, 0));
+                // The other side may still wait for answers.
+                for _ in 0..1000 {
+                    gateway.pass();
+                    std::thread::yield_now();
+                }
+            });
+            for (number, name) in names[side].into_iter().enumerate() {
+                let peer = names[1 - side][number];
+                scope.spawn(move || {
+                    let fabric = &fabrics[side];
+                    let mut kernel = fabric.register(&Register::new(name).unwrap(), wall).unwrap();
+                    let to = loop {
+                        match fabric.find(peer) {
+                            Some(to) => break to,
+                            None => std::thread::yield_now(),
+                        }
+                    };
+                    let (mut sent, mut received) = (0, 0);
+                    while sent < COUNT || received < COUNT {
+                        let priority = Priority::Normal;
+                        if sent < COUNT && kernel.send_priority(to, &Message::new(sent), priority).is_ok() {
+                            sent += 1;
+                        }
+                        match kernel.try_receive() {
+                            Some(message) => {
+                                assert_eq!(message.header.kind, received, "in order");
+                                received += 1;
+                            }
+                            None => std::thread::yield_now(),
+                        }
+                    }
+                    while kernel.expire() > 0 {
+                        std::thread::yield_now();
+                    }
+                    // Nobody has done this by a read-modify-write: the test has.
+                    loop {
+                        let seen = finished.load(k2k_core::sync::Ordering::Relaxed);
+                        let relaxed = k2k_core::sync::Ordering::Relaxed;
+                        if finished.compare_exchange(seen, seen + 1, relaxed, relaxed).is_ok() {
+                            break;
+                        }
+                    }
+                });
+            }
+        }
+    });
+    for fabric in &fabrics {
+        assert_adds_up(fabric);
+        let total = fabric.total_stats();
+        // Each message is counted in both domains.
+        assert_eq!((total.received, total.failed()), (4 * u64::from(COUNT), 0));
+    }
+}
+
+mod random {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    #[derive(Clone, Debug)]
+    enum Operation {
+        Send { side: usize, from: usize, to: usize, high: bool, hop_limit: u8 },
+        Receive { side: usize, at: usize },
+        Pass(usize),
+        Advance(u64),
+        Expire { side: usize, at: usize },
+        Replace { side: usize, at: usize },
+    }
+
+    const PER_SIDE: usize = 2;
+    /// So that every receipt can be asked for to the end.
+    const MOST: usize = KERNELS * SLOTS / 3;
+
+    fn operations(time: u64, replace: u32) -> impl Strategy<Value = Vec<Operation>> {
+        let operation = prop_oneof![
+            8 => (0..2usize, 0..PER_SIDE, 0..PER_SIDE, proptest::bool::weighted(0.2), prop_oneof![4 => Just(0), 1 => 1..3u8])
+                .prop_map(|(side, from, to, high, hop_limit)| Operation::Send { side, from, to, high, hop_limit }),
+            8 => (0..2usize, 0..PER_SIDE).prop_map(|(side, at)| Operation::Receive { side, at }),
+            12 => (0..2usize).prop_map(Operation::Pass),
+            2 => (0..=time).prop_map(Operation::Advance),
+            2 => (0..2usize, 0..PER_SIDE).prop_map(|(side, at)| Operation::Expire { side, at }),
+            replace => (0..2usize, 0..PER_SIDE).prop_map(|(side, at)| Operation::Replace { side, at }),
+        ];
+        proptest::collection::vec(operation, 0..if cfg!(miri) { 30 } else { 400 })
+    }
+
+    /// Where a message is known by what it carries: its number is its kind.
+    fn run(operations: Vec<Operation>) -> Result<(), TestCaseError> {
+        let memory = Memory::new();
+        let mut sides = memory.sides();
+        let names = [["a", "b"], ["c", "d"]];
+        let mut kernels: Vec<Vec<Option<End<'_>>>> = (0..2)
+            .map(|side| names[side].iter().map(|name| Some(memory.register(side, name))).collect())
+            .collect();
+        settle(&mut sides);
+        let mut sent: Vec<(usize, MessageId)> = Vec::new();
+        let mut count: HashMap<KernelId, usize> = HashMap::new();
+        let mut received: HashMap<u32, u32> = HashMap::new();
+        for operation in operations {
+            match operation {
+                Operation::Send { side, from, to, high, hop_limit } => {
+                    let Some(to) = memory.fabrics[side].find(names[1 - side][to]) else { continue };
+                    let kernel = kernels[side][from].as_mut().unwrap();
+                    let message = Message::new(sent.len() as u32).with_hop_limit(hop_limit);
+                    let priority = if high { Priority::High } else { Priority::Normal };
+                    let count = count.entry(kernel.id()).or_default();
+                    if *count < MOST && let Ok(id) = kernel.send_priority(to, &message, priority) {
+                        *count += 1;
+                        sent.push((side, id));
+                    }
+                }
+                Operation::Receive { side, at } => {
+                    if let Some(message) = kernels[side][at].as_mut().unwrap().try_receive() {
+                        *received.entry(message.header.kind).or_default() += 1;
+                    }
+                }
+                Operation::Pass(side) => drop(core::hint::black_box(Some(sides[side].pass()))),
+                Operation::Advance(ns) => memory.platform.advance(ns),
+                Operation::Expire { side, at } => {
+                    kernels[side][at].as_mut().unwrap().expire();
+                }
+                Operation::Replace { side, at } => {
+                    let left = kernels[side][at].take().unwrap();
+                    let senders = sent.iter().filter(|(of, id)| *of == side && id.source == left.id()).count();
+                    // An owner's receipts are not overwritten by the next one's.
+                    let id = left.id();
+                    left.unregister();
+                    let next = memory.register(side, names[side][at]);
+                    if next.id().index() == id.index() {
+                        count.insert(next.id(), count.get(&id).copied().unwrap_or(senders));
+                    }
+                    kernels[side][at] = Some(next);
+                }
+            }
+        }
+        // To the end of all deadlines.
+        for _ in 0..3 {
+            for _ in 0..2 * SLOTS + FRAMES {
+                settle(&mut sides);
+                for kernel in kernels.iter_mut().flatten().flatten() {
+                    while let Some(message) = kernel.try_receive() {
+                        *received.entry(message.header.kind).or_default() += 1;
+                    }
+                    kernel.expire();
+                }
+            }
+            memory.platform.advance(TIMEOUT_NS + 1);
+        }
+        let unanswered: u64 = sides.iter().map(|side| side.stats().unanswered).sum();
+        for (number, &(side, id)) in sent.iter().enumerate() {
+            let status = memory.fabrics[side].receipt(id).unwrap().status;
+            let times = received.get(&(number as u32)).copied().unwrap_or(0);
+            prop_assert!(times <= 1, "received twice");
+            prop_assert_ne!(status, DeliveryStatus::Pending);
+            if unanswered == 0 {
+                prop_assert_eq!(times == 1, status == DeliveryStatus::Delivered, "message {}: {}", number, status);
+            } else {
+                prop_assert!(times == 1 || status != DeliveryStatus::Delivered);
+            }
+        }
+        for fabric in &memory.fabrics {
+            let total = fabric.total_stats();
+            prop_assert_eq!((total.pending().cast_signed(), total.corrupt), (0, 0), "{:?}", total);
+        }
+        prop_assert!(sides.iter().all(|side| side.in_flight() == (0, 0)));
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
+
+        #[test]
+        fn every_message_ends_once_and_both_sides_agree(operations in operations(GRACE_NS / 8, 0)) {
+            run(operations)?;
+        }
+
+        #[test]
+        fn every_message_ends_once_while_kernels_come_and_go(operations in operations(GRACE_NS, 2)) {
+            run(operations)?;
+        }
+    }
+}

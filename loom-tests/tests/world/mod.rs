@@ -14,7 +14,7 @@ pub(crate) const EARLY: u64 = 1;
 pub(crate) const LATE: u64 = 200;
 
 /// A backend whose clock stands still until the model sets it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct At(pub(crate) Cell<u64>);
 
 impl Platform for At {
