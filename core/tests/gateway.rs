@@ -732,9 +732,8 @@ mod random {
         let memory = Memory::new();
         let mut sides = memory.sides();
         let names = [["a", "b"], ["c", "d"]];
-        let mut kernels: Vec<Vec<Option<End<'_>>>> = (0..2)
-            .map(|side| names[side].iter().map(|name| Some(memory.register(side, name))).collect())
-            .collect();
+        let mut kernels: Vec<Vec<Option<End<'_>>>> =
+            (0..2).map(|side| names[side].iter().map(|name| Some(memory.register(side, name))).collect()).collect();
         settle(&mut sides);
         let mut sent: Vec<(usize, MessageId)> = Vec::new();
         let mut count: HashMap<KernelId, usize> = HashMap::new();
@@ -747,7 +746,9 @@ mod random {
                     let message = Message::new(sent.len() as u32).with_hop_limit(hop_limit);
                     let priority = if high { Priority::High } else { Priority::Normal };
                     let count = count.entry(kernel.id()).or_default();
-                    if *count < MOST && let Ok(id) = kernel.send_priority(to, &message, priority) {
+                    if *count < MOST
+                        && let Ok(id) = kernel.send_priority(to, &message, priority)
+                    {
                         *count += 1;
                         sent.push((side, id));
                     }

@@ -6,7 +6,9 @@ use bytemuck::Zeroable;
 use common::{Manual, fabric, register_all};
 use core::mem::offset_of;
 use k2k_core::Doorbell;
+use k2k_core::LinkHalf;
 use k2k_core::fabric::{Event, FabricHeader, LAYOUT_VERSION, MAGIC, Status, TRACE_EVENTS, Trace};
+use k2k_core::link::{LINK_MAGIC, LINK_VERSION, LinkHeader, Pulse};
 use k2k_core::message::HEADER_VERSION;
 use k2k_core::ring::spsc::{Claims, Credit, Slot, Slots};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
@@ -124,6 +126,15 @@ fn layouts_have_the_numbers_that_every_side_expects() {
     for (i, number) in numbers.iter().enumerate() {
         assert!(!numbers[..i].contains(number), "two types have the same number");
     }
+}
+
+#[test]
+fn half_of_a_link_has_the_size_that_both_sides_expect() {
+    assert_eq!((LINK_MAGIC, LINK_VERSION), (0x306b_6e69_6c4b_324b, 1));
+    assert_eq!((size_of::<LinkHeader>(), size_of::<Pulse>()), (128, 128));
+    assert_eq!((align_of::<LinkHeader>(), align_of::<Pulse>()), (128, 128));
+    assert_eq!((size_of::<LinkHalf<4, 0>>(), align_of::<LinkHalf<4, 0>>()), (640, 128));
+    assert_eq!([size_of::<LinkHalf<4, 64>>(), size_of::<LinkHalf<256, 192>>()], [896, 65_920]);
 }
 
 /// The message of a slot stands where another program looks for it.

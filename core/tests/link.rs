@@ -6,9 +6,7 @@ use common::{Manual, fabric};
 use core::mem::offset_of;
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::link::{LINK_MAGIC, LINK_VERSION, LinkError, LinkGeometry};
-use k2k_core::{
-    Config, DeliveryStatus, Fabric, Header, LinkEnd, LinkHalf, Message, Priority, Register,
-};
+use k2k_core::{Config, DeliveryStatus, Fabric, Header, LinkEnd, LinkHalf, Message, Priority, Register};
 use proptest::prelude::*;
 
 const FRAMES: usize = 8;
@@ -150,26 +148,28 @@ fn frame() -> impl Strategy<Value = Header> {
     let name = prop_oneof![Just(u64::from(b'a')), Just(u64::from(b'x')), Just(u64::from(b'y')), number()];
     let small = (0..9u8, prop_oneof![8 => Just(0u8), 1 => any::<u8>()], number(), number());
     (kind, (name, number(), number(), number()), (address(), address()), prop_oneof![0..8u32, any::<u32>()], small)
-        .prop_map(|(priority, (sequence, correlation_id, wall_time_ns, deadline_ns), (source, destination), kind, small)| {
-            let (low, high, payload_len, limits) = small;
-            Header {
-                sequence,
-                correlation_id,
-                wall_time_ns,
-                deadline_ns,
-                source,
-                destination,
-                kind,
-                logical: limits as u32,
-                payload_len: payload_len as u16,
-                version: low,
-                flags: 0,
-                hops: limits as u8,
-                hop_limit: (limits >> 8) as u8 | 4,
-                priority,
-                reserved: high,
-            }
-        })
+        .prop_map(
+            |(priority, (sequence, correlation_id, wall_time_ns, deadline_ns), (source, destination), kind, small)| {
+                let (low, high, payload_len, limits) = small;
+                Header {
+                    sequence,
+                    correlation_id,
+                    wall_time_ns,
+                    deadline_ns,
+                    source,
+                    destination,
+                    kind,
+                    logical: limits as u32,
+                    payload_len: payload_len as u16,
+                    version: low,
+                    flags: 0,
+                    hops: limits as u8,
+                    hop_limit: (limits >> 8) as u8 | 4,
+                    priority,
+                    reserved: high,
+                }
+            },
+        )
 }
 
 fn step() -> impl Strategy<Value = Step> {

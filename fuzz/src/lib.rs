@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`attach()`] | [`Fabric::attach`](k2k_core::Fabric::attach) and everything behind it, on bytes that were never a fabric |
 //! | [`hostile_peer()`] | endpoints that are at work while someone writes anything anywhere in their fabric |
+//! | [`gateway()`] | a gateway whose link's other side writes what it likes |
 //! | [`ring_ops()`] | the three rings, against queues |
 //! | [`message()`] | decoding of messages |
 //!
@@ -11,12 +12,14 @@
 //! fuzzer's time limit, an endless loop.
 
 mod attach;
+mod gateway;
 mod hostile_peer;
 mod message;
 mod ring_ops;
 mod world;
 
 pub use attach::attach;
+pub use gateway::gateway;
 pub use hostile_peer::hostile_peer;
 pub use message::message;
 pub use ring_ops::ring_ops;

@@ -2,6 +2,7 @@
 
 use arbitrary::{Result, Unstructured};
 use core::cell::Cell;
+use core::marker::PhantomData;
 use k2k_core::Doorbell;
 use k2k_core::{
     Command, Config, Context, Endpoint, Fabric, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
@@ -15,14 +16,17 @@ pub(crate) const PAYLOAD: usize = 64;
 pub(crate) type Small = Fabric<KERNELS, SLOTS, PAYLOAD>;
 type SmallEndpoint<'m> = Endpoint<'m, &'m Clock, KERNELS, SLOTS, PAYLOAD>;
 
-/// Exactly as many bytes as a fabric needs, so that the address sanitizer sees a step beyond.
-pub(crate) struct Memory {
+/// Exactly as many bytes as a shared type needs, so that the address sanitizer sees a step beyond.
+pub(crate) struct Block<T> {
     base: *mut u8,
+    of: PhantomData<T>,
 }
 
-impl Memory {
-    pub(crate) const LEN: usize = size_of::<Small>();
-    const LAYOUT: Layout = Layout::new::<Small>();
+pub(crate) type Memory = Block<Small>;
+
+impl<T> Block<T> {
+    pub(crate) const LEN: usize = size_of::<T>();
+    const LAYOUT: Layout = Layout::new::<T>();
 
     pub(crate) fn zeroed() -> Self {
         // SAFETY: the layout is not of size 0.
@@ -30,13 +34,17 @@ impl Memory {
         if base.is_null() {
             handle_alloc_error(Self::LAYOUT);
         }
-        Self { base }
+        Self { base, of: PhantomData }
+    }
+
+    pub(crate) const fn base(&self) -> *mut u8 {
+        self.base
     }
 
     /// Writes as another process would: whenever it likes, whatever it likes.
     pub(crate) fn poke(&self, word: usize, value: u64) {
         assert!(word < Self::LEN / 8);
-        // SAFETY: inside the block and aligned; fabrics hold no references to plain data in it, and there is one thread.
+        // SAFETY: inside the block and aligned; shared types hold no references to plain data in it, and there is one thread.
         unsafe { self.base.cast::<u64>().add(word).write_volatile(value) };
     }
 
@@ -45,14 +53,19 @@ impl Memory {
         // SAFETY: as in `poke`; all of it is initialised.
         unsafe { self.base.cast::<u64>().add(word).read_volatile() }
     }
+}
 
-    pub(crate) fn fabric(&self, config: &Config) -> core::result::Result<&Small, k2k_core::fabric::AttachError> {
+impl<const K: usize, const S: usize, const P: usize> Block<Fabric<K, S, P>> {
+    pub(crate) fn fabric(
+        &self,
+        config: &Config,
+    ) -> core::result::Result<&Fabric<K, S, P>, k2k_core::fabric::AttachError> {
         // SAFETY: valid for as long as `self` is, and accessed in no other way but by `poke` and `peek`.
-        unsafe { Small::attach_raw(self.base, Self::LEN, config) }
+        unsafe { Fabric::attach_raw(self.base, Self::LEN, config) }
     }
 }
 
-impl Drop for Memory {
+impl<T> Drop for Block<T> {
     fn drop(&mut self) {
         // SAFETY: allocated above, with this layout.
         unsafe { dealloc(self.base, Self::LAYOUT) };

@@ -47,3 +47,8 @@ fn ring_ops_agree_with_their_models() {
 fn message_decoding_keeps_its_promises() {
     replay(4, 1000, 320, k2k_fuzz::message);
 }
+
+#[test]
+fn a_gateway_survives_random_links() {
+    replay(5, 600, 4096, k2k_fuzz::gateway);
+}

@@ -19,7 +19,7 @@ type Side = Gateway<'static, 'static, At, 3, 1, 0, 4>;
 /// Someone who sees that a half is set up sees how.
 #[test]
 fn set_up() {
-    model("link.set_up", 4, || {
+    model("link.set_up", 28, || {
         shared(Half::new(), |half| {
             let owner = thread::spawn(move || half.set_up().unwrap());
             let outcome = loop {
@@ -37,7 +37,7 @@ fn set_up() {
 /// Two of one domain set the same half up: one of them does, the other finds it so, or unfinished.
 #[test]
 fn set_up_twice() {
-    model("link.set_up_twice", 6, || {
+    model("link.set_up_twice", 10, || {
         shared(Half::new(), |half| {
             let other = thread::spawn(move || half.set_up());
             let outcomes = [half.set_up(), other.join().unwrap()];
@@ -83,7 +83,7 @@ fn side(fabric: &'static Domain, near: &'static Half, far: &'static Half) -> Box
 /// received, or is received and does not time out, and the sender waits for the answer in between.
 #[test]
 fn held() {
-    model("link.held", 20, || {
+    model("link.held", 36, || {
         domains(|fabrics, [mut here, mut there]| {
             let mut sender = register(fabrics[0], 1, "a");
             let mut receiver = register(fabrics[1], 1, "b");
@@ -124,7 +124,7 @@ fn held() {
 /// The sender needs the receipt of a message for another one while the message is on the other side: the gateway counts it.
 #[test]
 fn overwritten() {
-    model("link.overwritten", 4, || {
+    model("link.overwritten", 9, || {
         domains(|fabrics, [mut here, mut there]| {
             let mut sender = register(fabrics[0], 1, "a");
             let mut receiver = register(fabrics[1], 1, "b");
