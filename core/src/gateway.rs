@@ -61,7 +61,8 @@
 use crate::endpoint::{Backlog, Endpoint, Register, SendError};
 use crate::fabric::{DeliveryStatus, NAME_LEN, Status};
 use crate::link::{Control, FIRST_CONTROL, LinkEnd, set_transfer, transfer};
-use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId};
+use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId, Priority};
+use crate::place::Place;
 use crate::platform::Platform;
 use crate::sync::{ReachesHere, System};
 use core::fmt;
@@ -124,7 +125,22 @@ struct Proxy<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PA
     /// Messages from it that were not answered yet.
     outstanding: u32,
     /// Those of them that wait for room, per priority and destination: what comes after them waits, too.
-    waiting: [[u16; KERNELS]; 2],
+    waiting: Waiting<KERNELS>,
+}
+
+/// How many messages wait, by destination.
+#[derive(Clone, Copy)]
+struct Waiting<const KERNELS: usize> {
+    normal: [u16; KERNELS],
+    high: [u16; KERNELS],
+}
+
+impl<const KERNELS: usize> Waiting<KERNELS> {
+    const NONE: Self = Self { normal: [0; KERNELS], high: [0; KERNELS] };
+
+    const fn of(&mut self, high: bool) -> &mut [u16; KERNELS] {
+        if high { &mut self.high } else { &mut self.normal }
+    }
 }
 
 /// A message that is on the other side.
@@ -168,9 +184,9 @@ struct Transfer {
     id: MessageId,
     /// Of its source's proxy; beyond the table if there is none.
     place: u16,
-    /// Index.
+    /// Index, which has been checked if the message waits.
     destination: u16,
-    priority: u8,
+    high: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -190,7 +206,7 @@ impl Transfer {
         id: MessageId { source: KernelId::NONE, sequence: 0 },
         place: u16::MAX,
         destination: 0,
-        priority: 0,
+        high: false,
     };
 }
 
@@ -287,7 +303,7 @@ pub struct Gateway<
     /// By place.
     proxies: [Option<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>; KERNELS],
     /// Where the proxy of a kernel was found last, by the low part of its index over there. A hint.
-    hints: [u16; KERNELS],
+    hints: [Place<KERNELS>; KERNELS],
     exports: [Export; KERNELS],
     /// What may be exported, by place, if not all.
     listed: [KernelId; KERNELS],
@@ -295,21 +311,21 @@ pub struct Gateway<
     refusal_count: usize,
     /// By number of transfer, as chosen here.
     held: [Held; FRAMES],
-    free: [u16; FRAMES],
+    free: [Place<FRAMES>; FRAMES],
     free_count: usize,
     /// By number of transfer, as chosen over there.
     transfers: [Transfer; FRAMES],
     transfer_count: usize,
     /// Those that wait for room, in the order of their arrival, and their messages.
-    waiting: [u16; FRAMES],
+    waiting: [Place<FRAMES>; FRAMES],
     waiting_count: usize,
     bodies: [Message<PAYLOAD>; FRAMES],
     /// The message in hand.
     message: Message<PAYLOAD>,
-    next_proxy: usize,
-    next_place: usize,
-    next_held: usize,
-    next_transfer: usize,
+    next_proxy: Place<KERNELS>,
+    next_place: Place<KERNELS>,
+    next_held: Place<FRAMES>,
+    next_transfer: Place<FRAMES>,
 }
 
 impl<
@@ -370,19 +386,20 @@ impl<
             (&raw mut (*to).greeting).write(Some(false));
             (&raw mut (*to).far_beat).write(far_beat);
             (&raw mut (*to).beat_ns).write(None);
+            let proxies = (&raw mut (*to).proxies).cast::<Option<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>>();
             for i in 0..KERNELS {
-                (&raw mut (*to).proxies[i]).write(None);
-                (&raw mut (*to).hints[i]).write(0);
-                (&raw mut (*to).exports[i]).write(Export::NONE);
-                (&raw mut (*to).listed[i]).write(KernelId::NONE);
+                proxies.add(i).write(None);
             }
+            (&raw mut (*to).hints).write([Place::FIRST; KERNELS]);
+            (&raw mut (*to).exports).write([Export::NONE; KERNELS]);
+            (&raw mut (*to).listed).write([KernelId::NONE; KERNELS]);
             (&raw mut (*to).refusals).write([KernelId::NONE; REFUSALS]);
             (&raw mut (*to).refusal_count).write(0);
-            for i in 0..FRAMES {
-                (&raw mut (*to).held[i]).write(Held::FREE);
-                (&raw mut (*to).free[i]).write(i as u16);
-                (&raw mut (*to).transfers[i]).write(Transfer::FREE);
-                (&raw mut (*to).waiting[i]).write(0);
+            for place in Place::<FRAMES>::all() {
+                (&raw mut (*to).held).cast::<Held>().add(place.index()).write(Held::FREE);
+                (&raw mut (*to).free).cast::<Place<FRAMES>>().add(place.index()).write(place);
+                (&raw mut (*to).transfers).cast::<Transfer>().add(place.index()).write(Transfer::FREE);
+                (&raw mut (*to).waiting).cast::<Place<FRAMES>>().add(place.index()).write(place);
             }
             (&raw mut (*to).free_count).write(FRAMES);
             (&raw mut (*to).transfer_count).write(0);
@@ -390,10 +407,10 @@ impl<
             // Zero is a message.
             (&raw mut (*to).bodies).write_bytes(0, 1);
             (&raw mut (*to).message).write_bytes(0, 1);
-            (&raw mut (*to).next_proxy).write(0);
-            (&raw mut (*to).next_place).write(0);
-            (&raw mut (*to).next_held).write(0);
-            (&raw mut (*to).next_transfer).write(0);
+            (&raw mut (*to).next_proxy).write(Place::FIRST);
+            (&raw mut (*to).next_place).write(Place::FIRST);
+            (&raw mut (*to).next_held).write(Place::FIRST);
+            (&raw mut (*to).next_transfer).write(Place::FIRST);
             place.assume_init_mut()
         }
     }
@@ -538,81 +555,89 @@ impl<
     }
 
     fn on_message(&mut self, message: &mut Message<PAYLOAD>, leaving: bool) {
-        let number = transfer(&message.header);
+        let number = Place::new(transfer(&message.header) as usize);
         message.header.version = HEADER_VERSION;
         message.header.reserved = 0;
         let header = &message.header;
-        let place_is_free = self.transfers.get(number as usize).is_some_and(|t| t.state == TransferState::Free);
-        if !place_is_free || header.check(PAYLOAD).is_err() {
+        let number = number.filter(|&number| self.transfers[number].state == TransferState::Free);
+        let Some(number) = number.filter(|_| header.check(PAYLOAD).is_ok()) else {
             self.stats.rejected = self.stats.rejected.wrapping_add(1);
             return;
-        }
+        };
         self.stats.received = self.stats.received.wrapping_add(1);
         self.transfer_count += 1;
         let source = if leaving { None } else { self.find_proxy(header.source()) };
-        let destination = header.destination().index();
-        let state = match source.and_then(|place| self.proxies[place].as_mut()) {
-            Some(proxy) if destination < KERNELS => {
+        let high = header.priority != Priority::Normal as u8;
+        let proxy = source.and_then(|place| self.proxies[place].as_mut());
+        let state = match (proxy, Place::new(header.destination().index())) {
+            (Some(proxy), Some(destination)) => {
                 proxy.outstanding += 1;
-                let before = proxy.waiting[header.priority as usize][destination];
-                let state = if before > 0 { TransferState::Waiting } else { proxy.place(message, self.far_receipts) };
+                let before = &mut proxy.waiting.of(high)[destination];
+                let waits = *before > 0;
+                let state = if waits { TransferState::Waiting } else { proxy.place(message, self.far_receipts) };
                 if state == TransferState::Waiting {
-                    proxy.waiting[header.priority as usize][destination] += 1;
-                    self.bodies[number as usize] = *message;
-                    self.waiting[self.waiting_count] = number;
-                    self.waiting_count += 1;
+                    proxy.waiting.of(high)[destination] += 1;
+                    self.bodies[number] = *message;
+                    self.wait(number);
                 }
                 state
             }
             _ => TransferState::Decided(DeliveryStatus::NotFound),
         };
-        self.transfers[number as usize] = Transfer {
+        self.transfers[number] = Transfer {
             state,
             id: message.header.id(),
-            place: source.unwrap_or(KERNELS) as u16,
-            destination: destination as u16,
-            priority: message.header.priority,
+            place: source.map_or(KERNELS, Place::index) as u16,
+            destination: message.header.destination().index() as u16,
+            high,
         };
         if let TransferState::Decided(status) = state {
-            self.answer_one(number as usize, status);
+            self.answer_one(number, status);
+        }
+    }
+
+    /// Puts a message at the end of those that wait. Each number waits once, so that there is room.
+    fn wait(&mut self, number: Place<FRAMES>) {
+        if let Some(last) = self.waiting.get_mut(self.waiting_count) {
+            *last = number;
+            self.waiting_count += 1;
         }
     }
 
     fn on_answer(&mut self, number: u16, id: MessageId, status: DeliveryStatus) {
-        match self.held.get(number as usize) {
-            Some(held) if held.id == id && held.state == HeldState::Sent => {
-                self.settle(number as usize, status);
+        let number = Place::new(number as usize).filter(|&number| self.held[number].id == id);
+        match number.map(|number| (number, self.held[number].state)) {
+            Some((number, HeldState::Sent)) => {
+                self.settle(number, status);
                 self.release(number);
+                return;
             }
-            Some(held) if held.id == id && held.state == HeldState::Expired => {
-                self.release(number);
-                self.stats.rejected = self.stats.rejected.wrapping_add(1);
-            }
-            _ => self.stats.rejected = self.stats.rejected.wrapping_add(1),
+            Some((number, HeldState::Expired)) => self.release(number),
+            _ => {}
         }
+        self.stats.rejected = self.stats.rejected.wrapping_add(1);
     }
 
     fn on_announce(&mut self, id: KernelId, name: &[u8; NAME_LEN]) {
         if self.find_proxy(id).is_some() {
             return;
         }
-        let len = name.iter().position(|&byte| byte == 0).unwrap_or(NAME_LEN);
-        let who = core::str::from_utf8(&name[..len]).ok().and_then(|name| Register::new(name).ok());
+        let text = name.split(|&byte| byte == 0).next().unwrap_or_default();
+        let who = core::str::from_utf8(text).ok().and_then(|name| Register::new(name).ok());
         let endpoint = who
             .filter(|_| id.generation() != 0)
             .and_then(|who| self.endpoint.fabric().register(&who, self.endpoint.platform().clone()).ok());
-        match endpoint {
-            // No other way than that someone writes over the fabric's table.
-            Some(endpoint) if self.proxies[endpoint.id().index()].is_none() => {
-                let place = endpoint.id().index();
-                self.hints[id.index() % KERNELS] = place as u16;
+        let place = endpoint.as_ref().and_then(|endpoint| Place::new(endpoint.id().index()));
+        match (endpoint, place) {
+            // Anything else is there only if someone writes over the fabric's table.
+            (Some(endpoint), Some(place)) if self.proxies[place].is_none() => {
                 self.proxies[place] = Some(Proxy {
                     endpoint,
                     remote: id,
                     closed: false,
                     held: 0,
                     outstanding: 0,
-                    waiting: [[0; KERNELS]; 2],
+                    waiting: Waiting::NONE,
                 });
             }
             _ => {
@@ -628,7 +653,8 @@ impl<
     fn refuse(&mut self) -> bool {
         let mut worked = false;
         while let Some(last) = self.refusal_count.checked_sub(1) {
-            if !self.say(&Control::Refuse { id: self.refusals[last] }) {
+            let Some(&id) = self.refusals.get(last) else { break };
+            if !self.say(&Control::Refuse { id }) {
                 break;
             }
             self.refusal_count = last;
@@ -638,22 +664,23 @@ impl<
     }
 
     /// The place of the proxy of a kernel over there.
-    fn find_proxy(&mut self, remote: KernelId) -> Option<usize> {
-        let hint = remote.index() % KERNELS;
-        let known = self.hints[hint] as usize;
-        let stands_for = |proxy: &Option<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>| {
-            proxy.as_ref().is_some_and(|proxy| proxy.remote == remote && !proxy.closed)
+    fn find_proxy(&mut self, remote: KernelId) -> Option<Place<KERNELS>> {
+        let hint = Place::new(remote.index() % KERNELS)?;
+        let known = self.hints[hint];
+        let stands_for = |proxies: &[Option<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>; KERNELS],
+                          place: Place<KERNELS>| {
+            proxies[place].as_ref().is_some_and(|proxy| proxy.remote == remote && !proxy.closed)
         };
-        if stands_for(&self.proxies[known]) {
+        if stands_for(&self.proxies, known) {
             return Some(known);
         }
-        let found = self.proxies.iter().position(stands_for)?;
-        self.hints[hint] = found as u16;
+        let found = Place::all().find(|&place| stands_for(&self.proxies, place))?;
+        self.hints[hint] = found;
         Some(found)
     }
 
     /// The kernel has left over there.
-    fn close(&mut self, place: usize) {
+    fn close(&mut self, place: Place<KERNELS>) {
         if let Some(proxy) = &mut self.proxies[place]
             && !proxy.closed
         {
@@ -664,7 +691,7 @@ impl<
     }
 
     /// Frees the place of a closed proxy of which nothing is left to be decided.
-    fn bury(&mut self, place: usize) {
+    fn bury(&mut self, place: Place<KERNELS>) {
         if let Some(proxy) = &self.proxies[place]
             && proxy.closed
             && proxy.held == 0
@@ -679,20 +706,20 @@ impl<
         self.transfers.fill(Transfer::FREE);
         self.transfer_count = 0;
         self.waiting_count = 0;
-        for place in 0..KERNELS {
+        for place in Place::all() {
             if let Some(proxy) = &mut self.proxies[place] {
                 proxy.outstanding = 0;
-                proxy.waiting = [[0; KERNELS]; 2];
+                proxy.waiting = Waiting::NONE;
                 self.close(place);
             }
         }
         self.exports.fill(Export::NONE);
         self.refusal_count = 0;
-        for number in 0..FRAMES {
+        for number in Place::all() {
             match self.held[number].state {
                 HeldState::Free => {}
                 HeldState::Sent => self.held[number].orphan = true,
-                HeldState::Expired => self.release(number as u16),
+                HeldState::Expired => self.release(number),
             }
         }
     }
@@ -700,33 +727,38 @@ impl<
     /// Tries again to send what waits for room.
     fn retry(&mut self) -> bool {
         let count = core::mem::take(&mut self.waiting_count);
-        for &number in &self.waiting[..count] {
-            let Transfer { place, destination, priority, .. } = self.transfers[number as usize];
-            if let Some(Some(proxy)) = self.proxies.get_mut(place as usize) {
+        for &number in self.waiting.iter().take(count) {
+            let Transfer { place, destination, high, .. } = self.transfers[number];
+            if let (Some(Some(proxy)), Some(destination)) =
+                (self.proxies.get_mut(place as usize), Place::new(destination as usize))
+            {
                 // Counted afresh: only what waits before a message is before it.
-                proxy.waiting[priority as usize][destination as usize] = 0;
+                proxy.waiting.of(high)[destination] = 0;
             }
         }
         let now_ns = self.endpoint.platform().now_ns();
         for i in 0..count {
-            let number = self.waiting[i];
-            let Transfer { place, destination, priority, .. } = self.transfers[number as usize];
-            let Some(Some(proxy)) = self.proxies.get_mut(place as usize) else { continue };
-            let message = &self.bodies[number as usize];
-            let before = &mut proxy.waiting[priority as usize][destination as usize];
+            // What waits on is put at most here.
+            let Some(&number) = self.waiting.get(i) else { break };
+            let Transfer { place, destination, high, .. } = self.transfers[number];
+            let (Some(Some(proxy)), Some(destination)) =
+                (self.proxies.get_mut(place as usize), Place::new(destination as usize))
+            else {
+                continue;
+            };
+            let message = &self.bodies[number];
             let state = if message.header.deadline_ns < now_ns {
                 TransferState::Decided(DeliveryStatus::Timeout)
-            } else if *before > 0 {
+            } else if proxy.waiting.of(high)[destination] > 0 {
                 TransferState::Waiting
             } else {
                 proxy.place(message, self.far_receipts)
             };
+            self.transfers[number].state = state;
             if state == TransferState::Waiting {
-                proxy.waiting[priority as usize][destination as usize] += 1;
-                self.waiting[self.waiting_count] = number;
-                self.waiting_count += 1;
+                proxy.waiting.of(high)[destination] += 1;
+                self.wait(number);
             }
-            self.transfers[number as usize].state = state;
         }
         self.waiting_count < count
     }
@@ -739,7 +771,7 @@ impl<
                 break;
             }
             let number = self.next_transfer;
-            self.next_transfer = (number + 1) % FRAMES;
+            self.next_transfer = number.next();
             let Transfer { state, id, place, .. } = self.transfers[number];
             let status = match (state, self.proxies.get_mut(place as usize)) {
                 (TransferState::Sent, Some(Some(proxy))) => proxy.endpoint.outcome(id.sequence),
@@ -753,17 +785,19 @@ impl<
         worked
     }
 
-    fn answer_one(&mut self, number: usize, status: DeliveryStatus) -> bool {
+    fn answer_one(&mut self, number: Place<FRAMES>, status: DeliveryStatus) -> bool {
         let Transfer { id, place, .. } = self.transfers[number];
         self.transfers[number].state = TransferState::Decided(status);
-        if !self.say(&Control::Answer { transfer: number as u16, id, status }) {
+        if !self.say(&Control::Answer { transfer: number.index() as u16, id, status }) {
             return false;
         }
         self.transfers[number] = Transfer::FREE;
         self.transfer_count = self.transfer_count.saturating_sub(1);
-        if let Some(Some(proxy)) = self.proxies.get_mut(place as usize) {
+        if let Some(place) = Place::new(place as usize)
+            && let Some(proxy) = &mut self.proxies[place]
+        {
             proxy.outstanding = proxy.outstanding.saturating_sub(1);
-            self.bury(place as usize);
+            self.bury(place);
         }
         true
     }
@@ -775,9 +809,9 @@ impl<
         let connected = self.is_connected();
         let mut left = BATCH;
         let mut worked = false;
-        let first = self.next_proxy;
-        self.next_proxy = (first + 1) % KERNELS;
-        for place in (0..KERNELS).map(|i| (first + i) % KERNELS) {
+        let mut place = self.next_proxy;
+        self.next_proxy = place.next();
+        for _ in 0..KERNELS {
             loop {
                 // A kernel may have to be introduced, and its predecessor withdrawn.
                 let may_send = connected && left > 0 && self.has_room(3);
@@ -797,32 +831,33 @@ impl<
                 worked = true;
                 self.send_frame(place);
             }
+            place = place.next();
         }
         worked
     }
 
     /// Sends the message in hand, which the proxy at `place` has taken.
-    fn send_frame(&mut self, place: usize) {
+    fn send_frame(&mut self, place: Place<KERNELS>) {
         let id = self.message.header.id();
         let introduced = self.introduce(id.source);
         let Some(proxy) = &mut self.proxies[place] else { return };
         let hops = self.message.header.hops;
-        let Some(last) = self.free_count.checked_sub(1).filter(|_| introduced) else {
+        let last = self.free_count.checked_sub(1).filter(|_| introduced);
+        let Some((last, &number)) = last.and_then(|last| Some((last, self.free.get(last)?))) else {
             return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound);
         };
-        let number = self.free[last];
         let mut header = Header { destination: proxy.remote.raw(), ..self.message.header };
-        set_transfer(&mut header, number);
+        set_transfer(&mut header, number.index() as u16);
         if !self.link.push(&header, &self.message) {
             // There was room for it. The credit was written over.
             return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull);
         }
         self.free_count = last;
-        self.held[number as usize] = Held {
+        self.held[number] = Held {
             state: HeldState::Sent,
             id,
             deadline_ns: header.deadline_ns,
-            place: place as u16,
+            place: place.index() as u16,
             hops,
             orphan: false,
         };
@@ -832,35 +867,33 @@ impl<
 
     /// Makes sure that the other side knows a sender; `false` if it cannot.
     fn introduce(&mut self, id: KernelId) -> bool {
-        let Export { id: known, refused, .. } = self.exports[id.index()];
+        let Some(place) = Place::new(id.index()) else { return false };
+        let Export { id: known, refused, .. } = self.exports[place];
         if known == id {
             return !refused;
         }
         // A sender that has left has no name any more.
-        if !self.may_export(id) || self.endpoint.fabric().name(id).is_none() {
+        if !self.may_export(place, id) || self.endpoint.fabric().name(id).is_none() {
             return false;
         }
         if !known.is_none() && !self.say(&Control::Withdraw { id: known }) {
             return false;
         }
-        self.exports[id.index()] = Export::NONE;
-        self.announce_one(id, self.endpoint.platform().now_ns())
+        self.exports[place] = Export::NONE;
+        self.announce_one(place, id, self.endpoint.platform().now_ns())
     }
 
-    fn may_export(&self, id: KernelId) -> bool {
-        let own = self.endpoint.id() == id
-            || self.proxies[id.index()].as_ref().is_some_and(|proxy| proxy.endpoint.id() == id);
-        !own && (self.config.export_all || self.listed[id.index()] == id)
+    fn may_export(&self, place: Place<KERNELS>, id: KernelId) -> bool {
+        let own =
+            self.endpoint.id() == id || self.proxies[place].as_ref().is_some_and(|proxy| proxy.endpoint.id() == id);
+        !own && (self.config.export_all || self.listed[place] == id)
     }
 
-    fn announce_one(&mut self, id: KernelId, now_ns: u64) -> bool {
-        let Some(found) = self.endpoint.fabric().name(id) else { return false };
-        let mut name = [0; NAME_LEN];
-        let found = found.as_str().as_bytes();
-        name[..found.len()].copy_from_slice(found);
-        let said = self.say(&Control::Announce { id, name });
+    fn announce_one(&mut self, place: Place<KERNELS>, id: KernelId, now_ns: u64) -> bool {
+        let Some(name) = self.endpoint.fabric().name(id) else { return false };
+        let said = self.say(&Control::Announce { id, name: *name.bytes() });
         if said {
-            self.exports[id.index()] = Export { id, announced_ns: now_ns, refused: false, gone: false };
+            self.exports[place] = Export { id, announced_ns: now_ns, refused: false, gone: false };
         }
         said
     }
@@ -873,10 +906,10 @@ impl<
         let mut worked = false;
         for _ in 0..SCAN.min(KERNELS) {
             let place = self.next_place;
-            self.next_place = (place + 1) % KERNELS;
+            self.next_place = place.next();
             let state = self.endpoint.fabric().kernels[place].state();
-            let id = KernelId::new(place as u16, state.generation);
-            let here = state.status == Some(Status::Registered) && self.may_export(id);
+            let id = KernelId::new(place.index() as u16, state.generation);
+            let here = state.status == Some(Status::Registered) && self.may_export(place, id);
             let export = self.exports[place];
             let known = !export.id.is_none();
             if known && (!here || export.id != id) {
@@ -890,7 +923,7 @@ impl<
             }
             let due = !known || now_ns.saturating_sub(export.announced_ns) >= self.config.silence_ns / 4;
             if here && due {
-                worked |= self.announce_one(id, now_ns);
+                worked |= self.announce_one(place, id, now_ns);
             }
         }
         worked
@@ -904,14 +937,14 @@ impl<
                 break;
             }
             let number = self.next_held;
-            self.next_held = (number + 1) % FRAMES;
+            self.next_held = number.next();
             let Held { state, deadline_ns, orphan, .. } = self.held[number];
             if state == HeldState::Sent && deadline_ns.saturating_add(self.config.grace_ns) < now_ns {
                 worked = true;
                 self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
                 self.settle(number, DeliveryStatus::Timeout);
                 if orphan {
-                    self.release(number as u16);
+                    self.release(number);
                 } else {
                     self.held[number].state = HeldState::Expired;
                 }
@@ -921,18 +954,20 @@ impl<
     }
 
     /// Ends the way of a held message in this domain.
-    fn settle(&mut self, number: usize, status: DeliveryStatus) {
+    fn settle(&mut self, number: Place<FRAMES>, status: DeliveryStatus) {
         let Held { id, place, hops, .. } = self.held[number];
-        if let Some(Some(proxy)) = self.proxies.get_mut(place as usize) {
+        if let Some(place) = Place::new(place as usize)
+            && let Some(proxy) = &mut self.proxies[place]
+        {
             proxy.endpoint.settle(id, hops, status);
             proxy.held = proxy.held.saturating_sub(1);
-            self.bury(place as usize);
+            self.bury(place);
         }
     }
 
     /// Makes a number usable again.
-    fn release(&mut self, number: u16) {
-        self.held[number as usize] = Held::FREE;
+    fn release(&mut self, number: Place<FRAMES>) {
+        self.held[number] = Held::FREE;
         if let Some(place) = self.free.get_mut(self.free_count) {
             *place = number;
             self.free_count += 1;
@@ -965,8 +1000,7 @@ impl<
     /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Timeout`; mail for the proxies
     /// ends in `NotFound`.
     fn drop(&mut self) {
-        for i in 0..self.waiting_count {
-            let number = self.waiting[i] as usize;
+        for &number in self.waiting.iter().take(self.waiting_count) {
             // It was not sent in this domain, and will not be.
             self.transfers[number].state = TransferState::Decided(DeliveryStatus::NotFound);
         }
@@ -979,7 +1013,7 @@ impl<
         if self.met {
             self.say(&Control::Bye);
         }
-        for number in 0..FRAMES {
+        for number in Place::all() {
             if self.held[number].state == HeldState::Sent {
                 self.settle(number, DeliveryStatus::Timeout);
             }

@@ -26,6 +26,15 @@ impl<const N: usize> Place<N> {
         (0..N).map(Self)
     }
 
+    /// The one after it; after the last one, the first.
+    #[inline(always)]
+    pub(crate) const fn next(self) -> Self {
+        match Self::new(self.0 + 1) {
+            Some(next) => next,
+            None => Self::FIRST,
+        }
+    }
+
     /// As a number.
     #[inline(always)]
     pub(crate) const fn index(self) -> usize {

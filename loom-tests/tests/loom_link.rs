@@ -41,7 +41,10 @@ fn set_up_twice() {
         shared(Half::new(), |half| {
             let other = thread::spawn(move || half.set_up());
             let outcomes = [half.set_up(), other.join().unwrap()];
-            assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(()) | Err(LinkError::NotSetUp))), "{outcomes:?}");
+            assert!(
+                outcomes.iter().all(|outcome| matches!(outcome, Ok(()) | Err(LinkError::NotSetUp))),
+                "{outcomes:?}"
+            );
             assert!(outcomes.contains(&Ok(())));
             assert_eq!(half.check(), Ok(()));
         });

@@ -84,6 +84,11 @@ impl Name {
         Ok(Self { bytes })
     }
 
+    /// As it stands in the table, which can hold anything: a name is followed by zeros.
+    pub(crate) const fn bytes(&self) -> &[u8; NAME_LEN] {
+        &self.bytes
+    }
+
     /// The name, or what of it is valid UTF-8: shared memory can hold anything.
     #[must_use]
     pub fn as_str(&self) -> &str {
