@@ -628,9 +628,11 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
     // Told apart by name, so that each finds its peer before it starts.
     let names = [["a0", "a1"], ["b0", "b1"]];
     std::thread::scope(|scope| {
+        // Joined by handle, which ThreadSanitizer understands.
+        let mut threads = Vec::new();
         for side in 0..2 {
             let (fabrics, halves, wall, finished) = (&fabrics, &halves, &wall, &finished);
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 let endpoint = fabrics[side].register(&Register::new("gateway").unwrap(), wall).unwrap();
                 let end = LinkEnd::open(&halves[side], &halves[1 - side]).unwrap();
                 let mut gateway = Gateway::new(endpoint, end, GatewayConfig::default());
@@ -646,10 +648,10 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
                     gateway.pass();
                     std::thread::yield_now();
                 }
-            });
+            }));
             for (number, name) in names[side].into_iter().enumerate() {
                 let peer = names[1 - side][number];
-                scope.spawn(move || {
+                threads.push(scope.spawn(move || {
                     let fabric = &fabrics[side];
                     let mut kernel = fabric.register(&Register::new(name).unwrap(), wall).unwrap();
                     let to = loop {
@@ -675,7 +677,7 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
                     while kernel.expire() > 0 {
                         std::thread::yield_now();
                     }
-                    // Nobody has done this by a read-modify-write: the test has.
+                    // `sync` has no addition.
                     loop {
                         let seen = finished.load(k2k_core::sync::Ordering::Relaxed);
                         let relaxed = k2k_core::sync::Ordering::Relaxed;
@@ -683,8 +685,11 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
                             break;
                         }
                     }
-                });
+                }));
             }
+        }
+        for thread in threads {
+            thread.join().unwrap();
         }
     });
     for fabric in &fabrics {
