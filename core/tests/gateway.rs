@@ -5,8 +5,7 @@ mod common;
 use common::{Manual, fabric};
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::{
-    Config, DeliveryStatus, Endpoint, Fabric, KernelId, LinkEnd, LinkHalf, Message, MessageId, Priority, Register,
-    SendError,
+    Config, DeliveryStatus, Endpoint, Fabric, LinkEnd, LinkHalf, Message, MessageId, Priority, Register, SendError,
 };
 
 const KERNELS: usize = 6;
@@ -573,33 +572,89 @@ fn three_domains_in_a_row_carry_messages_and_statuses() {
     assert_eq!(fabrics[0].find("c"), None);
 }
 
-/// Sequences of one source come out of order, wide apart, and again after the place has changed hands.
 #[test]
-fn receipts_of_proxies_are_not_confused_when_places_change_hands() {
+fn high_priority_waits_for_room_as_well() {
     let memory = Memory::new();
     let mut sides = memory.sides();
-    let mut b = memory.register(1, "b");
-    let mut late = Vec::new();
-    for round in 0..4 {
-        let mut a = memory.register(0, "a");
-        settle(&mut sides);
-        let to = memory.fabrics[0].find("b").unwrap();
-        // Unread mail of earlier rounds is still in b's inbox, under the same places and nearby sequences.
-        let id = a.send(to, &Message::new(round)).unwrap();
-        settle(&mut sides);
-        late.push(id);
-        a.unregister();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let mut sent = Vec::new();
+    for kind in 0..2 * SLOTS as u32 {
+        sent.push(a.send_priority(to, &Message::new(kind), Priority::High).unwrap());
         settle(&mut sides);
     }
-    let mut got = Vec::new();
-    while let Some(message) = b.try_receive() {
-        got.push(message.header.kind);
+    for kind in 0..2 * SLOTS as u32 {
+        assert_eq!(b.try_receive().map(|m| m.header.kind), Some(kind));
         settle(&mut sides);
     }
-    assert_eq!(got, [0, 1, 2, 3]);
-    assert!(late.iter().all(|&id| memory.fabrics[0].receipt(id).unwrap().status == DeliveryStatus::Delivered));
+    assert!(sent.into_iter().all(|id| status(&mut a, id) == DeliveryStatus::Delivered));
     memory.assert_at_rest();
-    let _: KernelId = b.id();
+}
+
+/// Mail of the last owner of a proxy's place is still unread, under the very sequence that the proxy uses.
+#[test]
+fn a_proxys_receipts_are_not_those_of_the_last_owner_of_its_place() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    let mut last = memory.register(1, "last");
+    let local = last.send(b.id(), &Message::new(1)).unwrap();
+    let place = last.id().index();
+    last.unregister();
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let id = a.send(to, &Message::new(2)).unwrap();
+    settle(&mut sides);
+    let proxy = memory.fabrics[1].find("a").unwrap();
+    assert_eq!((proxy.index(), id.sequence), (place, local.sequence), "what this test is about");
+    assert_eq!(b.try_receive().map(|m| (m.header.kind, m.header.source())), Some((1, local.source)));
+    settle(&mut sides);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Pending, "the other message was received");
+    assert_eq!(b.try_receive().map(|m| (m.header.kind, m.header.source())), Some((2, proxy)));
+    settle(&mut sides);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Delivered);
+    memory.assert_at_rest();
+}
+
+/// The sender's domain has more receipts than the receiver's: one that the sender can still read is not overwritten there.
+#[test]
+fn a_receipt_that_the_sender_can_still_ask_for_is_kept_on_the_other_side() {
+    let platform = Manual::at(10_000);
+    let near: Box<Fabric<KERNELS, { 2 * SLOTS }, 64>> = fabric(&CONFIG);
+    let far: Box<Domain> = fabric(&CONFIG);
+    let halves = link();
+    let [mut a, here] = ["a", "gateway"].map(|name| near.register(&Register::new(name).unwrap(), &platform).unwrap());
+    let mut here = Gateway::new(here, LinkEnd::open(&*halves[0], &*halves[1]).unwrap(), GATEWAY);
+    let mut there = gateway(&far, &platform, [&halves[1], &halves[0]], GATEWAY);
+    let (mut slow, mut quick) = (register(&far, &platform, "slow"), register(&far, &platform, "quick"));
+    let mut settle = || {
+        for _ in 0..4 * KERNELS {
+            here.pass();
+            there.pass();
+        }
+    };
+    settle();
+    let [to_slow, to_quick] = ["slow", "quick"].map(|name| near.find(name).unwrap());
+    let first = a.send(to_slow, &empty()).unwrap();
+    for _ in 1..KERNELS * SLOTS {
+        a.send(to_quick, &empty()).unwrap();
+        settle();
+        assert!(quick.try_receive().is_some());
+        settle();
+    }
+    let waits = a.send(to_quick, &empty()).unwrap();
+    settle();
+    assert_eq!(waits.sequence - first.sequence, (KERNELS * SLOTS) as u64);
+    assert_eq!(quick.try_receive(), None, "it would take the receipt of the first");
+    assert!(slow.try_receive().is_some());
+    settle();
+    assert_eq!(a.receipt(first).unwrap().status, DeliveryStatus::Delivered);
+    assert!(quick.try_receive().is_some());
+    settle();
+    assert_eq!(a.receipt(waits).unwrap().status, DeliveryStatus::Delivered);
+    assert_adds_up(&near);
+    assert_adds_up(&far);
 }
 
 /// The clock of the wall, for threads.
@@ -702,6 +757,7 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
 
 mod random {
     use super::*;
+    use k2k_core::KernelId;
     use proptest::prelude::*;
     use std::collections::HashMap;
 

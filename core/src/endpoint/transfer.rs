@@ -105,7 +105,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let lanes = &fabric.inboxes[hop.place].lanes;
         let normal = given.priority == Priority::Normal as u8;
         let id = MessageId { source: self.id, sequence: given.sequence };
-        // An entry may be needed again while its message is still on its way. It is overwritten only if the sender's own is by now,
+        // An entry may be needed again before the gateway knows how its message has ended. It is overwritten only if the sender's own is by now,
         // over there: then nobody can see what becomes of that message but the counters.
         if fabric.receipts[self.place].is_in_use(id, receipts)
             || normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place])
@@ -116,6 +116,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         self.retract(id.sequence);
         // Order 1 of the module's page.
         fabric.receipts[self.place].open(id, to, given.deadline_ns);
+        fabric.receipts[self.place].set_collected(id.sequence, false);
         let sent = self.counts[Counter::Sent as usize];
         self.set_count(Counter::Sent, sent.wrapping_add(1));
         if !self.deposit(hop, &header, message) {
@@ -133,9 +134,13 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if !self.resolve(sequence) {
             return None;
         }
-        match self.fabric.receipts[self.place].read(MessageId { source: self.id, sequence }) {
+        let receipts = &self.fabric.receipts[self.place];
+        match receipts.read(MessageId { source: self.id, sequence }) {
             Ok(DeliveryStatus::Pending) => None,
-            Ok(status) => Some(status),
+            Ok(status) => {
+                receipts.set_collected(sequence, true);
+                Some(status)
+            }
             // Overwritten: see `send_for`. It may still be received.
             Err(_) => Some(DeliveryStatus::Timeout),
         }

@@ -33,7 +33,7 @@
 //! only the gateway moves on, when it is told what became of the message. Its sender can no longer give it up.
 //!
 //! 1. `word`: stored by the sender; compare-exchanged by the message's holder and the sender.
-//! 2. `deadline_ns`, `destination`: written and read by the sender only.
+//! 2. `deadline_ns`, `destination`, `collected`: written and read by the sender only.
 //!
 //! No ordering is needed: the word alone decides, and nothing else is published through it. The `Pending` entry itself
 //! becomes visible to the receiver with the message (`slot-published`).
@@ -142,7 +142,8 @@ shared_struct! {
         word: AtomicU64<S>,
         deadline_ns: AtomicU64<S>,
         destination: AtomicU32<S>,
-        _zero: AtomicU32<S>,
+        /// For a proxy's messages: 1 when its gateway knows how this one has ended.
+        collected: AtomicU32<S>,
     }
 }
 
@@ -283,15 +284,22 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         }
     }
 
-    /// For a sender whose sequences need not follow one another: whether the entry for `id` holds the receipt of a message of its
-    /// own that is on its way, and is not at least `old` sequences older.
+    /// For a proxy: whether the entry for `id` holds the receipt of a message of its own whose end its gateway does not know yet, and
+    /// which is not at least `old` sequences older.
     pub(crate) fn is_in_use(&self, id: MessageId, old: u64) -> bool {
-        // Relaxed: only the sender opens entries, and one that has ended does not go back.
-        let found = self.at(id.sequence).word.load(Relaxed);
+        let entry = self.at(id.sequence);
+        // Relaxed, both: only the sender opens entries, and `collected` is its own.
+        let found = entry.word.load(Relaxed);
         let generation = id.source.generation();
-        let pending = matches!(found & STATUS, PENDING | HELD) && generation_in(found, id.sequence) == generation;
+        let own = generation_in(found, id.sequence) == generation && entry.collected.load(Relaxed) == 0;
         let behind = id.sequence.wrapping_sub(found >> 4 ^ u64::from(generation) << GENERATION_SHIFT);
-        pending && (behind < old || behind.cast_signed() < 0)
+        own && (behind < old || behind.cast_signed() < 0)
+    }
+
+    /// For a proxy: notes whether its gateway knows how the message has ended.
+    pub(crate) fn set_collected(&self, sequence: u64, collected: bool) {
+        // Relaxed: this sender's own.
+        self.at(sequence).collected.store(u32::from(collected), Relaxed);
     }
 
     /// For the sender: empties the entry of a message that could not be sent after all.
@@ -423,7 +431,9 @@ mod tests {
         assert_eq!(give_up(&table, 1, DeliveryStatus::Timeout), Verdict::Lost);
         assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Lost);
         assert_eq!(table.settle(id(1), DeliveryStatus::QueueFull), Verdict::Decided);
-        assert_eq!((table.read(id(1)), table.is_in_use(id(5), 5)), (Ok(DeliveryStatus::QueueFull), false));
+        assert_eq!((table.read(id(1)), table.is_in_use(id(5), 5)), (Ok(DeliveryStatus::QueueFull), true));
+        table.set_collected(1, true);
+        assert!(!table.is_in_use(id(5), 5));
         table.open(id(5), KernelId::new(0, 1), 10);
         assert_eq!(give_up(&table, 5, DeliveryStatus::Timeout), Verdict::Decided);
         assert_eq!(table.hold(id(5)), Verdict::Lost, "given up before");
