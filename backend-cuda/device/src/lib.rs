@@ -9,6 +9,7 @@
 //! | on the device | what |
 //! | --- | --- |
 //! | `run`, `Block` | the persistent loop of a block, and what it was launched with |
+//! | `run_gateway` | one side of a link to another domain |
 //! | `Warp` | 32 threads as one: ballot, shuffles; a `Gang` for rings |
 //! | `Clock` | `%globaltimer` at the Unix epoch, as a `Platform` |
 //! | `thread` | indices, barriers, the timer, rest |
@@ -27,6 +28,7 @@ pub use launch::{Launch, Outcome, Report};
 pub use gpu::{
     block::{Block, Patience, run, workspace_len},
     clock::Clock,
+    gateway::{gateway_workspace_len, run_gateway},
     thread,
     warp::Warp,
 };

@@ -13,6 +13,9 @@ pub const SLOTS: usize = 64;
 /// Bytes per message.
 pub const PAYLOAD: usize = 192;
 
+/// Frames each way of a link, and messages on their way at a time.
+pub const FRAMES: usize = 64;
+
 /// The fabric of one GPU.
 pub type DeviceFabric = Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>;
 

@@ -14,7 +14,7 @@ use super::warp::Warp;
 use crate::launch::{Launch, Outcome, Report};
 use core::mem::MaybeUninit;
 use k2k_core::sync::Gpu;
-use k2k_core::{Config, Endpoint, Fabric, Kernel, Loop, Pass, Register, RegisterError};
+use k2k_core::{Config, Endpoint, Fabric, Kernel, Loop, Pass, Register};
 
 /// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
 const POLLS: u32 = 64;
@@ -78,8 +78,25 @@ impl<'l> Block<'l> {
         }
     }
 
+    /// The fabric.
+    ///
+    /// # Safety
+    /// The host has put a fabric's bytes there, and lets nobody but kernels use them.
+    pub(super) unsafe fn fabric<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+        &self,
+    ) -> Result<&'static Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>, (Outcome, [u64; 7])> {
+        let geometry = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::GEOMETRY;
+        // SAFETY: passed on.
+        let fabric =
+            unsafe { Fabric::attach_raw(self.launch().fabric as *mut u8, geometry.size as usize, &Config::default()) };
+        fabric.map_err(|_| {
+            let shape = [geometry.kernels, geometry.slots, geometry.payload].map(u64::from);
+            (Outcome::WrongFabric, [shape[0], shape[1], shape[2], geometry.size, 0, 0, 0])
+        })
+    }
+
     /// The workspace, as bytes: address and length.
-    fn workspace(&self) -> (*mut u8, u64) {
+    pub(super) fn workspace(&self) -> (*mut u8, u64) {
         let len = self.launch.workspace_len;
         ((self.launch.workspace + u64::from(self.index) * len) as *mut u8, len)
     }
@@ -223,27 +240,13 @@ where
     if len < needed || !(state as u64).is_multiple_of(align_of::<State<H, KERNELS, SLOTS, PAYLOAD>>() as u64) {
         return Err((Outcome::SmallWorkspace, [len, needed, 0, 0, 0, 0, 0]));
     }
-    let geometry = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::GEOMETRY;
-    let expected =
-        [u64::from(geometry.kernels), u64::from(geometry.slots), u64::from(geometry.payload), geometry.size, 0, 0, 0];
-    // SAFETY: the host says that a fabric's bytes are there, and lets nobody but kernels use them.
-    let fabric = unsafe {
-        Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::attach_raw(
-            block.launch.fabric as *mut u8,
-            geometry.size as usize,
-            &Config::default(),
-        )
-    };
-    let fabric = fabric.map_err(|_| (Outcome::WrongFabric, expected))?;
+    // SAFETY: the host says so.
+    let fabric = unsafe { block.fabric::<KERNELS, SLOTS, PAYLOAD>()? };
     let rest = (state as u64 + needed) as *mut u8;
     // SAFETY: the rest of this block's workspace, zeroed, and nobody else's.
     let rest = unsafe { core::slice::from_raw_parts_mut(rest, (len - needed) as usize) };
     let handler = make(block, rest)?;
-    let place = block.launch.first_place as usize + block.index as usize;
-    let mut name = [0; 32];
-    let taken = (Outcome::PlaceTaken, [place as u64, 0, 0, 0, 0, 0, 0]);
-    let register = Register::new(block.name(&mut name)).map_err(|_| taken)?;
-    let endpoint = fabric.register_at(place, &register, block.clock()).map_err(|_: RegisterError| taken)?;
+    let endpoint = name_and_place(block, fabric)?;
     block.report(Outcome::Running, endpoint.id().raw(), [0; 7]);
     // SAFETY: large enough and aligned, checked above; this block's.
     unsafe {
@@ -254,6 +257,20 @@ where
         passes.assume_init_mut().start(endpoint.assume_init_mut(), handler.assume_init_mut());
     }
     Ok(())
+}
+
+/// Registers this block's kernel at its place.
+#[cold]
+#[inline(never)]
+pub(super) fn name_and_place<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+    block: &Block<'_>,
+    fabric: &'static Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>,
+) -> Result<Endpoint<'static, Clock, KERNELS, SLOTS, PAYLOAD, Gpu>, (Outcome, [u64; 7])> {
+    let place = block.launch.first_place as usize + block.index as usize;
+    let mut name = [0; 32];
+    let taken = (Outcome::PlaceTaken, [place as u64, 0, 0, 0, 0, 0, 0]);
+    let register = Register::new(block.name(&mut name)).map_err(|_| taken)?;
+    fabric.register_at(place, &register, block.clock()).map_err(|_| taken)
 }
 
 /// # Safety

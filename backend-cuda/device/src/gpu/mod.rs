@@ -2,5 +2,6 @@
 
 pub(crate) mod block;
 pub(crate) mod clock;
+pub(crate) mod gateway;
 pub mod thread;
 pub(crate) mod warp;

@@ -1,9 +1,9 @@
 //! Kernels for use.
 
 use crate::handlers::{Echo, Relay};
-use crate::shape::{KERNELS, PAYLOAD, SLOTS, TileSpec};
+use crate::shape::{FRAMES, KERNELS, PAYLOAD, SLOTS, TileSpec};
 use k2k_denoise::{Shape, Tile};
-use k2k_device::{Block, Outcome, export};
+use k2k_device::{Block, Launch, Outcome, export, run_gateway};
 
 /// The tile of this block, on the pixels that the host has put into device memory.
 fn tile(block: &Block<'_>) -> Result<Tile<&'static mut [f32]>, (Outcome, [u64; 7])> {
@@ -26,4 +26,14 @@ export! {
 
     /// A tile of the picture that `denoise` works on: the handler of the host's example.
     pub(crate) fn k2k_tile(KERNELS, SLOTS, PAYLOAD) = |block, _| tile(block);
+}
+
+/// One side of a link: see `k2k_device::run_gateway`.
+///
+/// # Safety
+/// `launch` is a launch, with the halves of a link for parameters.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "ptx-kernel" fn k2k_gateway(launch: *const Launch) {
+    // SAFETY: the caller's.
+    unsafe { run_gateway::<KERNELS, SLOTS, PAYLOAD, FRAMES>(launch) }
 }

@@ -1,0 +1,97 @@
+//! One side of a link, as a block of its own.
+
+use super::block::{Block, name_and_place};
+use super::clock::Clock;
+use super::thread::{rest, thread_index};
+use crate::launch::{Launch, Outcome};
+use core::mem::MaybeUninit;
+use k2k_core::gateway::{Gateway, GatewayConfig};
+use k2k_core::link::{LinkEnd, LinkHalf};
+use k2k_core::sync::Gpu;
+use k2k_core::{Backlog, Command, Config, Fabric, Phase};
+
+/// Rest between two passes that found nothing to do, ns. Each looks across the bus.
+const REST_NS: u32 = 200;
+
+/// Bytes of workspace that a gateway needs.
+#[must_use]
+pub const fn gateway_workspace_len<
+    const KERNELS: usize,
+    const SLOTS: usize,
+    const PAYLOAD: usize,
+    const FRAMES: usize,
+>() -> u64 {
+    size_of::<Gateway<'static, 'static, Clock, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu>>() as u64
+}
+
+/// Runs a gateway until it is told to stop, or to drain and nothing is on its way any more. Parameters of the launch: the
+/// address of this side's half of the link, that of the other side's, and of a [`GatewayConfig`] its silence, its grace (0 for
+/// the default). Values: messages sent, received, frames rejected, announcements refused.
+///
+/// # Safety
+/// Called by all threads of an entry point's grid of one block with its argument, once. The halves lie at their addresses for as
+/// long as it runs.
+pub unsafe fn run_gateway<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
+    launch: *const Launch,
+) {
+    if thread_index() != 0 {
+        return;
+    }
+    // SAFETY: passed on.
+    let block = unsafe { Block::of(launch) };
+    // SAFETY: passed on.
+    if let Err((outcome, values)) = unsafe { serve::<KERNELS, SLOTS, PAYLOAD, FRAMES>(&block) } {
+        block.report(outcome, 0, values);
+    }
+}
+
+unsafe fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
+    block: &Block<'_>,
+) -> Result<(), (Outcome, [u64; 7])> {
+    let (workspace, len) = block.workspace();
+    let needed = gateway_workspace_len::<KERNELS, SLOTS, PAYLOAD, FRAMES>();
+    if len < needed {
+        return Err((Outcome::SmallWorkspace, [len, needed, 0, 0, 0, 0, 0]));
+    }
+    // SAFETY: passed on.
+    let half = |i: usize| unsafe {
+        LinkHalf::<FRAMES, PAYLOAD>::attach_raw(block.parameter(i) as *mut u8, size_of::<LinkHalf<FRAMES, PAYLOAD>>())
+            .map_err(|_| (Outcome::BadParameter, [i as u64, block.parameter(i), 0, 0, 0, 0, 0]))
+    };
+    let link = LinkEnd::open(half(0)?, half(1)?)
+        .map_err(|_| (Outcome::BadParameter, [0, block.parameter(0), block.parameter(1), 0, 0, 0, 0]))?;
+    // SAFETY: passed on.
+    let fabric = unsafe { block.fabric::<KERNELS, SLOTS, PAYLOAD>()? };
+    let endpoint = name_and_place(block, fabric)?;
+    let kernel = endpoint.id().raw();
+    let defaults = GatewayConfig::default();
+    let or = |given: u64, default: u64| if given == 0 { default } else { given };
+    let config = GatewayConfig {
+        silence_ns: or(block.parameter(2), defaults.silence_ns),
+        grace_ns: or(block.parameter(3), defaults.grace_ns),
+        ..defaults
+    };
+    // SAFETY: large enough, aligned to 256, zeroed, this block's.
+    let place: &mut MaybeUninit<_> = unsafe { &mut *workspace.cast() };
+    let gateway = Gateway::<_, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu>::new_in(place, endpoint, link, config);
+    block.report(Outcome::Running, kernel, [0; 7]);
+    gateway.endpoint().set_phase(Phase::Running);
+    loop {
+        let worked = gateway.pass();
+        match gateway.endpoint().command() {
+            Command::Stop => break,
+            Command::Drain if gateway.in_flight() == (0, 0) && gateway.endpoint().backlog() == Backlog::None => break,
+            _ => {}
+        }
+        if !worked {
+            rest(REST_NS);
+        }
+    }
+    gateway.endpoint().set_phase(Phase::Stopped);
+    let stats = gateway.stats();
+    // It takes its leave.
+    // SAFETY: written above, used by nobody any more.
+    unsafe { core::ptr::drop_in_place(gateway) };
+    block.report(Outcome::Finished, kernel, [stats.sent, stats.received, stats.rejected, stats.refused, 0, 0, 0]);
+    Ok(())
+}
