@@ -22,6 +22,8 @@ impl fmt::Display for Version {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
+    /// A bridge to a host's fabric could not be built: what the link or the fabric says.
+    Bridge(String),
     /// The driver's library is not on this machine.
     NoDriver {
         /// The file that was looked for.
@@ -237,6 +239,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const EMULATED: &str = "without one, Device::emulated runs the same code on the CPU";
         match self {
+            Self::Bridge(why) => write!(f, "no bridge to the host's fabric: {why}"),
             Self::NoDriver { file } => write!(
                 f,
                 "no CUDA driver: {file} was not found; on a machine with an NVIDIA GPU install its driver (Debian: \

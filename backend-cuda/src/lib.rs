@@ -9,6 +9,7 @@
 //! | [`Probe`], [`Placement`] | what the device can do, and where things are put |
 //! | [`Ptx`] | text for a device |
 //! | [`Session`], [`Running`] | a fabric in device memory, and the kernels that run on it |
+//! | [`Bridge`] | a host's kernels and a device's, as if they were in one fabric |
 //! | [`Hung`] | what kernels that do not stop were doing |
 //! | [`check`] | does it work on this device? |
 //! | [`ClockOffset`] | the device's clock |
@@ -21,6 +22,7 @@
 //! No call waits for a kernel without a limit. While a session runs, nothing is allocated, loaded or freed on its
 //! device, because a driver may wait for all kernels before it does; see [`Busy`](Error::Busy).
 
+mod bridge;
 pub mod check;
 mod clock;
 mod device;
@@ -30,6 +32,7 @@ mod probe;
 mod ptx;
 mod session;
 
+pub use bridge::Bridge;
 pub use clock::ClockOffset;
 pub use device::{Device, DeviceBuffer, HostBuffer, Registered};
 #[cfg(feature = "emulated")]

@@ -1,6 +1,8 @@
 //! The handlers behind the entry points: plain kernels, which run on a host thread as well.
 
 use bytemuck::{Pod, Zeroable};
+use k2k_core::sync::AtomicU32;
+use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::{
     Context, DeliveryStatus, Idle, Kernel, KernelId, Message, MessageId, Priority, ReceiptError, SendError,
 };
@@ -83,16 +85,14 @@ pub struct Order {
     pub timeout_ns: u64,
     /// Of each.
     pub priority: Priority,
-    /// How long to wait before the first, ns: for whoever wants to set routes before.
-    pub delay_ns: u64,
+    /// A word that must not be 0 for the first to go: for whoever wants to set routes before.
+    pub gate: Option<&'static AtomicU32>,
 }
 
 /// Sends numbered messages, follows the receipt of each, and stops when all are decided.
 #[derive(Debug)]
 pub struct Source {
     order: Order,
-    /// When the first message may go; 0 before it is known.
-    from_ns: u64,
     accepted: u64,
     decided: u64,
     /// Of the oldest message that is not decided; those after it follow without a gap.
@@ -155,7 +155,7 @@ impl Source {
             max_hops_exceeded: 0,
             unknown: 0,
         };
-        Self { order, from_ns: 0, accepted: 0, decided: 0, oldest: 0, tally }
+        Self { order, accepted: 0, decided: 0, oldest: 0, tally }
     }
 
     /// How the messages ended so far.
@@ -174,17 +174,12 @@ impl Source {
     }
 
     fn send<const PAYLOAD: usize>(&mut self, context: &mut impl Context<PAYLOAD>) -> bool {
-        let Order { to, count, window, hop_limit, timeout_ns, priority, delay_ns } = self.order;
-        if delay_ns > 0 {
-            let now_ns = context.now().wall_time_ns;
-            if self.from_ns == 0 {
-                self.from_ns = now_ns.saturating_add(delay_ns);
-            }
-            if now_ns < self.from_ns {
-                return false;
-            }
-            self.order.delay_ns = 0;
+        let Order { to, count, window, hop_limit, timeout_ns, priority, gate } = self.order;
+        // Relaxed: publishes nothing but itself.
+        if gate.is_some_and(|gate| gate.load(Relaxed) == 0) {
+            return false;
         }
+        self.order.gate = None;
         if self.accepted >= count || self.accepted - self.decided >= window {
             return false;
         }

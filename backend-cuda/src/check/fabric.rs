@@ -1,6 +1,6 @@
 //! Kernels of one device, one per block, on a fabric in its memory.
 
-use super::{Bench, Failure, ensure};
+use super::{Bench, Failure, Gate, ensure};
 use crate::error::Error;
 use crate::session::{Ended, Grid, Running, Session};
 use core::time::Duration;
@@ -14,9 +14,9 @@ type DeviceRunning = Running<KERNELS, SLOTS, PAYLOAD>;
 
 /// Undecided messages of a source, at most: half of what a lane holds.
 const WINDOW: u64 = SLOTS as u64 / 2;
+/// What sources are called.
+const SOURCES: [&str; 3] = ["source", "normal", "high"];
 const HIGH: u64 = 1 << 8;
-/// A source that waits for a moment, in which routes are set and commands given.
-const LATER: u64 = 500 << 32;
 
 pub(super) fn layout(bench: &Bench<'_>) -> Result<String, Failure> {
     let mut running = start(bench, &Config::default(), [Grid::new("k2k_layout")])?;
@@ -50,14 +50,16 @@ fn source(name: &str, place: u16, count: u64) -> Grid {
         .parameter(3, WINDOW)
 }
 
-/// Waits until all messages that were accepted have ended, as the kernels' counters say.
+/// Waits until all messages that were accepted have ended, as the kernels' counters say, and the sources know it.
 fn settle(bench: &Bench<'_>, running: &DeviceRunning, sent: u64) -> Result<Stats, Failure> {
     let mut stats = Stats::default();
     bench.until("all messages end", || {
-        // What has ended everything says why.
-        running.reports()?;
         stats = running.observe()?.total_stats();
-        Ok(stats.sent >= sent && stats.pending() == 0)
+        // Reading the reports also says what has ended everything, if something has.
+        let reports = running.reports()?;
+        let mut sources = reports.iter().filter(|block| SOURCES.iter().any(|name| block.name.starts_with(name)));
+        let all_know = sources.all(|block| block.outcome() == Some(Outcome::Finished));
+        Ok(stats.sent >= sent && stats.pending() == 0 && all_know)
     })?;
     Ok(stats)
 }
@@ -112,16 +114,19 @@ pub(super) fn fan_in(bench: &Bench<'_>) -> Result<String, Failure> {
 
 pub(super) fn route(bench: &Bench<'_>) -> Result<String, Failure> {
     let count = (bench.options.messages / 4).max(1);
+    let mut gate = Gate::new(bench)?;
     let grids = [
         role(RoleKind::Sink, "sink"),
         role(RoleKind::Relay, "relay").blocks(2),
-        source("source", 0, count).parameter(4, LATER),
+        gate.before(source("source", 0, count)),
     ];
     let mut running = start(bench, &Config::default(), grids)?;
     let ids = running.wait_ready(bench.options.patience)?;
     let [sink, first, second, source] = ids[..] else { return Err(Failure(format!("{} kernels, not 4", ids.len()))) };
     running.set_route(source, sink, Some(first))?;
     running.set_route(first, sink, Some(second))?;
+    // SAFETY: `running` keeps it.
+    unsafe { gate.open() };
     let stats = settle(bench, &running, count)?;
     let ended = stop(bench, running)?;
     ensure!(taken(&ended, "sink") == (count, 0, 0), "the sink counts {:?}", taken(&ended, "sink"));
@@ -132,10 +137,11 @@ pub(super) fn route(bench: &Bench<'_>) -> Result<String, Failure> {
 
 pub(super) fn route_loop(bench: &Bench<'_>) -> Result<String, Failure> {
     let count = 20;
+    let mut gate = Gate::new(bench)?;
     let grids = [
         role(RoleKind::Sink, "sink"),
         role(RoleKind::Relay, "relay"),
-        source("source", 0, count).parameter(4, LATER | 5),
+        gate.before(source("source", 0, count).parameter(4, 5)),
     ];
     let mut running = start(bench, &Config::default(), grids)?;
     let ids = running.wait_ready(bench.options.patience)?;
@@ -143,6 +149,8 @@ pub(super) fn route_loop(bench: &Bench<'_>) -> Result<String, Failure> {
     // Round and round between the source and a relay, and never to the sink.
     running.set_route(relay, sink, Some(source))?;
     running.set_route(source, sink, Some(relay))?;
+    // SAFETY: `running` keeps it.
+    unsafe { gate.open() };
     let stats = settle(bench, &running, count)?;
     let ended = stop(bench, running)?;
     let tally = tally(&ended, "source");
@@ -171,14 +179,18 @@ pub(super) fn not_found(bench: &Bench<'_>) -> Result<String, Failure> {
 pub(super) fn timeout(bench: &Bench<'_>) -> Result<String, Failure> {
     let count = 10;
     let limit = Duration::from_millis(50);
+    let mut gate = Gate::new(bench)?;
     let grids = [
         role(RoleKind::Sink, "sink"),
-        source("source", 0, count).parameter(4, LATER).parameter(5, limit.as_nanos() as u64),
+        gate.before(source("source", 0, count).parameter(5, limit.as_nanos() as u64)),
         role(RoleKind::Relay, "idle"),
     ];
     let mut running = start(bench, &Config::default(), grids)?;
     let ids = running.wait_ready(bench.options.patience)?;
     running.command(ids[0], Command::Pause)?;
+    bench.until("the sink pauses", || Ok(running.observe()?.phase(ids[0]) == Some(Phase::Paused)))?;
+    // SAFETY: `running` keeps it.
+    unsafe { gate.open() };
     let stats = settle(bench, &running, count)?;
     running.command(ids[0], Command::Run)?;
     let ended = stop(bench, running)?;
@@ -192,11 +204,14 @@ pub(super) fn timeout(bench: &Bench<'_>) -> Result<String, Failure> {
 pub(super) fn commands(bench: &Bench<'_>) -> Result<String, Failure> {
     // No more than wait in a lane.
     let count = WINDOW;
-    let grids = [role(RoleKind::Sink, "sink"), source("source", 0, count).parameter(4, LATER)];
+    let mut gate = Gate::new(bench)?;
+    let grids = [role(RoleKind::Sink, "sink"), gate.before(source("source", 0, count))];
     let mut running = start(bench, &Config::default(), grids)?;
     let ids = running.wait_ready(bench.options.patience)?;
     running.command(ids[0], Command::Pause)?;
     bench.until("the sink pauses", || Ok(running.observe()?.phase(ids[0]) == Some(Phase::Paused)))?;
+    // SAFETY: `running` keeps it.
+    unsafe { gate.open() };
     bench.until("the messages arrive", || Ok(running.observe()?.waiting(ids[0]) == Some(count)))?;
     let beats = running.observe()?.heartbeat(ids[0]).unwrap_or_default();
     bench.until("a paused kernel beats", || Ok(running.observe()?.heartbeat(ids[0]).unwrap_or_default() > beats))?;

@@ -5,16 +5,21 @@
 //! | file | what |
 //! | --- | --- |
 //! | `rings.rs` | each kind of ring: host to device, device to host, device to device, by threads and by warps |
+//! | `bus.rs` | kernels of a host and of a device, joined by a bridge |
 //! | `fabric.rs` | the layout; kernels of one device: routes, loops, hop limits, receipts, commands, hang reports |
 
+mod bus;
 mod fabric;
 mod rings;
 
-use crate::device::Device;
+use crate::device::{Device, HostBuffer};
 use crate::error::Error;
 use crate::ptx::Ptx;
+use crate::session::Grid;
 use core::fmt;
 use core::time::Duration;
+use k2k_core::sync::AtomicU32;
+use k2k_core::sync::Ordering::Relaxed;
 use std::time::Instant;
 
 /// How thorough to be.
@@ -112,6 +117,32 @@ impl Bench<'_> {
     }
 }
 
+/// A word in host memory that sources wait for, while routes are set and commands given.
+struct Gate {
+    word: *const AtomicU32,
+    address: u64,
+    buffer: Option<HostBuffer>,
+}
+
+impl Gate {
+    fn new(bench: &Bench<'_>) -> Result<Self, Failure> {
+        let buffer = bench.device.allocate_host(size_of::<AtomicU32>())?;
+        Ok(Self { word: buffer.as_ptr().cast(), address: buffer.address(), buffer: Some(buffer) })
+    }
+
+    /// Makes a grid's sources wait for it, and keeps it for them.
+    fn before(&mut self, grid: Grid) -> Grid {
+        grid.parameter(7, self.address).keep(self.buffer.take())
+    }
+
+    /// # Safety
+    /// What was given the gate still lives.
+    unsafe fn open(&self) {
+        // SAFETY: passed on. Relaxed: publishes nothing but itself.
+        unsafe { &*self.word }.store(1, Relaxed);
+    }
+}
+
 type Check = fn(&Bench<'_>) -> Result<String, Failure>;
 
 /// The list.
@@ -134,6 +165,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("receipts, not found", fabric::not_found),
     ("receipts, timeout", fabric::timeout),
     ("commands: pause, run, drain", fabric::commands),
+    ("across the bus, requests and answers", bus::echo),
+    ("across the bus, device to host", bus::outward),
+    ("across the bus, failures", bus::failures),
+    ("across the bus, priorities", bus::priority),
     ("a kernel that hangs is reported", fabric::hang),
 ];
 

@@ -19,6 +19,7 @@ pub use ended::Ended;
 pub use hung::{Hung, HungKernel};
 pub use running::{Running, Snapshot};
 
+use crate::bridge::{Bridge, Halves};
 use crate::clock::ClockOffset;
 use crate::device::{Device, DeviceBuffer, Module};
 use crate::driver::{Handle, Shape};
@@ -28,13 +29,21 @@ use core::any::Any;
 use core::fmt;
 use image::Image;
 use k2k_core::fabric::NAME_LEN;
+use k2k_core::gateway::GatewayConfig;
 use k2k_core::sync::Gpu;
 use k2k_core::{Config, Fabric};
 use k2k_device::{Launch, Report};
+use k2k_host::Memory;
+use k2k_kernels::shape;
 use running::Started;
+use std::sync::Arc;
 
 /// Workspace of a block unless its grid says otherwise, bytes.
 const WORKSPACE: usize = 64 << 10;
+
+/// The library's gateway, and what one needs: it says so if this is too little.
+const GATEWAY: &str = "k2k_gateway";
+const GATEWAY_WORKSPACE: usize = 512 << 10;
 
 /// Some blocks with the same entry point: one kernel each.
 pub struct Grid {
@@ -45,6 +54,8 @@ pub struct Grid {
     workspace_len: usize,
     parameters: [u64; 8],
     keep: Vec<Box<dyn Any + Send>>,
+    /// Stopped when all others have ended: a gateway carries what they still have to say.
+    serves_others: bool,
 }
 
 impl fmt::Debug for Grid {
@@ -71,6 +82,7 @@ impl Grid {
             workspace_len: WORKSPACE,
             parameters: [0; 8],
             keep: Vec::new(),
+            serves_others: false,
         }
     }
 
@@ -178,6 +190,7 @@ pub struct Session<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usiz
     modules: Vec<Module>,
     grids: Vec<Added>,
     places: u32,
+    bridges: Vec<Bridge>,
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Session<KERNELS, SLOTS, PAYLOAD> {
@@ -205,7 +218,15 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
         let table = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::table_bytes();
         fabric.write(table.start, &image.bytes(table))?;
         let device = device.clone();
-        Ok(Self { device, config: *config, fabric, modules: Vec::new(), grids: Vec::new(), places: 0 })
+        Ok(Self {
+            device,
+            config: *config,
+            fabric,
+            modules: Vec::new(),
+            grids: Vec::new(),
+            places: 0,
+            bridges: Vec::new(),
+        })
     }
 
     /// Address of the fabric on the device.
@@ -253,13 +274,73 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
         Ok(())
     }
 
+    /// Joins this session's fabric with a host's: kernels of each find those of the other by name, send to them and
+    /// answer them as their own. Loads the library's gateway, which takes a place on each side under the name `name`.
+    ///
+    /// For a fabric of [`k2k_kernels::shape`]'s shape; for another, export a gateway of your own and see
+    /// [`bridge_with`](Self::bridge_with).
+    ///
+    /// # Errors
+    /// [`Error::Bridge`] if the host's fabric has no place or the name is taken; as for [`load`](Self::load) and
+    /// [`add`](Self::add).
+    pub fn bridge<const THEIRS: usize, const PER_PAIR: usize>(
+        &mut self,
+        name: &str,
+        memory: &Memory<THEIRS, PER_PAIR, PAYLOAD>,
+        config: GatewayConfig,
+    ) -> Result<(), Error> {
+        const {
+            let (kernels, slots, payload) = (shape::KERNELS, shape::SLOTS, shape::PAYLOAD);
+            assert!(
+                KERNELS == kernels && SLOTS == slots && PAYLOAD == payload,
+                "the library has no gateway of this shape"
+            );
+        }
+        if !self.modules.iter().any(|module| module.entries.iter().any(|entry| entry == GATEWAY)) {
+            self.load(&Ptx::library())?;
+        }
+        // SAFETY: the library's gateway has this fabric's shape, and links of so many frames.
+        unsafe { self.bridge_with::<THEIRS, PER_PAIR, { shape::FRAMES }>(GATEWAY, name, memory, config) }
+    }
+
+    /// As [`bridge`](Self::bridge), with a gateway of the caller's.
+    ///
+    /// # Errors
+    /// As for [`bridge`](Self::bridge).
+    ///
+    /// # Safety
+    /// The entry point is `k2k_device::run_gateway` of this session's shape, with links of `FRAMES` frames.
+    pub unsafe fn bridge_with<const THEIRS: usize, const PER_PAIR: usize, const FRAMES: usize>(
+        &mut self,
+        entry: &str,
+        name: &str,
+        memory: &Memory<THEIRS, PER_PAIR, PAYLOAD>,
+        config: GatewayConfig,
+    ) -> Result<(), Error> {
+        let halves = Arc::new(Halves::<FRAMES, PAYLOAD>::new(&self.device)?);
+        let [near, far] = halves.addresses();
+        let mut grid = Grid::new(entry)
+            .name(name)
+            .workspace(GATEWAY_WORKSPACE)
+            .parameter(0, near)
+            .parameter(1, far)
+            .parameter(2, config.silence_ns)
+            .parameter(3, config.grace_ns)
+            .keep(Arc::clone(&halves));
+        grid.serves_others = true;
+        // SAFETY: the caller's; the halves are kept.
+        unsafe { self.add(grid)? };
+        self.bridges.push(Bridge::start(name, memory, halves, config)?);
+        Ok(())
+    }
+
     /// Starts all kernels, or none.
     ///
     /// # Errors
     /// [`Error::TooManyBlocks`] and [`Error::TooManyGrids`] if some could wait for ever for others to return;
     /// [`Error::OutOfMemory`]; what the driver says. If the driver refuses a launch after others, those are stopped.
     pub fn start(self) -> Result<Running<KERNELS, SLOTS, PAYLOAD>, Error> {
-        let Self { device, config, fabric, modules, grids, .. } = self;
+        let Self { device, config, fabric, modules, grids, bridges, .. } = self;
         check_residency(&device, &grids)?;
         let clock = ClockOffset::measure(&device)?;
         let cooperative = device.probe().cooperative_launch && grids.len() == 1;
@@ -289,7 +370,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
         });
         let started = started.collect::<Result<Vec<_>, Error>>()?;
         device.begin()?;
-        let mut running = Running::new(device, config, clock, fabric, modules);
+        let mut running = Running::new(device, config, clock, fabric, modules, bridges);
         for (mut grid, entry, shape) in started {
             // SAFETY: `add`'s caller vouches for the entry point. Everything that the argument points to is owned by
             // `grid` and `running`, which free it after the launch is done, or never.

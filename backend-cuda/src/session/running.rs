@@ -2,6 +2,7 @@
 
 use super::image::Image;
 use super::{Ended, Grid, Hung, HungKernel};
+use crate::bridge::Bridge;
 use crate::clock::ClockOffset;
 use crate::device::{Device, DeviceBuffer, Module};
 use crate::driver::{Driver, Handle};
@@ -27,6 +28,9 @@ const LOOK: Duration = Duration::from_micros(200);
 /// Between two looks at the table, for kernels that have yet to be told.
 const TELL: Duration = Duration::from_millis(2);
 
+/// How long gateways may take to carry what is on its way, when all others have ended.
+const LINGER: Duration = Duration::from_millis(300);
+
 /// A grid that was launched.
 #[derive(Debug)]
 pub(super) struct Started {
@@ -40,6 +44,11 @@ pub(super) struct Started {
 }
 
 impl Started {
+    fn has_place(&self, place: usize) -> bool {
+        let first = self.first_place as usize;
+        (first..first + self.grid.blocks as usize).contains(&place)
+    }
+
     /// What its blocks have written so far.
     fn reports(&self) -> Result<Vec<Ended>, Error> {
         let mut reports = vec![Report::zeroed(); self.grid.blocks as usize];
@@ -65,6 +74,7 @@ pub struct Running<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usiz
     /// Kept for the kernels.
     _modules: Vec<Module>,
     grids: Vec<Started>,
+    bridges: Vec<Bridge>,
     /// Nothing runs, and the device is told so.
     ended: bool,
 }
@@ -87,8 +97,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         clock: ClockOffset,
         fabric: DeviceBuffer,
         modules: Vec<Module>,
+        bridges: Vec<Bridge>,
     ) -> Self {
-        Self { device, config, clock, fabric, _modules: modules, grids: Vec::new(), ended: false }
+        Self { device, config, clock, fabric, _modules: modules, grids: Vec::new(), bridges, ended: false }
     }
 
     pub(super) fn push(&mut self, grid: Started) {
@@ -246,7 +257,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
     fn wait(&mut self, command: Option<Command>, timeout: Duration) -> Result<Vec<Ended>, Error> {
         let started = Instant::now();
         let mut first = None;
-        let mut told: Vec<KernelId> = Vec::new();
+        let mut told: Vec<(KernelId, Command)> = Vec::new();
+        let mut alone = None;
         let mut next_tell = Duration::ZERO;
         loop {
             if self.poll()? {
@@ -256,13 +268,25 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
             if first.is_none() {
                 first = Some(self.look_at_table()?);
             }
-            if let Some(command) = command.filter(|_| waited >= next_tell) {
+            // Those that serve others end when the others have, whatever was asked of these.
+            let others = self.grids.iter().any(|grid| grid.launch.is_some() && !grid.grid.serves_others);
+            let now = if others {
+                command
+            } else if alone.get_or_insert(waited).saturating_add(LINGER) > waited {
+                Some(Command::Drain)
+            } else {
+                // Whoever sends across the link all the time keeps it from draining.
+                Some(Command::Stop)
+            };
+            if let Some(command) = now.filter(|_| waited >= next_tell) {
                 // Again and again: a kernel may register after the others were told.
                 let table = self.look_at_table()?;
-                for (kernel, _) in table.kernels().filter(|(id, _)| id.index() < self.places()) {
-                    if !told.contains(&kernel) {
+                let places: Vec<_> = self.grids.iter().filter(|grid| grid.grid.serves_others != others).collect();
+                let meant = |id: &KernelId| places.iter().any(|grid| grid.has_place(id.index()));
+                for (kernel, _) in table.kernels().filter(|(id, _)| meant(id)) {
+                    if !told.contains(&(kernel, command)) {
                         self.tell(&table, kernel, command)?;
-                        told.push(kernel);
+                        told.push((kernel, command));
                     }
                 }
                 next_tell = waited + TELL;
@@ -294,6 +318,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         let all = failure.is_some() || self.grids.iter().all(|grid| grid.launch.is_none());
         if all && !self.ended {
             self.ended = true;
+            self.bridges.clear();
             self.device.end();
         }
         failure.map_or(Ok(all), Err)

@@ -2,6 +2,7 @@
 
 use crate::handlers::{Order, Role, RoleKind};
 use crate::shape::{CHIP_KERNELS, CHIP_PAYLOAD, CHIP_SLOTS, KERNELS, PAYLOAD, SLOTS};
+use k2k_core::sync::AtomicU32;
 use k2k_core::{KernelId, Priority};
 use k2k_device::{Block, Outcome, export};
 
@@ -15,22 +16,29 @@ mod parameter {
     pub(super) const COUNT: usize = 2;
     /// Messages that may be undecided.
     pub(super) const WINDOW: usize = 3;
-    /// Hop limit | priority << 8 | ms to wait before the first message << 32.
+    /// Hop limit | priority << 8.
     pub(super) const LIMIT: usize = 4;
     /// Timeout of each message, ns.
     pub(super) const TIMEOUT: usize = 5;
     /// How many places further on the receiver of the next block is | number of places after which it starts again << 16.
     pub(super) const STEP: usize = 6;
-    /// Where `COUNT` samples per block go, each a `u32`.
-    pub(super) const SAMPLES: usize = 7;
+    /// Of a ping: where `COUNT` samples per block go, each a `u32`. Of others: the address of a word that must not be 0 before
+    /// the first message goes, or 0.
+    pub(super) const ADDRESS: usize = 7;
 }
 
+/// Not of a ping, which has no order but its receiver.
 fn order(block: &Block<'_>) -> Order {
     let first = KernelId::from_raw(block.parameter(parameter::TO) as u32);
     let step = block.parameter(parameter::STEP) as u32;
     let place = first.index() as u32 + block.index() * (step & 0xffff);
     let place = if step >> 16 == 0 { place } else { place % (step >> 16) };
     let limit = block.parameter(parameter::LIMIT);
+    let gate = match block.parameter(parameter::ADDRESS) {
+        0 => None,
+        // SAFETY: the host has put a word there, which lives for as long as the kernels.
+        address => Some(unsafe { &*(address as *const AtomicU32) }),
+    };
     Order {
         to: KernelId::new(place as u16, first.generation()),
         count: block.parameter(parameter::COUNT),
@@ -38,7 +46,7 @@ fn order(block: &Block<'_>) -> Order {
         hop_limit: limit as u8,
         timeout_ns: block.parameter(parameter::TIMEOUT),
         priority: if limit >> 8 & 1 == 0 { Priority::Normal } else { Priority::High },
-        delay_ns: (limit >> 32) * 1_000_000,
+        gate,
     }
 }
 
@@ -46,7 +54,7 @@ fn role<const SENDERS: usize>(block: &Block<'_>) -> Result<Role<&'static mut [u3
     let number = block.parameter(parameter::ROLE);
     let wrong = (Outcome::BadParameter, [parameter::ROLE as u64, number, 0, 0, 0, 0, 0]);
     let kind = RoleKind::from_number(number).ok_or(wrong)?;
-    let (base, len) = (block.parameter(parameter::SAMPLES) as *mut u32, block.parameter(parameter::COUNT) as usize);
+    let (base, len) = (block.parameter(parameter::ADDRESS) as *mut u32, block.parameter(parameter::COUNT) as usize);
     let samples: &'static mut [u32] = if kind == RoleKind::Ping {
         // SAFETY: the host has put so many there for each block.
         unsafe { core::slice::from_raw_parts_mut(base.add(block.index() as usize * len), len) }

@@ -1,0 +1,166 @@
+//! A link between a host's fabric and the fabric of a session, with a gateway at each end.
+//!
+//! ```text
+//!       host's fabric                pinned, mapped host memory                 device's fabric
+//!   +------------------+     +--------------------------------------+      +------------------+
+//!   | kernels, proxies |<--->| host's half       <-- frames --      |<---->| proxies, kernels |
+//!   |    gateway:      |     |    -- frames -->      device's half  |      |    gateway:      |
+//!   |    a thread      |     +--------------------------------------+      |    a block       |
+//!   +------------------+                                                   +------------------+
+//! ```
+//!
+//! Both halves lie in host memory, where both sides reach them without anything but the driver: the device's reads of its
+//! half cross the bus.
+
+use crate::device::{Device, HostBuffer};
+use crate::error::Error;
+use core::time::Duration;
+use k2k_core::gateway::{Gateway, GatewayConfig, GatewayStats};
+use k2k_core::link::{LinkEnd, LinkHalf};
+use k2k_core::sync::Ordering::{Acquire, Release};
+use k2k_core::sync::{AtomicU32, spin_hint};
+use k2k_core::{Backlog, Platform, Register};
+use k2k_host::{Host, Memory};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+/// Passes that find nothing before the host's gateway yields its processor, and before it naps.
+const SPINS: u32 = 2_000;
+const YIELDS: u32 = 20_000;
+/// How long it naps, at first and at most: what an idle link costs is a look every so often.
+const SHORT_NAP: Duration = Duration::from_micros(50);
+const LONG_NAP: Duration = Duration::from_millis(1);
+/// How long a gateway that is told to stop waits for what is on its way.
+const LEAVE: Duration = Duration::from_millis(500);
+
+/// The two halves of a link, in host memory that the device sees: this side's first.
+pub(crate) struct Halves<const FRAMES: usize, const PAYLOAD: usize> {
+    buffer: HostBuffer,
+}
+
+impl<const FRAMES: usize, const PAYLOAD: usize> Halves<FRAMES, PAYLOAD> {
+    const LEN: usize = size_of::<LinkHalf<FRAMES, PAYLOAD>>();
+
+    /// Allocates both and sets them up, before the other side runs.
+    pub(crate) fn new(device: &Device) -> Result<Self, Error> {
+        let halves = Self { buffer: device.allocate_host(2 * Self::LEN)? };
+        for i in 0..2 {
+            halves.half(i).set_up().map_err(|e| Error::Bridge(e.to_string()))?;
+        }
+        Ok(halves)
+    }
+
+    fn half(&self, i: usize) -> &LinkHalf<FRAMES, PAYLOAD> {
+        // SAFETY: the buffer has room for two; both lie at multiples of 128; it lives as long as `self`. The device reaches it
+        // as the other side of the link.
+        unsafe { &*self.buffer.as_ptr().add(i * Self::LEN).cast() }
+    }
+
+    /// Addresses for the device: of its own half, of the host's.
+    pub(crate) const fn addresses(&self) -> [u64; 2] {
+        [self.buffer.address() + Self::LEN as u64, self.buffer.address()]
+    }
+}
+
+/// What a bridge's thread is told.
+const RUN: u32 = 0;
+const STOP: u32 = 1;
+
+/// The host's end of a bridge: a thread that runs the gateway. Dropping it stops the thread.
+#[derive(Debug)]
+pub struct Bridge {
+    word: Arc<AtomicU32>,
+    thread: Option<JoinHandle<GatewayStats>>,
+}
+
+impl Bridge {
+    /// Registers the gateway and starts its thread.
+    pub(crate) fn start<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
+        name: &str,
+        memory: &Memory<KERNELS, SLOTS, PAYLOAD>,
+        halves: Arc<Halves<FRAMES, PAYLOAD>>,
+        config: GatewayConfig,
+    ) -> Result<Self, Error> {
+        let who = Register::new(name).map_err(|e| Error::Bridge(e.to_string()))?;
+        let word = Arc::new(AtomicU32::new(RUN));
+        let (told, memory) = (Arc::clone(&word), memory.clone());
+        let (ready, started) = mpsc::sync_channel(1);
+        let thread = thread::Builder::new().name(format!("k2k {name}")).spawn(move || {
+            let host = Host::new();
+            let opened = LinkEnd::open(halves.half(0), halves.half(1)).map_err(|e| e.to_string());
+            let opened = opened.and_then(|link| Ok((link, memory.register(&who, &host).map_err(|e| e.to_string())?)));
+            let (link, endpoint) = match opened {
+                Ok(opened) => opened,
+                Err(e) => {
+                    let _ = ready.send(Err(e));
+                    return GatewayStats::default();
+                }
+            };
+            // Large, and only ever used in place.
+            let mut place = Box::new(core::mem::MaybeUninit::uninit());
+            let gateway = Gateway::new_in(&mut place, endpoint, link, config);
+            let _ = ready.send(Ok(()));
+            serve(gateway, &told);
+            let stats = gateway.stats();
+            // SAFETY: written by `new_in`, used by nobody any more. It takes its leave.
+            unsafe { core::ptr::drop_in_place(gateway) };
+            stats
+        });
+        let thread = thread.map_err(|e| Error::Bridge(format!("no thread for the gateway: {e}")))?;
+        let bridge = Self { word, thread: Some(thread) };
+        match started.recv() {
+            Ok(Ok(())) => Ok(bridge),
+            Ok(Err(e)) => Err(Error::Bridge(e)),
+            Err(_) => Err(Error::Bridge("the gateway's thread has ended".to_owned())),
+        }
+    }
+
+    /// Stops the thread, and says what the gateway did. It waits half a second for messages that are on their way.
+    pub(crate) fn stop(&mut self) -> GatewayStats {
+        // Release [bridge-stopped]: nothing but the word itself.
+        self.word.store(STOP, Release);
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn serve<L, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
+    gateway: &mut Gateway<'_, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES>,
+    word: &AtomicU32,
+) where
+    L: Platform + Clone,
+{
+    let mut idle = 0u32;
+    let mut nap = SHORT_NAP;
+    let mut leaving: Option<Instant> = None;
+    loop {
+        // Acquire [bridge-stopped]: nothing but the word itself.
+        if word.load(Acquire) == STOP {
+            let since = *leaving.get_or_insert_with(Instant::now);
+            let done = gateway.in_flight() == (0, 0) && gateway.endpoint().backlog() == Backlog::None;
+            if done || !gateway.is_connected() || since.elapsed() > LEAVE {
+                return;
+            }
+        }
+        if gateway.pass() {
+            (idle, nap) = (0, SHORT_NAP);
+            continue;
+        }
+        idle = idle.saturating_add(1);
+        match idle {
+            0..SPINS => spin_hint(),
+            SPINS..YIELDS => thread::yield_now(),
+            _ => {
+                thread::sleep(nap);
+                nap = (nap * 2).min(LONG_NAP);
+            }
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Kernels of a host and kernels of a device, joined by a bridge: as if they were in one fabric.
+
+use super::{Bench, Failure, Gate, ensure};
+use crate::session::{Ended, Grid, Running, Session};
+use core::time::Duration;
+use k2k_core::gateway::GatewayConfig;
+use k2k_core::{Command, Config, DeliveryStatus, KernelId, Message, MessageId, Priority, SendError};
+use k2k_device::Outcome;
+use k2k_host::{Broker, Endpoint, Memory};
+use k2k_kernels::handlers::{Numbered, RoleKind};
+use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS};
+
+type DeviceRunning = Running<KERNELS, SLOTS, PAYLOAD>;
+type HostBroker = Broker<KERNELS, SLOTS, PAYLOAD>;
+type HostEndpoint = Endpoint<KERNELS, SLOTS, PAYLOAD>;
+
+/// Undecided messages of a host kernel, at most: half of what a lane holds.
+const WINDOW: usize = SLOTS / 2;
+
+/// A host's fabric and a device's, joined; the device runs `grids`.
+fn start(
+    bench: &Bench<'_>,
+    config: &Config,
+    grids: impl IntoIterator<Item = Grid>,
+) -> Result<(HostBroker, DeviceRunning), Failure> {
+    let memory = Memory::heap(config).map_err(|e| Failure(e.to_string()))?;
+    let mut session = Session::new(bench.device, config)?;
+    session.load(&bench.ptx)?;
+    for grid in grids {
+        // SAFETY: the library's own entry points; these roles take no addresses.
+        unsafe { session.add(grid)? };
+    }
+    session.bridge("gateway", &memory, GatewayConfig::default())?;
+    Ok((Broker::new(memory), session.start()?))
+}
+
+fn role(kind: RoleKind, name: &str) -> Grid {
+    Grid::new("k2k_role").name(name).parameter(0, kind as u64)
+}
+
+/// The device's kernel of that name, when it has been announced.
+fn find(bench: &Bench<'_>, broker: &HostBroker, name: &str) -> Result<KernelId, Failure> {
+    let mut found = None;
+    bench.until(&format!("{name:?} is announced"), || {
+        found = broker.find(name);
+        Ok(found.is_some())
+    })?;
+    found.ok_or_else(|| Failure(format!("no {name:?}")))
+}
+
+fn register(broker: &HostBroker, name: &str) -> Result<HostEndpoint, Failure> {
+    broker.register(name).map_err(|e| Failure(e.to_string()))
+}
+
+fn stop(bench: &Bench<'_>, mut running: DeviceRunning) -> Result<Vec<Ended>, Failure> {
+    let ended = running.stop(bench.options.patience)?;
+    for block in &ended {
+        ensure!(block.outcome() == Some(Outcome::Finished), "{block}");
+    }
+    Ok(ended)
+}
+
+/// What became of a message, when it is decided.
+fn decided(bench: &Bench<'_>, me: &mut HostEndpoint, id: MessageId) -> Result<DeliveryStatus, Failure> {
+    let mut status = DeliveryStatus::Pending;
+    bench.until("the message's way ends", || {
+        status = me.receipt(id).map_err(|e| Failure(e.to_string()))?.status;
+        Ok(status != DeliveryStatus::Pending)
+    })?;
+    Ok(status)
+}
+
+/// Requests and answers, each with its receipt.
+pub(super) fn echo(bench: &Bench<'_>) -> Result<String, Failure> {
+    let count = (bench.options.messages / 10).max(100);
+    let (broker, running) = start(bench, &Config::default(), [role(RoleKind::Echo, "echo")])?;
+    let mut me = register(&broker, "me")?;
+    let echo = find(bench, &broker, "echo")?;
+    let mut asked: Vec<MessageId> = Vec::new();
+    let mut answered = 0;
+    bench.until("all answers come", || {
+        if (asked.len() as u64) < count && asked.len() - answered < WINDOW {
+            match me.send(echo, &Message::from_value(1, &Numbered::new(asked.len() as u64))) {
+                Ok(id) => asked.push(id),
+                Err(SendError::QueueFull { .. }) => {}
+                Err(e) => return Err(Failure(e.to_string())),
+            }
+        }
+        while let Some(answer) = me.try_receive() {
+            let number = answered as u64;
+            ensure!(answer.value::<Numbered>() == Ok(Numbered::new(number)), "answer {number} is not its question");
+            let (found, expected) = (answer.header.correlation_id, asked[answered].sequence);
+            ensure!(found == expected, "answer {number} is to {found}, not to {expected}");
+            ensure!(answer.header.source() == echo, "answer {number} came from {}", answer.header.source());
+            answered += 1;
+        }
+        Ok(answered as u64 == count)
+    })?;
+    // The last ones; a sender has receipts for so many.
+    for id in asked.iter().rev().take(SLOTS) {
+        let status = decided(bench, &mut me, *id)?;
+        ensure!(status == DeliveryStatus::Delivered, "{id}: {status}");
+    }
+    let ended = stop(bench, running)?;
+    drop(me);
+    let stats = broker.stats();
+    ensure!(
+        stats.pending() == 0 && stats.sent == 2 * count && stats.received == 2 * count,
+        "the host counts {stats:?}"
+    );
+    ensure!(ended.len() == 2, "{} blocks", ended.len());
+    Ok(format!("{count} requests and as many answers, all receipts delivered"))
+}
+
+/// A kernel of the device sends to one of the host.
+pub(super) fn outward(bench: &Bench<'_>) -> Result<String, Failure> {
+    let count = (bench.options.messages / 10).max(100);
+    // The proxy of the first kernel that the host announces takes the first place behind the device's own two.
+    let proxy = KernelId::new(2, 1);
+    let mut gate = Gate::new(bench)?;
+    let source = role(RoleKind::Source, "source")
+        .parameter(1, u64::from(proxy.raw()))
+        .parameter(2, count)
+        .parameter(3, WINDOW as u64);
+    let (broker, mut running) = start(bench, &Config::default(), [gate.before(source)])?;
+    let mut me = register(&broker, "me")?;
+    bench.until("the host's kernel is announced", || Ok(running.observe()?.find("me") == Some(proxy)))?;
+    // SAFETY: `running` keeps it.
+    unsafe { gate.open() };
+    let mut next = 0;
+    bench.until("all messages come", || {
+        while let Some(message) = me.try_receive() {
+            ensure!(message.value::<Numbered>() == Ok(Numbered::new(next)), "message {next} came as another");
+            next += 1;
+        }
+        Ok(next == count)
+    })?;
+    let ended = running.join(bench.options.patience)?;
+    let tally = ended.iter().find(|block| block.name == "source").map_or([0; 7], |block| block.report.values);
+    ensure!(tally[..2] == [count, count], "the source counts {tally:?}");
+    Ok(format!("{count} messages, all receipts delivered"))
+}
+
+/// Each way to fail, as the host's sender sees it.
+pub(super) fn failures(bench: &Bench<'_>) -> Result<String, Failure> {
+    let grids = [role(RoleKind::Echo, "echo"), role(RoleKind::Sink, "leaves").parameter(2, 1)];
+    let (broker, running) = start(bench, &Config::default(), grids)?;
+    let mut me = register(&broker, "me")?;
+    let (echo, leaves) = (find(bench, &broker, "echo")?, find(bench, &broker, "leaves")?);
+    let ids: Vec<KernelId> = running.observe()?.kernels().map(|(id, _)| id).collect();
+    let paused = ids.iter().copied().find(|id| id.index() == 0).ok_or_else(|| Failure("no echo".to_owned()))?;
+    running.command(paused, Command::Pause)?;
+    bench.until("the echo pauses", || Ok(running.observe()?.phase(paused) == Some(k2k_core::Phase::Paused)))?;
+    let number = |number| Message::<PAYLOAD>::from_value(1, &Numbered::new(number));
+    let send = |me: &mut HostEndpoint, to, message: &Message<PAYLOAD>| {
+        me.send(to, message).map_err(|e| Failure(e.to_string()))
+    };
+    // Waits on the device for longer than it may.
+    let mut message = number(1);
+    message.header.deadline_ns = me.now().wall_time_ns + 100_000_000;
+    let late = send(&mut me, echo, &message)?;
+    // A gateway is a hop.
+    let mut message = number(2);
+    message.header.hop_limit = 1;
+    let near = send(&mut me, leaves, &message)?;
+    let status = decided(bench, &mut me, near)?;
+    ensure!(status == DeliveryStatus::Delivered, "one hop, and one is allowed: {status}");
+    // It has left by now, or does soon: either the send is refused or the receipt says so.
+    let mut gone = None;
+    bench.until("the device's kernel leaves", || {
+        match me.send(leaves, &number(3)) {
+            Ok(id) => gone = Some(decided(bench, &mut me, id)?),
+            Err(SendError::NotFound { .. }) => gone = Some(DeliveryStatus::NotFound),
+            Err(e) => return Err(Failure(e.to_string())),
+        }
+        Ok(gone == Some(DeliveryStatus::NotFound))
+    })?;
+    let status = decided(bench, &mut me, late)?;
+    ensure!(status == DeliveryStatus::Timeout, "a deadline of 100 ms, and the receiver pauses: {status}");
+    running.command(paused, Command::Run)?;
+    stop(bench, running)?;
+    Ok("timed out, not found, hop limit".to_owned())
+}
+
+/// What waits with high priority comes before what has waited for longer.
+pub(super) fn priority(bench: &Bench<'_>) -> Result<String, Failure> {
+    let (broker, running) = start(bench, &Config::default(), [role(RoleKind::Echo, "echo")])?;
+    let mut me = register(&broker, "me")?;
+    let echo = find(bench, &broker, "echo")?;
+    let there = KernelId::new(0, 1);
+    running.command(there, Command::Pause)?;
+    bench.until("the echo pauses", || Ok(running.observe()?.phase(there) == Some(k2k_core::Phase::Paused)))?;
+    for number in 0..8 {
+        me.send(echo, &Message::from_value(1, &Numbered::new(number))).map_err(|e| Failure(e.to_string()))?;
+    }
+    bench.until("eight wait", || Ok(running.observe()?.waiting(there) == Some(8)))?;
+    let high = Message::from_value(1, &Numbered::new(100));
+    me.send_priority(echo, &high, Priority::High).map_err(|e| Failure(e.to_string()))?;
+    // The high ring is not in the count of waiting mail: time for it to cross.
+    std::thread::sleep(Duration::from_millis(if bench.device.probe().is_gpu { 20 } else { 200 }));
+    running.command(there, Command::Run)?;
+    let mut order = Vec::new();
+    bench.until("nine answers come", || {
+        while let Some(answer) = me.try_receive() {
+            order.push(answer.value::<Numbered>().map_or(u64::MAX, |value| value.number));
+        }
+        Ok(order.len() == 9)
+    })?;
+    stop(bench, running)?;
+    ensure!(order[0] == 100, "the answers came in the order {order:?}");
+    Ok("one of high priority overtook eight".to_owned())
+}
