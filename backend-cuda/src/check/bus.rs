@@ -2,9 +2,9 @@
 
 use super::{Bench, Failure, Gate, ensure};
 use crate::session::{Ended, Grid, Running, Session};
-use core::time::Duration;
+use k2k_core::fabric::Event;
 use k2k_core::gateway::GatewayConfig;
-use k2k_core::{Command, Config, DeliveryStatus, KernelId, Message, MessageId, Priority, SendError};
+use k2k_core::{Command, Config, DeliveryStatus, KernelId, Message, MessageId, Phase, Priority, SendError};
 use k2k_device::Outcome;
 use k2k_host::{Broker, Endpoint, Memory};
 use k2k_kernels::handlers::{Numbered, RoleKind};
@@ -150,7 +150,7 @@ pub(super) fn failures(bench: &Bench<'_>) -> Result<String, Failure> {
     let ids: Vec<KernelId> = running.observe()?.kernels().map(|(id, _)| id).collect();
     let paused = ids.iter().copied().find(|id| id.index() == 0).ok_or_else(|| Failure("no echo".to_owned()))?;
     running.command(paused, Command::Pause)?;
-    bench.until("the echo pauses", || Ok(running.observe()?.phase(paused) == Some(k2k_core::Phase::Paused)))?;
+    bench.until("the echo pauses", || Ok(running.observe()?.phase(paused) == Some(Phase::Paused)))?;
     let number = |number| Message::<PAYLOAD>::from_value(1, &Numbered::new(number));
     let send = |me: &mut HostEndpoint, to, message: &Message<PAYLOAD>| {
         me.send(to, message).map_err(|e| Failure(e.to_string()))
@@ -182,31 +182,39 @@ pub(super) fn failures(bench: &Bench<'_>) -> Result<String, Failure> {
     Ok("timed out, not found, hop limit".to_owned())
 }
 
-/// What waits with high priority comes before what has waited for longer.
+/// What waits with high priority is received before what has waited for longer: the receiver's trace tells.
 pub(super) fn priority(bench: &Bench<'_>) -> Result<String, Failure> {
-    let (broker, running) = start(bench, &Config::default(), [role(RoleKind::Echo, "echo")])?;
+    let config = Config { tracing: true, ..Config::default() };
+    let (broker, running) = start(bench, &config, [role(RoleKind::Echo, "echo")])?;
     let mut me = register(&broker, "me")?;
     let echo = find(bench, &broker, "echo")?;
     let there = KernelId::new(0, 1);
     running.command(there, Command::Pause)?;
-    bench.until("the echo pauses", || Ok(running.observe()?.phase(there) == Some(k2k_core::Phase::Paused)))?;
+    bench.until("the echo pauses", || Ok(running.observe()?.phase(there) == Some(Phase::Paused)))?;
     for number in 0..8 {
         me.send(echo, &Message::from_value(1, &Numbered::new(number))).map_err(|e| Failure(e.to_string()))?;
     }
     bench.until("eight wait", || Ok(running.observe()?.waiting(there) == Some(8)))?;
     let high = Message::from_value(1, &Numbered::new(100));
-    me.send_priority(echo, &high, Priority::High).map_err(|e| Failure(e.to_string()))?;
-    // The high ring is not in the count of waiting mail: time for it to cross.
-    std::thread::sleep(Duration::from_millis(if bench.device.probe().is_gpu { 20 } else { 200 }));
-    running.command(there, Command::Run)?;
-    let mut order = Vec::new();
-    bench.until("nine answers come", || {
-        while let Some(answer) = me.try_receive() {
-            order.push(answer.value::<Numbered>().map_or(u64::MAX, |value| value.number));
-        }
-        Ok(order.len() == 9)
+    let high = me.send_priority(echo, &high, Priority::High).map_err(|e| Failure(e.to_string()))?;
+    // The gateway over there has sent nine as the proxy of this one.
+    bench.until("the ninth has crossed", || {
+        let now = running.observe()?;
+        let proxy = now.find("me");
+        Ok(proxy.and_then(|proxy| now.stats(proxy)).is_some_and(|stats| stats.sent == 9))
     })?;
+    running.command(there, Command::Run)?;
+    let mut answers = 0;
+    bench.until("nine answers come", || {
+        while me.try_receive().is_some() {
+            answers += 1;
+        }
+        Ok(answers == 9)
+    })?;
+    let events = running.observe()?.trace_of(there);
     stop(bench, running)?;
-    ensure!(order[0] == 100, "the answers came in the order {order:?}");
+    let received: Vec<u64> =
+        events.iter().filter(|event| event.event == Event::Received).map(|event| event.id.sequence).collect();
+    ensure!(received.len() == 9 && received[0] == high.sequence, "received in the order {received:?}");
     Ok("one of high priority overtook eight".to_owned())
 }
