@@ -12,6 +12,7 @@
 //! | [`Bridge`] | a host's kernels and a device's, as if they were in one fabric |
 //! | [`Hung`] | what kernels that do not stop were doing |
 //! | [`check`] | does it work on this device? |
+//! | [`denoise`] | a job for a device's kernels, checked bit by bit |
 //! | [`ClockOffset`] | the device's clock |
 //!
 //! It builds and starts without CUDA: the driver's library is looked for when a [`Device`] is asked for. Without one,
@@ -25,6 +26,7 @@
 mod bridge;
 pub mod check;
 mod clock;
+pub mod denoise;
 mod device;
 mod driver;
 mod error;

@@ -1,10 +1,12 @@
 //! Kernels of a host and kernels of a device, joined by a bridge: as if they were in one fabric.
 
 use super::{Bench, Failure, Gate, ensure};
+use crate::denoise::{Planes, diffuse};
 use crate::session::{Ended, Grid, Running, Session};
 use k2k_core::fabric::Event;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::{Command, Config, DeliveryStatus, KernelId, Message, MessageId, Phase, Priority, SendError};
+use k2k_denoise::Params;
 use k2k_device::Outcome;
 use k2k_host::{Broker, Endpoint, Memory};
 use k2k_kernels::handlers::{Numbered, RoleKind};
@@ -217,4 +219,19 @@ pub(super) fn priority(bench: &Bench<'_>) -> Result<String, Failure> {
         events.iter().filter(|event| event.event == Event::Received).map(|event| event.id.sequence).collect();
     ensure!(received.len() == 9 && received[0] == high.sequence, "received in the order {received:?}");
     Ok("one of high priority overtook eight".to_owned())
+}
+
+/// A picture, on the kernels of the device: the same, bit for bit, as the sequential reference makes of it.
+pub(super) fn denoise(bench: &Bench<'_>) -> Result<String, Failure> {
+    let (width, height) = if bench.device.probe().is_gpu { (1024, 768) } else { (24, 18) };
+    let channels = 3;
+    // Noise that is the same everywhere.
+    let values =
+        (0..width * height * channels).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 16_777_216.0);
+    let picture = Planes { width, height, channels, values: values.collect() };
+    let params = Params::new(8, 0.1, 0.2).map_err(|e| Failure(e.to_string()))?;
+    let done =
+        diffuse(bench.device, &picture, 9, &params, bench.options.patience).map_err(|e| Failure(e.to_string()))?;
+    ensure!(done.planes.is_identical_to(&picture.diffused_by_reference(&params)), "the picture is another");
+    Ok(format!("{width} x {height} pixels, {} tiles, {} halos", done.tiles, done.halos))
 }

@@ -1,0 +1,228 @@
+//! Removes noise from a picture on the kernels of a device: the handler of the host's example, [`k2k_denoise::Tile`], one tile
+//! per block, told what to do by a kernel of the host across a [bridge](crate::Session::bridge).
+//!
+//! The result is that of [`k2k_denoise::diffuse_reference`] bit for bit, on a GPU, on the emulated device, on the host.
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::ptx::Ptx;
+use crate::session::{Grid, Session};
+use core::fmt;
+use core::time::Duration;
+use k2k_core::gateway::GatewayConfig;
+use k2k_core::{Config, KernelId, Message};
+use k2k_denoise::protocol::{FINISH, REPORT, START};
+use k2k_denoise::{Outcome, Params, Report, Shape, Side, Start};
+use k2k_host::{Broker, Memory};
+use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS, TileSpec};
+use std::time::Instant;
+
+/// Tiles at most: the places of the device's fabric, less the gateway's and the controller's.
+pub const MOST_TILES: u32 = KERNELS as u32 - 2;
+
+/// A picture: one plane of values per channel, one after the other, row by row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planes {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Planes.
+    pub channels: u32,
+    /// `channels × height × width` of them.
+    pub values: Vec<f32>,
+}
+
+impl Planes {
+    const fn plane_len(&self) -> usize {
+        self.width as usize * self.height as usize
+    }
+
+    /// The sequential reference.
+    #[must_use]
+    pub fn diffused_by_reference(&self, params: &Params) -> Self {
+        let mut result = self.clone();
+        let mut scratch = vec![0.0; self.plane_len()];
+        for plane in result.values.chunks_exact_mut(self.plane_len()) {
+            k2k_denoise::diffuse_reference(plane, &mut scratch, self.width as usize, params);
+        }
+        result
+    }
+
+    /// Whether every value is the other's, bit for bit.
+    #[must_use]
+    pub fn is_identical_to(&self, other: &Self) -> bool {
+        self.values.len() == other.values.len()
+            && self.values.iter().zip(&other.values).all(|(a, b)| a.to_bits() == b.to_bits())
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The picture.
+    pub planes: Planes,
+    /// Tiles that worked on it.
+    pub tiles: u32,
+    /// Messages between tiles.
+    pub halos: u64,
+    /// From the first START to the last REPORT.
+    pub elapsed: Duration,
+}
+
+/// Why it came to nothing.
+#[derive(Debug)]
+pub enum DenoiseError {
+    /// The device.
+    Device(Error),
+    /// The picture has no pixels, another number of values than pixels, or tiles that are too large.
+    Picture(String),
+    /// Messages.
+    Host(String),
+    /// A tile ended otherwise than by being done.
+    Tile {
+        /// Which.
+        tile: usize,
+        /// How; `None` if it says something that does not exist.
+        outcome: Option<Outcome>,
+    },
+    /// Tiles said nothing for so long.
+    Silent(Duration),
+}
+
+impl fmt::Display for DenoiseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(e) => e.fmt(f),
+            Self::Picture(why) | Self::Host(why) => f.write_str(why),
+            Self::Tile { tile, outcome: Some(outcome) } => write!(f, "tile {tile} {outcome}"),
+            Self::Tile { tile, outcome: None } => write!(f, "tile {tile} reports what no tile reports"),
+            Self::Silent(waited) => write!(f, "the tiles said nothing for {waited:?}"),
+        }
+    }
+}
+
+impl core::error::Error for DenoiseError {}
+
+impl From<Error> for DenoiseError {
+    fn from(e: Error) -> Self {
+        Self::Device(e)
+    }
+}
+
+fn host(e: impl fmt::Display) -> DenoiseError {
+    DenoiseError::Host(e.to_string())
+}
+
+/// Diffuses a picture with up to `tiles` kernels of the device, [`MOST_TILES`] at most.
+///
+/// # Errors
+/// [`DenoiseError`]. Whatever happens, no kernel goes on running; or the device's own error says that it does.
+pub fn diffuse(
+    device: &Device,
+    planes: &Planes,
+    tiles: u32,
+    params: &Params,
+    patience: Duration,
+) -> Result<Done, DenoiseError> {
+    let picture = |why: &str| DenoiseError::Picture(why.to_owned());
+    let grid = k2k_denoise::Grid::new(planes.width, planes.height, tiles.min(MOST_TILES));
+    let grid = grid.ok_or_else(|| picture("a picture without pixels, or no tiles"))?;
+    if planes.channels == 0 || planes.values.len() != planes.plane_len() * planes.channels as usize {
+        return Err(picture("a picture with another number of values than width x height x channels"));
+    }
+    let width = planes.width as usize;
+    let mut storages = Vec::new();
+    let mut specs = Vec::new();
+    for tile in 0..grid.len() {
+        let area = grid.area(tile);
+        let shape =
+            Shape::new(area.width, area.height, planes.channels).map_err(|e| DenoiseError::Picture(e.to_string()))?;
+        let first = area.y as usize * width + area.x as usize;
+        let mut values = vec![0.0; shape.storage_len()];
+        for (channel, plane) in planes.values.chunks_exact(planes.plane_len()).enumerate() {
+            shape.load(&mut values, channel, &plane[first..], width);
+        }
+        let mut storage = device.allocate(values.len() * size_of::<f32>())?;
+        storage.write(0, bytemuck::cast_slice(&values))?;
+        let (width, height, channels) = (area.width, area.height, planes.channels);
+        specs.push(TileSpec { storage: storage.address(), width, height, channels, reserved: 0 });
+        storages.push((storage, shape, first));
+    }
+    let mut table = device.allocate(size_of_val(specs.as_slice()))?;
+    table.write(0, bytemuck::cast_slice(&specs))?;
+
+    // A message may wait for as long as the job.
+    let config = Config { delivery_timeout_ns: patience.as_nanos() as u64, ..Config::default() };
+    let memory = Memory::<KERNELS, SLOTS, PAYLOAD>::heap(&config).map_err(host)?;
+    let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(device, &config)?;
+    session.load(&Ptx::library())?;
+    // SAFETY: the library's entry point; table and storages live until the session has ended, which is before they are read.
+    unsafe {
+        session.add(Grid::new("k2k_tile").name("tile").blocks(grid.len()).parameter(0, table.address()).keep(table))?;
+    }
+    session.bridge("gateway", &memory, GatewayConfig::default())?;
+    let broker = Broker::new(memory);
+    let mut controller = broker.register_parking("controller").map_err(host)?;
+    let mut running = session.start()?;
+    let there = running.wait_ready(patience)?;
+
+    // The tiles as this side knows them.
+    let waiting_since = Instant::now();
+    let mut tiles = Vec::new();
+    while tiles.len() < grid.len() as usize {
+        let name = if grid.len() == 1 { "tile".to_owned() } else { format!("tile-{}", tiles.len()) };
+        match broker.find(&name) {
+            Some(id) => tiles.push(id),
+            None if waiting_since.elapsed() > patience => return Err(DenoiseError::Silent(patience)),
+            None => std::thread::sleep(Duration::from_micros(200)),
+        }
+    }
+    let began = Instant::now();
+    for (tile, id) in (0..).zip(&tiles) {
+        // The neighbours know one another by their addresses over there.
+        let address = |i: u32| there.get(i as usize).copied().unwrap_or(KernelId::NONE);
+        let neighbours = Side::ALL.map(|side| grid.neighbour(tile, side).map_or(KernelId::NONE, address));
+        let start = Start {
+            patience_ns: patience.as_nanos() as u64,
+            neighbours: neighbours.map(KernelId::raw),
+            iterations: params.iterations(),
+            kappa: params.kappa(),
+            lambda: params.lambda(),
+            reserved: 0,
+        };
+        controller.send_blocking(*id, &Message::from_value(START, &start)).map_err(host)?;
+    }
+    let mut halos = 0;
+    let mut open = tiles.len();
+    while open > 0 {
+        let message = controller.receive(patience).map_err(|_| DenoiseError::Silent(patience))?;
+        let Some(tile) = tiles.iter().position(|id| *id == message.header.source()) else { continue };
+        if message.header.kind != REPORT {
+            continue;
+        }
+        let report: Report = message.value().map_err(host)?;
+        let outcome = report.outcome();
+        if outcome != Some(Outcome::Done) {
+            return Err(DenoiseError::Tile { tile, outcome });
+        }
+        halos += report.sent;
+        open -= 1;
+    }
+    let elapsed = began.elapsed();
+    for id in &tiles {
+        controller.send_blocking(*id, &Message::new(FINISH)).map_err(host)?;
+    }
+    running.join(patience)?;
+
+    let mut result = Planes { values: vec![0.0; planes.values.len()], ..*planes };
+    let plane_len = planes.plane_len();
+    for (storage, shape, first) in &storages {
+        let mut values = vec![0f32; shape.storage_len()];
+        storage.read(0, bytemuck::cast_slice_mut(&mut values))?;
+        for (channel, plane) in result.values.chunks_exact_mut(plane_len).enumerate() {
+            shape.unload(&values, params.iterations(), channel, &mut plane[*first..], width);
+        }
+    }
+    Ok(Done { planes: result, tiles: grid.len(), halos, elapsed })
+}
