@@ -14,10 +14,12 @@
 //! | [`Endpoint`] | one kernel's handle: send, receive, forward |
 //! | [`link`], [`gateway`] | what joins two memory domains, and who carries messages across |
 //! | [`Kernel`], [`run`], [`Loop`] | a handler and the loop that feeds it, whole or pass by pass |
+//! | [`crew`] | work that a kernel shares out over the threads of its block |
 //! | [`sync`] | the one door to atomics |
 #![no_std]
 #![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
 
+pub mod crew;
 mod doorbell;
 mod endpoint;
 pub mod error;

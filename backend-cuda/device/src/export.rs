@@ -28,6 +28,9 @@
 /// the block's workspace that the loop does not need. After a comma may follow a second one, that makes seven
 /// `u64` of the handler when it has stopped: the values of the block's [`Report`](crate::Report).
 ///
+/// With `fn name(16, 64, 192; Job)`, the expression gets a [`Crew`](crate::Crew) between the two, and the block is launched with
+/// more threads than 32: the handler cuts a `Job` ([`Share`](crate::Share)) into shares, which all do at once.
+///
 /// Build the crate with `k2k-ptx build`. Its root needs `feature(abi_ptx)` on the device, as above. On other targets the
 /// line is nothing, so that the handler can be tested on the host.
 #[macro_export]
@@ -43,6 +46,24 @@ macro_rules! export {
             // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
             unsafe {
                 $crate::run::<_, { $kernels }, { $slots }, { $payload }>(
+                    launch,
+                    $make,
+                    $crate::export!(@values $($values)?),
+                )
+            }
+        }
+    )* };
+    ($(
+        $(#[$attribute:meta])*
+        $visibility:vis fn $name:ident($kernels:expr, $slots:expr, $payload:expr; $job:ty) = $make:expr $(, $values:expr)?;
+    )*) => { $(
+        $(#[$attribute])*
+        #[cfg(target_arch = "nvptx64")]
+        #[unsafe(no_mangle)]
+        $visibility unsafe extern "ptx-kernel" fn $name(launch: *const $crate::Launch) {
+            // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
+            unsafe {
+                $crate::run_crew::<_, $job, { $kernels }, { $slots }, { $payload }>(
                     launch,
                     $make,
                     $crate::export!(@values $($values)?),

@@ -9,6 +9,7 @@
 //! | on the device | what |
 //! | --- | --- |
 //! | `run`, `Block` | the persistent loop of a block, and what it was launched with |
+//! | `run_crew`, `Crew` | the same, with all threads of the block to work on jobs ([`Share`]) |
 //! | `run_gateway` | one side of a link to another domain |
 //! | `Warp` | 32 threads as one: ballot, shuffles; a `Gang` for rings |
 //! | `Clock` | `%globaltimer` at the Unix epoch, as a `Platform` |
@@ -21,13 +22,16 @@ mod export;
 #[cfg(target_arch = "nvptx64")]
 mod gpu;
 mod launch;
+mod share;
 
 pub use launch::{Launch, Outcome, Report};
+pub use share::Share;
 
 #[cfg(target_arch = "nvptx64")]
 pub use gpu::{
     block::{Block, Patience, run, workspace_len},
     clock::Clock,
+    crew::{Crew, crew_workspace_len, run_crew},
     gateway::{gateway_workspace_len, run_gateway},
     thread,
     warp::Warp,

@@ -6,6 +6,7 @@ use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::{
     Context, DeliveryStatus, Idle, Kernel, KernelId, Message, MessageId, Priority, ReceiptError, SendError,
 };
+use k2k_device::Share;
 
 /// Kind of the messages here.
 const NUMBERED: u32 = 1;
@@ -475,6 +476,56 @@ impl<S: AsRef<[u32]> + AsMut<[u32]>, const SENDERS: usize, const PAYLOAD: usize>
             Self::Peer(handler) => handler.on_idle(context),
             Self::Ping(handler) => handler.on_idle(context),
             Self::Echo(_) | Self::Relay(_) | Self::Sink(_) | Self::Hang(_) => Idle::Done,
+        }
+    }
+}
+
+/// A job for the threads of a block: adds a number to every word of an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct AddJob {
+    /// Address of the array.
+    pub array: u64,
+    /// Words in it.
+    pub len: u64,
+    /// What to add.
+    pub number: u64,
+}
+
+impl Share for AddJob {
+    fn share(&self, member: u32, members: u32) {
+        let array = self.array as *mut u64;
+        for i in (u64::from(member)..self.len).step_by(members.max(1) as usize) {
+            // SAFETY: whoever made the job vouches for the array; each word is one member's.
+            unsafe { *array.add(i as usize) += self.number };
+        }
+    }
+}
+
+/// Adds the number in each message to every word of an array, and answers when that is done. `W` is who works.
+#[derive(Debug)]
+pub struct Adder<W> {
+    array: u64,
+    len: u64,
+    work: W,
+}
+
+impl<W: FnMut(&AddJob)> Adder<W> {
+    /// On an array of `len` words, with the work done by `work`.
+    ///
+    /// # Safety
+    /// `array` is the address of so many words, which nobody else uses while the handler lives.
+    pub const unsafe fn new(array: u64, len: u64, work: W) -> Self {
+        Self { array, len, work }
+    }
+}
+
+impl<W: FnMut(&AddJob), const PAYLOAD: usize> Kernel<PAYLOAD> for Adder<W> {
+    fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
+        if let Ok(number) = message.value::<u64>() {
+            (self.work)(&AddJob { array: self.array, len: self.len, number });
+            // Whoever asked can ask again.
+            let _ = context.reply(message, message);
         }
     }
 }

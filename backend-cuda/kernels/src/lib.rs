@@ -10,6 +10,7 @@
 //! | | `k2k_gateway` | one side of a link to another domain |
 //! | | `k2k_tile` | a tile of the picture that `denoise` works on |
 //! | `check` | `k2k_role`, `k2k_chip_role` | a kernel as tests and benchmarks need it: see [`handlers::Role`] |
+//! | | `k2k_adder` | a kernel that all threads of its block work for |
 //! | | `k2k_spsc_*`, `k2k_warp_*`, `k2k_lanes_*`, `k2k_ticket_*` | an end of a ring |
 //! | | `k2k_flag_*`, `k2k_pong_*` | one side of a round trip |
 //! | | `k2k_layout` | writes how the shared types lie in memory, as the device sees them |

@@ -221,6 +221,31 @@ pub(super) fn priority(bench: &Bench<'_>) -> Result<String, Failure> {
     Ok("one of high priority overtook eight".to_owned())
 }
 
+/// A kernel whose block works with it: every thread does its share of every job, once.
+pub(super) fn crew(bench: &Bench<'_>) -> Result<String, Failure> {
+    const WORDS: usize = 1000;
+    let mut array = bench.device.allocate(WORDS * size_of::<u64>())?;
+    let first: Vec<u64> = (0..WORDS as u64).collect();
+    array.write(0, bytemuck::cast_slice(&first))?;
+    let grid =
+        Grid::new("k2k_adder").name("adder").threads(128).parameter(0, array.address()).parameter(1, WORDS as u64);
+    let (broker, running) = start(bench, &Config::default(), [grid])?;
+    let mut me = register(&broker, "me")?;
+    let adder = find(bench, &broker, "adder")?;
+    let (jobs, mut sum) = (20, 0);
+    for job in 1..=jobs {
+        me.send(adder, &Message::from_value(1, &job)).map_err(|e| Failure(e.to_string()))?;
+        bench.until("the job is done", || Ok(me.try_receive().is_some()))?;
+        sum += job;
+    }
+    stop(bench, running)?;
+    let mut found = vec![0u64; WORDS];
+    array.read(0, bytemuck::cast_slice_mut(&mut found))?;
+    let wrong = (0..WORDS as u64).zip(&found).find(|(i, found)| **found != i + sum);
+    ensure!(wrong.is_none(), "word {wrong:?} is not its number and {sum}");
+    Ok(format!("{jobs} jobs, {WORDS} words each, 97 threads"))
+}
+
 /// A picture, on the kernels of the device: the same, bit for bit, as the sequential reference makes of it.
 pub(super) fn denoise(bench: &Bench<'_>) -> Result<String, Failure> {
     let (width, height) = if bench.device.probe().is_gpu { (1024, 768) } else { (24, 18) };

@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::link::{LinkEnd, LinkHalf};
 use k2k_core::sync::Gpu;
-use k2k_core::{Backlog, Command, Config, Fabric, Phase};
+use k2k_core::{Backlog, Command, Phase};
 
 /// Rest between two passes that found nothing to do, ns. Each looks across the bus.
 const REST_NS: u32 = 200;

@@ -1,10 +1,10 @@
 //! Kernels for tests and benchmarks. One entry point for all, since a driver compiles the whole of `core` for each.
 
-use crate::handlers::{Order, Role, RoleKind};
+use crate::handlers::{AddJob, Adder, Order, Role, RoleKind};
 use crate::shape::{CHIP_KERNELS, CHIP_PAYLOAD, CHIP_SLOTS, KERNELS, PAYLOAD, SLOTS};
 use k2k_core::sync::AtomicU32;
 use k2k_core::{KernelId, Priority};
-use k2k_device::{Block, Outcome, export};
+use k2k_device::{Block, Crew, Outcome, export};
 
 /// Places of the parameters. What a role does not need is ignored.
 mod parameter {
@@ -71,4 +71,12 @@ export! {
     /// The same on a fabric that spans a chip.
     pub(crate) fn k2k_chip_role(CHIP_KERNELS, CHIP_SLOTS, CHIP_PAYLOAD) =
         |block, _| role::<CHIP_KERNELS>(block), |role| role.values();
+}
+
+export! {
+    /// Adds the numbers that it is sent to an array, with all threads of its block. Parameters: address of the array, words.
+    pub(crate) fn k2k_adder(KERNELS, SLOTS, PAYLOAD; AddJob) = |block, mut crew: Crew<AddJob>, _| {
+        // SAFETY: the host has put an array there.
+        Ok(unsafe { Adder::new(block.parameter(0), block.parameter(1), move |job: &AddJob| crew.work(job)) })
+    };
 }

@@ -1,0 +1,142 @@
+//! A kernel whose block works with it: the first thread runs the kernel, every further warp is a hand.
+
+use super::block::{Block, run};
+use super::thread::{rest, thread_index, threads};
+use super::warp::Warp;
+use crate::launch::{Launch, Outcome};
+use crate::share::Share;
+use k2k_core::Kernel;
+use k2k_core::crew::{Board, Call, Leader};
+use k2k_core::sync::Gpu;
+
+/// Warps of a block beside the first.
+const HANDS: usize = 31;
+
+/// Rest between two looks, ns.
+const REST_NS: u32 = 50;
+
+/// The hands of this block, for its handler.
+#[derive(Debug)]
+pub struct Crew<J: Share> {
+    leader: Leader<'static, J, HANDS, Gpu>,
+    members: u32,
+}
+
+/// Bytes of workspace that the hands need, at its end.
+#[must_use]
+pub const fn crew_workspace_len<J: Share>() -> u64 {
+    (size_of::<Board<J, HANDS, Gpu>>() as u64).next_multiple_of(256)
+}
+
+/// The board at the end of the block's workspace.
+///
+/// # Safety
+/// It has room for one, and nobody else uses it.
+unsafe fn board<J: Share>(block: &Block<'_>) -> &'static Board<J, HANDS, Gpu> {
+    let (workspace, len) = block.workspace();
+    // The workspace starts and ends at a multiple of 256.
+    let at = len - crew_workspace_len::<J>();
+    // SAFETY: passed on; any bytes are a board.
+    unsafe { &*workspace.add(at as usize).cast() }
+}
+
+/// Warps of this block beside the first.
+fn hands() -> usize {
+    (threads().div_ceil(32) - 1) as usize
+}
+
+impl<J: Share> Crew<J> {
+    /// # Safety
+    /// Called once, by the block's first thread, in a block whose other warps serve.
+    unsafe fn of(block: &Block<'_>) -> Self {
+        // SAFETY: passed on.
+        let leader = unsafe { board(block).leader(hands()) };
+        // The first warp polls; its first thread does a share beside the hands.
+        Self { leader, members: 1 + threads().saturating_sub(32) }
+    }
+
+    /// How many shares a job is cut into: one for the kernel's own thread, one for each thread of the other warps.
+    #[must_use]
+    pub const fn members(&self) -> u32 {
+        self.members
+    }
+
+    /// Does a job: all members their shares at once. What they wrote is visible to the caller afterwards.
+    pub fn work(&mut self, job: &J) {
+        self.leader.call(job);
+        job.share(0, self.members);
+        while !self.leader.all_done() {
+            rest(REST_NS);
+        }
+    }
+}
+
+/// A hand: does its threads' shares of each job until there are no more.
+///
+/// # Safety
+/// Called by all threads of a warp that is not the block's first, once, with room for the board.
+unsafe fn serve<J: Share>(block: &Block<'_>) {
+    let warp = Warp::this();
+    // SAFETY: passed on; a hand per warp. Each thread keeps a copy of it, and all copies move alike.
+    let mut hand = unsafe { board::<J>(block).hand((thread_index() / 32 - 1) as usize) };
+    let member = thread_index() - 31;
+    let members = 1 + threads().saturating_sub(32);
+    loop {
+        let called = warp.is_leader() && hand.has_call();
+        warp.sync();
+        if warp.leaders(u32::from(called)) == 0 {
+            rest(REST_NS);
+            continue;
+        }
+        // What the leader has seen is there for all: each looks for itself, and so has the job.
+        match hand.look() {
+            Call::Work(job) => job.share(member, members),
+            Call::Dismissed => return,
+            Call::Wait => {}
+        }
+        // All shares are done before one says so for all.
+        warp.sync();
+        if warp.is_leader() {
+            hand.done();
+        }
+    }
+}
+
+/// As [`run`](super::block::run), with a [`Crew`] for the handler: all threads of the block but the first warp's others are its
+/// members.
+///
+/// # Safety
+/// As for [`run`](super::block::run).
+pub unsafe fn run_crew<H, J: Share, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+    launch: *const Launch,
+    make: impl FnOnce(&Block<'_>, Crew<J>, &'static mut [u8]) -> Result<H, (Outcome, [u64; 7])>,
+    values: impl FnOnce(&H) -> [u64; 7],
+) where
+    H: Kernel<PAYLOAD>,
+{
+    // SAFETY: passed on.
+    let block = unsafe { Block::of(launch) };
+    let (_, len) = block.workspace();
+    let needed = crew_workspace_len::<J>();
+    if len < needed {
+        if thread_index() == 0 {
+            block.report(Outcome::SmallWorkspace, 0, [len, needed, 0, 0, 0, 0, 0]);
+        }
+        return;
+    }
+    if thread_index() >= 32 {
+        // SAFETY: passed on.
+        return unsafe { serve::<J>(&block) };
+    }
+    let make = |block: &Block<'_>, rest: &'static mut [u8]| {
+        let left = rest.len().saturating_sub(needed as usize);
+        // SAFETY: the only leader; the other warps serve.
+        make(block, unsafe { Crew::of(block) }, rest.split_at_mut(left).0)
+    };
+    // SAFETY: passed on.
+    unsafe { run::<H, KERNELS, SLOTS, PAYLOAD>(launch, make, values) };
+    if thread_index() == 0 {
+        // SAFETY: the only leader: the handler's is gone, or was never made.
+        unsafe { board::<J>(&block).leader(0) }.dismiss();
+    }
+}
