@@ -3,14 +3,14 @@
 
 use crate::element::Element;
 use crate::queue::{Patience, Pop, Push, Queue, Seen, Verify, numbering};
-use crate::sample::{Role, Run, Sample, Sampler, Setting, crowded, together};
+use crate::sample::{Apart, Role, Run, Sample, Sampler, Setting, crowded, together};
 use core::hint::black_box;
 
 /// Room in the queue: our rings hold at most 32768 messages.
 pub const CAPACITY: usize = 32_768;
 
 pub struct Alone<E: Element, Q: Queue<E>> {
-    txs: Vec<Q::Tx>,
+    txs: Vec<Apart<Q::Tx>>,
     rx: Q::Rx,
     marker: core::marker::PhantomData<E>,
 }
@@ -18,7 +18,7 @@ pub struct Alone<E: Element, Q: Queue<E>> {
 impl<E: Element, Q: Queue<E>> Alone<E, Q> {
     pub fn boxed(producers: usize) -> Box<dyn Sampler> {
         let (txs, rx) = Q::open(CAPACITY, producers);
-        Box::new(Self { txs, rx, marker: core::marker::PhantomData })
+        Box::new(Self { txs: txs.into_iter().map(Apart).collect(), rx, marker: core::marker::PhantomData })
     }
 
     /// Messages of one producer, and of its warm-up: an eighth of the queue stays free.
@@ -30,7 +30,7 @@ impl<E: Element, Q: Queue<E>> Alone<E, Q> {
     fn push(&mut self, setting: &Setting, whole: bool) -> Result<Run, String> {
         let yields = crowded(&setting.cores, self.txs.len());
         let (warm, count) = self.share();
-        let roles = self.txs.iter_mut().enumerate().map(|(id, tx)| {
+        let roles = self.txs.iter_mut().enumerate().map(|(id, Apart(tx))| {
             let mut sent = 0;
             let role: Role<'_> = Box::new(move |n| {
                 let mut patience = Patience::new(yields);

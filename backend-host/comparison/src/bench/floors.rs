@@ -3,7 +3,7 @@
 use super::latency::{METRICS, percentiles};
 use crate::element::Element;
 use crate::machine::ticks;
-use crate::sample::{Role, Sample, Sampler, Setting, fill, together};
+use crate::sample::{Apart, Role, Sample, Sampler, Setting, fill, together};
 use core::cell::UnsafeCell;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -32,10 +32,6 @@ impl<F: FnMut(&Setting, u64) -> Result<(Sample, f64), String>> Sampler for Floor
         Ok((self.take)(setting, self.operations)?.0)
     }
 }
-
-#[repr(align(128))]
-#[derive(Default)]
-struct Apart<T>(T);
 
 /// A message with its stamp: what a queue of one message without any bookkeeping would be.
 #[repr(C, align(128))]
@@ -72,26 +68,26 @@ pub fn mailbox<E: Element>() -> Box<dyn Sampler> {
     Floor::boxed(|setting, count| {
         let (there, back) = (Mailbox::<E>::new(), Mailbox::<E>::new());
         let mut trips = Vec::with_capacity(count as usize);
-        let mut client_stamp = 0;
-        let mut server_stamp = 0;
+        let mut client_stamp = Apart(0);
+        let mut server_stamp = Apart(0);
         let roles: Vec<Role<'_>> = vec![
             Box::new(|n| {
                 trips.clear();
                 let message = E::numbered(0);
                 for _ in 0..n {
-                    client_stamp += 1;
+                    client_stamp.0 += 1;
                     let start = ticks();
-                    there.write(client_stamp, black_box(&message));
-                    black_box(&back.read(client_stamp));
+                    there.write(client_stamp.0, black_box(&message));
+                    black_box(&back.read(client_stamp.0));
                     trips.push(ticks() - start);
                 }
             }),
             Box::new(|n| {
                 let message = E::numbered(0);
                 for _ in 0..n {
-                    server_stamp += 1;
-                    black_box(&there.read(server_stamp));
-                    back.write(server_stamp, black_box(&message));
+                    server_stamp.0 += 1;
+                    black_box(&there.read(server_stamp.0));
+                    back.write(server_stamp.0, black_box(&message));
                 }
             }),
         ];
@@ -107,23 +103,23 @@ pub fn bounce(lines: usize) -> Box<dyn Sampler> {
         let words: [Apart<AtomicU64>; 2] = Default::default();
         let (there, back) = (&words[0].0, &words[lines - 1].0);
         let mut trips = Vec::with_capacity(count as usize);
-        let (mut mine, mut theirs) = (0, 0);
+        let (mut mine, mut theirs) = (Apart(0), Apart(0));
         let roles: Vec<Role<'_>> = vec![
             Box::new(|n| {
                 trips.clear();
                 for _ in 0..n {
                     let start = ticks();
-                    there.store(mine + 1, Ordering::Release);
-                    while back.load(Ordering::Acquire) != mine + 2 {}
+                    there.store(mine.0 + 1, Ordering::Release);
+                    while back.load(Ordering::Acquire) != mine.0 + 2 {}
                     trips.push(ticks() - start);
-                    mine += 2;
+                    mine.0 += 2;
                 }
             }),
             Box::new(|n| {
                 for _ in 0..n {
-                    while there.load(Ordering::Acquire) != theirs + 1 {}
-                    back.store(theirs + 2, Ordering::Release);
-                    theirs += 2;
+                    while there.load(Ordering::Acquire) != theirs.0 + 1 {}
+                    back.store(theirs.0 + 2, Ordering::Release);
+                    theirs.0 += 2;
                 }
             }),
         ];
@@ -153,32 +149,32 @@ pub fn stream<E: Element>(segments: u64, dirty: bool) -> Box<dyn Sampler> {
         messages: Apart(core::array::from_fn(|_| UnsafeCell::new(E::default()))),
     };
     let segments: Box<[Segment<E>]> = (0..segments).map(segment).collect();
-    let (mut filled, mut emptied) = (0, 0);
+    let (mut filled, mut emptied) = (Apart(0), Apart(0));
     let length = segments.len() as u64;
     Floor::boxed(move |setting, count| {
         let roles: Vec<Role<'_>> = vec![
             Box::new(|n| {
                 for _ in 0..n / SEGMENT {
-                    let segment = &segments[(emptied % length) as usize];
-                    while segment.full.0.load(Ordering::Acquire) != emptied / length + 1 {}
+                    let segment = &segments[(emptied.0 % length) as usize];
+                    while segment.full.0.load(Ordering::Acquire) != emptied.0 / length + 1 {}
                     for message in &segment.messages.0 {
                         empty(message.get(), dirty);
                     }
-                    emptied += 1;
-                    segment.free.0.store(emptied.div_ceil(length), Ordering::Release);
+                    emptied.0 += 1;
+                    segment.free.0.store(emptied.0.div_ceil(length), Ordering::Release);
                 }
             }),
             Box::new(|n| {
                 let message = E::numbered(0);
                 for _ in 0..n / SEGMENT {
-                    let segment = &segments[(filled % length) as usize];
-                    while segment.free.0.load(Ordering::Acquire) != filled / length {}
+                    let segment = &segments[(filled.0 % length) as usize];
+                    while segment.free.0.load(Ordering::Acquire) != filled.0 / length {}
                     for place in &segment.messages.0 {
                         // SAFETY: `free` says that the segment is this side's.
                         unsafe { *place.get() = *black_box(&message) };
                     }
-                    filled += 1;
-                    segment.full.0.store(filled.div_ceil(length), Ordering::Release);
+                    filled.0 += 1;
+                    segment.full.0.store(filled.0.div_ceil(length), Ordering::Release);
                 }
             }),
         ];

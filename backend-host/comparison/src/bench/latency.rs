@@ -3,7 +3,7 @@
 use crate::element::Element;
 use crate::machine::{nanoseconds, ticks};
 use crate::queue::{Patience, Pop, Push, Queue, Seen, Sink, Verify};
-use crate::sample::{Role, Sample, Sampler, Setting, fill, together};
+use crate::sample::{Apart, Role, Sample, Sampler, Setting, fill, together};
 use core::hint::black_box;
 
 /// The metrics of a round trip.
@@ -20,8 +20,8 @@ pub fn percentiles(trips: &mut [u64]) -> Vec<f64> {
 }
 
 pub struct RoundTrip<E: Element, Q: Queue<E>> {
-    there: (Q::Tx, Q::Rx),
-    back: (Q::Tx, Q::Rx),
+    there: (Apart<Q::Tx>, Apart<Q::Rx>),
+    back: (Apart<Q::Tx>, Apart<Q::Rx>),
     trips: u64,
     marker: core::marker::PhantomData<E>,
 }
@@ -30,7 +30,7 @@ impl<E: Element, Q: Queue<E>> RoundTrip<E, Q> {
     pub fn boxed(capacity: usize) -> Box<dyn Sampler> {
         let open = || {
             let (mut tx, rx) = Q::open(capacity, 1);
-            (tx.pop().expect("one producer"), rx)
+            (Apart(tx.pop().expect("one producer")), Apart(rx))
         };
         Box::new(Self { there: open(), back: open(), trips: 0, marker: core::marker::PhantomData })
     }
@@ -92,8 +92,8 @@ impl<E: Element, Q: Queue<E>> Sampler for RoundTrip<E, Q> {
     fn prepare(&mut self, setting: &Setting) -> Result<(), String> {
         let (mut here, mut there) = (Verify::new(1), Verify::new(1));
         let roles: Vec<Role<'_>> = vec![
-            Box::new(|n| checked(&mut self.there.0, &mut self.back.1, &mut here, true, n)),
-            Box::new(|n| checked(&mut self.back.0, &mut self.there.1, &mut there, false, n)),
+            Box::new(|n| checked(&mut self.there.0.0, &mut self.back.1.0, &mut here, true, n)),
+            Box::new(|n| checked(&mut self.back.0.0, &mut self.there.1.0, &mut there, false, n)),
         ];
         let run = together(&setting.cores, roles, 0, 3000)?;
         if let Some(wrong) = here.wrong.or(there.wrong) {
@@ -106,8 +106,8 @@ impl<E: Element, Q: Queue<E>> Sampler for RoundTrip<E, Q> {
     fn sample(&mut self, setting: &Setting) -> Result<Sample, String> {
         let mut trips = Vec::with_capacity(self.trips as usize);
         let roles: Vec<Role<'_>> = vec![
-            Box::new(|n| client(&mut self.there.0, &mut self.back.1, &mut trips, n)),
-            Box::new(|n| server(&mut self.back.0, &mut self.there.1, n)),
+            Box::new(|n| client(&mut self.there.0.0, &mut self.back.1.0, &mut trips, n)),
+            Box::new(|n| server(&mut self.back.0.0, &mut self.there.1.0, n)),
         ];
         let run = together(&setting.cores, roles, self.trips / 8, self.trips)?;
         Ok(run.sample(percentiles(&mut trips)))

@@ -3,7 +3,7 @@
 use crate::element::Element;
 use crate::peers::BATCH;
 use crate::queue::{Patience, Pop, Push, Queue, Seen, Sink, Verify, numbering};
-use crate::sample::{Role, Run, Sample, Sampler, Setting, consumer_apart, crowded, fill, together};
+use crate::sample::{Apart, Role, Run, Sample, Sampler, Setting, consumer_apart, crowded, fill, together};
 use core::hint::black_box;
 
 /// Which calls are used.
@@ -17,8 +17,8 @@ pub enum Calls {
 
 pub struct Throughput<E: Element, Q: Queue<E>> {
     calls: Calls,
-    txs: Vec<Q::Tx>,
-    rx: Q::Rx,
+    txs: Vec<Apart<Q::Tx>>,
+    rx: Apart<Q::Rx>,
     messages: u64,
     /// Messages that fill the queue once, so that its memory is there before the clock runs.
     lap: u64,
@@ -27,7 +27,8 @@ pub struct Throughput<E: Element, Q: Queue<E>> {
 impl<E: Element, Q: Queue<E>> Throughput<E, Q> {
     pub fn boxed(calls: Calls, capacity: usize, producers: usize) -> Box<dyn Sampler> {
         let (txs, rx) = Q::open(capacity, producers);
-        Box::new(Self { calls, txs, rx, messages: 0, lap: capacity as u64 })
+        let txs = txs.into_iter().map(Apart).collect();
+        Box::new(Self { calls, txs, rx: Apart(rx), messages: 0, lap: capacity as u64 })
     }
 
     fn run<S: Sink<E> + Send>(
@@ -42,10 +43,10 @@ impl<E: Element, Q: Queue<E>> Throughput<E, Q> {
         let producers = self.txs.len() as u64;
         let cores = consumer_apart(&setting.cores, self.txs.len());
         let yields = crowded(&cores, self.txs.len() + 1);
-        let rx = &mut self.rx;
+        let rx = &mut self.rx.0;
         let mut roles: Vec<Role<'_>> =
             vec![Box::new(move |n| consume::<E, Q>(rx, sink, calls, n / producers * producers, Patience::new(yields)))];
-        for (id, tx) in self.txs.iter_mut().enumerate() {
+        for (id, Apart(tx)) in self.txs.iter_mut().enumerate() {
             let mut sent = 0;
             roles.push(Box::new(move |n| {
                 let count = (n / producers) as usize;
