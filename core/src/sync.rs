@@ -276,6 +276,18 @@ pub fn fence(order: Ordering) {
     op::fence(order);
 }
 
+/// Asks for a cache line that will be written soon, where the processor has an instruction for it.
+#[inline(always)]
+fn prefetch_write(address: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(feature = "device"), not(loom), not(miri)))]
+    // SAFETY: a hint: no address makes it fault, and processors that do not know it take it for a no-op.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) address.addr(), options(nostack, preserves_flags, nomem));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(feature = "device"), not(loom), not(miri))))]
+    let _ = address;
+}
+
 /// Tells the processor (or the model checker) that the caller is waiting for someone else.
 #[inline(always)]
 pub fn spin_hint() {
@@ -582,6 +594,16 @@ impl<T: bytemuck::Pod> SharedCell<T> {
                 }
             }
         });
+    }
+
+    /// Asks for the first lines, four at most, of those that hold `used` bytes, to be written soon. Accesses nothing.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, used: usize) {
+        let start = core::ptr::from_ref(self).cast::<u8>();
+        prefetch_write(start);
+        for i in 0..Self::more_lines(used).min(3) {
+            prefetch_write(start.wrapping_add(FIRST_LINE + i * LINE));
+        }
     }
 
     /// Address of the bytes, for in-place access under the ring's protocol.

@@ -204,7 +204,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let done = if header.priority == Priority::Normal as u8 {
             // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
             let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
-            inbox.lanes.push(self.place, &mut self.lanes_out[to.place], fill).is_ok()
+            inbox.lanes.push(self.place, &mut self.lanes_out[to.place], message.used(), fill).is_ok()
         } else {
             self.deposit_high(to.place, header, message)
         };

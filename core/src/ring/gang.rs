@@ -112,7 +112,7 @@ impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> GangProducer<'_, G, T, N,
             own.tail = own.tail.wrapping_add(u64::from(self.gang.rank()));
             // SAFETY: rule 2 of the ring: `fill` is called with the slot that is this member's to write.
             let fill = |body: &SharedCell<T>| unsafe { body.write(value, size_of::<T>()) };
-            let pushed = own.push(&self.ring.slots, &self.ring.credit, fill);
+            let pushed = own.push(&self.ring.slots, &self.ring.credit, size_of::<T>(), fill);
             debug_assert!(pushed.is_ok(), "there was room for all");
         }
         self.state.tail = self.state.tail.wrapping_add(u64::from(count));

@@ -120,7 +120,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
             .sum()
     }
 
-    /// Appends to a lane and rings its bell.
+    /// Appends to a lane what `fill` writes, `used` bytes, more or less, and rings its bell.
     ///
     /// # Errors
     /// [`Full`] if `N` messages of this lane wait.
@@ -129,10 +129,11 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
         &self,
         lane: Place<PRODUCERS>,
         state: &mut ProducerState,
+        used: usize,
         fill: impl FnOnce(&SharedCell<T>),
     ) -> Result<(), Full> {
         let Lane { credit, slots } = &self.lanes[lane];
-        state.push(slots, credit, fill)?;
+        state.push(slots, credit, used, fill)?;
         self.ring_bell(lane, state);
         Ok(())
     }
@@ -387,6 +388,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
 
 /// The producing end of one lane. Dropping it lets another one be taken.
 #[derive(Debug)]
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
 pub struct LaneProducer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
     lane: Place<PRODUCERS>,
@@ -401,7 +403,8 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> LaneProduc
     #[inline]
     pub fn push(&mut self, value: &T) -> Result<(), Full> {
         // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
-        self.queue.push(self.lane, &mut self.state, |body| unsafe { body.write(value, size_of::<T>()) })
+        let fill = |body: &SharedCell<T>| unsafe { body.write(value, size_of::<T>()) };
+        self.queue.push(self.lane, &mut self.state, size_of::<T>(), fill)
     }
 
     /// Appends as many of `values` as there is room for, and rings once; returns how many.
@@ -424,6 +427,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Drop for L
 
 /// The consuming end of a [`Lanes`] queue. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
 pub struct LanesConsumer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
     state: LanesState<PRODUCERS>,

@@ -56,11 +56,11 @@
 
 use crate::error::Full;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, ON_DEVICE, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::Pod;
 
 /// Whether the consumer stores a word into each line it has read. See the module's page.
-pub const CONSUMER_WRITES_LINES: bool = !crate::sync::ON_DEVICE;
+pub const CONSUMER_WRITES_LINES: bool = !ON_DEVICE;
 
 shared_struct! {
     /// One place of a ring: the stamp, and the bytes it vouches for.
@@ -138,7 +138,7 @@ impl ProducerState {
         (N as u64).saturating_sub(used)
     }
 
-    /// Appends what `fill` writes.
+    /// Appends what `fill` writes: `used` bytes, more or less.
     ///
     /// # Errors
     /// [`Full`] if all `N` slots hold messages that the consumer has not freed.
@@ -147,21 +147,50 @@ impl ProducerState {
         &mut self,
         slots: &Slots<T, N, S>,
         credit: &Credit<S>,
+        used: usize,
         fill: impl FnOnce(&SharedCell<T>),
     ) -> Result<(), Full> {
         if self.room::<N, _>(credit, 1) == 0 {
             return Err(Full);
         }
-        let slot = slots.at(self.tail);
-        // Rule 2: there is room, so the slot is this producer's until the stamp below.
-        fill(&slot.body);
-        self.tail = self.tail.wrapping_add(1);
-        // Release [slot-published]: the body written above is visible to the consumer that sees this stamp.
-        slot.stamp.store(self.tail, Release);
+        self.reach_ahead(slots, used);
+        // Rule 2: there is room, so the slot is this producer's until the stamp.
+        fill(&slots.at(self.tail).body);
+        self.publish(slots);
         Ok(())
     }
 
-    /// Appends as many of `values` as there is room for, bodies first and stamps last; returns how many.
+    /// Publishes the body at `tail`, which has been written.
+    #[inline(always)]
+    fn publish<T: Pod + Send, const N: usize, S: Scope>(&mut self, slots: &Slots<T, N, S>) {
+        let slot = slots.at(self.tail);
+        self.tail = self.tail.wrapping_add(1);
+        // Release [slot-published]: the body written before is visible to the consumer that sees this stamp.
+        slot.stamp.store(self.tail, Release);
+    }
+
+    /// Slots ahead of the one being written whose lines are asked for already. More than two takes lines away from a
+    /// consumer that is still at work on them; small rings have less to spare.
+    const fn ahead<const N: usize>() -> u64 {
+        match N {
+            ..8 => 0,
+            8..128 => 1,
+            _ => 2,
+        }
+    }
+
+    /// Asks for the lines of a slot ahead, if it is known to be free, before the stores that will have to wait for them:
+    /// stores leave a processor in order, so one that waits for its line holds up all behind it.
+    #[inline(always)]
+    fn reach_ahead<T: Pod + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>, used: usize) {
+        let next = self.tail.wrapping_add(Self::ahead::<N>());
+        if Self::ahead::<N>() > 0 && next.wrapping_sub(self.credit) < N as u64 {
+            slots.at(next).body.prefetch(used);
+        }
+    }
+
+    /// Appends as many of `values` as there is room for; returns how many.
+    #[inline(always)]
     pub(crate) fn push_batch<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
         slots: &Slots<T, N, S>,
@@ -169,15 +198,23 @@ impl ProducerState {
         values: &[T],
     ) -> usize {
         let count = self.room::<N, _>(credit, (values.len() as u64).min(N as u64)).min(values.len() as u64);
-        for (i, value) in values[..count as usize].iter().enumerate() {
+        if !ON_DEVICE {
+            for value in values.iter().take(count as usize) {
+                self.reach_ahead(slots, size_of::<T>());
+                // SAFETY: rule 2, as in `push`: there was room for `count`.
+                unsafe { slots.at(self.tail).body.write(value, size_of::<T>()) };
+                self.publish(slots);
+            }
+            return count as usize;
+        }
+        // A release is a fence there, and dear: the first finds all bodies written, the others nothing left to do.
+        let bodies = values.iter().zip(0..count);
+        for (value, i) in bodies {
             // SAFETY: rule 2, as in `push`: there was room for `count`.
-            unsafe { slots.at(self.tail.wrapping_add(i as u64)).body.write(value, size_of::<T>()) };
+            unsafe { slots.at(self.tail.wrapping_add(i)).body.write(value, size_of::<T>()) };
         }
         for _ in 0..count {
-            let slot = slots.at(self.tail);
-            self.tail = self.tail.wrapping_add(1);
-            // Release [slot-published]: as in `push`.
-            slot.stamp.store(self.tail, Release);
+            self.publish(slots);
         }
         count as usize
     }
@@ -295,7 +332,8 @@ impl ConsumerState {
         if N < 8 { 1 } else { N as u64 / 8 }
     }
 
-    /// Takes up to `out.len()` messages; returns how many.
+    /// Takes up to `out.len()` messages; returns how many. In runs, each copied out, then noted as taken, then written over.
+    #[inline(always)]
     pub(crate) fn pop_batch<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
         slots: &Slots<T, N, S>,
@@ -303,14 +341,37 @@ impl ConsumerState {
         taken: &AtomicU64<S>,
         out: &mut [T],
     ) -> usize {
-        for (count, place) in out.iter_mut().enumerate() {
-            // SAFETY: rule 2: `take` is called with the slot that is this consumer's to read.
-            match self.pop(slots, credit, taken, |body| unsafe { (body.read(), size_of::<T>()) }) {
-                Some(value) => *place = value,
-                None => return count,
+        let mut count = 0;
+        // As long as the producer may go without news; never a single one.
+        for run in out.chunks_mut(Self::publish_every::<N>().max(2) as usize) {
+            let first = self.head;
+            for place in &mut *run {
+                let Some(slot) = self.next(slots) else { break };
+                // SAFETY: rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is stored.
+                unsafe { slot.body.read_used(place, |_| size_of::<T>()) };
+                self.head = self.head.wrapping_add(1);
+            }
+            let length = self.head.wrapping_sub(first);
+            count += length as usize;
+            if length > 0 {
+                // Relaxed: as in `finish`: before the scribbles.
+                taken.store(self.head, Relaxed);
+            }
+            if CONSUMER_WRITES_LINES {
+                for i in 0..length {
+                    // SAFETY: rule 2: still this consumer's; the values have been copied out.
+                    unsafe { slots.at(first.wrapping_add(i)).body.scribble(size_of::<T>()) };
+                }
+            }
+            let dry = length < run.len() as u64;
+            if dry || self.unpublished() >= Self::publish_every::<N>() {
+                self.publish(credit);
+            }
+            if dry {
+                break;
             }
         }
-        out.len()
+        count
     }
 
     /// Tells the producer how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the
@@ -471,6 +532,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
 
 /// The producing end of an [`Spsc`]. Dropping it lets another one be taken.
 #[derive(Debug)]
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
 pub struct Producer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     state: ProducerState,
@@ -486,7 +548,8 @@ impl<'r, T: Pod + Send, const N: usize, S: Scope> Producer<'r, T, N, S> {
     #[inline]
     pub fn push(&mut self, value: &T) -> Result<(), Full> {
         // SAFETY: rule 2: `fill` is called with the slot that is this producer's to write.
-        self.state.push(&self.ring.slots, &self.ring.credit, |body| unsafe { body.write(value, size_of::<T>()) })
+        let fill = |body: &SharedCell<T>| unsafe { body.write(value, size_of::<T>()) };
+        self.state.push(&self.ring.slots, &self.ring.credit, size_of::<T>(), fill)
     }
 
     /// Appends as many of `values` as there is room for, in order, and returns how many that were.
@@ -501,7 +564,11 @@ impl<'r, T: Pod + Send, const N: usize, S: Scope> Producer<'r, T, N, S> {
     /// [`Full`] if `N` messages wait.
     #[inline]
     pub fn claim(&mut self) -> Result<Claim<'_, 'r, T, N, S>, Full> {
-        if self.state.room::<N, _>(&self.ring.credit, 1) == 0 { Err(Full) } else { Ok(Claim { producer: self }) }
+        if self.state.room::<N, _>(&self.ring.credit, 1) == 0 {
+            return Err(Full);
+        }
+        self.state.reach_ahead(&self.ring.slots, size_of::<T>());
+        Ok(Claim { producer: self })
     }
 
     /// Slots that can be written at once, at least. Only this producer makes it smaller.
@@ -542,10 +609,8 @@ impl<T: Pod + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
     /// Publishes the message.
     #[inline]
     pub fn commit(self) {
-        let tail = self.producer.state.tail.wrapping_add(1);
-        // Release [slot-published]: what was written through this claim is visible to the consumer that sees the stamp.
-        self.slot().stamp.store(tail, Release);
-        self.producer.state.tail = tail;
+        // What was written through this claim is visible to the consumer that sees the stamp.
+        self.producer.state.publish(&self.producer.ring.slots);
     }
 
     fn slot(&self) -> &Slot<T, S> {
@@ -555,6 +620,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
 
 /// The consuming end of an [`Spsc`]. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
 pub struct Consumer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     state: ConsumerState,

@@ -698,6 +698,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> fmt::Debug for TicketClaim<'_, '_,
 
 /// The consuming end of a [`Ticket`] ring. Dropping it lets another one be taken.
 #[derive(Debug)]
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
 pub struct TicketConsumer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
     ring: &'r Ticket<T, N, S>,
     state: TicketConsumerState,
