@@ -65,7 +65,8 @@
 //! * A consumer that dies inside `pop` has either taken that message or left it; no other is lost or repeated.
 //!
 //! Every loop is bounded: `2 N + 64` rounds without luck count as a full (or empty) ring. No content of the words does
-//! worse than that.
+//! worse than that. After each lost race a producer waits twice as long as after the one before, so that the winner can
+//! go on with the lines that it has won.
 //!
 //! # Laps
 //!
@@ -75,7 +76,7 @@
 use super::spsc::{CONSUMER_WRITES_LINES, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct, spin_hint};
 use bytemuck::Pod;
 use core::fmt;
 
@@ -95,6 +96,9 @@ const PHASE: u64 = 3 << 16;
 /// A producer that was given up may still write the body.
 const HELD: u64 = 1 << 18;
 const LAP_SHIFT: u32 = 19;
+
+/// Spin hints after a lost race, at most. None under loom, which knows no time, but takes each for a step.
+const BACKOFF_LIMIT: u32 = if cfg!(loom) { 0 } else { 32 };
 
 impl Word {
     /// `FREE` for a position.
@@ -324,6 +328,20 @@ pub struct TicketProducerState {
     id: u16,
 }
 
+/// Waiting after a lost race, twice as long each time: the winner gets to use the lines it has won.
+struct Backoff(u32);
+
+impl Backoff {
+    #[inline(always)]
+    fn wait(&mut self) {
+        let hints = self.0.min(BACKOFF_LIMIT);
+        for _ in 0..hints {
+            spin_hint();
+        }
+        self.0 = hints * 2;
+    }
+}
+
 /// A position that this producer owns, and its slot's word.
 #[derive(Clone, Copy)]
 struct Claimed {
@@ -343,6 +361,7 @@ impl TicketProducerState {
     #[inline(always)]
     fn claim<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> Result<Claimed, Full> {
         let mut tail = ring.tail();
+        let mut backoff = Backoff(1);
         for _ in 0..Ticket::<T, N, S>::ROUNDS {
             let slot = ring.at(tail);
             // Relaxed: the compare-exchange decides, and for moving the tail it is enough to have seen the word.
@@ -356,6 +375,7 @@ impl TicketProducerState {
                     // Acquire [slot-freed]: the former owner is done with the body. (Release is not needed: a claim
                     // says nothing of the body.) Relaxed on failure: another producer was faster: look again.
                     if slot.word.compare_exchange(seen.0, word.0, Acquire, Relaxed).is_err() {
+                        backoff.wait();
                         continue;
                     }
                     let position = tail;
@@ -365,7 +385,10 @@ impl TicketProducerState {
                     }
                 }
                 // Claimed by another, who may not have moved the tail yet, or passed already: an old tail.
-                _ => tail = ring.tail_beyond(tail),
+                _ => {
+                    backoff.wait();
+                    tail = ring.tail_beyond(tail);
+                }
             }
         }
         Err(Full)
