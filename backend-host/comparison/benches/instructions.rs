@@ -1,106 +1,116 @@
-//! Instructions per operation on the hot paths, counted by callgrind. `../instructions` prints them beside the recorded
-//! ones. Each function does its operation [`TIMES`] times.
+//! Instructions per operation on the hot paths. `../instructions` runs this under callgrind, once per name, and prints the
+//! counts beside the recorded ones. What is counted are the functions `count_NAME`, which do their operation [`TIMES`] times.
 
 use core::hint::black_box;
-use gungraun::prelude::*;
-use k2k_instructions::{LanesEnds, SpscEnds, Stage, TIMES, TicketEnds, lanes, spsc, stage, ticket};
+use k2k_instructions::{LanesEnds, SpscEnds, Stage, TIMES, TicketEnds, Words, lanes, spsc, stage, ticket};
 
-#[library_benchmark]
-#[bench::empty(spsc(0))]
-fn spsc_push((mut tx, rx): SpscEnds) -> SpscEnds {
-    let words = [1; 7];
+#[inline(never)]
+fn count_spsc_push((tx, _): &mut SpscEnds, words: &Words) {
     for _ in 0..TIMES {
-        let _ = black_box(tx.push(black_box(&words)));
+        let _ = black_box(tx.push(black_box(words)));
     }
-    (tx, rx)
 }
 
-#[library_benchmark]
-#[bench::full(spsc(TIMES))]
-fn spsc_pop((tx, mut rx): SpscEnds) -> SpscEnds {
+#[inline(never)]
+fn count_spsc_pop((_, rx): &mut SpscEnds) {
     for _ in 0..TIMES {
         black_box(rx.pop());
     }
-    (tx, rx)
 }
 
-#[library_benchmark]
-#[bench::empty(lanes(0))]
-fn lanes_push((mut tx, rx): LanesEnds) -> LanesEnds {
-    let words = [1; 7];
+#[inline(never)]
+fn count_spsc_push_batch((tx, _): &mut SpscEnds, words: &[Words; TIMES]) {
+    black_box(tx.push_batch(black_box(words)));
+}
+
+#[inline(never)]
+fn count_spsc_pop_batch((_, rx): &mut SpscEnds, words: &mut [Words; TIMES]) {
+    black_box(rx.pop_batch(black_box(words)));
+}
+
+#[inline(never)]
+fn count_lanes_push((tx, _): &mut LanesEnds, words: &Words) {
     for _ in 0..TIMES {
-        let _ = black_box(tx.push(black_box(&words)));
+        let _ = black_box(tx.push(black_box(words)));
     }
-    (tx, rx)
 }
 
-#[library_benchmark]
-#[bench::full(lanes(TIMES))]
-fn lanes_pop((tx, mut rx): LanesEnds) -> LanesEnds {
-    for _ in 0..TIMES {
-        black_box(rx.pop());
-    }
-    (tx, rx)
-}
-
-#[library_benchmark]
-#[bench::empty(ticket(0))]
-fn ticket_push((mut tx, rx): TicketEnds) -> TicketEnds {
-    let words = [1; 7];
-    for _ in 0..TIMES {
-        let _ = black_box(tx.push(black_box(&words)));
-    }
-    (tx, rx)
-}
-
-#[library_benchmark]
-#[bench::full(ticket(TIMES))]
-fn ticket_pop((tx, mut rx): TicketEnds) -> TicketEnds {
+#[inline(never)]
+fn count_lanes_pop((_, rx): &mut LanesEnds) {
     for _ in 0..TIMES {
         black_box(rx.pop());
     }
-    (tx, rx)
 }
 
-#[library_benchmark]
-#[bench::direct(stage(0, false))]
-fn send(mut stage: Box<Stage>) -> Box<Stage> {
+#[inline(never)]
+fn count_ticket_push((tx, _): &mut TicketEnds, words: &Words) {
+    for _ in 0..TIMES {
+        let _ = black_box(tx.push(black_box(words)));
+    }
+}
+
+#[inline(never)]
+fn count_ticket_pop((_, rx): &mut TicketEnds) {
+    for _ in 0..TIMES {
+        black_box(rx.pop());
+    }
+}
+
+#[inline(never)]
+fn count_send(stage: &mut Stage) {
     for _ in 0..TIMES {
         let _ = black_box(stage.a.send(stage.to, black_box(&stage.message)));
     }
-    stage
 }
 
-#[library_benchmark]
-#[bench::direct(stage(TIMES, false))]
-fn receive(mut stage: Box<Stage>) -> Box<Stage> {
+/// Messages, or that there is none.
+#[inline(never)]
+fn count_receive(stage: &mut Stage) {
     for _ in 0..TIMES {
         black_box(stage.b.try_receive_into(black_box(&mut stage.message)));
     }
-    stage
-}
-
-#[library_benchmark]
-#[bench::idle(stage(0, false))]
-fn receive_nothing(mut stage: Box<Stage>) -> Box<Stage> {
-    for _ in 0..TIMES {
-        black_box(stage.b.try_receive_into(black_box(&mut stage.message)));
-    }
-    stage
 }
 
 // One poll forwards all of them.
-#[library_benchmark]
-#[bench::through(stage(TIMES, true))]
-fn forward(mut stage: Box<Stage>) -> Box<Stage> {
+#[inline(never)]
+fn count_forward(stage: &mut Stage) {
     black_box(stage.f.poll());
-    stage
 }
 
-library_benchmark_group!(
-    name = hot_paths,
-    benchmarks =
-        [spsc_push, spsc_pop, lanes_push, lanes_pop, ticket_push, ticket_pop, send, receive, receive_nothing, forward]
-);
+const NAMES: [&str; 12] = [
+    "spsc_push",
+    "spsc_pop",
+    "spsc_push_batch",
+    "spsc_pop_batch",
+    "lanes_push",
+    "lanes_pop",
+    "ticket_push",
+    "ticket_pop",
+    "send",
+    "receive",
+    "receive_nothing",
+    "forward",
+];
 
-main!(library_benchmark_groups = hot_paths);
+fn main() {
+    let name = std::env::args().nth(1);
+    match name.as_deref() {
+        None => println!("{TIMES} {}", NAMES.join(" ")),
+        Some("spsc_push") => count_spsc_push(&mut spsc(0), &[1; 7]),
+        Some("spsc_pop") => count_spsc_pop(&mut spsc(TIMES)),
+        Some("spsc_push_batch") => count_spsc_push_batch(&mut spsc(0), &[[1; 7]; TIMES]),
+        Some("spsc_pop_batch") => count_spsc_pop_batch(&mut spsc(TIMES), &mut [[1; 7]; TIMES]),
+        Some("lanes_push") => count_lanes_push(&mut lanes(0), &[1; 7]),
+        Some("lanes_pop") => count_lanes_pop(&mut lanes(TIMES)),
+        Some("ticket_push") => count_ticket_push(&mut ticket(0), &[1; 7]),
+        Some("ticket_pop") => count_ticket_pop(&mut ticket(TIMES)),
+        Some("send") => count_send(&mut stage(0, false)),
+        Some("receive") => count_receive(&mut stage(TIMES, false)),
+        Some("receive_nothing") => count_receive(&mut stage(0, false)),
+        Some("forward") => count_forward(&mut stage(TIMES, true)),
+        Some(other) => {
+            eprintln!("nothing is called {other}");
+            std::process::exit(2);
+        }
+    }
+}
