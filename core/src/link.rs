@@ -355,7 +355,7 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
     pub(crate) fn push(&mut self, header: &Header, message: &Message<PAYLOAD>) -> bool {
         // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
         let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
-        self.out.push(&self.far.slots, &self.near.credit, fill).is_ok()
+        self.out.push(&self.far.slots, &self.near.credit, message.used(), fill).is_ok()
     }
 
     /// Pushes a word for the other gateway; `false` if there is no room.
