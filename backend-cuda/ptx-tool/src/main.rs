@@ -16,6 +16,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 
 fn main() -> ExitCode {
     if let Some(code) = build::rustc_wrapper() {
@@ -112,21 +113,27 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
             return Err(format!("{} has no contract: write {} with --bless", file.display(), path.display()).into());
         }
         mark_hot(&mut contract, &module, &args.hot).map_err(|name| no_entry(file, &module, &name))?;
+        let codes = match &tools {
+            Some(Ok(tools)) => assemble(tools, file, &args.sass)?,
+            _ => Vec::new(),
+        };
         if args.bless {
-            let blessed = Contract::of(&module, contract.as_ref());
+            let mut blessed = Contract::of(&module, contract.as_ref());
+            if !codes.is_empty() {
+                sass::allow_spills(&mut blessed, &codes);
+            }
             fs::write(&path, blessed.to_string()).map_err(|why| format!("cannot write {}: {why}", path.display()))?;
             eprintln!("{}: written", path.display());
             contract = Some(blessed);
         }
         let mut findings = audit::audit(&module, contract.as_ref());
         findings.extend(audit::edited(&text));
-        if let Some(Ok(tools)) = &tools {
-            let codes = assemble(tools, file, &args.sass)?;
-            for (arch, entries) in &codes {
-                findings.extend(sass::check(&module, contract.as_ref(), arch, entries));
-            }
+        for (arch, entries) in &codes {
+            findings.extend(sass::check(&module, contract.as_ref(), arch, entries));
+        }
+        if !codes.is_empty() {
             let name = file.file_name().unwrap_or_default().display();
-            tables.push_str(&format!("## {name}, by ptxas {}\n\n{}\n", tools.version, sass::table(&codes)));
+            tables.push_str(&format!("\n## {name}\n\n{}", sass::table(&codes)));
         }
         for finding in &findings {
             println!("{}:{finding}", file.display());
@@ -141,9 +148,17 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
     }
     if let Some(Err(why)) = &tools {
         eprintln!("machine code not looked at: {why}");
-    } else if let Some(table) = &args.table {
-        fs::write(table, tables.trim_end().to_owned() + "\n")
-            .map_err(|why| format!("cannot write {}: {why}", table.display()))?;
+    } else if let (Some(table), Some(Ok(tools))) = (&args.table, &tools) {
+        let head = format!(
+            "# Machine code of the PTX\n\n\
+             Of each entry point with all that it calls, by NVIDIA's assembler, ptxas {}.\n\
+             Processors: {}. Where they differ, a cell has a value for each, in this order.\n\n\
+             *Spilled* are bytes of loads and stores for want of registers, saves around calls included; *barriers* are `MEMBAR`,\n\
+             *invalidations* `CCTL.IVALL`. Static counts: nothing here was run or timed. Written by `k2k-ptx audit --table`.\n",
+            tools.version,
+            args.sass.join(" / "),
+        );
+        fs::write(table, head + &tables).map_err(|why| format!("cannot write {}: {why}", table.display()))?;
     }
     Ok(match tools {
         _ if found > 0 => ExitCode::FAILURE,
@@ -156,7 +171,13 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
 const SKIPPED: u8 = 3;
 
 fn assemble(tools: &Tools, file: &Path, archs: &[String]) -> Result<Vec<(String, Vec<EntryCode>)>, SassError> {
-    archs.iter().map(|arch| Ok((arch.clone(), tools.assemble(file, arch)?))).collect()
+    // The assembler uses one processor and takes seconds.
+    let all: Vec<_> = thread::scope(|scope| {
+        let each: Vec<_> = archs.iter().map(|arch| scope.spawn(|| tools.assemble(file, arch))).collect();
+        each.into_iter().map(thread::ScopedJoinHandle::join).collect()
+    });
+    let all = all.into_iter().map(|code| code.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    archs.iter().zip(all).map(|(arch, code)| Ok((arch.clone(), code?))).collect()
 }
 
 fn is_strong(instruction: &k2k_ptx::ptx::Instruction) -> bool {

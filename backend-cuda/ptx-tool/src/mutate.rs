@@ -6,6 +6,7 @@
 use crate::access::{Kind, Order, Scope};
 use crate::audit::{Contract, Finding, Rule, audit_part};
 use crate::ptx::Module;
+use std::thread;
 
 /// One weakened instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,21 @@ pub struct Mutation {
 /// Weakens each strong access of `module`, one at a time, and audits the result against `contract`.
 #[must_use]
 pub fn mutate(module: &Module, contract: &Contract) -> Vec<Mutation> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mut all: Vec<Mutation> = thread::scope(|scope| {
+        let each: Vec<_> =
+            (0..threads).map(|turn| scope.spawn(move || part(module, contract, turn, threads))).collect();
+        each.into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    // Those of one line are from one thread.
+    all.sort_by_key(|mutation| mutation.line);
+    all
+}
+
+/// The same for every `threads`-th instruction.
+fn part(module: &Module, contract: &Contract, turn: usize, threads: usize) -> Vec<Mutation> {
     let mut module = module.clone();
     let mut mutations = Vec::new();
     for function in 0..module.functions.len() {
@@ -32,7 +48,7 @@ pub fn mutate(module: &Module, contract: &Contract) -> Vec<Mutation> {
         let audit =
             |module: &Module| audit_part(module, core::slice::from_ref(&module.functions[function]), Some(contract));
         let before = audit(&module);
-        for index in 0..module.functions[function].instructions.len() {
+        for index in (turn..module.functions[function].instructions.len()).step_by(threads) {
             let original = module.functions[function].instructions[index].clone();
             for opcode in weaker(&original.opcode) {
                 module.functions[function].instructions[index].opcode.clone_from(&opcode);

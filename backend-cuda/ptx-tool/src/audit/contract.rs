@@ -13,6 +13,9 @@
 //! Callees count, each once for each entry point, wherever the compiler put them. Space, width and vectors do not count:
 //! they follow from types and from what the compiler could infer. The words after an entry point's name are written by
 //! hand; the numbers by [`Contract::of`] (`k2k-ptx audit --bless`).
+//!
+//! `spill-bytes=N` behind a name is a number, too: for how many bytes of spilled registers the assembler has no room today, on
+//! the processor where it needs most. An entry point without it spills nothing; a hot one cannot have it.
 
 use crate::access::Access;
 use crate::ptx::{Function, Instruction, Module};
@@ -29,6 +32,8 @@ pub struct Clause {
     pub hot: bool,
     /// How many stores may publish in one turn of any of its loops.
     pub releases_per_loop: Option<usize>,
+    /// How many bytes of loads and stores the assembler may spend on registers that it has no room for.
+    pub spill_bytes: usize,
     /// Its strong accesses.
     pub counts: Counts,
 }
@@ -66,7 +71,12 @@ impl Contract {
         let entry = |(function, counts): (&Function, Counts)| {
             let old = old.and_then(|old| old.entries.get(&function.name)).cloned().unwrap_or_default();
             let limit = old.hot.then(|| super::rules::releases_per_loop(function).map_or(0, |(most, _)| most));
-            let clause = Clause { hot: old.hot, releases_per_loop: old.releases_per_loop.or(limit), counts };
+            let clause = Clause {
+                hot: old.hot,
+                releases_per_loop: old.releases_per_loop.or(limit),
+                spill_bytes: old.spill_bytes,
+                counts,
+            };
             (function.name.clone(), clause)
         };
         Self { entries: counts(module).into_iter().map(entry).collect() }
@@ -93,7 +103,14 @@ impl Contract {
                             clause.releases_per_loop =
                                 Some(number.parse().map_err(|_| fail("releases-per-loop takes a number"))?);
                         }
-                        _ => return Err(fail("after the name may stand `hot` and `releases-per-loop=N`")),
+                        Some(("spill-bytes", number)) => {
+                            clause.spill_bytes = number.parse().map_err(|_| fail("spill-bytes takes a number"))?;
+                        }
+                        _ => {
+                            return Err(fail(
+                                "after the name may stand `hot`, `releases-per-loop=N` and `spill-bytes=N`",
+                            ));
+                        }
                     }
                 }
                 if contract.entries.contains_key(name) {
@@ -121,7 +138,8 @@ impl fmt::Display for Contract {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "# The strong accesses of each entry point, its callees included: a change here is a change of memory order.\n\
-             # `k2k-ptx audit --bless` writes the numbers; `hot` and `releases-per-loop=N` behind a name are written by hand.\n",
+             # `k2k-ptx audit --bless` writes the numbers, and with `--sass` the `spill-bytes=N` that the assembler needs today;\n\
+             # `hot` and `releases-per-loop=N` behind a name are written by hand.\n",
         )?;
         for (name, clause) in &self.entries {
             write!(f, "\nentry {name}")?;
@@ -130,6 +148,9 @@ impl fmt::Display for Contract {
             }
             if let Some(limit) = clause.releases_per_loop {
                 write!(f, " releases-per-loop={limit}")?;
+            }
+            if clause.spill_bytes > 0 {
+                write!(f, " spill-bytes={}", clause.spill_bytes)?;
             }
             f.write_str("\n")?;
             for (kind, number) in &clause.counts {
@@ -166,11 +187,12 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let text = "entry a hot releases-per-loop=1\n ld.acquire.sys 2\n st.release.sys 1\nentry b\n";
+        let text = "entry a hot releases-per-loop=1\n ld.acquire.sys 2\n st.release.sys 1\nentry b spill-bytes=8\n";
         let contract = Contract::parse(text).unwrap();
         assert_eq!(Contract::parse(&contract.to_string()).unwrap(), contract);
         assert!(contract.entries["a"].hot);
         assert_eq!(contract.entries["a"].counts["ld.acquire.sys"], 2);
+        assert_eq!((contract.entries["a"].spill_bytes, contract.entries["b"].spill_bytes), (0, 8));
     }
 
     #[test]
@@ -180,6 +202,7 @@ mod tests {
             ("entry", 1),
             ("# yes\nentry a cold", 2),
             ("entry a releases-per-loop=x", 1),
+            ("entry a spill-bytes=x", 1),
             ("entry a\nld.acquire.sys", 2),
             ("entry a\nld.acquire.sys 1 2", 2),
             ("entry a\nst 1\nst 2", 3),
