@@ -28,7 +28,8 @@ pub struct Launch {
     pub parameters: [u64; 8],
 }
 
-/// What a block says about how it went. Written by the device, read by the host at any time.
+/// What a block says about how it went. Written by the device, eight bytes at a time and the first of them last; read by
+/// the host at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Report {
@@ -81,4 +82,5 @@ impl Outcome {
     }
 }
 
-const _: () = assert!(size_of::<Launch>() == 144 && size_of::<Report>() == 64);
+const _: () = assert!(size_of::<Launch>() == 144 && size_of::<Report>() == 64 && align_of::<Report>() == 8);
+const _: () = assert!(core::mem::offset_of!(Report, kernel) == 4 && core::mem::offset_of!(Report, values) == 8);

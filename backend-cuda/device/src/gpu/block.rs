@@ -11,9 +11,10 @@
 use super::clock::Clock;
 use super::thread::{block_index, globaltimer_ns, rest, thread_index};
 use super::warp::Warp;
-use crate::launch::{Launch, Outcome, Report};
+use crate::launch::{Launch, Outcome};
 use core::mem::MaybeUninit;
-use k2k_core::sync::Gpu;
+use k2k_core::sync::Ordering::{Relaxed, Release};
+use k2k_core::sync::{AtomicU64, Gpu, System};
 use k2k_core::{Config, Endpoint, Fabric, Kernel, Loop, Pass, Register};
 
 /// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
@@ -65,17 +66,16 @@ impl<'l> Block<'l> {
 
     /// Says where this block is. For one thread of it.
     pub fn report(&self, outcome: Outcome, kernel: u32, values: [u64; 7]) {
-        // SAFETY: the host has put a report per block there, for this block to write. Volatile, because it reads it any
-        // time; word by word, because a whole report would take a detour through local memory.
-        unsafe {
-            let report = (self.launch.reports as *mut Report).add(self.index as usize);
-            (&raw mut (*report).kernel).write_volatile(kernel);
-            let words = (&raw mut (*report).values).cast::<u64>();
-            for (i, value) in values.iter().enumerate() {
-                words.add(i).write_volatile(*value);
-            }
-            (&raw mut (*report).outcome).write_volatile(outcome as u32);
+        // SAFETY: the host has put a report per block there, eight words of which this block writes. It reads them any time.
+        let words: &[AtomicU64<System>; 8] =
+            unsafe { &*(self.launch.reports as *const [AtomicU64<System>; 8]).add(self.index as usize) };
+        // Index by index: an iterator over both keeps the values in local memory.
+        for i in 0..values.len() {
+            // Relaxed: published by the release below.
+            words[i + 1].store(values[i], Relaxed);
         }
+        // Release [reported]: the host's copy that has this outcome has the values above. Outcome and kernel are one word.
+        words[0].store(u64::from(outcome as u32) | u64::from(kernel) << 32, Release);
     }
 
     /// The fabric.

@@ -1,7 +1,7 @@
 //! Ends of rings, for tests: one thread or one warp each. Parameters: address of the ring, first number, how many, patience
 //! in ns; and how many bytes further on the ring of the next block is. Values: how many were moved, how many were not as they should be.
 
-use crate::shape::{Body, TestLanes, TestSpsc, TestTicket, body};
+use crate::shape::{Body, PRODUCERS, TestLanes, TestSpsc, TestTicket, body};
 use k2k_core::ring::ticket::TicketPop;
 use k2k_core::sync::{Gpu, ReachesHere, System};
 use k2k_device::{Block, Launch, Outcome, Patience, Warp, thread};
@@ -110,14 +110,17 @@ unsafe fn warp_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
 
 fn lanes_produce<S: ReachesHere>(task: &Task<'_>, queue: &TestLanes<S>) {
     // A lane per block, from parameter 4 on.
-    let lane = task.block.parameter(4) as usize + task.block.index() as usize;
-    let Ok(mut producer) = queue.producer(lane) else { return task.end_taken() };
+    let lane = task.block.parameter(4).wrapping_add(u64::from(task.block.index()));
+    if lane >= PRODUCERS as u64 {
+        return task.block.report(Outcome::BadParameter, 0, [4, task.block.parameter(4), 0, 0, 0, 0, 0]);
+    }
+    let Ok(mut producer) = queue.producer(lane as usize) else { return task.end_taken() };
     task.push_all(|value| producer.push(value).is_ok());
 }
 
 fn lanes_consume<S: ReachesHere>(task: &Task<'_>, queue: &TestLanes<S>) {
     let Ok(mut consumer) = queue.consumer() else { return task.end_taken() };
-    let (mut next, mut moved, mut bad) = ([task.first; crate::shape::PRODUCERS], 0, 0);
+    let (mut next, mut moved, mut bad) = ([task.first; PRODUCERS], 0, 0);
     while moved < task.count && !task.patience.is_over() {
         if let Some((lane, value)) = consumer.pop() {
             bad += u64::from(differs(&value, next[lane]));
