@@ -1,0 +1,25 @@
+#!/bin/sh
+# Everything that is made from backend-cuda/kernels: k2k.ptx and check.ptx, the numbers of their contracts (the words behind the
+# names of entry points stay), and the table of their machine code. Run it after a change of core, device or kernels, and read
+# what changes in the contracts. Needs a device toolchain (Debian: rustc-web rust-web-src) and ptxas and nvdisasm
+# (pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm), but no GPU. Three to five minutes on two processors.
+#
+# With --check: writes nothing, and fails if the two files were not made from this source.
+# K2K_RUSTC is the compiler, if not the distribution's.
+set -eu
+cd "$(dirname "$0")/../.."
+rustc=${K2K_RUSTC:-/usr/bin/rustc}
+k2k_ptx() { cargo run -q --release -p k2k-ptx -- "$@"; }
+
+case ${1:-} in
+    '') way=--out ;;
+    --check) way=--check ;;
+    *) echo "usage: $0 [--check]" >&2 && exit 2 ;;
+esac
+for module in kernels:k2k check:check; do
+    k2k_ptx build --manifest-path backend-cuda/kernels/Cargo.toml --toolchain-rustc "$rustc" \
+        --no-default-features -F "${module%:*}" "$way" "backend-cuda/ptx/${module#*:}.ptx"
+done
+[ "$way" = --check ] && exit
+k2k_ptx audit --bless --sass sm_75,sm_80,sm_90,sm_100 --require-sass --table backend-cuda/results/sass.md \
+    backend-cuda/ptx/k2k.ptx backend-cuda/ptx/check.ptx
