@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything that is made from backend-cuda/kernels: k2k.ptx and check.ptx, the numbers of their contracts (the words behind the
-# names of entry points stay), and the table of their machine code. Run it after a change of core, device or kernels, and read
+# Everything that is made from device crates: k2k.ptx and check.ptx, the numbers of their contracts (the words behind the names
+# of entry points stay), the table of their machine code, and the example's double.ptx. Run it after a change of core, device or kernels, and read
 # what changes in the contracts. Needs a device toolchain (Debian: rustc-web rust-web-src) and ptxas and nvdisasm
 # (pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm), but no GPU. Three to five minutes on two processors.
 #
@@ -20,6 +20,9 @@ for module in kernels:k2k check:check; do
     k2k_ptx build --manifest-path backend-cuda/kernels/Cargo.toml --toolchain-rustc "$rustc" \
         --no-default-features -F "${module%:*}" "$way" "backend-cuda/ptx/${module#*:}.ptx"
 done
+k2k_ptx build --manifest-path backend-cuda/examples/double/Cargo.toml --toolchain-rustc "$rustc" \
+    "$way" backend-cuda/examples/double/double.ptx
 [ "$way" = --check ] && exit
 k2k_ptx audit --bless --sass sm_75,sm_80,sm_90,sm_100 --require-sass --table backend-cuda/results/sass.md \
     backend-cuda/ptx/k2k.ptx backend-cuda/ptx/check.ptx
+k2k_ptx audit --bless backend-cuda/examples/double/double.ptx

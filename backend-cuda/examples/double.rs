@@ -1,0 +1,62 @@
+//! Asks a kernel on a GPU, by its name, from a thread of the host. Without a GPU, the CPU runs the same PTX.
+//!
+//! `cargo run -p k2k-cuda --example double -- [PTX]`. The device's half is the crate in `backend-cuda/examples/double`.
+
+use core::time::Duration;
+use k2k_cuda::k2k_core::gateway::GatewayConfig;
+use k2k_cuda::{Device, EmulatedOptions, Grid, Ptx, Session};
+use k2k_host::k2k_core::Config;
+use k2k_host::{Broker, KernelId, Memory, Message};
+use std::error::Error;
+use std::thread::sleep;
+use std::time::Instant;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let ptx = match std::env::args().nth(1) {
+        Some(file) => Ptx::new(std::fs::read_to_string(&file).map_err(|e| format!("{file}: {e}"))?)?,
+        None => Ptx::new(include_str!("double/double.ptx"))?,
+    };
+    let device = Device::first().or_else(|why| {
+        println!("{why}\nSo the CPU runs the same PTX, much slower.");
+        Device::emulated(EmulatedOptions::default())
+    })?;
+    println!("{}", device.probe());
+
+    // A fabric for the host's kernels, one for the device's, and a bridge between them.
+    let memory = Memory::<16, 64, 192>::heap(&Config::default())?;
+    let mut session = Session::<16, 64, 192>::new(&device, &Config::default())?;
+    session.load(&ptx)?;
+    // SAFETY: `double` is exported for this shape, and takes no parameters.
+    unsafe { session.add(Grid::new("double"))? };
+    session.bridge("gateway", &memory, GatewayConfig::default())?;
+    let mut running = session.start()?;
+
+    // The host's side: the device's kernel has a name here, like any other.
+    let broker = Broker::new(memory);
+    let mut me = broker.register_parking("me")?;
+    let double = find(&broker, "double")?;
+    for number in [1u64, 21, 4711] {
+        let asked = me.send(double, &Message::from_value(1, &number))?;
+        let answer = me.receive(SOON)?;
+        println!("{number} doubled is {}", answer.value::<u64>()?);
+        assert_eq!((answer.value::<u64>()?, answer.header.correlation_id), (2 * number, asked.sequence));
+    }
+    for block in running.stop(SOON)? {
+        println!("{block}");
+    }
+    Ok(())
+}
+
+/// The kernel of that name, as soon as the gateway has announced it.
+fn find(broker: &Broker<16, 64, 192>, name: &str) -> Result<KernelId, String> {
+    let began = Instant::now();
+    while began.elapsed() < SOON {
+        match broker.find(name) {
+            Some(id) => return Ok(id),
+            None => sleep(Duration::from_millis(1)),
+        }
+    }
+    Err(format!("no kernel {name:?} after {SOON:?}"))
+}
