@@ -298,12 +298,13 @@ pub struct Ping<S> {
     sent_ns: Option<u64>,
     /// Answers that were not to the question.
     wrong: u64,
+    gate: Option<&'static AtomicU32>,
 }
 
 impl<S: AsRef<[u32]> + AsMut<[u32]>> Ping<S> {
-    /// One that fills `samples` and stops.
-    pub const fn new(to: KernelId, samples: S) -> Self {
-        Self { to, samples, done: 0, sent_ns: None, wrong: 0 }
+    /// One that fills `samples` and stops. It begins when the word at `gate` is not 0.
+    pub const fn new(to: KernelId, samples: S, gate: Option<&'static AtomicU32>) -> Self {
+        Self { to, samples, done: 0, sent_ns: None, wrong: 0, gate }
     }
 
     /// As results of an entry point: round trips, answers that were wrong.
@@ -330,6 +331,11 @@ impl<S: AsRef<[u32]> + AsMut<[u32]>, const PAYLOAD: usize> Kernel<PAYLOAD> for P
         if self.sent_ns.is_some() {
             return Idle::Done;
         }
+        // Relaxed: publishes nothing but itself.
+        if self.gate.is_some_and(|gate| gate.load(Relaxed) == 0) {
+            return Idle::Soon;
+        }
+        self.gate = None;
         let now_ns = context.now().wall_time_ns;
         match context.send(self.to, &Message::from_value(NUMBERED, &(self.done as u64))) {
             Ok(_) => {
@@ -440,7 +446,7 @@ impl<S: AsRef<[u32]> + AsMut<[u32]>, const SENDERS: usize> Role<S, SENDERS> {
             RoleKind::Source => Self::Source(Source::new(order)),
             RoleKind::Sink => Self::Sink(Sink::new(order.count)),
             RoleKind::Peer => Self::Peer(Peer::new(order, order.count)),
-            RoleKind::Ping => Self::Ping(Ping::new(order.to, samples)),
+            RoleKind::Ping => Self::Ping(Ping::new(order.to, samples, order.gate)),
             RoleKind::Hang => Self::Hang(Hang { lasts_ns: order.timeout_ns }),
         }
     }

@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::thread::{block_index, globaltimer_ns, rest, thread_index};
 use super::warp::Warp;
 use crate::launch::{Launch, Outcome};
+use core::cell::Cell;
 use core::mem::MaybeUninit;
 use k2k_core::sync::Ordering::{Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu, System};
@@ -293,22 +294,28 @@ where
     }
 }
 
+/// Calls of [`Patience::is_over`] for each look at the timer, which takes longer than a look at a flag.
+const LOOKS: u32 = 64;
+
 /// An end to each wait of a test or a benchmark.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Patience {
     until_ns: u64,
+    calls: Cell<u32>,
 }
 
 impl Patience {
     /// `ns` from now.
     #[must_use]
     pub fn new(ns: u64) -> Self {
-        Self { until_ns: globaltimer_ns().saturating_add(ns) }
+        Self { until_ns: globaltimer_ns().saturating_add(ns), calls: Cell::new(0) }
     }
 
-    /// Whether it is over.
+    /// Whether it is over. Only every 64th call looks.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        globaltimer_ns() > self.until_ns
+        let calls = self.calls.get().wrapping_add(1);
+        self.calls.set(calls);
+        calls % LOOKS == 0 && globaltimer_ns() > self.until_ns
     }
 }

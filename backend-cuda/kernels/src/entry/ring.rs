@@ -1,9 +1,13 @@
-//! Ends of rings, for tests: one thread or one warp each. Parameters: address of the ring, first number, how many, patience
-//! in ns; and how many bytes further on the ring of the next block is. Values: how many were moved, how many were not as they should be.
+//! Ends of rings, for tests and benchmarks: one thread or one warp each.
+//!
+//! Parameters: address of the ring, first number, how many, patience in ns; what the entry point says; how many bytes further on
+//! the ring of the next block is. Values: how many were moved, how many were not as they should be, `%globaltimer` when this
+//! block began and when it was done.
 
-use crate::shape::{Body, PRODUCERS, TestLanes, TestSpsc, TestTicket, body};
+use crate::shape::{Body, PRODUCERS, RING_SLOTS, TestLanes, TestSpsc, TestTicket, body};
 use k2k_core::ring::ticket::TicketPop;
-use k2k_core::sync::{Gpu, ReachesHere, System};
+use k2k_core::sync::Ordering::Release;
+use k2k_core::sync::{AtomicU64, Gpu, ReachesHere, Scope, System};
 use k2k_device::{Block, Launch, Outcome, Patience, Warp, thread};
 
 struct Task<'l> {
@@ -11,6 +15,7 @@ struct Task<'l> {
     first: u64,
     count: u64,
     patience: Patience,
+    began_ns: u64,
 }
 
 impl<'l> Task<'l> {
@@ -20,7 +25,18 @@ impl<'l> Task<'l> {
         // SAFETY: passed on.
         let block = unsafe { Block::of(launch) };
         let patience = Patience::new(block.parameter(3));
-        Self { block, first: block.parameter(1), count: block.parameter(2), patience }
+        Self {
+            block,
+            first: block.parameter(1),
+            count: block.parameter(2),
+            patience,
+            began_ns: thread::globaltimer_ns(),
+        }
+    }
+
+    /// Address of this block's ring.
+    fn address(&self) -> u64 {
+        self.block.parameter(0) + u64::from(self.block.index()) * self.block.parameter(5)
     }
 
     /// The ring at parameter 0.
@@ -28,14 +44,13 @@ impl<'l> Task<'l> {
     /// # Safety
     /// One of that type lies there.
     unsafe fn ring<R>(&self) -> &'l R {
-        let address = self.block.parameter(0) + u64::from(self.block.index()) * self.block.parameter(5);
         // SAFETY: passed on.
-        unsafe { &*(address as *const R) }
+        unsafe { &*(self.address() as *const R) }
     }
 
     fn end(&self, moved: u64, bad: u64) {
         let outcome = if moved == self.count && bad == 0 { Outcome::Finished } else { Outcome::CheckFailed };
-        self.block.report(outcome, 0, [moved, bad, 0, 0, 0, 0, 0]);
+        self.block.report(outcome, 0, [moved, bad, self.began_ns, thread::globaltimer_ns(), 0, 0, 0]);
     }
 
     fn end_taken(&self) {
@@ -148,6 +163,73 @@ fn ticket_consume(task: &Task<'_>, ring: &TestTicket) {
     task.end(moved, bad);
 }
 
+/// Each message carries the time at which it was pushed, and goes when fewer wait than parameter 4 says.
+fn stamp_produce(task: &Task<'_>, ring: &TestSpsc<System>) {
+    let Ok(mut producer) = ring.producer() else { return task.end_taken() };
+    let window = (task.block.parameter(4) as usize).clamp(1, RING_SLOTS);
+    let mut moved = 0;
+    while moved < task.count && !task.patience.is_over() {
+        if RING_SLOTS - producer.free_slots() < window {
+            moved += u64::from(producer.push(&[thread::globaltimer_ns(), task.first + moved, 0, 0, 0, 0, 0]).is_ok());
+        }
+    }
+    task.end(moved, 0);
+}
+
+/// What a ring's slot is, without a ring.
+#[repr(C)]
+struct Line<S: Scope> {
+    body: Body,
+    stamp: AtomicU64<S>,
+}
+
+/// Writes lines as a ring's producer does, each published by a release, round and round where a ring's slots would be, and asks
+/// nobody whether there is room: what a push costs at least.
+///
+/// # Safety
+/// Of all threads of a warp; `RING_SLOTS` lines lie at the block's address, which nobody reads.
+unsafe fn lines<S: ReachesHere>(task: &Task<'_>) {
+    let warp = Warp::this();
+    let base = task.address() as *mut Line<S>;
+    let mut moved = 0;
+    while moved < task.count && !warp.any(task.patience.is_over()) {
+        let number = task.first + moved + u64::from(warp.lane());
+        // SAFETY: one of those lines, and each thread of the warp has one of its own.
+        unsafe {
+            let line = base.add(number as usize % RING_SLOTS);
+            (&raw mut (*line).body).write(body(number));
+            // Release: as of a slot's stamp. Nobody acquires it.
+            (*line).stamp.store(number, Release);
+        }
+        moved += u64::from(warp.size());
+    }
+    warp.sync();
+    if warp.is_leader() {
+        task.end(moved.min(task.count), 0);
+    }
+}
+
+macro_rules! lines {
+    ($($(#[$doc:meta])* $name:ident: $scope:ident;)*) => { $(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// `launch` is a launch, and room for the slots of a ring lies at parameter 0.
+        #[unsafe(no_mangle)]
+        pub(crate) unsafe extern "ptx-kernel" fn $name(launch: *const Launch) {
+            // SAFETY: the caller's.
+            unsafe { lines::<$scope>(&Task::of(launch)) };
+        }
+    )* };
+}
+
+lines! {
+    /// Bare lines to the host: the floor of pushing to it.
+    k2k_lines_sys: System;
+    /// Bare lines within the device: the floor of pushing from block to block.
+    k2k_lines_gpu: Gpu;
+}
+
 macro_rules! entry {
     ($($(#[$doc:meta])* $name:ident: $end:ident, $by:ident;)*) => { $(
         $(#[$doc])*
@@ -185,6 +267,8 @@ macro_rules! entry {
 entry! {
     /// A producer of a ring that the host reads.
     k2k_spsc_produce_sys: spsc_produce, thread_system;
+    /// A producer whose messages say when they were pushed.
+    k2k_stamp_produce_sys: stamp_produce, thread_system;
     /// A consumer of a ring that the host writes.
     k2k_spsc_consume_sys: spsc_consume, thread_system;
     /// A producer of a ring between blocks.

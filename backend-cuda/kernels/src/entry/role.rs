@@ -14,7 +14,7 @@ mod parameter {
     pub(super) const TO: usize = 1;
     /// Messages to send, or to take before stopping; 0 for a sink that does not stop.
     pub(super) const COUNT: usize = 2;
-    /// Messages that may be undecided.
+    /// Messages that may be undecided. Of a ping, which has one: the address of a word as below.
     pub(super) const WINDOW: usize = 3;
     /// Hop limit | priority << 8.
     pub(super) const LIMIT: usize = 4;
@@ -27,14 +27,14 @@ mod parameter {
     pub(super) const ADDRESS: usize = 7;
 }
 
-/// Not of a ping, which has no order but its receiver.
-fn order(block: &Block<'_>) -> Order {
+fn order(block: &Block<'_>, kind: RoleKind) -> Order {
     let first = KernelId::from_raw(block.parameter(parameter::TO) as u32);
     let step = block.parameter(parameter::STEP) as u32;
     let place = first.index() as u32 + block.index() * (step & 0xffff);
     let place = if step >> 16 == 0 { place } else { place % (step >> 16) };
     let limit = block.parameter(parameter::LIMIT);
-    let gate = match block.parameter(parameter::ADDRESS) {
+    let gate = if kind == RoleKind::Ping { parameter::WINDOW } else { parameter::ADDRESS };
+    let gate = match block.parameter(gate) {
         0 => None,
         // SAFETY: the host has put a word there, which lives for as long as the kernels.
         address => Some(unsafe { &*(address as *const AtomicU32) }),
@@ -61,7 +61,7 @@ fn role<const SENDERS: usize>(block: &Block<'_>) -> Result<Role<&'static mut [u3
     } else {
         &mut []
     };
-    Ok(Role::new(kind, order(block), samples))
+    Ok(Role::new(kind, order(block, kind), samples))
 }
 
 export! {
