@@ -8,8 +8,8 @@
 //! Measured some times, of which the one with the smallest error counts. It is not measured again: a device's clock
 //! that drifts by 10 ppm is 36 ms off after an hour.
 
-use crate::device::Device;
-use crate::driver::Shape;
+use crate::device::{Device, DeviceBuffer};
+use crate::driver::{Driver, Handle, Shape};
 use crate::error::Error;
 use crate::ptx::Ptx;
 use bytemuck::Zeroable as _;
@@ -31,6 +31,93 @@ pub struct ClockOffset {
 
 const ROUNDS: usize = 8;
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long to look for the end of a launch without a break.
+const SPIN: Duration = Duration::from_millis(1);
+
+/// A kernel that reads the clock and ends: the least that can be launched.
+#[derive(Debug)]
+pub(crate) struct Blink<'d> {
+    device: &'d Device,
+    entry: Handle,
+    shape: Shape,
+    report: DeviceBuffer,
+    /// Kept for the kernel.
+    _argument: DeviceBuffer,
+    record: Option<Handle>,
+}
+
+impl<'d> Blink<'d> {
+    pub(crate) fn new(device: &'d Device) -> Result<Self, Error> {
+        let module = device.load(&Ptx::new(include_str!("clock.ptx"))?)?;
+        let entry = device
+            .while_idle("look up an entry point", |driver| driver.entry(module.handle, "k2k_read_globaltimer"))?;
+        let report = device.allocate(size_of::<Report>())?;
+        let mut argument = device.allocate(size_of::<Launch>())?;
+        argument.write(0, bytemuck::bytes_of(&Launch { reports: report.address(), blocks: 1, ..Launch::zeroed() }))?;
+        let shape = Shape { blocks: 1, threads: 1, cooperative: false, launch: argument.address() };
+        Ok(Self { device, entry, shape, report, _argument: argument, record: None })
+    }
+
+    /// Records the launch for [`replay`](Self::replay). Whether the driver can.
+    pub(crate) fn record(&mut self) -> Result<bool, Error> {
+        // SAFETY: the entry point takes the address of a `Launch` and writes one `Report`; both live as long as `self`, and
+        // longer if the device hangs.
+        self.record =
+            self.device.while_idle("record a launch", |driver| unsafe { driver.record(self.entry, self.shape) })?;
+        Ok(self.record.is_some())
+    }
+
+    /// Launches the kernel and waits for its end.
+    pub(crate) fn launch(&self) -> Result<(), Error> {
+        // SAFETY: as in `record`.
+        self.wait_for(|driver| unsafe { driver.launch(self.entry, self.shape) })
+    }
+
+    /// The same with the recorded launch.
+    pub(crate) fn replay(&self) -> Result<(), Error> {
+        let Some(record) = self.record else { return self.launch() };
+        // SAFETY: recorded, and forgotten when `self` is dropped.
+        self.wait_for(|driver| unsafe { driver.replay(record) })
+    }
+
+    fn wait_for(&self, launch: impl FnOnce(&dyn Driver) -> Result<Handle, Error>) -> Result<(), Error> {
+        let driver = self.device.driver();
+        let started = Instant::now();
+        self.device.begin()?;
+        let done = launch(driver).and_then(|launch| {
+            while !driver.is_done(launch)? {
+                let waited = started.elapsed();
+                if waited > LIMIT {
+                    // The device stays busy: nothing is freed under the kernel.
+                    return Err(Error::NoAnswer { action: "run a kernel that ends at once", waited });
+                }
+                if waited > SPIN { std::thread::yield_now() } else { core::hint::spin_loop() }
+            }
+            driver.finish(launch);
+            Ok(())
+        });
+        if !matches!(done, Err(Error::NoAnswer { .. })) {
+            self.device.end();
+        }
+        done
+    }
+
+    /// What the clock read, the last time.
+    fn device_ns(&self) -> Result<u64, Error> {
+        let mut device_ns = [0; 8];
+        self.report.read(offset_of!(Report, values), &mut device_ns)?;
+        Ok(u64::from_le_bytes(device_ns))
+    }
+}
+
+impl Drop for Blink<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take().filter(|_| !self.device.is_busy()) {
+            // SAFETY: recorded by this driver; nothing runs.
+            unsafe { self.device.driver().forget(record) };
+        }
+    }
+}
 
 impl ClockOffset {
     /// Asks the device while no kernel runs.
@@ -38,43 +125,15 @@ impl ClockOffset {
     /// # Errors
     /// [`Error::Busy`] while kernels run; what the driver says; [`Error::NoAnswer`] after 10 s.
     pub fn measure(device: &Device) -> Result<Self, Error> {
-        let ptx = Ptx::new(include_str!("clock.ptx"))?;
-        let module = device.load(&ptx)?;
-        let driver = device.driver();
-        let entry = driver.entry(module.handle, "k2k_read_globaltimer")?;
-        let report = device.allocate(size_of::<Report>())?;
-        let mut argument = device.allocate(size_of::<Launch>())?;
-        argument.write(0, bytemuck::bytes_of(&Launch { reports: report.address(), blocks: 1, ..Launch::zeroed() }))?;
-        let shape = Shape { blocks: 1, threads: 1, cooperative: false, launch: argument.address() };
+        let blink = Blink::new(device)?;
         let host = Host::new();
         let mut best: Option<Self> = None;
         for _ in 0..ROUNDS {
-            let started = Instant::now();
             let before = host.now_ns();
-            device.begin()?;
-            // SAFETY: the entry point takes the address of a `Launch` and writes one `Report`; both live until the
-            // device is idle again, or for ever.
-            let launched = unsafe { driver.launch(entry, shape) };
-            let done = launched.and_then(|launch| {
-                while !driver.is_done(launch)? {
-                    if started.elapsed() > LIMIT {
-                        // The device stays busy: nothing is freed under the kernel.
-                        return Err(Error::NoAnswer { action: "read its clock", waited: started.elapsed() });
-                    }
-                    std::thread::yield_now();
-                }
-                driver.finish(launch);
-                Ok(())
-            });
+            blink.launch()?;
             let after = host.now_ns();
-            if !matches!(done, Err(Error::NoAnswer { .. })) {
-                device.end();
-            }
-            done?;
-            let mut device_ns = [0; 8];
-            report.read(offset_of!(Report, values), &mut device_ns)?;
             let half = after.wrapping_sub(before) / 2;
-            let offset_ns = before.wrapping_add(half).wrapping_sub(u64::from_le_bytes(device_ns)).cast_signed();
+            let offset_ns = before.wrapping_add(half).wrapping_sub(blink.device_ns()?).cast_signed();
             if best.is_none_or(|best| half < best.error_ns) {
                 best = Some(Self { offset_ns, error_ns: half });
             }

@@ -52,6 +52,8 @@ struct State {
     running: Option<Device>,
     /// What was dropped meanwhile.
     later: Vec<Freed>,
+    /// What has been loaded. Kept for as long as the device: to compile a text takes a driver seconds.
+    modules: Vec<(Ptx, Handle)>,
 }
 
 /// Something that must outlive the kernels that may use it.
@@ -59,7 +61,6 @@ enum Freed {
     Device(u64),
     Host(NonNull<u8>, usize),
     Registered(NonNull<u8>),
-    Module(Handle),
     /// An owner of memory that kernels may use.
     Kept(Box<dyn Any + Send>),
 }
@@ -212,8 +213,16 @@ impl Device {
         if ptx.needs_cuda() > version {
             return Err(Error::OldDriver { driver: version, needed: ptx.needs_cuda(), ptx: ptx.version() });
         }
-        let handle = self.while_idle("load a module", |driver| driver.load(ptx))?;
-        Ok(Module { device: self.clone(), handle, entries: ptx.entries().to_vec() })
+        let mut state = self.state();
+        if let Some((_, handle)) = state.modules.iter().find(|(known, _)| known == ptx) {
+            return Ok(Module { handle: *handle, entries: ptx.entries().to_vec() });
+        }
+        if state.running.is_some() {
+            return Err(Error::Busy { action: "load a module" });
+        }
+        let handle = self.driver().load(ptx)?;
+        state.modules.push((ptx.clone(), handle));
+        Ok(Module { handle, entries: ptx.entries().to_vec() })
     }
 
     /// From now on, nothing is freed.
@@ -258,8 +267,6 @@ impl Device {
             Freed::Host(base, len) => unsafe { self.driver().free_host(base, len) },
             // SAFETY: as above.
             Freed::Registered(base) => unsafe { self.driver().unregister(base) },
-            // SAFETY: as above.
-            Freed::Module(handle) => unsafe { self.driver().unload(handle) },
             Freed::Kept(owner) => {
                 // It may release more itself.
                 drop(state);
@@ -441,16 +448,19 @@ impl fmt::Debug for Registered {
     }
 }
 
-/// A module on a device, unloaded when it is dropped and no kernel runs.
-#[derive(Debug)]
-pub(crate) struct Module {
-    device: Device,
-    pub(crate) handle: Handle,
-    pub(crate) entries: Vec<String>,
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (_, handle) in state.modules.drain(..) {
+            // SAFETY: loaded by this driver, in the list once; nothing runs, or `running` would hold this device.
+            unsafe { self.driver.unload(handle) };
+        }
+    }
 }
 
-impl Drop for Module {
-    fn drop(&mut self) {
-        self.device.release(Freed::Module(self.handle));
-    }
+/// A module on a device, loaded for as long as the device is there.
+#[derive(Debug)]
+pub(crate) struct Module {
+    pub(crate) handle: Handle,
+    pub(crate) entries: Vec<String>,
 }

@@ -24,7 +24,7 @@ use sys::{CUdevice_attribute as Attribute, CUfunction_attribute as FunctionAttri
 /// The file that the driver's library is in.
 const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
 
-/// All functions of the library that are called, but for those that are optional.
+/// All functions of the library that are called, but for those that are optional: [`FUNC_LOAD`] and [`GRAPHS`].
 const FUNCTIONS: [&str; 36] = [
     "cuCtxGetLimit",
     "cuCtxSetCurrent",
@@ -66,6 +66,16 @@ const FUNCTIONS: [&str; 36] = [
 
 /// Loads an entry point at once. Since CUDA 12.4; before, asking for an attribute does.
 const FUNC_LOAD: &str = "cuFuncLoad";
+
+/// What graphs need. Since CUDA 11.4; without, no launch is recorded.
+const GRAPHS: [&str; 6] = [
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+];
 
 /// How long a copy may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -205,6 +215,20 @@ impl Cuda {
         unsafe { call!(cuCtxSetCurrent(self.context)) }
     }
 
+    /// Puts something on a stream that is nobody else's until it is [given back](Driver::finish).
+    fn on_a_stream(&self, put: impl FnOnce(sys::CUstream) -> Result<(), Error>) -> Result<Handle, Error> {
+        self.enter()?;
+        let pooled = self.streams().pop();
+        let stream = pooled.map_or_else(new_stream, Ok)?;
+        match put(stream) {
+            Ok(()) => Ok(stream as Handle),
+            Err(e) => {
+                self.streams().push(stream);
+                Err(e)
+            }
+        }
+    }
+
     fn out_of_memory(&self, asked: usize, result: CUresult) -> Error {
         if result != CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             return refused("cuMemAlloc", result);
@@ -232,6 +256,26 @@ impl Side {
                 return Err(Error::NoAnswer { action, waited });
             }
             if waited > Duration::from_millis(1) { std::thread::yield_now() } else { core::hint::spin_loop() }
+        }
+    }
+}
+
+/// Launches a grid on a stream.
+///
+/// # Safety
+/// As [`Driver::launch`]; the context is current.
+unsafe fn start(entry: Handle, shape: Shape, stream: sys::CUstream) -> Result<(), Error> {
+    let function = entry as sys::CUfunction;
+    let Shape { blocks, threads, cooperative, mut launch } = shape;
+    let mut arguments = [(&raw mut launch).cast::<c_void>()];
+    let arguments = arguments.as_mut_ptr();
+    // SAFETY: one argument of 8 bytes, which the driver copies before it returns. The caller vouches for the rest.
+    unsafe {
+        if cooperative {
+            call!(cuLaunchCooperativeKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments))
+        } else {
+            let extra = core::ptr::null_mut();
+            call!(cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, extra))
         }
     }
 }
@@ -515,26 +559,45 @@ impl Driver for Cuda {
     }
 
     unsafe fn launch(&self, entry: Handle, shape: Shape) -> Result<Handle, Error> {
-        self.enter()?;
-        let pooled = self.streams().pop();
-        let stream = pooled.map_or_else(new_stream, Ok)?;
-        let function = entry as sys::CUfunction;
-        let Shape { blocks, threads, cooperative, mut launch } = shape;
-        let mut arguments = [(&raw mut launch).cast::<c_void>()];
-        let arguments = arguments.as_mut_ptr();
-        // SAFETY: one argument of 8 bytes, which the driver copies before it returns. The caller vouches for the rest.
-        let launched = unsafe {
-            if cooperative {
-                call!(cuLaunchCooperativeKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments))
-            } else {
-                let extra = core::ptr::null_mut();
-                call!(cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, extra))
-            }
-        };
-        if launched.is_err() {
-            self.streams().push(stream);
+        // SAFETY: as the caller says.
+        self.on_a_stream(|stream| unsafe { start(entry, shape, stream) })
+    }
+
+    unsafe fn record(&self, entry: Handle, shape: Shape) -> Result<Option<Handle>, Error> {
+        if !GRAPHS.into_iter().all(has_function) {
+            return Ok(None);
         }
-        launched.map(|()| stream as Handle)
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        let (mut graph, mut executable) = (core::ptr::null_mut(), core::ptr::null_mut());
+        let stream = self.on_a_stream(|stream| {
+            // SAFETY: the stream exists and nothing else is put on it meanwhile. As the caller says.
+            unsafe {
+                call!(cuStreamBeginCapture_v2(stream, mode))?;
+                let started = start(entry, shape, stream);
+                // Whatever was captured: otherwise the stream would go on capturing.
+                let ended = call!(cuStreamEndCapture(stream, &raw mut graph));
+                started.and(ended)
+            }
+        })?;
+        self.finish(stream);
+        // SAFETY: the graph was made above, and is not needed once it has been instantiated.
+        unsafe {
+            let made = call!(cuGraphInstantiateWithFlags(&raw mut executable, graph, 0));
+            let _ = sys::cuGraphDestroy(graph);
+            made?;
+        }
+        Ok(Some(executable as Handle))
+    }
+
+    unsafe fn replay(&self, record: Handle) -> Result<Handle, Error> {
+        // SAFETY: as the caller says; `record` has found the function.
+        self.on_a_stream(|stream| unsafe { call!(cuGraphLaunch(record as sys::CUgraphExec, stream)) })
+    }
+
+    unsafe fn forget(&self, record: Handle) {
+        let _ = self.enter();
+        // SAFETY: as the caller says; `record` has found the function.
+        let _ = unsafe { sys::cuGraphExecDestroy(record as sys::CUgraphExec) };
     }
 
     fn is_done(&self, launch: Handle) -> Result<bool, Error> {

@@ -52,6 +52,8 @@ struct Inner {
     /// Module and name. An entry's handle is its index.
     entries: Vec<(usize, String)>,
     launches: Vec<LaunchId>,
+    /// Launches to repeat. A record's handle is its index.
+    records: Vec<(Handle, Shape)>,
 }
 
 impl Emulated {
@@ -234,6 +236,20 @@ impl Driver for Emulated {
         inner.launches.push(launched.map_err(|e| Error::Emulated(e.to_string()))?);
         Ok(inner.launches.len() as Handle - 1)
     }
+
+    unsafe fn record(&self, entry: Handle, shape: Shape) -> Result<Option<Handle>, Error> {
+        let mut inner = self.inner();
+        inner.records.push((entry, shape));
+        Ok(Some(inner.records.len() as Handle - 1))
+    }
+
+    unsafe fn replay(&self, record: Handle) -> Result<Handle, Error> {
+        let (entry, shape) = self.inner().records[record as usize];
+        // SAFETY: as the caller of `record` said.
+        unsafe { self.launch(entry, shape) }
+    }
+
+    unsafe fn forget(&self, _: Handle) {}
 
     fn is_done(&self, launch: Handle) -> Result<bool, Error> {
         let id = self.inner().launches[launch as usize];

@@ -82,6 +82,22 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     /// The entry point's contract is kept: `shape.launch` and what it points to are valid until the launch is done.
     unsafe fn launch(&self, entry: Handle, shape: Shape) -> Result<Handle, Error>;
 
+    /// Records a launch, to be repeated with less work for the host. `None` if the driver cannot.
+    ///
+    /// # Safety
+    /// As [`launch`](Self::launch), for as long as the record is there.
+    unsafe fn record(&self, entry: Handle, shape: Shape) -> Result<Option<Handle>, Error>;
+
+    /// Launches what was recorded.
+    ///
+    /// # Safety
+    /// The record came from [`record`](Self::record), and has not been forgotten.
+    unsafe fn replay(&self, record: Handle) -> Result<Handle, Error>;
+
+    /// # Safety
+    /// As [`replay`](Self::replay), and no launch of it runs.
+    unsafe fn forget(&self, record: Handle);
+
     /// Whether a launch has ended. An error means that it never will, and that nothing runs any more.
     fn is_done(&self, launch: Handle) -> Result<bool, Error>;
 
