@@ -13,6 +13,7 @@
 //! | [`Hung`] | what kernels that do not stop were doing |
 //! | [`check`] | does it work on this device? |
 //! | [`denoise`] | a job for a device's kernels, checked bit by bit |
+//! | [`bench`] | how fast is it there? |
 //! | [`ClockOffset`] | the device's clock |
 //!
 //! It builds and starts without CUDA: the driver's library is looked for when a [`Device`] is asked for. Without one,
@@ -23,6 +24,7 @@
 //! No call waits for a kernel without a limit. While a session runs, nothing is allocated, loaded or freed on its
 //! device, because a driver may wait for all kernels before it does; see [`Busy`](Error::Busy).
 
+pub mod bench;
 mod bridge;
 pub mod check;
 mod clock;

@@ -1,6 +1,6 @@
 //! Does it work on this device? Every way that messages take, tried with numbered messages, each accounted for.
 //!
-//! The same list runs on a GPU (`k2k-gpu check`) and, with fewer messages and many seeds, on the emulated device in the tests.
+//! The same list runs on a GPU (`k2k-gpu-check`) and, with fewer messages and many seeds, on the emulated device in the tests.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -69,7 +69,7 @@ impl fmt::Display for CheckResult {
 
 /// What went wrong.
 #[derive(Debug)]
-struct Failure(String);
+pub(crate) struct Failure(pub(crate) String);
 
 impl From<Error> for Failure {
     fn from(e: Error) -> Self {
@@ -91,23 +91,23 @@ macro_rules! ensure {
         }
     };
 }
-use ensure;
+pub(crate) use ensure;
 
 /// What a check works with.
-struct Bench<'d> {
-    device: &'d Device,
-    options: CheckOptions,
-    ptx: Ptx,
+pub(crate) struct Bench<'d> {
+    pub(crate) device: &'d Device,
+    pub(crate) options: CheckOptions,
+    pub(crate) ptx: Ptx,
 }
 
 impl Bench<'_> {
     /// For the device's own waits, ns: shorter than the host's, so that a stuck kernel ends before it is called hung.
-    fn patience_ns(&self) -> u64 {
+    pub(crate) fn patience_ns(&self) -> u64 {
         (self.options.patience / 2).as_nanos() as u64
     }
 
     /// Calls `step` until it says that it is done, for as long as the patience lasts.
-    fn until(&self, what: &str, mut step: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
+    pub(crate) fn until(&self, what: &str, mut step: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failure> {
         let started = Instant::now();
         while !step()? {
             ensure!(started.elapsed() < self.options.patience, "{what}: not within {:?}", self.options.patience);
@@ -118,26 +118,31 @@ impl Bench<'_> {
 }
 
 /// A word in host memory that sources wait for, while routes are set and commands given.
-struct Gate {
+pub(crate) struct Gate {
     word: *const AtomicU32,
     address: u64,
     buffer: Option<HostBuffer>,
 }
 
 impl Gate {
-    fn new(bench: &Bench<'_>) -> Result<Self, Failure> {
+    pub(crate) fn new(bench: &Bench<'_>) -> Result<Self, Failure> {
         let buffer = bench.device.allocate_host(size_of::<AtomicU32>())?;
         Ok(Self { word: buffer.as_ptr().cast(), address: buffer.address(), buffer: Some(buffer) })
     }
 
     /// Makes a grid's sources wait for it, and keeps it for them.
-    fn before(&mut self, grid: Grid) -> Grid {
+    pub(crate) fn before(&mut self, grid: Grid) -> Grid {
         grid.parameter(7, self.address).keep(self.buffer.take())
+    }
+
+    /// The same for a ping.
+    pub(crate) fn before_ping(&mut self, grid: Grid) -> Grid {
+        grid.parameter(3, self.address).keep(self.buffer.take())
     }
 
     /// # Safety
     /// What was given the gate still lives.
-    unsafe fn open(&self) {
+    pub(crate) unsafe fn open(&self) {
         // SAFETY: passed on. Relaxed: publishes nothing but itself.
         unsafe { &*self.word }.store(1, Relaxed);
     }
@@ -174,11 +179,27 @@ const CHECKS: &[(&str, Check)] = &[
     ("a kernel that hangs is reported", fabric::hang),
 ];
 
+/// What is tried, in order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CHECKS.iter().map(|(name, _)| *name)
+}
+
 /// Tries everything, one after the other, and tells `progress` of each result. A check after one that left the device busy
 /// (a kernel that really hangs) fails with that as its reason.
-pub fn run(device: &Device, options: CheckOptions, mut progress: impl FnMut(&CheckResult)) -> Vec<CheckResult> {
+pub fn run(device: &Device, options: CheckOptions, progress: impl FnMut(&CheckResult)) -> Vec<CheckResult> {
+    run_some(device, options, |_| true, progress)
+}
+
+/// As [`run`], but only what `begin` says yes to, when its turn has come.
+pub fn run_some(
+    device: &Device,
+    options: CheckOptions,
+    mut begin: impl FnMut(&'static str) -> bool,
+    mut progress: impl FnMut(&CheckResult),
+) -> Vec<CheckResult> {
     let bench = Bench { device, options, ptx: Ptx::checks() };
-    let results = CHECKS.iter().map(|(name, check)| {
+    let wanted = CHECKS.iter().filter(|(name, _)| begin(name));
+    let results = wanted.map(|(name, check)| {
         let started = Instant::now();
         let outcome = check(&bench).map_err(|Failure(text)| text);
         let result = CheckResult { name, outcome, took: started.elapsed() };

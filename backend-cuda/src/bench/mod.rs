@@ -1,0 +1,115 @@
+//! How fast is it on this device? Each figure stands beside its floor, measured in the same run: what the same way costs
+//! without K2K.
+//!
+//! A message counts when the other side has acted on it. On the emulated device everything runs and nothing means
+//! anything.
+//!
+//! | file | what | against |
+//! | --- | --- | --- |
+//! | `trip.rs` | there and back: host and device, block and block, through relays | a bare flag |
+//! | `push.rs` | from the device to the host: by a thread, a warp, 32 warps; how late the last of many producers is | bare lines, a single message |
+//! | `chip.rs` | over all blocks: warp rings; pairs, all to one, a ring of kernels in one fabric | bare lines, warp rings |
+//! | `command.rs` | a message to a kernel that runs | launching one, replaying a graph |
+//! | `idle.rs` | what a bridge costs the host while nothing is sent | a thread that naps |
+
+mod chip;
+mod command;
+mod idle;
+mod push;
+mod rig;
+mod row;
+mod trip;
+
+pub use row::{Figure, Floor, Row, Target, Unit, Verdict};
+
+use crate::check::Failure;
+use crate::device::Device;
+use core::time::Duration;
+use rig::Rig;
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BenchOptions {
+    /// Round trips that are timed for each figure.
+    pub trips: u64,
+    /// Messages of each ring, for rates. Slower ways take a share of it.
+    pub messages: u64,
+    /// Blocks at once, at most 128. A device with fewer multiprocessors runs as many as it has.
+    pub blocks: u32,
+    /// How long to look at an idle bridge.
+    pub idle: Duration,
+    /// How long each wait may take, at most.
+    pub patience: Duration,
+}
+
+impl Default for BenchOptions {
+    /// What a large GPU does in about half a minute.
+    fn default() -> Self {
+        Self {
+            trips: 50_000,
+            messages: 1_000_000,
+            blocks: 128,
+            idle: Duration::from_secs(1),
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+impl BenchOptions {
+    /// What the emulated device does in a few seconds.
+    #[must_use]
+    pub const fn few() -> Self {
+        Self {
+            trips: 100,
+            messages: 400,
+            blocks: 6,
+            idle: Duration::from_millis(200),
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Measures, and returns its figures.
+type Measure = fn(&Rig<'_>) -> Result<Vec<Row>, Failure>;
+
+/// The list.
+const BENCHMARKS: &[(&str, Measure)] = &[
+    ("round trip, host and device", trip::host),
+    ("push, device to host", push::rates),
+    ("push, device to host, many producers", push::lateness),
+    ("round trip, block and block", trip::blocks),
+    ("rings over the chip", chip::rings),
+    ("fabric over the chip, pairs", chip::pairs),
+    ("fabric over the chip, all to one", chip::all_to_one),
+    ("fabric over the chip, a ring", chip::ring),
+    ("routing", trip::hops),
+    ("command to a kernel that runs", command::against_launches),
+    ("idle bridge", idle::bridge),
+];
+
+/// What is measured, in order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BENCHMARKS.iter().map(|(name, _)| *name)
+}
+
+/// Measures everything, one after the other, and tells `progress` of each figure.
+pub fn run(device: &Device, options: BenchOptions, progress: impl FnMut(&Row)) -> Vec<Row> {
+    run_some(device, options, |_| true, progress)
+}
+
+/// As [`run`], but only what `begin` says yes to, when its turn has come.
+pub fn run_some(
+    device: &Device,
+    options: BenchOptions,
+    mut begin: impl FnMut(&'static str) -> bool,
+    mut progress: impl FnMut(&Row),
+) -> Vec<Row> {
+    let mut all = Vec::new();
+    for (name, measure) in BENCHMARKS.iter().filter(|(name, _)| begin(name)) {
+        let rig = Rig::new(device, options, name);
+        let rows = measure(&rig).unwrap_or_else(|failure| vec![rig.row("all of it", Err(failure))]);
+        rows.iter().for_each(&mut progress);
+        all.extend(rows);
+    }
+    all
+}
