@@ -140,6 +140,7 @@ fn serve<L, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, cons
     let mut idle = 0u32;
     let mut nap = SHORT_NAP;
     let mut leaving: Option<Instant> = None;
+    let mut moved = (0, 0);
     loop {
         // Acquire [bridge-stopped]: nothing but the word itself.
         if word.load(Acquire) == STOP {
@@ -150,7 +151,12 @@ fn serve<L, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, cons
             }
         }
         if gateway.pass() {
-            (idle, nap) = (0, SHORT_NAP);
+            let stats = gateway.stats();
+            if moved != (stats.sent, stats.received) || gateway.in_flight() != (0, 0) {
+                moved = (stats.sent, stats.received);
+                (idle, nap) = (0, SHORT_NAP);
+            }
+            // If not, it said who is there, as it does from time to time: nothing that more will follow.
             continue;
         }
         idle = idle.saturating_add(1);
