@@ -13,7 +13,7 @@
 //! | [`Hung`] | what kernels that do not stop were doing |
 //! | [`check`] | does it work on this device? |
 //! | [`denoise`] | a job for a device's kernels, checked bit by bit |
-//! | [`bench`] | how fast is it there? |
+//! | [`mod@bench`] | how fast is it there? |
 //! | [`ClockOffset`] | the device's clock |
 //!
 //! It builds and starts without CUDA: the driver's library is looked for when a [`Device`] is asked for. Without one,

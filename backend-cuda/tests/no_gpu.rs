@@ -234,6 +234,7 @@ fn a_device_is_described() {
     assert!(printed.contains(expected), "{printed}");
 }
 
+#[cfg(feature = "cli")]
 #[test]
 fn the_doctor_tries_each_device() {
     let Some(driver) = driver() else { return };

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::rig::{Rig, Spread};
-use super::row::Row;
+use super::row::{Missing, Row};
 use super::trip::host_ring;
 use crate::clock::Blink;
 use crate::error::Error;
@@ -15,9 +15,9 @@ pub(super) fn against_launches(rig: &Rig<'_>) -> Result<Vec<Row>, Failure> {
     let mut blink = Blink::new(rig.device)?;
     let launch = timed(rig, || blink.launch())?;
     let graph = if blink.record()? {
-        timed(rig, || blink.replay())
+        timed(rig, || blink.replay()).map_err(|Failure(why)| Missing::Failed(why))
     } else {
-        Err(Failure("the driver has no graphs: it is older than CUDA 11.4".to_owned()))
+        Err(Missing::Unavailable("the driver has no graphs: it is older than CUDA 11.4".to_owned()))
     };
     drop(blink);
     let message = host_ring(rig)?;
@@ -25,7 +25,7 @@ pub(super) fn against_launches(rig: &Rig<'_>) -> Result<Vec<Row>, Failure> {
     Ok(vec![
         rig.row("launch and wait, p50", Ok(launch.median())),
         rig.row("message and answer / launch", Ok(against("launch and wait", launch))),
-        rig.row("message and answer / graph", graph.map(|graph| against("graph replay and wait", graph))),
+        rig.row_or("message and answer / graph", graph.map(|graph| against("graph replay and wait", graph))),
     ])
 }
 

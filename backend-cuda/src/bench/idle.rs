@@ -2,8 +2,7 @@
 
 use super::Failure;
 use super::rig::{Rig, all_finished, patient};
-use super::row::{Figure, Row, Unit};
-use crate::check::ensure;
+use super::row::{Figure, Missing, Row, Unit};
 use crate::ptx::Ptx;
 use crate::session::{Grid, Session};
 use core::time::Duration;
@@ -44,19 +43,22 @@ pub(super) fn bridge(rig: &Rig<'_>) -> Result<Vec<Row>, Failure> {
     drop(stop);
     let _ = napper.join();
     all_finished(&running.stop(rig.options.patience)?)?;
-    Ok(vec![rig.row("the host's gateway", measured)])
+    Ok(vec![rig.row_or("the host's gateway", measured)])
 }
 
-fn compare(lasts: Duration) -> Result<Figure, Failure> {
-    let find = |name: &str| task(name).ok_or_else(|| Failure(format!("the system does not show a thread {name:?}")));
+fn compare(lasts: Duration) -> Result<Figure, Missing> {
+    let unknown = |why: String| Missing::Unavailable(why);
+    let find = |name: &str| task(name).ok_or_else(|| unknown(format!("the system shows no thread {name:?}")));
     let (bridge, napper) = (find(THREAD)?, find(NAPPER)?);
-    let look = |path: &Path| ran_ns(path).ok_or_else(|| Failure("the system does not tell a thread's time".to_owned()));
+    let look = |path: &Path| ran_ns(path).ok_or_else(|| unknown("the system does not tell a thread's time".to_owned()));
     let (began, before) = (Instant::now(), (look(&bridge)?, look(&napper)?));
     thread::sleep(lasts);
     let (took, after) = (began.elapsed(), (look(&bridge)?, look(&napper)?));
     let percent = |before: u64, after: u64| after.saturating_sub(before) as f64 * 100.0 / took.as_nanos() as f64;
     let (bridge, napper) = (percent(before.0, after.0), percent(before.1, after.1));
-    ensure!(bridge > 0.0 && napper > 0.0, "the system's account of threads is too coarse");
+    if bridge <= 0.0 || napper <= 0.0 {
+        return Err(unknown("the system's account of threads is too coarse".to_owned()));
+    }
     Ok(Figure::new(bridge, Unit::PercentOfCore).over("a thread that naps 1 ms at a time", napper))
 }
 

@@ -20,7 +20,7 @@ mod rig;
 mod row;
 mod trip;
 
-pub use row::{Figure, Floor, Row, Target, Unit, Verdict};
+pub use row::{Figure, Floor, Missing, Row, Target, Unit, Verdict};
 
 use crate::check::Failure;
 use crate::device::Device;

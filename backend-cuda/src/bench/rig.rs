@@ -1,6 +1,6 @@
 //! What benchmarks work with: sessions, waits, and what many times come to.
 
-use super::row::{Figure, Row, Unit};
+use super::row::{Figure, Missing, Row, Unit};
 use super::{BenchOptions, Failure};
 use crate::check::{Bench, CheckOptions, ensure};
 use crate::device::Device;
@@ -37,7 +37,10 @@ impl<'d> Rig<'d> {
     }
 
     pub(super) fn row(&self, name: &'static str, figure: Result<Figure, Failure>) -> Row {
-        let figure = figure.map_err(|Failure(why)| why);
+        self.row_or(name, figure.map_err(|Failure(why)| Missing::Failed(why)))
+    }
+
+    pub(super) fn row_or(&self, name: &'static str, figure: Result<Figure, Missing>) -> Row {
         Row { benchmark: self.benchmark, name, figure, target: None, is_gpu: self.device.probe().is_gpu }
     }
 

@@ -129,6 +129,24 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// Why there is no figure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Something went wrong.
+    Failed(String),
+    /// This machine does not have what it takes.
+    Unavailable(String),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(why) => write!(f, "FAILED: {why}"),
+            Self::Unavailable(why) => write!(f, "not measured: {why}"),
+        }
+    }
+}
+
 /// A line of the table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
@@ -137,7 +155,7 @@ pub struct Row {
     /// What of it.
     pub name: &'static str,
     /// The figure, or why there is none.
-    pub figure: Result<Figure, String>,
+    pub figure: Result<Figure, Missing>,
     /// What it ought to be, on an H100.
     pub target: Option<Target>,
     /// Whether a GPU did it.
@@ -148,6 +166,12 @@ impl Row {
     pub(super) const fn target(mut self, target: Target) -> Self {
         self.target = Some(target);
         self
+    }
+
+    /// Whether something went wrong.
+    #[must_use]
+    pub const fn failed(&self) -> bool {
+        matches!(self.figure, Err(Missing::Failed(_)))
     }
 
     /// Whether the target is met, if there is one.
@@ -182,7 +206,7 @@ impl fmt::Display for Row {
         write!(f, "{:<37} {:<29} ", self.benchmark, self.name)?;
         let figure = match &self.figure {
             Ok(figure) => figure,
-            Err(why) => return write!(f, "not measured: {why}"),
+            Err(why) => return why.fmt(f),
         };
         let floor = figure.floor.as_ref().map_or_else(String::new, |floor| figure.unit.text(floor.value));
         let ratio = figure.ratio().map_or_else(String::new, |ratio| format!("{ratio:.2}"));

@@ -1,50 +1,30 @@
 //! `k2k-gpu`: what the GPUs of this machine can do, tried out.
 
-use k2k_cuda::{ClockOffset, Device, Error};
+mod check;
+mod doctor;
+
+use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-const USAGE: &str = "Says what the GPUs of this machine can do, and tries them out.\n\nUsage: k2k-gpu [doctor]";
+/// Says what the GPUs of this machine can do, and tries them out.
+#[derive(Debug, Parser)]
+#[command(name = "k2k-gpu", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Describe each GPU and run a kernel on it. Also without a command.
+    Doctor,
+    /// The same as `k2k-gpu-check`.
+    Check(check::Args),
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] | ["doctor"] => doctor(),
-        ["-h" | "--help" | "help"] => {
-            println!("{USAGE}");
-            ExitCode::SUCCESS
-        }
-        _ => {
-            eprintln!("{USAGE}");
-            ExitCode::from(2)
-        }
+    match Cli::parse().command {
+        None | Some(Command::Doctor) => doctor::main(),
+        Some(Command::Check(args)) => check::main(&args),
     }
-}
-
-/// Whether kernels run on a GPU is the exit status.
-fn doctor() -> ExitCode {
-    let works = match Device::count() {
-        Ok(count) => (0..count)
-            .map(|ordinal| try_out(&format!("GPU {ordinal}"), Device::cuda(ordinal)))
-            .fold(false, |a, b| a | b),
-        Err(e) => {
-            println!("GPU: {e}");
-            false
-        }
-    };
-    #[cfg(feature = "emulated")]
-    try_out("Without a GPU", Device::emulated(k2k_cuda::EmulatedOptions::default()));
-    if works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Describes a device and runs a kernel on it.
-fn try_out(what: &str, device: Result<Device, Error>) -> bool {
-    let tried = device.and_then(|device| {
-        println!("{what}: {}\n  placement                 {}", device.probe(), device.placement());
-        ClockOffset::measure(&device)
-    });
-    match tried {
-        Ok(clock) => println!("  a kernel ran              clock known to within {} ns\n", clock.error_ns),
-        Err(ref e) => println!("{what}: {e}\n"),
-    }
-    tried.is_ok()
 }

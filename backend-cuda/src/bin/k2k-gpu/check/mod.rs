@@ -1,0 +1,200 @@
+//! Checks and benchmarks of a device, as one command.
+
+mod json;
+mod watch;
+
+use clap::builder::RangedU64ValueParser;
+use core::time::Duration;
+use json::Record;
+use k2k_cuda::bench::{self, BenchOptions, Row};
+use k2k_cuda::check::{self, CheckOptions};
+use k2k_cuda::{ClockOffset, Device, Error};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use watch::Watch;
+
+/// Exit statuses, beside 0 and clap's 2.
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NO_GPU: u8 = 3;
+const TIME_IS_UP: u8 = 4;
+
+/// Seconds after which nothing new is begun or waited for. Saying so takes up to five more.
+const LIMIT: u64 = 290;
+
+/// How long each wait may take. A kernel that hangs is reported after about that.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to check and measure.
+#[derive(clap::Args, Debug)]
+#[command(after_long_help = EXIT_STATUS)]
+pub(crate) struct Args {
+    /// Write everything that was found to this file, too.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Which GPU, counted from 0; by default the first that will do.
+    #[arg(long, value_name = "NUMBER")]
+    device: Option<u32>,
+
+    /// Use a device that runs the same PTX on the CPU, with few messages. Its times mean nothing.
+    #[cfg(feature = "emulated")]
+    #[arg(long, conflicts_with = "device")]
+    emulated: bool,
+
+    /// How many messages each check sends, and each ring of a benchmark carries; by default a million, and some hundred without a
+    /// GPU.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000))]
+    messages: Option<u64>,
+
+    /// Only those checks and benchmarks whose names contain this text (see --list).
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+
+    /// Only the checks.
+    #[arg(long)]
+    no_bench: bool,
+
+    /// End after this many seconds, at most 290, whatever is unfinished.
+    #[arg(long, value_name = "SECS", default_value_t = LIMIT, value_parser = RangedU64ValueParser::<u64>::new().range(1..=LIMIT))]
+    limit: u64,
+
+    /// Print the names of all checks and benchmarks, and do nothing else.
+    #[arg(long)]
+    list: bool,
+}
+
+const EXIT_STATUS: &str = "Exit status:\n  0  every check passed and every benchmark ran\n  1  something failed\n  2  the \
+                           command line is no good; nothing was run\n  3  there is no GPU that will do; the message says \
+                           what is missing\n  4  time was up before all was done\n\nExamples:\n  k2k-gpu-check --json \
+                           results.json\n  k2k-gpu-check --emulated --only 'fabric'";
+
+/// A line of standard output, if anybody still reads it.
+fn say(line: impl core::fmt::Display) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+impl Args {
+    #[cfg(feature = "emulated")]
+    const fn is_emulated(&self) -> bool {
+        self.emulated
+    }
+
+    #[cfg(not(feature = "emulated"))]
+    const fn is_emulated(&self) -> bool {
+        false
+    }
+
+    fn open(&self) -> Result<Device, Error> {
+        #[cfg(feature = "emulated")]
+        if self.emulated {
+            return Device::emulated(k2k_cuda::EmulatedOptions::default());
+        }
+        self.device.map_or_else(Device::first, Device::cuda)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.to_lowercase().contains(&only.to_lowercase()))
+    }
+
+    fn check_options(&self) -> CheckOptions {
+        let usual = if self.is_emulated() { 200 } else { 1_000_000 };
+        CheckOptions { messages: self.messages.unwrap_or(usual), patience: PATIENCE }
+    }
+
+    fn bench_options(&self) -> BenchOptions {
+        let usual = if self.is_emulated() { BenchOptions::few() } else { BenchOptions::default() };
+        BenchOptions { messages: self.messages.unwrap_or(usual.messages), patience: PATIENCE / 2, ..usual }
+    }
+
+    fn benchmarks(&self) -> impl Iterator<Item = &'static str> {
+        bench::names().filter(|_| !self.no_bench)
+    }
+}
+
+pub(crate) fn main(args: &Args) -> ExitCode {
+    if args.list {
+        check::names().for_each(|name| say(format_args!("check      {name}")));
+        bench::names().for_each(|name| say(format_args!("benchmark  {name}")));
+        return ExitCode::SUCCESS;
+    }
+    if !check::names().chain(args.benchmarks()).any(|name| args.wants(name)) {
+        let only = args.only.as_deref().unwrap_or_default();
+        eprintln!("k2k-gpu-check: no check or benchmark has {only:?} in its name: see --list");
+        return ExitCode::from(USAGE);
+    }
+    // Before the first call of the driver, which may hang as well.
+    let watch = Watch::start(Duration::from_secs(args.limit), args.json.clone());
+    watch.at("open the device");
+    let device = match args.open() {
+        Ok(device) => device,
+        Err(e) => {
+            eprintln!("k2k-gpu-check: {e}");
+            return ExitCode::from(NO_GPU);
+        }
+    };
+    let status = examine(args, &device, &watch);
+    say(format_args!("{} in {:.1} s", verdict(status), watch.elapsed().as_secs_f64()));
+    let status = match watch.write() {
+        Ok(()) => status,
+        Err(e) => {
+            eprintln!("k2k-gpu-check: {e}");
+            FAILED
+        }
+    };
+    if device.is_busy() {
+        // The driver's own end would wait for kernels that hang.
+        watch::leave(status);
+    }
+    ExitCode::from(status)
+}
+
+const fn verdict(status: u8) -> &'static str {
+    match status {
+        0 => "all passed",
+        TIME_IS_UP => "not finished: time was up",
+        _ => "FAILED",
+    }
+}
+
+/// Runs all that is wanted, and returns the exit status.
+fn examine(args: &Args, device: &Device, watch: &Watch) -> u8 {
+    say(format_args!("{}\n  placement                 {}", device.probe(), device.placement()));
+    watch.at("measure the device's clock");
+    let clock = ClockOffset::measure(device);
+    match &clock {
+        Ok(clock) => say(format_args!("  a kernel ran              clock known to within {} ns\n", clock.error_ns)),
+        Err(e) => {
+            eprintln!("k2k-gpu-check: {e}");
+            return FAILED;
+        }
+    }
+    watch.record(|record| *record = Record::new(device, clock.ok(), args.check_options(), args.bench_options()));
+    // Asked when a check's or a benchmark's turn has come.
+    let begin = |name: &'static str| {
+        let begins = args.wants(name) && watch.has_time(name);
+        if begins {
+            watch.at(name);
+        }
+        begins
+    };
+    check::run_some(device, args.check_options(), begin, |result| {
+        say(result);
+        watch.record(|record| record.checks.push(result.clone()));
+    });
+    if args.benchmarks().any(|name| args.wants(name)) {
+        say(format_args!("\n{}", Row::head()));
+        bench::run_some(device, args.bench_options(), begin, |row| {
+            say(row);
+            watch.record(|record| record.rows.push(row.clone()));
+        });
+        if !device.probe().is_gpu {
+            say("These are times of the CPU in a GPU's place: they mean nothing.");
+        }
+    }
+    say("");
+    watch.at("end");
+    watch.status()
+}
