@@ -24,7 +24,7 @@
 /// # fn main() {}
 /// ```
 ///
-/// The expression makes the handler of one block. It gets the [`Block`](crate::Block) and a zeroed `&'static mut [u8]`, the part of
+/// The expression makes the handler of one block. It gets the `Block` and a zeroed `&'static mut [u8]`, the part of
 /// the block's workspace that the loop does not need. After a comma may follow a second one, that makes seven
 /// `u64` of the handler when it has stopped: the values of the block's [`Report`](crate::Report).
 ///
