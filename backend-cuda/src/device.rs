@@ -10,9 +10,12 @@ use crate::driver::{Driver, Handle, cuda};
 use crate::error::Error;
 use crate::probe::{Placement, Probe};
 use crate::ptx::Ptx;
+use crate::session::Ended;
+use bytemuck::Zeroable as _;
 use core::any::Any;
 use core::fmt;
 use core::ptr::NonNull;
+use k2k_device::{Outcome, Report};
 use k2k_host::Memory;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -50,10 +53,21 @@ struct Inner {
 struct State {
     /// While a session's kernels run: this device, which therefore outlives them, for ever if they hang.
     running: Option<Device>,
+    /// Its grids.
+    watched: Vec<Watched>,
     /// What was dropped meanwhile.
     later: Vec<Freed>,
     /// What has been loaded. Kept for as long as the device: to compile a text takes a driver seconds.
     modules: Vec<(Ptx, Handle)>,
+}
+
+/// A grid that runs, for [`Device::at_work`].
+pub(crate) struct Watched {
+    pub(crate) entry: String,
+    /// Of each block.
+    pub(crate) names: Vec<String>,
+    /// Device address of the blocks' reports, valid while the session runs.
+    pub(crate) reports: u64,
 }
 
 /// Something that must outlive the kernels that may use it.
@@ -150,6 +164,31 @@ impl Device {
         self.state().running.is_some()
     }
 
+    /// The blocks of a session that runs here and have not ended: for whoever has to say what a device is at, and does not
+    /// have the session. Empty also while something is being loaded or allocated.
+    #[must_use]
+    pub fn at_work(&self) -> Vec<Ended> {
+        let Ok(state) = self.inner.state.try_lock() else { return Vec::new() };
+        let mut found = Vec::new();
+        for Watched { entry, names, reports: address } in &state.watched {
+            let mut reports = vec![Report::zeroed(); names.len()];
+            // SAFETY: so many reports lie there. They are not freed while the session runs, which ends when `state` is no longer
+            // locked.
+            if unsafe { self.driver().read(*address, bytemuck::cast_slice_mut(&mut reports)) }.is_err() {
+                continue;
+            }
+            let blocks = (0..).zip(names).zip(reports);
+            found.extend(blocks.map(|((block, name), report)| Ended {
+                name: name.clone(),
+                entry: entry.clone(),
+                block,
+                report,
+            }));
+        }
+        found.retain(|block| matches!(block.outcome(), Some(Outcome::NotStarted | Outcome::Running)));
+        found
+    }
+
     /// Zeroed device memory, aligned to 256 bytes.
     ///
     /// # Errors
@@ -235,12 +274,18 @@ impl Device {
         Ok(())
     }
 
+    /// What the session that runs consists of. The reports' addresses are valid until it has ended.
+    pub(crate) fn watch(&self, grids: Vec<Watched>) {
+        self.state().watched = grids;
+    }
+
     /// No kernel runs any more: frees what has been dropped.
     pub(crate) fn end(&self) {
         let later = {
             let mut state = self.state();
             // Not the last one: `self` is another.
             state.running = None;
+            state.watched.clear();
             core::mem::take(&mut state.later)
         };
         for freed in later {

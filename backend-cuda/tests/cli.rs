@@ -89,6 +89,7 @@ mod emulated {
         let (code, out, err) = check(&[&arguments[..], &["--json", file.to_str().unwrap()]].concat());
         assert_eq!(code, Some(4), "{out}{err}");
         assert!(out.contains("time is up after 3 s") && out.contains(&format!("it has been at: {name}")), "{out}");
+        assert!(out.contains("kernel source (k2k_role, block 0) is at work"), "{out}");
         assert_eq!(json(&folder)["unfinished"][0], name);
     }
 }

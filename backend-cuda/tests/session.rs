@@ -59,6 +59,9 @@ fn kernels_start_register_beat_and_stop() {
         start(&device, [Grid::new("test_loop").name("a").blocks(2), Grid::new("test_loop").name("b").threads(64)]);
     assert!(device.is_busy());
     let ids = running.wait_ready(LONG).unwrap();
+    let at_work: Vec<_> = device.at_work().iter().map(ToString::to_string).collect();
+    assert_eq!(at_work.len(), 3);
+    assert_eq!(at_work[1], "kernel a-1 (test_loop, block 1) is at work");
     assert_eq!(ids, [0, 1, 2].map(|place| KernelId::new(place, 1)));
     let seen = running.observe().unwrap();
     let names: Vec<_> = seen.kernels().map(|(_, name)| name.to_string()).collect();
@@ -67,6 +70,7 @@ fn kernels_start_register_beat_and_stop() {
     let beats = seen.heartbeat(ids[2]);
     until("a heartbeat", || running.observe().unwrap().heartbeat(ids[2]) > beats);
     let ended = running.stop(LONG).unwrap();
+    assert_eq!(device.at_work(), []);
     let said: Vec<_> = ended.iter().map(|e| (e.name.as_str(), e.block, e.outcome(), e.report.values[0])).collect();
     let stopped = (Some(Outcome::Finished), Command::Stop as u64);
     assert_eq!(

@@ -21,7 +21,7 @@ pub use running::{Running, Snapshot};
 
 use crate::bridge::{Bridge, Halves};
 use crate::clock::ClockOffset;
-use crate::device::{Device, DeviceBuffer, Module};
+use crate::device::{Device, DeviceBuffer, Module, Watched};
 use crate::driver::{Handle, Shape};
 use crate::error::Error;
 use crate::ptx::Ptx;
@@ -370,6 +370,12 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
         });
         let started = started.collect::<Result<Vec<_>, Error>>()?;
         device.begin()?;
+        let watched = started.iter().map(|(started, ..)| Watched {
+            entry: started.grid.entry.clone(),
+            names: (0..started.grid.blocks).map(|block| started.grid.block_name(block)).collect(),
+            reports: started.reports.address(),
+        });
+        device.watch(watched.collect());
         let mut running = Running::new(device, config, clock, fabric, modules, bridges);
         for (mut grid, entry, shape) in started {
             // SAFETY: `add`'s caller vouches for the entry point. Everything that the argument points to is owned by

@@ -135,6 +135,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
             return ExitCode::from(NO_GPU);
         }
     };
+    watch.look_at(&device);
     let status = examine(args, &device, &watch);
     say(format_args!("{} in {:.1} s", verdict(status), watch.elapsed().as_secs_f64()));
     let status = match watch.write() {

@@ -3,6 +3,7 @@
 use super::json::Record;
 use super::{FAILED, TIME_IS_UP, say};
 use core::time::Duration;
+use k2k_cuda::Device;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -32,6 +33,7 @@ struct Now {
     at: &'static str,
     since: Instant,
     record: Record,
+    device: Option<Device>,
 }
 
 fn lock(now: &Mutex<Now>) -> MutexGuard<'_, Now> {
@@ -42,7 +44,7 @@ impl Watch {
     /// Begins the time.
     pub(super) fn start(limit: Duration, json: Option<PathBuf>) -> Self {
         let began = Instant::now();
-        let now = Arc::new(Mutex::new(Now { at: "begin", since: began, record: Record::default() }));
+        let now = Arc::new(Mutex::new(Now { at: "begin", since: began, record: Record::default(), device: None }));
         let watch = Self { began, limit, json, now };
         let (now, json) = (Arc::clone(&watch.now), watch.json.clone());
         let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
@@ -58,6 +60,8 @@ impl Watch {
             let written = now.record.write(json.as_deref());
             let (seconds, since) = (limit.as_secs(), now.since.elapsed().as_secs_f64());
             say(format_args!("\nk2k-gpu-check: time is up after {seconds} s; for {since:.1} s it has been at: {at}"));
+            // Blocks that still run: in a check that takes long, or after one that left some that hang.
+            now.device.iter().flat_map(Device::at_work).for_each(say);
             now.record.checks.iter().filter(|check| !check.passed()).for_each(say);
             now.record.rows.iter().filter(|row| row.failed()).for_each(say);
             if let Err(e) = written {
@@ -76,6 +80,11 @@ impl Watch {
     pub(super) fn at(&self, what: &'static str) {
         let mut now = lock(&self.now);
         (now.at, now.since) = (what, Instant::now());
+    }
+
+    /// Which device to look at when time is up.
+    pub(super) fn look_at(&self, device: &Device) {
+        lock(&self.now).device = Some(device.clone());
     }
 
     /// Whether there is time for that; if not, it is noted.
