@@ -2,12 +2,12 @@
 //!
 //! `cargo run -p k2k-cuda --example double -- [PTX]`. The device's half is the crate in `backend-cuda/examples/double`.
 
+use core::error::Error;
 use core::time::Duration;
 use k2k_cuda::k2k_core::gateway::GatewayConfig;
 use k2k_cuda::{Device, EmulatedOptions, Grid, Ptx, Session};
 use k2k_host::k2k_core::Config;
 use k2k_host::{Broker, KernelId, Memory, Message};
-use std::error::Error;
 use std::thread::sleep;
 use std::time::Instant;
 
