@@ -28,7 +28,7 @@
 /// the block's workspace that the loop does not need. After a comma may follow a second one, that makes seven
 /// `u64` of the handler when it has stopped: the values of the block's [`Report`](crate::Report).
 ///
-/// With `fn name(16, 64, 192; Job)`, the expression gets a [`Crew`](crate::Crew) between the two, and the block is launched with
+/// With `fn name(16, 64, 192; Job)`, the expression gets a `Crew` between the two, and the block is launched with
 /// more threads than 32: the handler cuts a `Job` ([`Share`](crate::Share)) into shares, which all do at once.
 ///
 /// Build the crate with `k2k-ptx build`. Its root needs `feature(abi_ptx)` on the device, as above. On other targets the
