@@ -278,7 +278,7 @@ pub fn fence(order: Ordering) {
 
 /// Asks for a cache line that will be written soon, where the processor has an instruction for it.
 #[inline(always)]
-fn prefetch_write(address: *const u8) {
+pub(crate) fn prefetch_write(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(feature = "device"), not(loom), not(miri)))]
     // SAFETY: a hint: no address makes it fault, and processors that do not know it take it for a no-op.
     unsafe {

@@ -40,7 +40,7 @@
 
 use crate::message::{KernelId, MessageId};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU32, AtomicU64, Scope, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, Scope, prefetch_write, shared_struct};
 use core::fmt;
 
 /// What became of a message. The numbers stand in shared memory and never change.
@@ -155,6 +155,9 @@ shared_struct! {
     }
 }
 
+/// Receipts ahead of the current one whose lines are asked for.
+const AHEAD: u64 = 4;
+
 /// The sender has decided this, and nobody has found the message since.
 const BY_SENDER: u64 = 1 << 3;
 const STATUS: u64 = BY_SENDER - 1;
@@ -202,10 +205,20 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         &self.entries[i / SLOTS][i % SLOTS]
     }
 
+    /// Asks for the line of a receipt ahead, which the next messages of the same sender will need: the sender's stores leave
+    /// its processor in order, and a compare-exchange waits for its line with everything behind it.
+    #[inline(always)]
+    fn reach_ahead(&self, sequence: u64) {
+        if Self::CAPACITY > 2 * AHEAD {
+            prefetch_write(core::ptr::from_ref(self.at(sequence.wrapping_add(AHEAD))).cast());
+        }
+    }
+
     /// Opens the receipt of a message that is about to be sent, over an older one, on which the sender has no verdict
     /// of its own (see [`retract`](Self::retract)).
     #[inline(always)]
     pub(crate) fn open(&self, id: MessageId, destination: KernelId, deadline_ns: u64) {
+        self.reach_ahead(id.sequence);
         let entry = self.at(id.sequence);
         // Relaxed: `deadline_ns` and `destination` are this sender's own; `word` becomes visible with the message.
         entry.deadline_ns.store(deadline_ns, Relaxed);
@@ -227,6 +240,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     /// For the holder of a message: ends its way, unless the sender has already.
     #[inline(always)]
     pub(crate) fn decide(&self, id: MessageId, status: DeliveryStatus) -> Verdict {
+        self.reach_ahead(id.sequence);
         self.advance(id, PENDING, status as u64)
     }
 
