@@ -10,7 +10,7 @@
 //!
 //! # Who may touch what
 //!
-//! 1. `called`: written by the leader, read by the hands. The number of the job, from 1; [`DISMISSED`] when there are no more.
+//! 1. `called`: written by the leader, read by the hands. The number of the job, from 1; all ones when there are no more.
 //! 2. `job`: the leader's while every hand is done with the last job; then the hands', to read, until they are done.
 //! 3. `done[i]`: written by hand `i`, read by the leader.
 //!
