@@ -42,6 +42,7 @@ macro_rules! export {
         $(#[$attribute])*
         #[cfg(target_arch = "nvptx64")]
         #[unsafe(no_mangle)]
+        #[allow(unused_unsafe, reason = "an expression of the caller's may have to say so for itself")]
         $visibility unsafe extern "ptx-kernel" fn $name(launch: *const $crate::Launch) {
             // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
             unsafe {
@@ -60,6 +61,7 @@ macro_rules! export {
         $(#[$attribute])*
         #[cfg(target_arch = "nvptx64")]
         #[unsafe(no_mangle)]
+        #[allow(unused_unsafe, reason = "an expression of the caller's may have to say so for itself")]
         $visibility unsafe extern "ptx-kernel" fn $name(launch: *const $crate::Launch) {
             // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
             unsafe {
