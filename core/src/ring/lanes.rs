@@ -14,7 +14,9 @@
 //! ```
 //!
 //! A *bell* is the low half-word of its lane's tail. 64 bells fill two cache lines, so polling an idle queue of 64 lanes
-//! reads two lines (and the next slot of the lane that was served last).
+//! reads two lines (and the next slot of the lane that was served last). The price is that producers on different processors
+//! take these lines from one another, and the consumer takes them from all of them. Up to 16 lanes have two lines each for their
+//! bells instead: the one that is being served is watched by its stamp alone, so its producer keeps its bell to itself.
 //!
 //! # Who may touch what
 //!
@@ -43,6 +45,12 @@ use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::Pod;
 
+/// Bells in a row: two cache lines full. Loom's atomics are larger, and its stacks are small.
+const ROW: usize = if cfg!(loom) { 1 } else { 64 };
+
+/// So many lanes have a row each for their bells.
+const SPREAD_LANES: usize = 16;
+
 /// Messages taken from one lane before the others are looked at.
 const BURST: u32 = 64;
 
@@ -55,10 +63,26 @@ shared_struct! {
 }
 
 shared_struct! {
-    /// The bells of all lanes, packed, because the consumer scans them.
     #[repr(align(128))]
+    struct BellRow[][] in S {
+        bells: [AtomicU16<S>; ROW],
+    }
+}
+
+shared_struct! {
+    /// The bells of all lanes: a row for each while there are few, packed into the first rows otherwise.
     pub struct Bells[const PRODUCERS: usize,][PRODUCERS,] in S {
-        bells: [AtomicU16<S>; PRODUCERS],
+        rows: [BellRow<S>; PRODUCERS],
+    }
+}
+
+impl<const PRODUCERS: usize, S: Scope> Bells<PRODUCERS, S> {
+    /// Whether each bell has a row of its own. Within a GPU it would be for nothing: stores go to the cache that all share.
+    const SPREAD: bool = PRODUCERS <= SPREAD_LANES && !S::WITHIN_GPU;
+
+    #[inline(always)]
+    fn at(&self, lane: Place<PRODUCERS>) -> &AtomicU16<S> {
+        if Self::SPREAD { &self.rows[lane].bells[0] } else { &self.rows[lane.over(ROW)].bells[lane.index() % ROW] }
     }
 }
 
@@ -112,9 +136,8 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
     #[cfg(not(loom))]
     pub(crate) fn waiting(&self) -> u64 {
         // Relaxed, both: a number to show; whoever acts on it looks again.
-        let pairs = self.bells.bells.iter().zip(&self.notes.taken);
-        pairs
-            .map(|(bell, taken)| bell.load(Relaxed).wrapping_sub(taken.load(Relaxed) as u16))
+        Place::all()
+            .map(|i| self.bells.at(i).load(Relaxed).wrapping_sub(self.notes.taken[i].load(Relaxed) as u16))
             // More than a lane holds: taken before its bell was rung, so nothing waits.
             .map(|waiting| if u64::from(waiting) > N as u64 { 0 } else { u64::from(waiting) })
             .sum()
@@ -147,7 +170,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
     #[inline(always)]
     fn ring_bell(&self, lane: Place<PRODUCERS>, state: &ProducerState) {
         // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the doorbell's fences.
-        self.bells.bells[lane].store(state.tail as u16, Relaxed);
+        self.bells.at(lane).store(state.tail as u16, Relaxed);
     }
 
     /// The producer's place in a lane that may have been in use. Rings the bell again, in case the predecessor died
@@ -189,7 +212,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         i: Place<PRODUCERS>,
     ) -> bool {
         // Relaxed: a hint. Whoever follows it looks at the stamp, which vouches for the message.
-        queue.bells.bells[i].load(Relaxed) != self.lanes[i].head as u16
+        queue.bells.at(i).load(Relaxed) != self.lanes[i].head as u16
     }
 
     /// Whether lane `i` has a message.
@@ -238,9 +261,8 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         while first < to {
             // Eight bells without a branch between them: mostly none has rung.
             let last = (first + 8).min(to);
-            let bells = queue.bells.bells.get(first..last)?.iter().zip(self.lanes.get(first..last)?);
-            // Relaxed: a hint, as in `has_rung`.
-            if bells.fold(0, |rung, (bell, lane)| rung | (bell.load(Relaxed) ^ lane.head as u16)) != 0
+            let rung = (first..last).filter_map(Place::new).fold(false, |rung, i| rung | self.has_rung(queue, i));
+            if rung
                 && let Some(i) =
                     (first..last).filter_map(Place::new).find(|&i| self.has_rung(queue, i) && self.ready(queue, i))
             {
@@ -310,7 +332,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
             .map(|i| {
                 let lane = &self.lanes[i];
                 // Relaxed: a hint. The stamps vouch for what is counted, so that whoever is told of a message finds it.
-                let rung = u64::from(queue.bells.bells[i].load(Relaxed).wrapping_sub(lane.head as u16));
+                let rung = u64::from(queue.bells.at(i).load(Relaxed).wrapping_sub(lane.head as u16));
                 // More than a lane holds: the stamp was seen and taken before its bell (nothing waits), or the bell lies.
                 if rung > N as u64 { 0 } else { lane.waiting(&queue.lanes[i].slots, rung) }
             })
