@@ -105,7 +105,7 @@ fn a_fabric_has_the_size_that_every_side_expects() {
     assert_eq!(align_of::<Fabric<4, 8, 64>>(), 128);
     assert_eq!(
         [size_of::<Fabric<1, 1, 0>>(), size_of::<Fabric<4, 8, 64>>(), size_of::<Fabric<16, 64, 192>>()],
-        [4_992, 48_384, 5_244_032]
+        [5_120, 49_408, 5_375_104]
     );
 }
 

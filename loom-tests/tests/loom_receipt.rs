@@ -88,6 +88,38 @@ fn overwritten_after_timeout() {
     });
 }
 
+/// A message is given up, and its receipt needed for a later one that stays pending: who finds the first one decides alone,
+/// whichever of the two comes first.
+#[test]
+fn found_between() {
+    model("receipt.found_between", 20, || {
+        fabric::<2, 1>(|fabric| {
+            let mut sender = register(fabric, 0, "a");
+            let mut receiver = register(fabric, 1, "b");
+            let id = send(&mut sender, receiver.id(), 1);
+            receiver.platform().0.set(LATE);
+            sender.platform().0.set(LATE);
+            assert_eq!(sender.receipt(id).unwrap().status, DeliveryStatus::Timeout);
+            let receiver = thread::spawn(move || {
+                assert!(receiver.try_receive().is_none());
+                receiver
+            });
+            let to = sender.id();
+            send(&mut sender, to, 2);
+            assert_eq!(receive(&mut sender), 2);
+            let later = send(&mut sender, to, 3);
+            let receiver = receiver.join().unwrap();
+            assert_eq!(sender.receipt(later).unwrap().status, DeliveryStatus::Pending);
+            let stats = fabric.total_stats();
+            assert_eq!((stats.timeout, stats.pending()), (1, 1));
+            assert_eq!(receive(&mut sender), 3);
+            assert_eq!(sender.receipt(later).unwrap().status, DeliveryStatus::Delivered);
+            assert_adds_up(&fabric.total_stats());
+            drop(receiver);
+        });
+    });
+}
+
 /// The clock of the wall: behind a lock, so that it never goes back for anyone.
 struct Wall(&'static Mutex<u64>);
 

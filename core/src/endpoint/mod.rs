@@ -12,7 +12,8 @@
 //! Everything here runs on the kernel's own thread. What it shares with others is in [`fabric`](crate::fabric) and
 //! [`ring`](crate::ring). The order in which things happen:
 //!
-//! 1. `send` opens the receipt before it publishes the message, so that whoever takes the message finds the receipt.
+//! 1. `send` opens the receipt before it publishes the message, so that a successor of a sender that died in between can time
+//!    the message out.
 //! 2. A message is decided (its receipt compare-exchanged) before it is counted, and counted by whoever decided it.
 //! 3. A message is handed to the caller only if this endpoint decided `Delivered`.
 //! 4. A poll never waits: each message it takes is received, forwarded, stored or failed.

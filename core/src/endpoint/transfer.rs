@@ -115,8 +115,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let header = Header { source: self.id.raw(), version: HEADER_VERSION, reserved: 0, ..*given };
         self.retract(id.sequence);
         // Order 1 of the module's page.
-        fabric.receipts[self.place].open(id, to, given.deadline_ns);
-        fabric.receipts[self.place].set_collected(id.sequence, false);
+        fabric.receipts[self.place].open_anew(id, to, given.deadline_ns);
         let sent = self.counts[Counter::Sent as usize];
         self.set_count(Counter::Sent, sent.wrapping_add(1));
         if !self.deposit(hop, &header, message) {
@@ -138,7 +137,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         match receipts.read(MessageId { source: self.id, sequence }) {
             Ok(DeliveryStatus::Pending) => None,
             Ok(status) => {
-                receipts.set_collected(sequence, true);
+                receipts.set_collected(sequence);
                 Some(status)
             }
             // Overwritten: see `send_for`. It may still be received.
