@@ -404,7 +404,7 @@ impl<T> core::fmt::Debug for SharedCell<T> {
 
 /// Bytes of the first cache line that are left for a value behind the 8-byte stamp.
 pub(crate) const FIRST_LINE: usize = 56;
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// What is copied at once: the widest that every processor of the architecture has; words in device code.
 #[cfg(all(target_arch = "x86_64", not(feature = "device"), not(loom)))]

@@ -92,7 +92,7 @@ fn overwritten_after_timeout() {
 /// whichever of the two comes first.
 #[test]
 fn found_between() {
-    model("receipt.found_between", 20, || {
+    model("receipt.found_between", 14, || {
         fabric::<2, 1>(|fabric| {
             let mut sender = register(fabric, 0, "a");
             let mut receiver = register(fabric, 1, "b");

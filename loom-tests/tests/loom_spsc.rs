@@ -75,7 +75,7 @@ fn try_only() {
 /// Batches that do not fit at once.
 #[test]
 fn batch() {
-    model("spsc.batch", 166, || {
+    model("spsc.batch", 70, || {
         ring::<2>(|ring| {
             let producer = thread::spawn(move || {
                 let mut producer = ring.producer().unwrap();

@@ -60,7 +60,10 @@ impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
         if !claim(gang, || claim_end(&self.claims.producer)) {
             return Err(Taken);
         }
-        Ok(GangProducer { ring: self, gang, state: ProducerState::recover(&self.slots, &self.credit) })
+        let state = ProducerState::recover(&self.slots, &self.credit);
+        // What each member has cleared is cleared before another one publishes there.
+        gang.sync();
+        Ok(GangProducer { ring: self, gang, state })
     }
 
     /// Takes the consuming end for a gang. It continues where the previous consumer stopped.

@@ -47,7 +47,7 @@
 //! # Progress
 //!
 //! Every operation is wait-free. A producer that stops between writing a body and its stamp leaves the slot as it
-//! was: nothing to repair. A consumer that stops has noted each message that it copied out before it did anything else
+//! was: nothing to repair. One that stops within a batch may leave stamps behind a gap, which its successor clears. A consumer that stops has noted each message that it copied out before it did anything else
 //! with the slot: its successor goes on with the next one.
 //!
 //! # Positions
@@ -56,11 +56,17 @@
 
 use crate::error::Full;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, ON_DEVICE, ReachesHere, Scope, SharedCell, System, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, LINE, ON_DEVICE, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::Pod;
 
 /// Whether the consumer stores a word into each line it has read. See the module's page.
 pub const CONSUMER_WRITES_LINES: bool = !ON_DEVICE;
+
+/// Messages of a batch that are published together, where that is of use.
+const RUN: usize = 16;
+
+/// Messages from a gap on that may have been stamped, but not sent: those of a run, or of all members of a gang.
+const UNORDERED: u64 = 32;
 
 shared_struct! {
     /// One place of a ring: the stamp, and the bytes it vouches for.
@@ -111,7 +117,7 @@ pub struct ProducerState {
 impl ProducerState {
     /// Finds the producer's place in a ring that may have been in use.
     ///
-    /// Takes up to `N` loads: the stamps from the consumer's position on say what was published.
+    /// Takes up to `N` loads, and a few more: the stamps from the consumer's position on say what was published.
     pub fn recover<T: Pod + Send, const N: usize, S: Scope>(slots: &Slots<T, N, S>, credit: &Credit<S>) -> Self {
         // Acquire [slot-freed]: the consumer is done with every body below this position.
         let head = credit.position.load(Acquire);
@@ -119,6 +125,14 @@ impl ProducerState {
         // Relaxed: only this end writes stamps, and the claim of the end has made its predecessor's visible.
         while tail.wrapping_sub(head) < N as u64 && slots.at(tail).stamp.load(Relaxed) == tail.wrapping_add(1) {
             tail = tail.wrapping_add(1);
+        }
+        // A predecessor that died within a run: what it had stamped behind the gap was never sent, and must not become
+        // visible when the gap is filled. Relaxed: before the stamp that fills it, which the consumer will acquire.
+        for position in (1..UNORDERED.min(N as u64)).map(|i| tail.wrapping_add(i)) {
+            let stamp = &slots.at(position).stamp;
+            if stamp.load(Relaxed) == position.wrapping_add(1) {
+                stamp.store(0, Relaxed);
+            }
         }
         Self { tail, credit: head }
     }
@@ -189,7 +203,39 @@ impl ProducerState {
         }
     }
 
-    /// Appends as many of `values` as there is room for; returns how many.
+    /// As [`push_batch`](Self::push_batch), for slots of a line at most: in runs, each from its last message to its first. So a
+    /// consumer that waits for the first finds all of them, instead of taking each line away while it is being filled.
+    #[inline(always)]
+    fn push_runs<T: Pod + Send, const N: usize, S: Scope>(
+        &mut self,
+        slots: &Slots<T, N, S>,
+        credit: &Credit<S>,
+        values: &[T],
+    ) -> usize {
+        let count = self.room::<N, _>(credit, (values.len() as u64).min(N as u64)).min(values.len() as u64) as usize;
+        for run in values.get(..count).unwrap_or_default().chunks(RUN) {
+            // Small rings have nothing to spare for the run after this one.
+            let after = if N > 4 * RUN { run.len() as u64 } else { 0 };
+            let next = self.tail.wrapping_add(after);
+            if next.wrapping_add(RUN as u64).wrapping_sub(self.credit) <= N as u64 {
+                for i in (0..RUN as u64).step_by((LINE / size_of::<Slot<T, S>>()).max(1)) {
+                    slots.at(next.wrapping_add(i)).body.prefetch(size_of::<T>());
+                }
+            }
+            for (i, value) in run.iter().enumerate().rev() {
+                let position = self.tail.wrapping_add(i as u64);
+                let slot = slots.at(position);
+                // SAFETY: rule 2, as in `push`: there was room for `count`.
+                unsafe { slot.body.write(value, size_of::<T>()) };
+                // Release [slot-published]: as in `publish`.
+                slot.stamp.store(position.wrapping_add(1), Release);
+            }
+            self.tail = self.tail.wrapping_add(run.len() as u64);
+        }
+        count
+    }
+
+    /// Appends as many of `values` as there is room for, in order; returns how many.
     #[inline(always)]
     pub(crate) fn push_batch<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
@@ -555,7 +601,13 @@ impl<'r, T: Pod + Send, const N: usize, S: Scope> Producer<'r, T, N, S> {
     /// Appends as many of `values` as there is room for, in order, and returns how many that were.
     #[inline]
     pub fn push_batch(&mut self, values: &[T]) -> usize {
-        self.state.push_batch(&self.ring.slots, &self.ring.credit, values)
+        let Spsc { slots, credit, .. } = self.ring;
+        // Loom's slots are larger than a line; its models of lanes have the other way.
+        if !ON_DEVICE && (size_of::<Slot<T, S>>() <= LINE || cfg!(loom)) {
+            self.state.push_runs(slots, credit, values)
+        } else {
+            self.state.push_batch(slots, credit, values)
+        }
     }
 
     /// Takes the next free slot, to be written in place and [committed](Claim::commit).
@@ -699,6 +751,30 @@ impl<T: Pod + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
 
     fn slot(&self) -> &Slot<T, S> {
         self.consumer.ring.slots.at(self.consumer.state.head)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// As a producer leaves it that died within a run: the last of it stamped, the first not.
+    #[test]
+    fn what_a_dead_producer_had_not_sent_does_not_appear_later() {
+        let ring = Spsc::<u64, 8>::new();
+        let mut consumer = ring.consumer().unwrap();
+        let mut producer = ring.producer().unwrap();
+        assert_eq!(producer.push_batch(&[1, 2, 3]), 3);
+        drop(producer);
+        for position in 5..8 {
+            ring.slots.at(position).stamp.store(position + 1, Relaxed);
+        }
+        let mut successor = ring.producer().unwrap();
+        for value in 4..=5 {
+            successor.push(&value).unwrap();
+        }
+        let all: [_; 6] = core::array::from_fn(|_| consumer.pop());
+        assert_eq!(all, [Some(1), Some(2), Some(3), Some(4), Some(5), None]);
     }
 }
 
