@@ -266,11 +266,18 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// Which of the two is not registered.
     #[inline(always)]
     fn next_hop(&self, to: KernelId) -> Result<Hop<KERNELS>, KernelId> {
-        let direct = self.registered(to).ok_or(to)?;
-        match self.fabric.routes.get(self.place, direct.place) {
-            Some(next) if next != to => self.registered(next).ok_or(next),
-            _ => Ok(direct),
+        let place = Place::new(to.index()).ok_or(to)?;
+        let parks = self.fabric.kernels[place].is_registered(to).ok_or(to)?;
+        match self.fabric.routes.get(self.place, place) {
+            Some(next) if next != to => self.by_way_of(next),
+            _ => Ok(Hop { id: to, place, parks }),
         }
+    }
+
+    /// Apart, so that the direct way keeps its hop in registers.
+    #[cold]
+    fn by_way_of(&self, next: KernelId) -> Result<Hop<KERNELS>, KernelId> {
+        self.registered(next).ok_or(next)
     }
 
     #[inline(always)]

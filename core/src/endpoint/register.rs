@@ -180,7 +180,11 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             config,
             counts,
             unresolved: 1,
-            retract_until: counts[Counter::Sent as usize].saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY),
+            // What a predecessor has given up; a place that has never sent has none.
+            retract_until: match counts[Counter::Sent as usize] {
+                0 => 0,
+                sent => sent.saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY),
+            },
             beats: fabric.kernels[me].heartbeat(),
             stopping: false,
             leave_as: Status::Free,
