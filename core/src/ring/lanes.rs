@@ -259,10 +259,9 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     ) -> Option<Place<PRODUCERS>> {
         let mut first = from;
         while first < to {
-            // Eight bells without a branch between them: mostly none has rung.
-            let last = (first + 8).min(to);
-            let rung = (first..last).filter_map(Place::new).fold(false, |rung, i| rung | self.has_rung(queue, i));
-            if rung
+            // Eight bells of a row without a branch between them: mostly none has rung.
+            let last = (first + 8).min(to).min((first / ROW + 1) * ROW);
+            if self.rung_in(queue, first, last)
                 && let Some(i) =
                     (first..last).filter_map(Place::new).find(|&i| self.has_rung(queue, i) && self.ready(queue, i))
             {
@@ -271,6 +270,28 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
             first = last;
         }
         None
+    }
+
+    /// Whether one of the lanes from `first` to `last - 1`, whose bells are in one row, has rung.
+    #[inline(always)]
+    fn rung_in<T: Pod + Send, const N: usize, S: Scope>(
+        &self,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+        first: usize,
+        last: usize,
+    ) -> bool {
+        let rows = &queue.bells.rows;
+        let Some(lanes) = self.lanes.get(first..last) else { return false };
+        // Relaxed: a hint, as in `has_rung`.
+        let differs = |bell: &AtomicU16<S>, lane: &ConsumerState| bell.load(Relaxed) ^ lane.head as u16;
+        if Bells::<PRODUCERS, S>::SPREAD {
+            let Some(rows) = rows.get(first..last) else { return false };
+            rows.iter().zip(lanes).fold(0, |rung, (row, lane)| rung | differs(&row.bells[0], lane)) != 0
+        } else {
+            let bells = rows.get(first / ROW).and_then(|row| row.bells.get(first % ROW..first % ROW + lanes.len()));
+            let Some(bells) = bells else { return false };
+            bells.iter().zip(lanes).fold(0, |rung, (bell, lane)| rung | differs(bell, lane)) != 0
+        }
     }
 
     /// Takes a message, with the lane it came by. `take` as for the SPSC ring.
