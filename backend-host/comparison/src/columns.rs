@@ -2,7 +2,7 @@
 
 use crate::bench::alone::CAPACITY;
 use crate::bench::endpoints::{self, Forward};
-use crate::bench::floors::{bounce, compare_exchange, fetch_add, mailbox, slot, stream};
+use crate::bench::floors::{Lines, bounce, compare_exchange, fetch_add, mailbox, slot, stream};
 use crate::bench::lanes::Receive;
 use crate::bench::latency;
 use crate::bench::one_thread::BURST;
@@ -52,10 +52,11 @@ fn spsc<E: Element, O: Element, F: Element, const N: usize, const M: usize>(
     let title = format!("SPSC throughput, {size}-byte messages, {how}, capacity {N}{ours}");
     let mut column = column(&format!("spsc/{size}/{name}/{N}"), &title, NS, move |wanted| {
         let floors = vec![
-            Row::floor("streamed lines, consumer writes, 2 x 64", stream::<F>(2, true)),
-            Row::floor("streamed lines, consumer writes, 16 x 64", stream::<F>(16, true)),
-            Row::floor("streamed lines, consumer only reads, 2 x 64", stream::<F>(2, false)),
-            Row::floor("streamed lines, consumer only reads, 16 x 64", stream::<F>(16, false)),
+            Row::floor("streamed lines, consumer writes, 2 x 64", stream::<F>(2, Lines::Written)),
+            Row::floor("streamed lines, consumer writes, 16 x 64", stream::<F>(16, Lines::Written)),
+            Row::floor("streamed lines, consumer only reads, 2 x 64", stream::<F>(2, Lines::Read)),
+            Row::floor("streamed lines, consumer only reads, 16 x 64", stream::<F>(16, Lines::Read)),
+            Row::floor("streamed lines, asked for ahead, 16 x 64", stream::<F>(16, Lines::AskedFor)),
         ];
         let mut rows = rows(What::Throughput(calls), N, 1, wanted, floors);
         our_spsc::<O, M>(&mut rows);
@@ -192,18 +193,29 @@ fn floor_columns() -> Vec<Column> {
         }),
         column("floor/stream", "lines streamed from core to core", NS, |_| {
             vec![
-                Row::floor("64 bytes, 2 x 64, consumer only reads", stream::<Line>(2, false)),
-                Row::floor("64 bytes, 2 x 64, consumer writes a word per line", stream::<Line>(2, true)),
-                Row::floor("64 bytes, 16 x 64, consumer only reads", stream::<Line>(16, false)),
-                Row::floor("64 bytes, 16 x 64, consumer writes a word per line", stream::<Line>(16, true)),
-                Row::floor("128 bytes, 2 x 64, consumer only reads", stream::<TwoLines>(2, false)),
-                Row::floor("128 bytes, 2 x 64, consumer writes a word per line", stream::<TwoLines>(2, true)),
-                Row::floor("128 bytes, 16 x 64, consumer only reads", stream::<TwoLines>(16, false)),
-                Row::floor("128 bytes, 16 x 64, consumer writes a word per line", stream::<TwoLines>(16, true)),
-                Row::floor("256 bytes, 2 x 64, consumer only reads", stream::<FourLines>(2, false)),
-                Row::floor("256 bytes, 2 x 64, consumer writes a word per line", stream::<FourLines>(2, true)),
-                Row::floor("256 bytes, 16 x 64, consumer only reads", stream::<FourLines>(16, false)),
-                Row::floor("256 bytes, 16 x 64, consumer writes a word per line", stream::<FourLines>(16, true)),
+                Row::floor("64 bytes, 2 x 64, consumer only reads", stream::<Line>(2, Lines::Read)),
+                Row::floor("64 bytes, 2 x 64, consumer writes a word per line", stream::<Line>(2, Lines::Written)),
+                Row::floor("64 bytes, 16 x 64, consumer only reads", stream::<Line>(16, Lines::Read)),
+                Row::floor("64 bytes, 16 x 64, consumer writes a word per line", stream::<Line>(16, Lines::Written)),
+                Row::floor("64 bytes, 16 x 64, the same, asked for ahead", stream::<Line>(16, Lines::AskedFor)),
+                Row::floor("128 bytes, 2 x 64, consumer only reads", stream::<TwoLines>(2, Lines::Read)),
+                Row::floor("128 bytes, 2 x 64, consumer writes a word per line", stream::<TwoLines>(2, Lines::Written)),
+                Row::floor("128 bytes, 16 x 64, consumer only reads", stream::<TwoLines>(16, Lines::Read)),
+                Row::floor(
+                    "128 bytes, 16 x 64, consumer writes a word per line",
+                    stream::<TwoLines>(16, Lines::Written),
+                ),
+                Row::floor("256 bytes, 2 x 64, consumer only reads", stream::<FourLines>(2, Lines::Read)),
+                Row::floor(
+                    "256 bytes, 2 x 64, consumer writes a word per line",
+                    stream::<FourLines>(2, Lines::Written),
+                ),
+                Row::floor("256 bytes, 16 x 64, consumer only reads", stream::<FourLines>(16, Lines::Read)),
+                Row::floor(
+                    "256 bytes, 16 x 64, consumer writes a word per line",
+                    stream::<FourLines>(16, Lines::Written),
+                ),
+                Row::floor("256 bytes, 16 x 64, the same, asked for ahead", stream::<FourLines>(16, Lines::AskedFor)),
             ]
         }),
         column("floor/slot", "a slot written and read on one core", NS, |_| {

@@ -140,9 +140,34 @@ struct Segment<E> {
 // SAFETY: the messages are the producer's from `free` to `full`, the consumer's from `full` to `free`.
 unsafe impl<E: Send> Sync for Segment<E> {}
 
-/// Lines streamed through that many segments of 64 messages, each handed over as a whole. ns per message. `dirty`: the
-/// consumer writes a word into each line that it has read.
-pub fn stream<E: Element>(segments: u64, dirty: bool) -> Box<dyn Sampler> {
+/// How lines are streamed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Lines {
+    /// The consumer only reads them.
+    Read,
+    /// The consumer writes a word into each that it has read.
+    Written,
+    /// The same, and the producer asks for those of two messages ahead before it writes one.
+    AskedFor,
+}
+
+/// Asks for the lines of a message that will be written soon, where the processor has an instruction for it.
+#[inline(always)]
+fn ask_for<E>(message: *const E) {
+    for line in 0..size_of::<E>().div_ceil(64) {
+        let address = message.cast::<u8>().wrapping_add(line * 64);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint: no address makes it fault.
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = address;
+    }
+}
+
+/// Lines streamed through that many segments of 64 messages, each handed over as a whole. ns per message.
+pub fn stream<E: Element>(segments: u64, lines: Lines) -> Box<dyn Sampler> {
     let segment = |_| Segment {
         full: Apart::default(),
         free: Apart::default(),
@@ -158,7 +183,7 @@ pub fn stream<E: Element>(segments: u64, dirty: bool) -> Box<dyn Sampler> {
                     let segment = &segments[(emptied.0 % length) as usize];
                     while segment.full.0.load(Ordering::Acquire) != emptied.0 / length + 1 {}
                     for message in &segment.messages.0 {
-                        empty(message.get(), dirty);
+                        empty(message.get(), lines != Lines::Read);
                     }
                     emptied.0 += 1;
                     segment.free.0.store(emptied.0.div_ceil(length), Ordering::Release);
@@ -169,7 +194,10 @@ pub fn stream<E: Element>(segments: u64, dirty: bool) -> Box<dyn Sampler> {
                 for _ in 0..n / SEGMENT {
                     let segment = &segments[(filled.0 % length) as usize];
                     while segment.free.0.load(Ordering::Acquire) != filled.0 / length {}
-                    for place in &segment.messages.0 {
+                    for (i, place) in segment.messages.0.iter().enumerate() {
+                        if lines == Lines::AskedFor {
+                            ask_for(segment.messages.0[(i + 2) % SEGMENT as usize].get());
+                        }
                         // SAFETY: `free` says that the segment is this side's.
                         unsafe { *place.get() = *black_box(&message) };
                     }
