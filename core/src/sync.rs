@@ -164,6 +164,9 @@ mod op {
         #[cfg(loom)]
         loom::thread::yield_now();
     }
+
+    #[inline(always)]
+    pub(super) fn between_lines() {}
 }
 
 // Never with loom, which models no device.
@@ -458,6 +461,50 @@ unsafe fn copy_line<const LEN: usize>(shared: Side, from: *const u8, to: *mut u8
     }
 }
 
+/// Zero, made where it is to lie: no long value is moved there, and in device code it is not written byte by byte.
+#[inline(always)]
+pub(crate) fn zeroed_in<T: bytemuck::Zeroable>(place: &mut core::mem::MaybeUninit<T>) -> &mut T {
+    // SAFETY: `at` stays within `T`, which has room for bytes of any value; zero is a `T`.
+    unsafe {
+        for_each_line(size_of::<T>(), |at, len| place.as_mut_ptr().cast::<u8>().add(at).write_bytes(0, len));
+        place.assume_init_mut()
+    }
+}
+
+/// Copies the first line of a private value and those behind it that hold its first `used` bytes; the rest of `to` stays what it was.
+/// An assignment of all of it is, in device code, a loop of single bytes.
+#[inline(always)]
+pub(crate) fn copy_used<T: bytemuck::Pod>(to: &mut T, from: &T, used: usize) {
+    let (from, to) = (core::ptr::from_ref(from).cast::<u8>(), core::ptr::from_mut(to).cast::<u8>());
+    let len = used.max(FIRST_LINE).next_multiple_of(8).min(size_of::<T>());
+    // SAFETY: `at + len` is at most the size of a `T`, and two references, one of them mutable, do not overlap.
+    unsafe { for_each_line(len, |at, len| to.add(at).copy_from_nonoverlapping(from.add(at), len)) };
+}
+
+/// Calls `each` with offset and length of the lines of `len` bytes, or with all of them at once where that is quicker.
+#[inline(always)]
+fn for_each_line(len: usize, mut each: impl FnMut(usize, usize)) {
+    if !ON_DEVICE {
+        return each(0, len);
+    }
+    let mut at = 0;
+    while at + LINE <= len {
+        each(at, LINE);
+        op::between_lines();
+        at += LINE;
+    }
+    while at + 8 <= len {
+        each(at, 8);
+        op::between_lines();
+        at += 8;
+    }
+    while at < len {
+        each(at, 1);
+        op::between_lines();
+        at += 1;
+    }
+}
+
 impl<T: bytemuck::Pod> SharedCell<T> {
     /// Whether `T` fills lines exactly behind a stamp, so that unused lines can be left alone.
     const WHOLE_LINES: bool =
@@ -527,6 +574,18 @@ impl<T: bytemuck::Pod> SharedCell<T> {
         unsafe { head.assume_init() }
     }
 
+    /// # Safety
+    /// The cell is the caller's to read; `from` is its, and `to` is valid for writing a `T`.
+    #[inline(always)]
+    unsafe fn copy_behind_head(from: *const T, to: *mut T, used: usize) {
+        let (from, to) = (from.cast::<u8>(), to.cast::<u8>());
+        for i in 0..Self::more_lines(used) {
+            let at = FIRST_LINE + i * LINE;
+            // SAFETY: as in `write_parts`.
+            unsafe { copy_line::<LINE>(Side::From, from.add(at), to.add(at)) };
+        }
+    }
+
     /// Copies the whole value out.
     ///
     /// # Safety
@@ -565,11 +624,7 @@ impl<T: bytemuck::Pod> SharedCell<T> {
                 }
                 copy_line::<FIRST_LINE>(Side::From, from.cast(), to.cast());
                 let used = used(to);
-                let (from, to) = (from.cast::<u8>(), to.cast::<u8>());
-                for i in 0..Self::more_lines(used) {
-                    let at = FIRST_LINE + i * LINE;
-                    copy_line::<LINE>(Side::From, from.add(at), to.add(at));
-                }
+                Self::copy_behind_head(from, to, used);
                 used
             }
         })

@@ -5,12 +5,15 @@ use crate::fabric::{Counter, DeliveryStatus, Event};
 use crate::message::{Header, Message};
 use crate::place::Place;
 use crate::platform::Platform;
-use crate::sync::Scope;
+use crate::sync::{Scope, zeroed_in};
+use core::mem::MaybeUninit;
 
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     /// A message for someone else, or for an earlier owner of this place.
+    // One copy, as of all that is not the way of a kernel's own mail: on a GPU its code would be most of a kernel's.
+    #[inline(never)]
     pub(super) fn handle_other(&mut self, message: &Message<PAYLOAD>) {
         let header = &message.header;
         if header.destination().index() == self.id.index() {
@@ -31,6 +34,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         self.end(header, DeliveryStatus::QueueFull);
     }
 
+    #[cold]
+    #[inline(never)]
     fn put_aside(&mut self, message: &Message<PAYLOAD>, next_hop: Place<KERNELS>) -> bool {
         let stored = self.fabric.transit[self.place].put(&mut self.transit, message, next_hop.index());
         if stored {
@@ -41,7 +46,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     /// Forwards a message or ends its way. Returns the next hop's place if that has no room.
-    // Called from three places, none of them the way of a kernel's own mail: one copy is enough, on a GPU above all.
+    // As `handle_other`: one copy.
     #[inline(never)]
     fn pass_on(&mut self, message: &Message<PAYLOAD>) -> Option<Place<KERNELS>> {
         let header = &message.header;
@@ -69,20 +74,28 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         None
     }
 
-    /// Tries again to forward what was put aside, in order, by the routes of now: what has to stay makes everything
-    /// behind it for the same next hop stay.
+    /// Tries again to forward what was put aside.
+    #[inline(always)]
     pub(super) fn flush_transit(&mut self) {
         self.flushed = true;
-        if self.transit.len() == 0 {
-            return;
+        if self.transit.len() > 0 {
+            self.flush_stored();
         }
+    }
+
+    /// In order, by the routes of now: what has to stay makes everything behind it for the same next hop stay.
+    #[cold]
+    #[inline(never)]
+    fn flush_stored(&mut self) {
         let store = &self.fabric.transit[self.place];
+        let mut place = MaybeUninit::uninit();
+        let message = zeroed_in(&mut place);
         // Counted afresh: for `pass_on`, only what lies before a message is before it.
         self.parked = [0; KERNELS];
         let mut left = 0;
         for position in self.transit.positions() {
             let Some(parked_for) = store.next_hop(position) else { continue };
-            let message = store.get(position);
+            store.get(position, message);
             let header = &message.header;
             // The store lies in shared memory as well: not necessarily what this endpoint put there.
             if header.source().index() >= KERNELS || header.destination().index() >= KERNELS {
@@ -90,7 +103,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 self.count(Counter::Corrupt);
                 continue;
             }
-            let Some(next_hop) = self.pass_on(&message) else {
+            let Some(next_hop) = self.pass_on(message) else {
                 store.remove(&mut self.transit, position);
                 continue;
             };

@@ -84,7 +84,9 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     /// A position of the high ring that was claimed and not published, and since when that is known.
     stalled: Option<(u64, u64)>,
     /// A message of high priority for this kernel that `poll` came across.
-    held: Option<Message<PAYLOAD>>,
+    held: Message<PAYLOAD>,
+    /// Whether there is one.
+    holds: bool,
     transit: TransitState,
     /// Messages put aside per next hop.
     parked: [u16; KERNELS],
@@ -156,7 +158,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let inbox = &self.fabric.inboxes[self.place];
         self.lanes_in.pending(&inbox.lanes)
             + self.high_in.pending(&inbox.high)
-            + u64::from(self.held.is_some())
+            + u64::from(self.holds)
             + self.transit.len() as u64
     }
 
@@ -164,7 +166,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[must_use]
     pub fn backlog(&self) -> Backlog {
         let inbox = &self.fabric.inboxes[self.place];
-        if self.held.is_some() || self.high_in.ready(&inbox.high) || self.lanes_in.any_ready(&inbox.lanes) {
+        if self.holds || self.high_in.ready(&inbox.high) || self.lanes_in.any_ready(&inbox.lanes) {
             Backlog::Mail
         } else if self.transit.len() > 0 {
             Backlog::Transit
@@ -179,7 +181,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[must_use]
     pub fn has_rung(&self, first: usize, step: usize) -> bool {
         let inbox = &self.fabric.inboxes[self.place];
-        let high = first == 0 && (self.held.is_some() || self.high_in.ready(&inbox.high));
+        let high = first == 0 && (self.holds || self.high_in.ready(&inbox.high));
         high || self.lanes_in.any_rung(&inbox.lanes, first, step)
     }
 
@@ -299,6 +301,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     }
 
     #[cold]
+    #[inline(never)]
     fn write_trace(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {
         let at = match event {
             // The clock was moved by what is traced.

@@ -71,6 +71,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     /// Ends a message's way, and counts how, unless someone has already.
+    #[cold]
+    #[inline(never)]
     pub(super) fn end(&mut self, header: &Header, status: DeliveryStatus) {
         match self.decide(header, status) {
             Verdict::Decided | Verdict::Alone => {
@@ -90,11 +92,15 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn discard(&mut self, header: &Header) {
         self.count(Counter::Discarded);
         self.trace(Event::Discarded, None, header);
     }
 
+    #[cold]
+    #[inline(never)]
     pub(super) fn count_failure(&mut self, status: DeliveryStatus, by: i64) {
         let counter = match status {
             DeliveryStatus::NotFound => Counter::NotFound,
@@ -109,6 +115,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// Before the receipt of `sequence` is opened: a message that this kernel has given up, and that nobody has found
     /// yet, will be counted by who finds it.
     #[cold]
+    #[inline(never)]
     pub(super) fn retract(&mut self, sequence: u64) {
         if let Some(status) = self.fabric.receipts[self.place].retract(sequence) {
             self.count_failure(status, -1);

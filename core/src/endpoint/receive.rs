@@ -6,7 +6,8 @@ use crate::message::{Header, Message};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::ticket::TicketPop;
-use crate::sync::{Scope, SharedCell};
+use crate::sync::{Scope, SharedCell, copy_used, zeroed_in};
+use core::mem::MaybeUninit;
 
 /// Messages of high priority that are received in a row while normal ones wait.
 pub const HIGH_BURST: u32 = 16;
@@ -62,19 +63,23 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     ///
     /// A message for this kernel stays, and what the same sender sent after it waits behind it. Returns how many
     /// messages were looked at.
+    #[inline(never)]
     pub fn poll(&mut self) -> usize {
         let fabric = self.fabric;
         let me = self.id.index();
         let lanes = &fabric.inboxes[self.place].lanes;
         let mut taken = 0;
-        let mut message = bytemuck::Zeroable::zeroed();
+        let mut place = MaybeUninit::uninit();
+        let message = zeroed_in(&mut place);
         self.flush_transit();
-        while self.held.is_none() && taken < BUDGET && self.take_high(&mut message) {
+        while !self.holds && taken < BUDGET && self.take_high(message) {
             taken += 1;
+            // For this kernel below, too: only someone who writes over slots makes a message change its destination.
             if message.header.destination().index() == me {
-                self.held = Some(message);
+                copy_used(&mut self.held, message, message.used());
+                self.holds = true;
             } else {
-                self.handle(&message);
+                self.pass_over(message);
             }
         }
         for lane in Place::all() {
@@ -84,22 +89,31 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                     break;
                 }
                 // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
-                let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(&mut message, Message::used)) };
+                let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(message, Message::used)) };
                 if self.lanes_in.pop_lane(lanes, lane, take).is_none() {
                     break;
                 }
                 taken += 1;
-                self.handle(&message);
+                self.pass_over(message);
             }
         }
         taken
+    }
+
+    /// Passes a message on without receiving it: one for this kernel ends in `NotFound`.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn pass_over(&mut self, message: &Message<PAYLOAD>) {
+        if self.is_for_here(message) {
+            self.end(&message.header, DeliveryStatus::NotFound);
+        }
     }
 
     /// The next message of the inbox, for whomever it is; `false` if there is none.
     #[inline(always)]
     pub(super) fn take(&mut self, message: &mut Message<PAYLOAD>) -> bool {
         let inbox = &self.fabric.inboxes[self.place];
-        let high_waits = self.held.is_some() || self.high_in.ready(&inbox.high);
+        let high_waits = self.holds || self.high_in.ready(&inbox.high);
         if high_waits
             && (self.high_run < HIGH_BURST || !self.lanes_in.any_ready(&inbox.lanes))
             && self.take_high(message)
@@ -114,16 +128,17 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     #[cold]
+    #[inline(never)]
     fn take_high(&mut self, message: &mut Message<PAYLOAD>) -> bool {
-        if let Some(held) = self.held.take() {
-            *message = held;
+        if self.holds {
+            self.holds = false;
+            copy_used(message, &self.held, self.held.used());
             return true;
         }
         let ring = &self.fabric.inboxes[self.place].high;
-        match self.high_in.pop(ring, Message::used) {
-            TicketPop::Message(taken) => {
+        match self.high_in.pop_into(ring, message, Message::used) {
+            TicketPop::Message(()) => {
                 self.stalled = None;
-                *message = taken;
                 true
             }
             TicketPop::Empty => false,

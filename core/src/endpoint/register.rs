@@ -3,13 +3,14 @@
 use super::Endpoint;
 use crate::fabric::{Counter, DeliveryStatus, Fabric, Name, NameError, Phase, Receipts, Status};
 use crate::hlc::Clock;
-use crate::message::{KernelId, Message};
+use crate::message::KernelId;
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
 use crate::ring::ticket::TicketConsumerState;
-use crate::sync::{ReachesHere, Scope};
+use crate::sync::{ReachesHere, Scope, zeroed_in};
 use core::fmt;
+use core::mem::MaybeUninit;
 
 /// How a kernel registers.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +173,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             high_in: TicketConsumerState::recover(&fabric.inboxes[me].high),
             high_run: 0,
             stalled: None,
-            held: None,
+            held: bytemuck::Zeroable::zeroed(),
+            holds: false,
             transit,
             parked,
             flushed: false,
@@ -232,35 +234,27 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     /// Empties the inbox and the transit store: mail for this place ends in `NotFound`, the rest is passed on, or ends in
     /// `QueueFull`. What a slow sender puts here later is found by the next owner.
+    #[cold]
+    #[inline(never)]
     fn throw_out_mail(&mut self) {
-        let me = self.id.index();
         let inbox = &self.fabric.inboxes[self.place];
         // As many as an inbox and its store hold, so that busy senders cannot keep this kernel from leaving.
-        let mut message: Message<PAYLOAD> = bytemuck::Zeroable::zeroed();
+        let mut place = MaybeUninit::uninit();
+        let message = zeroed_in(&mut place);
         for _ in 0..(KERNELS + 2) * SLOTS {
-            if !self.take(&mut message) {
+            if !self.take(message) {
                 break;
             }
-            let header = &message.header;
-            if header.check(PAYLOAD).is_err()
-                || header.source().index() >= KERNELS
-                || header.destination().index() >= KERNELS
-            {
-                self.count(Counter::Corrupt);
-            } else if header.destination().index() == me {
-                self.end(header, DeliveryStatus::NotFound);
-            } else {
-                self.handle_other(&message);
-            }
+            self.pass_over(message);
         }
         self.flush_transit();
         let store = &self.fabric.transit[self.place];
         for position in self.transit.positions() {
             if store.next_hop(position).is_some() {
-                let message = store.get(position);
+                let header = store.header(position);
                 store.remove(&mut self.transit, position);
-                if message.header.source().index() < KERNELS {
-                    self.end(&message.header, DeliveryStatus::QueueFull);
+                if header.source().index() < KERNELS {
+                    self.end(&header, DeliveryStatus::QueueFull);
                 } else {
                     self.count(Counter::Corrupt);
                 }

@@ -90,7 +90,20 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         message: &Message<PAYLOAD>,
         priority: Priority,
     ) -> Result<MessageId, SendError> {
-        let result = self.accept(to, message, priority);
+        self.send_under(to, &message.header, message, priority)
+    }
+
+    /// As [`send_priority`](Self::send_priority), with what the caller sets of a header taken from `given`: the message itself need
+    /// not be copied to be sent under another one.
+    #[inline]
+    fn send_under(
+        &mut self,
+        to: KernelId,
+        given: &Header,
+        message: &Message<PAYLOAD>,
+        priority: Priority,
+    ) -> Result<MessageId, SendError> {
+        let result = self.accept(to, given, message, priority);
         if result.is_err() {
             self.count(Counter::Refused);
         }
@@ -109,11 +122,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         priority: Priority,
         mut wait: impl FnMut(),
     ) -> Result<MessageId, SendError> {
-        let mut message = *message;
         let deadline_ns = self.deadline(&message.header, self.platform.now_ns());
-        message.header.deadline_ns = deadline_ns;
+        let given = Header { deadline_ns, ..message.header };
         loop {
-            match self.accept(to, &message, priority) {
+            match self.accept(to, &given, message, priority) {
                 Err(SendError::QueueFull { .. }) => {}
                 Err(e) => {
                     self.count(Counter::Refused);
@@ -132,8 +144,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// As for [`send`](Self::send).
     pub fn reply(&mut self, request: &Message<PAYLOAD>, answer: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
         let priority = if request.header.priority == 0 { Priority::Normal } else { Priority::High };
-        let answer = answer.with_correlation_id(request.header.sequence);
-        self.send_priority(request.header.source(), &answer, priority)
+        let given = Header { correlation_id: request.header.sequence, ..answer.header };
+        self.send_under(request.header.source(), &given, answer, priority)
     }
 
     fn deadline(&self, header: &Header, now_ns: u64) -> u64 {
@@ -144,9 +156,14 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     #[inline]
-    fn accept(&mut self, to: KernelId, message: &Message<PAYLOAD>, priority: Priority) -> Result<MessageId, SendError> {
+    fn accept(
+        &mut self,
+        to: KernelId,
+        given: &Header,
+        message: &Message<PAYLOAD>,
+        priority: Priority,
+    ) -> Result<MessageId, SendError> {
         let fabric = self.fabric;
-        let given = &message.header;
         if given.payload_len as usize > PAYLOAD {
             let len = given.payload_len as usize;
             return Err(SendError::PayloadTooLong(PayloadTooLong { len, capacity: PAYLOAD }));
@@ -215,12 +232,13 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     #[cold]
+    #[inline(never)]
     fn deposit_high(&self, to: Place<KERNELS>, header: &Header, message: &Message<PAYLOAD>) -> bool {
-        let mut message = *message;
-        message.header = *header;
         let mut producer = TicketProducerState::new(self.id.index() as u16);
+        // SAFETY: rule 1 of the ticket ring: `fill` is called with a slot that is this producer's to write.
+        let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
         (0..HIGH_TRIES)
-            .map(|_| producer.push(&self.fabric.inboxes[to].high, &message, message.used()))
+            .map(|_| producer.push_with(&self.fabric.inboxes[to].high, fill))
             .find(|result| *result != Err(TicketError::Revoked))
             == Some(Ok(()))
     }

@@ -284,6 +284,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     /// For the sender, before it opens the receipt of `sequence`: takes back a verdict of its own on an older message of that entry
     /// that nobody has found yet, and returns it. It no longer counts: who finds the message decides.
     #[cold]
+    #[cfg_attr(target_arch = "nvptx64", inline(never))]
     pub(crate) fn retract(&self, sequence: u64) -> Option<DeliveryStatus> {
         let entry = self.word_at(sequence);
         // Relaxed: the word alone decides. Relaxed on failure: the holder was faster, and keeps the verdict as it is.
@@ -338,6 +339,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
 
     /// Lets a verdict stand that is there already. If it is the sender's, says that the message was found.
     #[cold]
+    #[inline(never)]
     fn give_way(entry: &AtomicU64<S>, found: u64) -> Verdict {
         // Relaxed, both: as in `enter`. Only `retract` changes a word with the mark.
         let stands = found & (BY_SENDER | STATUS) != RETRACTED

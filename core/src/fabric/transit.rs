@@ -15,9 +15,10 @@
 //! 1. All words and bodies here are written and read by the kernel's own endpoint only. They lie in the fabric so that
 //!    an endpoint that is taken over finds them, and because a GPU block has no other place for them.
 
-use crate::message::Message;
+use crate::message::{Header, Message};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct, zeroed_in};
+use core::mem::MaybeUninit;
 
 shared_struct! {
     struct Stored[const PAYLOAD: usize,][PAYLOAD,] {
@@ -94,12 +95,17 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
         self.at(position).used.load(Relaxed).checked_sub(1).map(|i| i as usize)
     }
 
-    /// The message at a position, which [`next_hop`](Self::next_hop) said is there.
-    pub(crate) fn get(&self, position: u64) -> Message<PAYLOAD> {
-        let mut message = bytemuck::Zeroable::zeroed();
+    /// Copies out the message at a position, which [`next_hop`](Self::next_hop) said is there. Bytes behind its payload stay what
+    /// they were.
+    pub(crate) fn get(&self, position: u64, message: &mut Message<PAYLOAD>) {
         // SAFETY: rule 1.
-        unsafe { self.at(position).body.read_used(&mut message, Message::used) };
-        message
+        unsafe { self.at(position).body.read_used(message, Message::used) };
+    }
+
+    /// Copies out the header of the message at a position.
+    pub(crate) fn header(&self, position: u64) -> Header {
+        // SAFETY: rule 1.
+        unsafe { self.at(position).body.read_head() }
     }
 
     /// Empties a position.
@@ -131,14 +137,18 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
     }
 
     /// Moves messages up into the gaps, keeping their order.
+    #[cold]
+    #[inline(never)]
     fn compact(&self, state: &mut TransitState) {
         let mut to = state.first;
+        let mut place = MaybeUninit::uninit();
+        let message = zeroed_in(&mut place);
         for from in state.positions() {
             let Some(next_hop) = self.next_hop(from) else { continue };
             if from != to {
-                let message = self.get(from);
+                self.get(from, message);
                 // SAFETY: rule 1; `to` is a gap, or was moved away from before.
-                unsafe { self.at(to).body.write(&message, message.used()) };
+                unsafe { self.at(to).body.write(message, message.used()) };
                 // Relaxed: rule 1.
                 self.at(to).used.store(next_hop as u32 + 1, Relaxed);
                 self.at(from).used.store(0, Relaxed);
@@ -175,8 +185,8 @@ mod tests {
 
     fn kinds(store: &Transit<4, 64>, state: &TransitState) -> [u32; 4] {
         let mut kinds = [0; 4];
-        let messages = state.positions().filter(|&p| store.next_hop(p).is_some()).map(|p| store.get(p));
-        kinds.iter_mut().zip(messages).for_each(|(kind, m)| *kind = m.header.kind);
+        let headers = state.positions().filter(|&p| store.next_hop(p).is_some()).map(|p| store.header(p));
+        kinds.iter_mut().zip(headers).for_each(|(kind, header)| *kind = header.kind);
         kinds
     }
 

@@ -449,9 +449,23 @@ impl TicketProducerState {
         value: &T,
         used: usize,
     ) -> Result<(), TicketError> {
+        // SAFETY: `fill` is called with a slot that is this producer's to write.
+        self.push_with(ring, |body| unsafe { body.write(value, used) })
+    }
+
+    /// Appends what `fill` writes.
+    ///
+    /// # Errors
+    /// As for [`push`](Self::push).
+    #[inline(always)]
+    pub(crate) fn push_with<T: Pod + Send, const N: usize, S: Scope>(
+        &mut self,
+        ring: &Ticket<T, N, S>,
+        fill: impl FnOnce(&SharedCell<T>),
+    ) -> Result<(), TicketError> {
         let claimed = self.claim(ring)?;
-        // SAFETY: rule 1: claimed, so this producer's until `publish`, even if the claim is revoked meanwhile.
-        unsafe { ring.at(claimed.position).body.write(value, used) };
+        // Rule 1: claimed, so this producer's until `publish`, even if the claim is revoked meanwhile.
+        fill(&ring.at(claimed.position).body);
         Ok(self.publish(ring, claimed)?)
     }
 }
@@ -487,15 +501,27 @@ impl TicketConsumerState {
         seen.laps_ahead::<N>(self.head) == 0 && seen.phase() != FREE
     }
 
-    /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone.
+    /// Takes the oldest message.
+    #[inline(always)]
+    fn pop<T: Pod + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) -> TicketPop<T> {
+        let mut value = bytemuck::Zeroable::zeroed();
+        match self.pop_into(ring, &mut value, |_| size_of::<T>()) {
+            TicketPop::Message(()) => TicketPop::Message(value),
+            TicketPop::Empty => TicketPop::Empty,
+            TicketPop::Stalled { producer, position } => TicketPop::Stalled { producer, position },
+        }
+    }
+
+    /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone. Bytes behind stay what they were.
     ///
     /// If a push happened before this call and its message was not taken yet, the answer is not `Empty`.
     #[inline(always)]
-    pub(crate) fn pop<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn pop_into<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
         ring: &Ticket<T, N, S>,
+        to: &mut T,
         used: impl FnOnce(&T) -> usize,
-    ) -> TicketPop<T> {
+    ) -> TicketPop<()> {
         for _ in 0..Ticket::<T, N, S>::ROUNDS {
             let slot = ring.at(self.head);
             // Acquire [slot-published]: pairs with `publish`; the body is visible. For a VOID it pairs with its former
@@ -507,9 +533,8 @@ impl TicketConsumerState {
             }
             match seen.phase() {
                 PUBLISHED => {
-                    let mut value = bytemuck::Zeroable::zeroed();
                     // SAFETY: rule 1: published, so this consumer's until it stores FREE.
-                    let used = unsafe { slot.body.read_used(&mut value, used) };
+                    let used = unsafe { slot.body.read_used(to, used) };
                     if CONSUMER_WRITES_LINES {
                         // Relaxed: for a successor, should this consumer die here: the message is taken.
                         slot.word.store(seen.with(VOID).unowned().0, Relaxed);
@@ -517,7 +542,7 @@ impl TicketConsumerState {
                         unsafe { slot.body.scribble(used) };
                     }
                     self.free(ring, slot);
-                    return TicketPop::Message(value);
+                    return TicketPop::Message(());
                 }
                 CLAIMED => return TicketPop::Stalled { producer: seen.producer(), position: self.head },
                 VOID if seen.is_held() => {
@@ -733,7 +758,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> TicketConsumer<'_, T, N, S> {
     /// `Empty` is changed only by a producer, and never said while a message waits that was pushed before this call.
     #[inline]
     pub fn pop(&mut self) -> TicketPop<T> {
-        self.state.pop(self.ring, |_| size_of::<T>())
+        self.state.pop(self.ring)
     }
 
     /// Gives up on the claim of a position that [`pop`](Self::pop) has called stalled: its producer, if it ever comes

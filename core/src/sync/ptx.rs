@@ -114,3 +114,11 @@ pub(super) fn spin_hint() {
     // SAFETY: touches neither memory nor registers. 20 ns: about what a poll of the L2 cache takes away from others.
     unsafe { asm!("nanosleep.u32 20;", options(nomem, nostack, preserves_flags)) };
 }
+
+/// Between two lines of a long copy. Nothing, but the compiler does not see through it: it would make one `memcpy` of all lines, which
+/// it then writes as a loop of single bytes (LLVM up to 22 does so from 128 bytes on).
+#[inline(always)]
+pub(super) fn between_lines() {
+    // SAFETY: no instruction.
+    unsafe { asm!("", options(nostack, preserves_flags)) };
+}
