@@ -3,10 +3,11 @@
 use super::Endpoint;
 use crate::fabric::{Counter, DeliveryStatus, Fabric, Name, NameError, Phase, Receipts, Status};
 use crate::hlc::Clock;
-use crate::message::KernelId;
+use crate::message::{KernelId, Message};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
+use crate::ring::spsc::ProducerState;
 use crate::ring::ticket::TicketConsumerState;
 use crate::sync::{ReachesHere, Scope, zeroed_in};
 use core::fmt;
@@ -34,6 +35,19 @@ impl Register {
     pub const fn parking(mut self) -> Self {
         self.parks = true;
         self
+    }
+}
+
+/// A place that was taken for a kernel to be, and is not open for mail yet.
+#[derive(Debug)]
+pub(crate) struct Taken<const KERNELS: usize> {
+    place: Place<KERNELS>,
+    generation: u16,
+}
+
+impl<const KERNELS: usize> Taken<KERNELS> {
+    pub(crate) const fn place(&self) -> Place<KERNELS> {
+        self.place
     }
 }
 
@@ -89,13 +103,42 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     where
         S: ReachesHere,
     {
+        let mut at = MaybeUninit::uninit();
+        self.register_in(&mut at, who, platform)?;
+        // SAFETY: `register_in` has initialised it.
+        Ok(unsafe { at.assume_init() })
+    }
+
+    /// As [`register`](Self::register), in memory of the caller's: an endpoint is large. Who wants the kernel to leave drops it there.
+    ///
+    /// # Errors
+    /// As for `register`.
+    pub fn register_in<'f, 'e, L: Platform>(
+        &'f self,
+        at: &'e mut MaybeUninit<Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>>,
+        who: &Register,
+        platform: L,
+    ) -> Result<&'e mut Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    where
+        S: ReachesHere,
+    {
+        let taken = self.take_place(who)?;
+        Ok(Endpoint::open(at, self, platform, taken, who))
+    }
+
+    /// Takes the first free place, for [`Endpoint::open`] or to be [given back](Self::give_back).
+    pub(crate) fn take_place(&self, who: &Register) -> Result<Taken<KERNELS>, RegisterError> {
         if let Some(by) = self.find_named(&who.name) {
             return Err(RegisterError::NameTaken { by });
         }
-        let (place, generation) = Place::all()
-            .find_map(|place| Some((place, self.kernels[place].begin_register()?)))
-            .ok_or(RegisterError::NoPlace { kernels: KERNELS })?;
-        Ok(Endpoint::open(self, platform, place, generation, who))
+        Place::all()
+            .find_map(|place| Some(Taken { place, generation: self.kernels[place].begin_register()? }))
+            .ok_or(RegisterError::NoPlace { kernels: KERNELS })
+    }
+
+    /// Makes a place free that was taken and not opened.
+    pub(crate) fn give_back(&self, taken: Taken<KERNELS>) {
+        self.kernels[taken.place].set_status(taken.generation, Status::Free);
     }
 
     /// Takes a certain place.
@@ -111,10 +154,30 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     where
         S: ReachesHere,
     {
-        let taken = RegisterError::PlaceTaken { index };
-        let place = Place::new(index).ok_or(taken)?;
-        let generation = self.kernels[place].begin_register().ok_or(taken)?;
-        Ok(Endpoint::open(self, platform, place, generation, who))
+        let mut at = MaybeUninit::uninit();
+        self.register_at_in(&mut at, index, who, platform)?;
+        // SAFETY: `register_at_in` has initialised it.
+        Ok(unsafe { at.assume_init() })
+    }
+
+    /// As [`register_at`](Self::register_at), in memory of the caller's, as [`register_in`](Self::register_in).
+    ///
+    /// # Errors
+    /// As for `register_at`.
+    pub fn register_at_in<'f, 'e, L: Platform>(
+        &'f self,
+        at: &'e mut MaybeUninit<Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>>,
+        index: usize,
+        who: &Register,
+        platform: L,
+    ) -> Result<&'e mut Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    where
+        S: ReachesHere,
+    {
+        let refused = RegisterError::PlaceTaken { index };
+        let place = Place::new(index).ok_or(refused)?;
+        let generation = self.kernels[place].begin_register().ok_or(refused)?;
+        Ok(Endpoint::open(at, self, platform, Taken { place, generation }, who))
     }
 
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that waits
@@ -140,71 +203,111 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
             // SAFETY: the caller vouches that this producer is dead, so it writes to no slot any more.
             unsafe { inbox.high.reclaim(id.index() as u16) };
         }
-        Ok(Endpoint::recover(self, platform, place, id.generation()))
+        let mut at = MaybeUninit::uninit();
+        Endpoint::recover(&mut at, self, platform, place, id.generation());
+        // SAFETY: `recover` has initialised it.
+        Ok(unsafe { at.assume_init() })
     }
 }
 
 impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
 {
-    /// An endpoint for a place that is already this caller's, going on where the last owner stopped.
-    fn recover(
+    /// An endpoint for a place that is already this caller's, going on where the last owner stopped. Made where it is to lie, field
+    /// by field: a GPU would have to move it byte by byte.
+    fn recover<'e>(
+        at: &'e mut MaybeUninit<Self>,
         fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
         platform: L,
         me: Place<KERNELS>,
         generation: u16,
-    ) -> Self {
+    ) -> &'e mut Self {
+        let to = at.as_mut_ptr();
         let config = fabric.config();
-        let transit = fabric.transit[me].recover();
         let counts = fabric.kernels[me].counters();
-        let mut parked = [0; KERNELS];
+        // What a predecessor has given up; a place that has never sent has none.
+        let retract_until = match counts[Counter::Sent as usize] {
+            0 => 0,
+            sent => sent.saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY),
+        };
+        let transit = fabric.transit[me].recover();
+        // SAFETY: `to` is valid for a `Self`; every field is written, none is read or dropped before. `MaybeUninit` has no more to it
+        // than what is inside.
+        unsafe {
+            (&raw mut (*to).fabric).write(fabric);
+            (&raw mut (*to).platform).write(platform);
+            (&raw mut (*to).id).write(KernelId::new(me.index() as u16, generation));
+            (&raw mut (*to).place).write(me);
+            for place in Place::<KERNELS>::all() {
+                let producer = fabric.inboxes[place].lanes.recover_producer(me);
+                (&raw mut (*to).lanes_out).cast::<ProducerState>().add(place.index()).write(producer);
+                (&raw mut (*to).parked).cast::<u16>().add(place.index()).write(0);
+            }
+            LanesState::recover_in(&mut *(&raw mut (*to).lanes_in).cast(), &fabric.inboxes[me].lanes);
+            (&raw mut (*to).high_in).write(TicketConsumerState::recover(&fabric.inboxes[me].high));
+            (&raw mut (*to).high_run).write(0);
+            (&raw mut (*to).stalled).write(None);
+            zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).held).cast());
+            (&raw mut (*to).holds).write(false);
+            (&raw mut (*to).transit).write(transit);
+            (&raw mut (*to).flushed).write(false);
+            (&raw mut (*to).clock).write(Clock::new(config.max_clock_offset_ns));
+            (&raw mut (*to).config).write(config);
+            (&raw mut (*to).counts).write(counts);
+            (&raw mut (*to).unresolved).write(1);
+            (&raw mut (*to).retract_until).write(retract_until);
+            (&raw mut (*to).beats).write(fabric.kernels[me].heartbeat());
+            (&raw mut (*to).stopping).write(false);
+            (&raw mut (*to).leave_as).write(Status::Free);
+            (&raw mut (*to).turns).write(0);
+        }
+        // SAFETY: every field was written.
+        let endpoint = unsafe { at.assume_init_mut() };
+        // The compiler would miss a new field here.
+        let Self {
+            fabric: _,
+            platform: _,
+            id: _,
+            place: _,
+            lanes_out: _,
+            lanes_in: _,
+            high_in: _,
+            high_run: _,
+            stalled: _,
+            held: _,
+            holds: _,
+            transit: _,
+            parked: _,
+            flushed: _,
+            clock: _,
+            config: _,
+            counts: _,
+            unresolved: _,
+            retract_until: _,
+            beats: _,
+            stopping: _,
+            leave_as: _,
+            turns: _,
+        } = &*endpoint;
         for next_hop in transit.positions().filter_map(|p| fabric.transit[me].next_hop(p)) {
-            if let Some(count) = parked.get_mut(next_hop) {
+            if let Some(count) = endpoint.parked.get_mut(next_hop) {
                 *count += 1;
             }
         }
-        Self {
-            fabric,
-            platform,
-            id: KernelId::new(me.index() as u16, generation),
-            place: me,
-            lanes_out: fabric.inboxes.each_ref().map(|inbox| inbox.lanes.recover_producer(me)),
-            lanes_in: LanesState::recover(&fabric.inboxes[me].lanes),
-            high_in: TicketConsumerState::recover(&fabric.inboxes[me].high),
-            high_run: 0,
-            stalled: None,
-            held: bytemuck::Zeroable::zeroed(),
-            holds: false,
-            transit,
-            parked,
-            flushed: false,
-            clock: Clock::new(config.max_clock_offset_ns),
-            config,
-            counts,
-            unresolved: 1,
-            // What a predecessor has given up; a place that has never sent has none.
-            retract_until: match counts[Counter::Sent as usize] {
-                0 => 0,
-                sent => sent.saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY),
-            },
-            beats: fabric.kernels[me].heartbeat(),
-            stopping: false,
-            leave_as: Status::Free,
-            turns: 0,
-        }
+        endpoint
     }
 
-    /// Opens a place that `begin_register` has taken.
+    /// Opens a place that was taken.
     #[cold]
     #[inline(never)]
-    fn open(
+    pub(crate) fn open<'e>(
+        at: &'e mut MaybeUninit<Self>,
         fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
         platform: L,
-        place: Place<KERNELS>,
-        generation: u16,
+        Taken { place, generation }: Taken<KERNELS>,
         who: &Register,
-    ) -> Self {
-        let mut endpoint = Self::recover(fabric, platform, place, generation);
+    ) -> &'e mut Self {
+        let endpoint = Self::recover(at, fabric, platform, place, generation);
         // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
         endpoint.throw_out_mail();
         fabric.routes.clear(place);

@@ -44,6 +44,7 @@ use crate::place::Place;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::Pod;
+use core::mem::MaybeUninit;
 
 /// Bells in a row: two cache lines full. Loom's atomics are larger, and its stacks are small.
 const ROW: usize = if cfg!(loom) { 1 } else { 64 };
@@ -195,12 +196,26 @@ pub struct LanesState<const PRODUCERS: usize> {
 impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Finds the consumer's place in a queue that may have been in use.
     pub fn recover<T: Pod + Send, const N: usize, S: Scope>(queue: &Lanes<T, PRODUCERS, N, S>) -> Self {
-        Self {
-            lanes: core::array::from_fn(|i| {
-                ConsumerState::recover::<N, _>(&queue.lanes[i].credit, &queue.notes.taken[i])
-            }),
-            current: Place::FIRST,
-            left: BURST,
+        let mut at = MaybeUninit::uninit();
+        Self::recover_in(&mut at, queue);
+        // SAFETY: `recover_in` has initialised it.
+        unsafe { at.assume_init() }
+    }
+
+    /// As [`recover`](Self::recover), where it is to lie.
+    pub(crate) fn recover_in<T: Pod + Send, const N: usize, S: Scope>(
+        at: &mut MaybeUninit<Self>,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+    ) {
+        let to = at.as_mut_ptr();
+        // SAFETY: `to` is valid for a `Self`, and a place is below the length of `lanes`.
+        unsafe {
+            for i in Place::<PRODUCERS>::all() {
+                let lane = ConsumerState::recover::<N, _>(&queue.lanes[i].credit, &queue.notes.taken[i]);
+                (&raw mut (*to).lanes).cast::<ConsumerState>().add(i.index()).write(lane);
+            }
+            (&raw mut (*to).current).write(Place::FIRST);
+            (&raw mut (*to).left).write(BURST);
         }
     }
 
