@@ -58,13 +58,14 @@
 //! what is [exported](Gateway::export). A kernel whose name is taken on the other side is not known there. It cannot send there
 //! either: its messages end in `NotFound`. So do those of a sender that has left before the gateway came to them.
 
-use crate::endpoint::{Backlog, Endpoint, Register, SendError};
-use crate::fabric::{DeliveryStatus, NAME_LEN, Status};
+use crate::endpoint::{Backlog, Endpoint, Register, RegisterError, SendError};
+use crate::fabric::{DeliveryStatus, Fabric, NAME_LEN, Status};
 use crate::link::{Control, FIRST_CONTROL, LinkEnd, set_transfer, transfer};
 use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
-use crate::sync::{ReachesHere, System};
+use crate::seat::Seat;
+use crate::sync::{ReachesHere, System, zeroed_in};
 use core::fmt;
 use core::mem::MaybeUninit;
 
@@ -301,7 +302,7 @@ pub struct Gateway<
     /// When this side gave its last one.
     beat_ns: Option<u64>,
     /// By place.
-    proxies: [Option<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>; KERNELS],
+    proxies: [Seat<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>; KERNELS],
     /// Where the proxy of a kernel was found last, by the low part of its index over there. A hint.
     hints: [Place<KERNELS>; KERNELS],
     exports: [Export; KERNELS],
@@ -373,11 +374,42 @@ impl<
         link: LinkEnd<'l, FRAMES, PAYLOAD>,
         config: GatewayConfig,
     ) -> &'p mut Self {
+        // SAFETY: a valid place for the endpoint.
+        unsafe { (&raw mut (*place.as_mut_ptr()).endpoint).write(endpoint) };
+        // SAFETY: written above.
+        unsafe { Self::with_endpoint(place, link, config) }
+    }
+
+    /// As [`new_in`](Self::new_in), with an endpoint [registered](Fabric::register_at) there, so that nothing large is moved.
+    ///
+    /// # Errors
+    /// As for `register_at`.
+    pub fn register_at_in<'p>(
+        place: &'p mut MaybeUninit<Self>,
+        (fabric, index): (&'f Fabric<KERNELS, SLOTS, PAYLOAD, S>, usize),
+        who: &Register,
+        platform: L,
+        link: LinkEnd<'l, FRAMES, PAYLOAD>,
+        config: GatewayConfig,
+    ) -> Result<&'p mut Self, RegisterError> {
+        // SAFETY: a valid place for the endpoint, initialised or not.
+        let endpoint = unsafe { &mut *(&raw mut (*place.as_mut_ptr()).endpoint).cast() };
+        fabric.register_at_in(endpoint, index, who, platform)?;
+        // SAFETY: written above.
+        Ok(unsafe { Self::with_endpoint(place, link, config) })
+    }
+
+    /// # Safety
+    /// `endpoint` is initialised.
+    unsafe fn with_endpoint<'p>(
+        place: &'p mut MaybeUninit<Self>,
+        link: LinkEnd<'l, FRAMES, PAYLOAD>,
+        config: GatewayConfig,
+    ) -> &'p mut Self {
         let to = place.as_mut_ptr();
-        let far_beat = (link.far_beat(), endpoint.platform().now_ns());
-        // SAFETY: `to` is valid for a `Self`; every field is written, none is read or dropped.
+        // SAFETY: `to` is valid for a `Self`; every field is written but the endpoint, which is already, and only that is read.
         unsafe {
-            (&raw mut (*to).endpoint).write(endpoint);
+            let far_beat = (link.far_beat(), (*to).endpoint.platform().now_ns());
             (&raw mut (*to).link).write(link);
             (&raw mut (*to).config).write(config);
             (&raw mut (*to).stats).write(GatewayStats::default());
@@ -386,27 +418,29 @@ impl<
             (&raw mut (*to).greeting).write(Some(false));
             (&raw mut (*to).far_beat).write(far_beat);
             (&raw mut (*to).beat_ns).write(None);
-            let proxies = (&raw mut (*to).proxies).cast::<Option<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>>();
-            for i in 0..KERNELS {
-                proxies.add(i).write(None);
+            for place in Place::<KERNELS>::all() {
+                let i = place.index();
+                let proxies =
+                    (&raw mut (*to).proxies).cast::<MaybeUninit<Seat<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>>>();
+                Seat::empty_in(&mut *proxies.add(i));
+                (&raw mut (*to).hints).cast::<Place<KERNELS>>().add(i).write(Place::FIRST);
+                (&raw mut (*to).exports).cast::<Export>().add(i).write(Export::NONE);
+                (&raw mut (*to).listed).cast::<KernelId>().add(i).write(KernelId::NONE);
             }
-            (&raw mut (*to).hints).write([Place::FIRST; KERNELS]);
-            (&raw mut (*to).exports).write([Export::NONE; KERNELS]);
-            (&raw mut (*to).listed).write([KernelId::NONE; KERNELS]);
             (&raw mut (*to).refusals).write([KernelId::NONE; REFUSALS]);
             (&raw mut (*to).refusal_count).write(0);
             for place in Place::<FRAMES>::all() {
-                (&raw mut (*to).held).cast::<Held>().add(place.index()).write(Held::FREE);
-                (&raw mut (*to).free).cast::<Place<FRAMES>>().add(place.index()).write(place);
-                (&raw mut (*to).transfers).cast::<Transfer>().add(place.index()).write(Transfer::FREE);
-                (&raw mut (*to).waiting).cast::<Place<FRAMES>>().add(place.index()).write(place);
+                let i = place.index();
+                (&raw mut (*to).held).cast::<Held>().add(i).write(Held::FREE);
+                (&raw mut (*to).free).cast::<Place<FRAMES>>().add(i).write(place);
+                (&raw mut (*to).transfers).cast::<Transfer>().add(i).write(Transfer::FREE);
+                (&raw mut (*to).waiting).cast::<Place<FRAMES>>().add(i).write(place);
             }
             (&raw mut (*to).free_count).write(FRAMES);
             (&raw mut (*to).transfer_count).write(0);
             (&raw mut (*to).waiting_count).write(0);
-            // Zero is a message.
-            (&raw mut (*to).bodies).write_bytes(0, 1);
-            (&raw mut (*to).message).write_bytes(0, 1);
+            zeroed_in::<[Message<PAYLOAD>; FRAMES]>(&mut *(&raw mut (*to).bodies).cast());
+            zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).message).cast());
             (&raw mut (*to).next_proxy).write(Place::FIRST);
             (&raw mut (*to).next_place).write(Place::FIRST);
             (&raw mut (*to).next_held).write(Place::FIRST);
@@ -441,7 +475,7 @@ impl<
 
     /// The kernels of the other side that are known here: the address of each in this fabric and in its own.
     pub fn proxies(&self) -> impl Iterator<Item = (KernelId, KernelId)> + '_ {
-        self.proxies.iter().flatten().filter(|p| !p.closed).map(|p| (p.endpoint.id(), p.remote))
+        self.proxies.iter().filter_map(Seat::as_ref).filter(|p| !p.closed).map(|p| (p.endpoint.id(), p.remote))
     }
 
     /// Lets the other side know a kernel, where not [all](GatewayConfig::export_all) are. It stays so until the kernel leaves.
@@ -477,6 +511,7 @@ impl<
         worked | (self.endpoint.poll() > 0)
     }
 
+    #[inline(never)]
     fn beat(&mut self, now_ns: u64) {
         let seen = self.link.far_beat();
         if seen != self.far_beat.0 {
@@ -503,22 +538,30 @@ impl<
         self.greeting.is_none() && self.link.room(frames) >= frames
     }
 
+    #[inline(never)]
     fn say(&mut self, control: &Control) -> bool {
         self.greeting.is_none() && self.link.push_control(control)
     }
 
     // What comes in.
 
+    #[inline(never)]
     fn receive_frames(&mut self, leaving: bool) -> bool {
-        let mut frame: Message<PAYLOAD> = bytemuck::Zeroable::zeroed();
         let mut count = 0;
-        while count < BATCH && self.link.pop(&mut frame) {
+        while count < BATCH {
+            let Self { link, transfers, bodies, .. } = self;
+            // A message goes where its number says, if that is free; anything else is its header alone.
+            let popped = link.pop(|header| {
+                let number = Place::new(transfer(header) as usize).filter(|_| header.priority < FIRST_CONTROL)?;
+                (transfers[number].state == TransferState::Free).then(|| &mut bodies[number])
+            });
+            let Some(header) = popped else { break };
             count += 1;
-            if frame.header.priority < FIRST_CONTROL {
-                self.on_message(&mut frame, leaving);
+            if header.priority < FIRST_CONTROL {
+                self.on_message(&header, leaving);
                 continue;
             }
-            match Control::decode(&frame.header) {
+            match Control::decode(&header) {
                 Some(Control::Answer { transfer, id, status }) => self.on_answer(transfer, id, status),
                 _ if leaving => {}
                 Some(Control::Hello { reply, receipts }) => {
@@ -554,16 +597,17 @@ impl<
         count > 0
     }
 
-    fn on_message(&mut self, message: &mut Message<PAYLOAD>, leaving: bool) {
-        let number = Place::new(transfer(&message.header) as usize);
-        message.header.version = HEADER_VERSION;
-        message.header.reserved = 0;
-        let header = &message.header;
+    /// A message, which lies where its number says if that was free.
+    #[inline(never)]
+    fn on_message(&mut self, header: &Header, leaving: bool) {
+        let number = Place::new(transfer(header) as usize);
+        let header = Header { version: HEADER_VERSION, reserved: 0, ..*header };
         let number = number.filter(|&number| self.transfers[number].state == TransferState::Free);
         let Some(number) = number.filter(|_| header.check(PAYLOAD).is_ok()) else {
             self.stats.rejected = self.stats.rejected.wrapping_add(1);
             return;
         };
+        self.bodies[number].header = header;
         self.stats.received = self.stats.received.wrapping_add(1);
         self.transfer_count += 1;
         let source = if leaving { None } else { self.find_proxy(header.source()) };
@@ -574,10 +618,10 @@ impl<
                 proxy.outstanding += 1;
                 let before = &mut proxy.waiting.of(high)[destination];
                 let waits = *before > 0;
-                let state = if waits { TransferState::Waiting } else { proxy.place(message, self.far_receipts) };
+                let state =
+                    if waits { TransferState::Waiting } else { proxy.place(&self.bodies[number], self.far_receipts) };
                 if state == TransferState::Waiting {
                     proxy.waiting.of(high)[destination] += 1;
-                    self.bodies[number] = *message;
                     self.wait(number);
                 }
                 state
@@ -586,9 +630,9 @@ impl<
         };
         self.transfers[number] = Transfer {
             state,
-            id: message.header.id(),
+            id: header.id(),
             place: source.map_or(KERNELS, Place::index) as u16,
-            destination: message.header.destination().index() as u16,
+            destination: header.destination().index() as u16,
             high,
         };
         if let TransferState::Decided(status) = state {
@@ -618,36 +662,48 @@ impl<
         self.stats.rejected = self.stats.rejected.wrapping_add(1);
     }
 
+    #[inline(never)]
     fn on_announce(&mut self, id: KernelId, name: &[u8; NAME_LEN]) {
         if self.find_proxy(id).is_some() {
             return;
         }
         let text = name.split(|&byte| byte == 0).next().unwrap_or_default();
         let who = core::str::from_utf8(text).ok().and_then(|name| Register::new(name).ok());
-        let endpoint = who
-            .filter(|_| id.generation() != 0)
-            .and_then(|who| self.endpoint.fabric().register(&who, self.endpoint.platform().clone()).ok());
-        let place = endpoint.as_ref().and_then(|endpoint| Place::new(endpoint.id().index()));
-        match (endpoint, place) {
-            // Anything else is there only if someone writes over the fabric's table.
-            (Some(endpoint), Some(place)) if self.proxies[place].is_none() => {
-                self.proxies[place] = Some(Proxy {
-                    endpoint,
-                    remote: id,
-                    closed: false,
-                    held: 0,
-                    outstanding: 0,
-                    waiting: Waiting::NONE,
-                });
-            }
-            _ => {
-                self.stats.refused = self.stats.refused.wrapping_add(1);
-                if let Some(place) = self.refusals.get_mut(self.refusal_count) {
-                    *place = id;
-                    self.refusal_count += 1;
-                }
+        let who = who.filter(|_| id.generation() != 0);
+        if !who.is_some_and(|who| self.stand_for(id, &who)) {
+            self.stats.refused = self.stats.refused.wrapping_add(1);
+            if let Some(place) = self.refusals.get_mut(self.refusal_count) {
+                *place = id;
+                self.refusal_count += 1;
             }
         }
+    }
+
+    /// Registers a proxy; `false` if that cannot be.
+    #[inline(never)]
+    fn stand_for(&mut self, remote: KernelId, who: &Register) -> bool {
+        let fabric = self.endpoint.fabric();
+        let platform = self.endpoint.platform().clone();
+        let Ok(taken) = fabric.take_place(who) else { return false };
+        let seat = &mut self.proxies[taken.place()];
+        if seat.as_ref().is_some() {
+            // Only if someone writes over the fabric's table.
+            fabric.give_back(taken);
+            return false;
+        }
+        // SAFETY: every field is written.
+        unsafe {
+            seat.fill(|at| {
+                let to = at.as_mut_ptr();
+                Endpoint::open(&mut *(&raw mut (*to).endpoint).cast(), fabric, platform, taken, who);
+                (&raw mut (*to).remote).write(remote);
+                (&raw mut (*to).closed).write(false);
+                (&raw mut (*to).held).write(0);
+                (&raw mut (*to).outstanding).write(0);
+                (&raw mut (*to).waiting).write(Waiting::NONE);
+            });
+        }
+        true
     }
 
     fn refuse(&mut self) -> bool {
@@ -664,10 +720,11 @@ impl<
     }
 
     /// The place of the proxy of a kernel over there.
+    #[inline(never)]
     fn find_proxy(&mut self, remote: KernelId) -> Option<Place<KERNELS>> {
         let hint = Place::new(remote.index() % KERNELS)?;
         let known = self.hints[hint];
-        let stands_for = |proxies: &[Option<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>; KERNELS],
+        let stands_for = |proxies: &[Seat<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>; KERNELS],
                           place: Place<KERNELS>| {
             proxies[place].as_ref().is_some_and(|proxy| proxy.remote == remote && !proxy.closed)
         };
@@ -680,8 +737,9 @@ impl<
     }
 
     /// The kernel has left over there.
+    #[inline(never)]
     fn close(&mut self, place: Place<KERNELS>) {
-        if let Some(proxy) = &mut self.proxies[place]
+        if let Some(proxy) = self.proxies[place].as_mut()
             && !proxy.closed
         {
             proxy.closed = true;
@@ -692,22 +750,23 @@ impl<
 
     /// Frees the place of a closed proxy of which nothing is left to be decided.
     fn bury(&mut self, place: Place<KERNELS>) {
-        if let Some(proxy) = &self.proxies[place]
+        if let Some(proxy) = self.proxies[place].as_ref()
             && proxy.closed
             && proxy.held == 0
             && proxy.outstanding == 0
         {
-            self.proxies[place] = None;
+            self.proxies[place].clear();
         }
     }
 
     /// The other side begins again or leaves: its kernels and its messages are no more.
+    #[inline(never)]
     fn forget(&mut self) {
         self.transfers.fill(Transfer::FREE);
         self.transfer_count = 0;
         self.waiting_count = 0;
         for place in Place::all() {
-            if let Some(proxy) = &mut self.proxies[place] {
+            if let Some(proxy) = self.proxies[place].as_mut() {
                 proxy.outstanding = 0;
                 proxy.waiting = Waiting::NONE;
                 self.close(place);
@@ -725,12 +784,13 @@ impl<
     }
 
     /// Tries again to send what waits for room.
+    #[inline(never)]
     fn retry(&mut self) -> bool {
         let count = core::mem::take(&mut self.waiting_count);
         for &number in self.waiting.iter().take(count) {
             let Transfer { place, destination, high, .. } = self.transfers[number];
-            if let (Some(Some(proxy)), Some(destination)) =
-                (self.proxies.get_mut(place as usize), Place::new(destination as usize))
+            if let (Some(proxy), Some(destination)) =
+                (self.proxies.get_mut(place as usize).and_then(Seat::as_mut), Place::new(destination as usize))
             {
                 // Counted afresh: only what waits before a message is before it.
                 proxy.waiting.of(high)[destination] = 0;
@@ -741,8 +801,8 @@ impl<
             // What waits on is put at most here.
             let Some(&number) = self.waiting.get(i) else { break };
             let Transfer { place, destination, high, .. } = self.transfers[number];
-            let (Some(Some(proxy)), Some(destination)) =
-                (self.proxies.get_mut(place as usize), Place::new(destination as usize))
+            let (Some(proxy), Some(destination)) =
+                (self.proxies.get_mut(place as usize).and_then(Seat::as_mut), Place::new(destination as usize))
             else {
                 continue;
             };
@@ -764,6 +824,7 @@ impl<
     }
 
     /// Looks what became of the other side's messages, and answers.
+    #[inline(never)]
     fn answer(&mut self) -> bool {
         let mut worked = false;
         for _ in 0..LOOKS.min(FRAMES) {
@@ -773,8 +834,8 @@ impl<
             let number = self.next_transfer;
             self.next_transfer = number.next();
             let Transfer { state, id, place, .. } = self.transfers[number];
-            let status = match (state, self.proxies.get_mut(place as usize)) {
-                (TransferState::Sent, Some(Some(proxy))) => proxy.endpoint.outcome(id.sequence),
+            let status = match (state, self.proxies.get_mut(place as usize).and_then(Seat::as_mut)) {
+                (TransferState::Sent, Some(proxy)) => proxy.endpoint.outcome(id.sequence),
                 (TransferState::Decided(status), _) => Some(status),
                 _ => None,
             };
@@ -785,6 +846,7 @@ impl<
         worked
     }
 
+    #[inline(never)]
     fn answer_one(&mut self, number: Place<FRAMES>, status: DeliveryStatus) -> bool {
         let Transfer { id, place, .. } = self.transfers[number];
         self.transfers[number].state = TransferState::Decided(status);
@@ -794,7 +856,7 @@ impl<
         self.transfers[number] = Transfer::FREE;
         self.transfer_count = self.transfer_count.saturating_sub(1);
         if let Some(place) = Place::new(place as usize)
-            && let Some(proxy) = &mut self.proxies[place]
+            && let Some(proxy) = self.proxies[place].as_mut()
         {
             proxy.outstanding = proxy.outstanding.saturating_sub(1);
             self.bury(place);
@@ -805,6 +867,7 @@ impl<
     // What goes out.
 
     /// Takes mail out of the proxies' inboxes and sends it across, as much as there is room and licence for.
+    #[inline(never)]
     fn send_frames(&mut self) -> bool {
         let connected = self.is_connected();
         let mut left = BATCH;
@@ -815,7 +878,7 @@ impl<
             loop {
                 // A kernel may have to be introduced, and its predecessor withdrawn.
                 let may_send = connected && left > 0 && self.has_room(3);
-                let Some(proxy) = &mut self.proxies[place] else { break };
+                let Some(proxy) = self.proxies[place].as_mut() else { break };
                 if proxy.closed || proxy.endpoint.backlog() == Backlog::None {
                     break;
                 }
@@ -837,10 +900,11 @@ impl<
     }
 
     /// Sends the message in hand, which the proxy at `place` has taken.
+    #[inline(never)]
     fn send_frame(&mut self, place: Place<KERNELS>) {
         let id = self.message.header.id();
         let introduced = self.introduce(id.source);
-        let Some(proxy) = &mut self.proxies[place] else { return };
+        let Some(proxy) = self.proxies[place].as_mut() else { return };
         let hops = self.message.header.hops;
         let last = self.free_count.checked_sub(1).filter(|_| introduced);
         let Some((last, &number)) = last.and_then(|last| Some((last, self.free.get(last)?))) else {
@@ -866,6 +930,7 @@ impl<
     }
 
     /// Makes sure that the other side knows a sender; `false` if it cannot.
+    #[inline(never)]
     fn introduce(&mut self, id: KernelId) -> bool {
         let Some(place) = Place::new(id.index()) else { return false };
         let Export { id: known, refused, .. } = self.exports[place];
@@ -889,6 +954,7 @@ impl<
         !own && (self.config.export_all || self.listed[place] == id)
     }
 
+    #[inline(never)]
     fn announce_one(&mut self, place: Place<KERNELS>, id: KernelId, now_ns: u64) -> bool {
         let Some(name) = self.endpoint.fabric().name(id) else { return false };
         let said = self.say(&Control::Announce { id, name: *name.bytes() });
@@ -899,6 +965,7 @@ impl<
     }
 
     /// Looks at some places of the table, and tells the other side who has come and who has left.
+    #[inline(never)]
     fn announce(&mut self, now_ns: u64) -> bool {
         if !self.is_connected() {
             return false;
@@ -930,6 +997,7 @@ impl<
     }
 
     /// Ends what was not answered in time.
+    #[inline(never)]
     fn expire(&mut self, now_ns: u64) -> bool {
         let mut worked = false;
         for _ in 0..LOOKS.min(FRAMES) {
@@ -954,10 +1022,11 @@ impl<
     }
 
     /// Ends the way of a held message in this domain.
+    #[inline(never)]
     fn settle(&mut self, number: Place<FRAMES>, status: DeliveryStatus) {
         let Held { id, place, hops, .. } = self.held[number];
         if let Some(place) = Place::new(place as usize)
-            && let Some(proxy) = &mut self.proxies[place]
+            && let Some(proxy) = self.proxies[place].as_mut()
         {
             proxy.endpoint.settle(id, hops, status);
             proxy.held = proxy.held.saturating_sub(1);

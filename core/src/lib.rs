@@ -32,6 +32,7 @@ pub mod message;
 mod place;
 mod platform;
 pub mod ring;
+mod seat;
 pub mod sync;
 
 pub use doorbell::Doorbell;

@@ -360,15 +360,32 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
 
     /// Pushes a word for the other gateway; `false` if there is no room.
     pub(crate) fn push_control(&mut self, control: &Control) -> bool {
-        self.push(&control.encode(), &bytemuck::Zeroable::zeroed())
+        let header = control.encode();
+        // SAFETY: rule 2 of the SPSC ring, as in `push`.
+        let fill = |body: &SharedCell<_>| unsafe { body.write_head(&header) };
+        self.out.push(&self.far.slots, &self.near.credit, size_of::<Header>(), fill).is_ok()
     }
 
-    /// Takes the next frame; `false` if there is none.
+    /// Takes the next frame, if there is one, and returns its header; `place` says from the header where to put it, if it is more than
+    /// that.
     #[inline]
-    pub(crate) fn pop(&mut self, frame: &mut Message<PAYLOAD>) -> bool {
-        // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
-        let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(frame, Message::used)) };
-        self.inward.pop(&self.near.slots, &self.far.credit, &self.near.header.taken, take).is_some()
+    pub(crate) fn pop<'m>(
+        &mut self,
+        place: impl FnOnce(&Header) -> Option<&'m mut Message<PAYLOAD>>,
+    ) -> Option<Header> {
+        let take = |body: &SharedCell<Message<PAYLOAD>>| {
+            // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
+            let header = unsafe { body.read_head() };
+            let mut used = size_of::<Header>();
+            if let Some(message) = place(&header) {
+                message.header = header;
+                used = message.used();
+                // SAFETY: as above.
+                unsafe { body.read_behind_head(message, used) };
+            }
+            (header, used)
+        };
+        self.inward.pop(&self.near.slots, &self.far.credit, &self.near.header.taken, take)
     }
 
     /// Gives the other side a sign of life.

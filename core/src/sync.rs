@@ -539,6 +539,17 @@ impl<T: bytemuck::Pod> SharedCell<T> {
         unsafe { self.write_parts(core::ptr::from_ref(head).cast(), value, used) };
     }
 
+    /// Writes the first line alone.
+    ///
+    /// # Safety
+    /// As for `write`.
+    #[inline(always)]
+    pub(crate) unsafe fn write_head<H: bytemuck::Pod>(&self, head: &H) {
+        const { assert!(size_of::<H>() == FIRST_LINE && align_of::<H>() == 8 && Self::WHOLE_LINES) };
+        // SAFETY: the cell is the caller's; `T` begins with a first line, and `H` is as long.
+        self.with_mut(|to| unsafe { copy_line::<FIRST_LINE>(Side::To, core::ptr::from_ref(head).cast(), to.cast()) });
+    }
+
     /// # Safety
     /// As for `write`; `head` is valid for a first line, aligned to 8, if `T` is whole lines.
     #[inline(always)]
@@ -572,6 +583,16 @@ impl<T: bytemuck::Pod> SharedCell<T> {
         self.with(|from| unsafe { copy_line::<FIRST_LINE>(Side::From, from.cast(), head.as_mut_ptr().cast()) });
         // SAFETY: written above.
         unsafe { head.assume_init() }
+    }
+
+    /// Copies out those lines behind the first that hold the first `used` bytes. The rest of `value` stays what it was.
+    ///
+    /// # Safety
+    /// The ring's protocol has given the cell to the caller to read.
+    #[inline(always)]
+    pub(crate) unsafe fn read_behind_head(&self, value: &mut T, used: usize) {
+        // SAFETY: passed on; both are valid for a `T`.
+        self.with(|from| unsafe { Self::copy_behind_head(from, value, used) });
     }
 
     /// # Safety

@@ -1,0 +1,97 @@
+//! Room for a value that is made where it lies. An `Option` of something large can only be assigned: the value is made elsewhere,
+//! and moved, which a GPU does byte by byte and through local memory.
+
+use core::mem::MaybeUninit;
+
+/// A value, or none.
+pub(crate) struct Seat<T> {
+    taken: bool,
+    /// Initialised if `taken`.
+    value: MaybeUninit<T>,
+}
+
+impl<T> Seat<T> {
+    /// Makes an empty seat.
+    pub(crate) const fn empty_in(at: &mut MaybeUninit<Self>) {
+        // SAFETY: `at` is valid for a `Self`, of which an empty one needs no more than this.
+        unsafe { (&raw mut (*at.as_mut_ptr()).taken).write(false) };
+    }
+
+    /// The value, if there is one.
+    #[inline(always)]
+    pub(crate) const fn as_ref(&self) -> Option<&T> {
+        if !self.taken {
+            return None;
+        }
+        // SAFETY: taken, so initialised.
+        Some(unsafe { self.value.assume_init_ref() })
+    }
+
+    /// The value, if there is one.
+    #[inline(always)]
+    pub(crate) const fn as_mut(&mut self) -> Option<&mut T> {
+        if !self.taken {
+            return None;
+        }
+        // SAFETY: taken, so initialised.
+        Some(unsafe { self.value.assume_init_mut() })
+    }
+
+    /// Puts a value in the place of what was there.
+    ///
+    /// # Safety
+    /// When `make` returns, it has initialised what it was given.
+    pub(crate) unsafe fn fill(&mut self, make: impl FnOnce(&mut MaybeUninit<T>)) {
+        self.clear();
+        make(&mut self.value);
+        self.taken = true;
+    }
+
+    /// Drops the value, if there is one.
+    pub(crate) fn clear(&mut self) {
+        if core::mem::take(&mut self.taken) {
+            // SAFETY: it was taken, so initialised; nobody gets at it any more.
+            unsafe { self.value.assume_init_drop() };
+        }
+    }
+}
+
+impl<T> Drop for Seat<T> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+
+    struct Counted<'c>(&'c Cell<u32>);
+
+    impl Drop for Counted<'_> {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn a_value_is_dropped_once() {
+        let drops = Cell::new(0);
+        let mut at = MaybeUninit::uninit();
+        Seat::empty_in(&mut at);
+        // SAFETY: made above.
+        let mut seat: Seat<Counted<'_>> = unsafe { at.assume_init() };
+        assert!(seat.as_ref().is_none() && seat.as_mut().is_none());
+        for before in 0..3 {
+            // SAFETY: it is written.
+            unsafe { seat.fill(|at| _ = at.write(Counted(&drops))) };
+            assert_eq!(drops.get(), before);
+            assert!(seat.as_ref().is_some() && seat.as_mut().is_some());
+        }
+        seat.clear();
+        assert!(seat.as_ref().is_none());
+        drop(seat);
+        assert_eq!(drops.get(), 3);
+    }
+}
