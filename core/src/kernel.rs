@@ -5,7 +5,8 @@ use crate::fabric::{Command, DeliveryReceipt, Phase, ReceiptError};
 use crate::hlc::Timestamp;
 use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
-use crate::sync::Scope;
+use crate::sync::{Scope, zeroed_in};
+use core::mem::MaybeUninit;
 
 /// What a handler can do. [`Endpoint`] implements it; a handler that takes `impl Context` does not depend on the
 /// fabric's shape or on where it runs.
@@ -199,6 +200,18 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
     #[must_use]
     pub fn new() -> Self {
         Self { message: bytemuck::Zeroable::zeroed(), phase: Phase::Idle, empty_passes: 0 }
+    }
+
+    /// As [`new`](Self::new), in memory of the caller's.
+    pub fn new_in(place: &mut MaybeUninit<Self>) -> &mut Self {
+        let to = place.as_mut_ptr();
+        // SAFETY: every field is written.
+        unsafe {
+            zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).message).cast());
+            (&raw mut (*to).phase).write(Phase::Idle);
+            (&raw mut (*to).empty_passes).write(0);
+            place.assume_init_mut()
+        }
     }
 
     /// Begins, whatever the last loop of this endpoint was asked. Before the first pass.

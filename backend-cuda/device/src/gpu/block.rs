@@ -16,7 +16,7 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 use k2k_core::sync::Ordering::{Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu, System};
-use k2k_core::{Config, Endpoint, Fabric, Kernel, Loop, Pass, Register};
+use k2k_core::{Config, Endpoint, Fabric, Kernel, Loop, Pass, Register, RegisterError};
 
 /// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
 const POLLS: u32 = 64;
@@ -246,32 +246,33 @@ where
     let rest = (state as u64 + needed) as *mut u8;
     // SAFETY: the rest of this block's workspace, zeroed, and nobody else's.
     let rest = unsafe { core::slice::from_raw_parts_mut(rest, (len - needed) as usize) };
-    let handler = make(block, rest)?;
-    let endpoint = name_and_place(block, fabric)?;
-    block.report(Outcome::Running, endpoint.id().raw(), [0; 7]);
-    // SAFETY: large enough and aligned, checked above; this block's.
-    unsafe {
-        (*state).endpoint.write(endpoint);
-        (*state).handler.write(handler);
-        (*state).passes.write(Loop::new());
-        let State { endpoint, passes, handler } = &mut *state;
-        passes.assume_init_mut().start(endpoint.assume_init_mut(), handler.assume_init_mut());
+    // SAFETY: large enough and aligned, checked above; this block's. Zero, as the host has left it, is a valid `MaybeUninit`.
+    let State { endpoint, passes, handler } = unsafe { &mut *state };
+    let made = handler.write(make(block, rest)?);
+    match register(block, |who, place, clock| fabric.register_at_in(endpoint, place, who, clock)) {
+        Ok(endpoint) => {
+            block.report(Outcome::Running, endpoint.id().raw(), [0; 7]);
+            Loop::new_in(passes).start(endpoint, made);
+            Ok(())
+        }
+        Err(refused) => {
+            // SAFETY: written above, used by nobody any more.
+            unsafe { handler.assume_init_drop() };
+            Err(refused)
+        }
     }
-    Ok(())
 }
 
-/// Registers this block's kernel at its place.
-#[cold]
-#[inline(never)]
-pub(super) fn name_and_place<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+/// Registers this block's kernel at its place: `at` is told name, place and clock.
+pub(super) fn register<E>(
     block: &Block<'_>,
-    fabric: &'static Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>,
-) -> Result<Endpoint<'static, Clock, KERNELS, SLOTS, PAYLOAD, Gpu>, (Outcome, [u64; 7])> {
+    at: impl FnOnce(&Register, usize, Clock) -> Result<E, RegisterError>,
+) -> Result<E, (Outcome, [u64; 7])> {
     let place = block.launch.first_place as usize + block.index as usize;
     let mut name = [0; 32];
     let taken = (Outcome::PlaceTaken, [place as u64, 0, 0, 0, 0, 0, 0]);
-    let register = Register::new(block.name(&mut name)).map_err(|_| taken)?;
-    fabric.register_at(place, &register, block.clock()).map_err(|_| taken)
+    let who = Register::new(block.name(&mut name)).map_err(|_| taken)?;
+    at(&who, place, block.clock()).map_err(|_| taken)
 }
 
 /// # Safety

@@ -1,6 +1,6 @@
 //! One side of a link, as a block of its own.
 
-use super::block::{Block, name_and_place};
+use super::block::{Block, register};
 use super::clock::Clock;
 use super::thread::{rest, thread_index};
 use crate::launch::{Launch, Outcome};
@@ -62,8 +62,6 @@ unsafe fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, 
         .map_err(|_| (Outcome::BadParameter, [0, block.parameter(0), block.parameter(1), 0, 0, 0, 0]))?;
     // SAFETY: passed on.
     let fabric = unsafe { block.fabric::<KERNELS, SLOTS, PAYLOAD>()? };
-    let endpoint = name_and_place(block, fabric)?;
-    let kernel = endpoint.id().raw();
     let defaults = GatewayConfig::default();
     let or = |given: u64, default: u64| if given == 0 { default } else { given };
     let config = GatewayConfig {
@@ -73,7 +71,9 @@ unsafe fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, 
     };
     // SAFETY: large enough, aligned to 256, zeroed, this block's.
     let place: &mut MaybeUninit<_> = unsafe { &mut *workspace.cast() };
-    let gateway = Gateway::<_, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu>::new_in(place, endpoint, link, config);
+    let gateway: &mut Gateway<'_, '_, _, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu> =
+        register(block, |who, index, clock| Gateway::register_at_in(place, (fabric, index), who, clock, link, config))?;
+    let kernel = gateway.endpoint().id().raw();
     block.report(Outcome::Running, kernel, [0; 7]);
     gateway.endpoint().set_phase(Phase::Running);
     loop {
