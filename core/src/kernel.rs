@@ -237,7 +237,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
             return Pass::Stopped;
         }
         endpoint.beat();
-        let command = endpoint.command();
+        // One that runs goes on without a look at what its supervisor did; one that was paused does not.
+        let runs_on = self.phase == Phase::Running && !endpoint.is_commanded();
+        let command = if runs_on { Command::Run } else { endpoint.command() };
         let wanted = match command {
             Command::Run => Phase::Running,
             Command::Pause => Phase::Paused,

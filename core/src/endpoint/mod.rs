@@ -214,6 +214,12 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         self.fabric.kernels[self.place].command(self.id.generation())
     }
 
+    /// Whether the supervisor wants anything but [`Command::Run`]: then ask [`command`](Self::command) what.
+    #[inline(always)]
+    pub(crate) fn is_commanded(&self) -> bool {
+        self.fabric.kernels[self.place].is_commanded(self.id.generation())
+    }
+
     /// Says what this kernel is doing. The run loop does so by itself.
     pub fn set_phase(&mut self, phase: Phase) {
         self.fabric.kernels[self.place].set_phase(phase);

@@ -443,6 +443,20 @@ impl<S: Scope> Entry<S> {
     pub(crate) fn command(&self, generation: u16) -> Command {
         // Acquire [commanded]: pairs with the exchange above.
         let word = self.control.command.load(Acquire);
+        Self::command_in(word, generation)
+    }
+
+    /// Whether [`command`](Self::command) would say anything but `Run`.
+    #[inline(always)]
+    pub(crate) fn is_commanded(&self, generation: u16) -> bool {
+        // Relaxed: whoever is to obey looks again, and sees this word or a later one. A kernel that goes on running needs nothing
+        // of what its supervisor did, and on a GPU an acquire of system scope would be the dearest access of a message's way.
+        let word = self.control.command.load(Relaxed);
+        Self::command_in(word, generation) != Command::Run
+    }
+
+    #[inline(always)]
+    fn command_in(word: u32, generation: u16) -> Command {
         match word & 0xffff {
             _ if word >> 16 != u32::from(generation) => Command::Run,
             1 => Command::Pause,
