@@ -235,6 +235,12 @@ impl fmt::Display for HeaderError {
 impl core::error::Error for HeaderError {}
 
 impl Header {
+    /// Bytes of its message that count, itself included.
+    #[inline(always)]
+    pub(crate) const fn used(&self) -> usize {
+        size_of::<Self>() + self.payload_len as usize
+    }
+
     /// Checks everything that can be known from the header alone. After it, `payload_len`, `priority` and `version` can
     /// be relied on; addresses still have to be looked up.
     ///
@@ -367,9 +373,10 @@ impl<const PAYLOAD: usize> Message<PAYLOAD> {
     #[must_use]
     pub fn new(kind: u32) -> Self {
         const { Self::SIZE_IS_RIGHT };
-        let mut message: Self = Zeroable::zeroed();
-        message.header.kind = kind;
-        message
+        let mut place = core::mem::MaybeUninit::uninit();
+        crate::sync::zeroed_in::<Self>(&mut place).header.kind = kind;
+        // SAFETY: made above.
+        unsafe { place.assume_init() }
     }
 
     /// A message carrying bytes.
@@ -408,6 +415,16 @@ impl<const PAYLOAD: usize> Message<PAYLOAD> {
         place.copy_from_slice(payload);
         self.header.payload_len = payload.len() as u16;
         Ok(())
+    }
+
+    /// Sets the length of the payload, and gives its bytes to be written: nothing is copied twice.
+    ///
+    /// # Errors
+    /// [`PayloadTooLong`] if there is not that much room; nothing has changed then.
+    pub fn payload_mut(&mut self, len: usize) -> Result<&mut [u8], PayloadTooLong> {
+        let payload = self.bytes.get_mut(..len).ok_or(PayloadTooLong { len, capacity: PAYLOAD })?;
+        self.header.payload_len = len as u16;
+        Ok(payload)
     }
 
     /// The payload: `header.payload_len` bytes, or all there are if the header claims more.
@@ -456,7 +473,7 @@ impl<const PAYLOAD: usize> Message<PAYLOAD> {
     /// Bytes from the start of the message that count, for copying. Clamped: the header may be anything.
     #[inline(always)]
     pub(crate) fn used(&self) -> usize {
-        size_of::<Header>() + self.header.payload_len as usize
+        self.header.used()
     }
 }
 

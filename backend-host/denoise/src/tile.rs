@@ -236,6 +236,7 @@ impl<S: AsRef<[f32]> + AsMut<[f32]>> Tile<S> {
     }
 
     /// Sends the next message of a border; `Ok(false)` if there was no room.
+    #[inline(never)]
     fn send_border<const PAYLOAD: usize>(
         &mut self,
         context: &mut impl Context<PAYLOAD>,
@@ -244,18 +245,16 @@ impl<S: AsRef<[f32]> + AsMut<[f32]>> Tile<S> {
         const { assert!(PAYLOAD >= 4, "a message must hold at least one value") };
         let link = &mut self.links[side.index()];
         let storage = self.storage.as_ref();
-        let mut bytes = [0u8; PAYLOAD];
-        let (chunks, _) = bytes.as_chunks_mut::<4>();
-        let count = chunks.len().min(self.shape.border_len(side) - link.sent);
+        let count = (PAYLOAD / 4).min(self.shape.border_len(side) - link.sent);
         let positions = self.shape.border(side, Cells::Own, self.iteration, link.sent);
-        for (chunk, position) in chunks.iter_mut().take(count).zip(positions) {
+        let mut message = Message::<PAYLOAD>::new(HALO);
+        message.header.flags = side.opposite() as u8;
+        message.header.correlation_id = u64::from(self.iteration) << 32 | link.sent as u64;
+        // `count` chunks are not longer than a payload: it does not fail.
+        let (chunks, _) = message.payload_mut(count * 4).unwrap_or(&mut []).as_chunks_mut::<4>();
+        for (chunk, position) in chunks.iter_mut().zip(positions) {
             *chunk = storage.get(position).copied().unwrap_or(0.0).to_le_bytes();
         }
-        let mut message = Message::<PAYLOAD>::new(HALO)
-            .with_flags(side.opposite() as u8)
-            .with_correlation_id(u64::from(self.iteration) << 32 | link.sent as u64);
-        // `count` chunks lie within `bytes`, and `bytes` is as long as a payload: neither fails.
-        let _ = message.set_payload(bytes.get(..count * 4).unwrap_or(&[]));
         match context.send(link.neighbour, &message) {
             Ok(id) => {
                 if self.last_sent == 0 {
@@ -366,17 +365,7 @@ impl<S: AsRef<[f32]> + AsMut<[f32]>> Tile<S> {
                 Ok(reported)
             }
             Phase::Failing => {
-                let mut told = true;
-                for link in &mut self.links {
-                    // A neighbour that is full is tried again; one that has left need not be told.
-                    link.untold = link.untold
-                        && matches!(
-                            context.send(link.neighbour, &Message::new(ABORT)),
-                            Err(SendError::QueueFull { .. })
-                        );
-                    told &= !link.untold;
-                }
-                let done = told && self.tell_controller(context);
+                let done = self.tell_neighbours(context) && self.tell_controller(context);
                 if done {
                     context.stop();
                 }
@@ -385,7 +374,24 @@ impl<S: AsRef<[f32]> + AsMut<[f32]>> Tile<S> {
         }
     }
 
+    /// `true` if all neighbours know of the failure, or have left.
+    #[cold]
+    #[inline(never)]
+    fn tell_neighbours<const PAYLOAD: usize>(&mut self, context: &mut impl Context<PAYLOAD>) -> bool {
+        let abort = Message::new(ABORT);
+        let mut told = true;
+        for link in &mut self.links {
+            // A neighbour that is full is tried again; one that has left need not be told.
+            link.untold =
+                link.untold && matches!(context.send(link.neighbour, &abort), Err(SendError::QueueFull { .. }));
+            told &= !link.untold;
+        }
+        told
+    }
+
     /// `true` if the controller has its report, or is not there to have one.
+    #[cold]
+    #[inline(never)]
     fn tell_controller<const PAYLOAD: usize>(&self, context: &mut impl Context<PAYLOAD>) -> bool {
         let report = Message::from_value(REPORT, &self.report());
         !matches!(context.send(self.controller, &report), Err(SendError::QueueFull { .. }))
