@@ -571,6 +571,31 @@ impl<T: bytemuck::Pod> SharedCell<T> {
         });
     }
 
+    /// Copies another cell's first line and those behind it that hold its first `used` bytes.
+    ///
+    /// # Safety
+    /// The ring's protocol has given both cells to the caller, this one to write. They are different ones.
+    pub(crate) unsafe fn copy_from(&self, other: &Self, used: usize) {
+        self.with_mut(|to| {
+            // SAFETY: passed on. Line `i` < MORE_LINES lies inside `T`, and `line` has room for one.
+            other.with(|from| unsafe {
+                if !Self::WHOLE_LINES {
+                    return to.write_volatile(from.read_volatile());
+                }
+                let (from, to) = (from.cast::<u8>(), to.cast::<u8>());
+                let mut line = [0_u64; LINE / 8];
+                let line = line.as_mut_ptr().cast::<u8>();
+                copy_line::<FIRST_LINE>(Side::From, from, line);
+                copy_line::<FIRST_LINE>(Side::To, line, to);
+                for i in 0..Self::more_lines(used) {
+                    let at = FIRST_LINE + i * LINE;
+                    copy_line::<LINE>(Side::From, from.add(at), line);
+                    copy_line::<LINE>(Side::To, line, to.add(at));
+                }
+            });
+        });
+    }
+
     /// Copies the first line out.
     ///
     /// # Safety

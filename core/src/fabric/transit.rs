@@ -17,8 +17,7 @@
 
 use crate::message::{Header, Message};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct, zeroed_in};
-use core::mem::MaybeUninit;
+use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
 
 shared_struct! {
     struct Stored[const PAYLOAD: usize,][PAYLOAD,] {
@@ -141,14 +140,12 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
     #[inline(never)]
     fn compact(&self, state: &mut TransitState) {
         let mut to = state.first;
-        let mut place = MaybeUninit::uninit();
-        let message = zeroed_in(&mut place);
         for from in state.positions() {
             let Some(next_hop) = self.next_hop(from) else { continue };
             if from != to {
-                self.get(from, message);
+                let used = self.header(from).used();
                 // SAFETY: rule 1; `to` is a gap, or was moved away from before.
-                unsafe { self.at(to).body.write(message, message.used()) };
+                unsafe { self.at(to).body.copy_from(&self.at(from).body, used) };
                 // Relaxed: rule 1.
                 self.at(to).used.store(next_hop as u32 + 1, Relaxed);
                 self.at(from).used.store(0, Relaxed);
