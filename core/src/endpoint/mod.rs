@@ -43,13 +43,13 @@ use crate::fabric::{
     COUNTERS, Command, Config, Counter, DeliveryStatus, Event, Fabric, Phase, Stats, Status, TraceEntry, TransitState,
 };
 use crate::hlc::{Clock, Timestamp};
-use crate::message::{Header, KernelId, Message};
+use crate::message::{Header, KernelId, Message, MessageId};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
 use crate::ring::spsc::ProducerState;
 use crate::ring::ticket::TicketConsumerState;
-use crate::sync::{Scope, System};
+use crate::sync::{ON_DEVICE, Scope, System};
 use core::fmt;
 
 /// What an endpoint has left to do.
@@ -87,6 +87,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     held: Message<PAYLOAD>,
     /// Whether there is one.
     holds: bool,
+    /// Header of the message of high priority that is being sent.
+    outgoing: Header,
     transit: TransitState,
     /// Messages put aside per next hop.
     parked: [u16; KERNELS],
@@ -274,18 +276,18 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// Which of the two is not registered.
     #[inline(always)]
     fn next_hop(&self, to: KernelId) -> Result<Hop<KERNELS>, KernelId> {
-        let place = Place::new(to.index()).ok_or(to)?;
-        let parks = self.fabric.kernels[place].is_registered(to).ok_or(to)?;
-        match self.fabric.routes.get(self.place, place) {
-            Some(next) if next != to => self.by_way_of(next),
-            _ => Ok(Hop { id: to, place, parks }),
+        // In three variables, not one of two hops: the compiler would choose between them in memory.
+        let mut id = to;
+        let mut place = Place::new(id.index()).ok_or(id)?;
+        let mut parks = self.fabric.kernels[place].is_registered(id).ok_or(id)?;
+        if let Some(next) = self.fabric.routes.get(self.place, place)
+            && next != to
+        {
+            id = next;
+            place = Place::new(id.index()).ok_or(id)?;
+            parks = self.fabric.kernels[place].is_registered(id).ok_or(id)?;
         }
-    }
-
-    /// Apart, so that the direct way keeps its hop in registers.
-    #[cold]
-    fn by_way_of(&self, next: KernelId) -> Result<Hop<KERNELS>, KernelId> {
-        self.registered(next).ok_or(next)
+        Ok(Hop { id, place, parks })
     }
 
     #[inline(always)]
@@ -302,13 +304,25 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline(always)]
     fn trace(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {
         if self.fabric.tracing() {
-            self.write_trace(event, status, header);
+            // On a GPU, what is lent to a call has to be in local memory. On a host, that is where a header is best: it goes to its slot
+            // in pieces larger than a register.
+            if ON_DEVICE {
+                self.write_trace(event, status, header.id(), header.hops);
+            } else {
+                self.write_trace_of(event, status, header);
+            }
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn write_trace(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {
+    fn write_trace_of(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {
+        self.write_trace(event, status, header.id(), header.hops);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write_trace(&mut self, event: Event, status: Option<DeliveryStatus>, id: MessageId, hops: u8) {
         let at = match event {
             // The clock was moved by what is traced.
             Event::Sent | Event::Received => self.clock.last(),
@@ -319,8 +333,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             number: self.counts[Counter::TraceEvents as usize],
             event,
             status: status.map_or(0, |s| s as u8),
-            hops: header.hops,
-            id: header.id(),
+            hops,
+            id,
             at,
         };
         self.fabric.traces[self.place].write(&entry);

@@ -24,6 +24,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Decides all own messages that can no longer arrive, and returns how many are still pending. Takes a step per message
     /// that was pending at the last call; the run loop calls it when idle.
+    #[inline(never)]
     pub fn expire(&mut self) -> usize {
         let sent = self.counts[Counter::Sent as usize];
         let oldest = sent.saturating_sub((KERNELS * SLOTS) as u64 - 1).max(1);

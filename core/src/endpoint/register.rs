@@ -249,6 +249,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             (&raw mut (*to).stalled).write(None);
             zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).held).cast());
             (&raw mut (*to).holds).write(false);
+            (&raw mut (*to).outgoing).write(bytemuck::Zeroable::zeroed());
             (&raw mut (*to).transit).write(transit);
             (&raw mut (*to).flushed).write(false);
             (&raw mut (*to).clock).write(Clock::new(config.max_clock_offset_ns));
@@ -276,6 +277,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             stalled: _,
             held: _,
             holds: _,
+            outgoing: _,
             transit: _,
             parked: _,
             flushed: _,
@@ -354,10 +356,10 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let store = &self.fabric.transit[self.place];
         for position in self.transit.positions() {
             if store.next_hop(position).is_some() {
-                let header = store.header(position);
+                store.get(position, message);
                 store.remove(&mut self.transit, position);
-                if header.source().index() < KERNELS {
-                    self.end(&header, DeliveryStatus::QueueFull);
+                if message.header.source().index() < KERNELS {
+                    self.end(&message.header, DeliveryStatus::QueueFull);
                 } else {
                     self.count(Counter::Corrupt);
                 }

@@ -223,7 +223,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
             inbox.lanes.push(self.place, &mut self.lanes_out[to.place], message.used(), fill).is_ok()
         } else {
-            self.deposit_high(to.place, header, message)
+            // Not lent: as in `trace`.
+            self.outgoing = *header;
+            self.deposit_high(to.place, message)
         };
         if done {
             self.fabric.kernels[to.place].wake(to.parks, &self.platform);
@@ -233,10 +235,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     #[cold]
     #[inline(never)]
-    fn deposit_high(&self, to: Place<KERNELS>, header: &Header, message: &Message<PAYLOAD>) -> bool {
+    fn deposit_high(&self, to: Place<KERNELS>, message: &Message<PAYLOAD>) -> bool {
         let mut producer = TicketProducerState::new(self.id.index() as u16);
         // SAFETY: rule 1 of the ticket ring: `fill` is called with a slot that is this producer's to write.
-        let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
+        let fill = |body: &SharedCell<_>| unsafe { body.write_headed(&self.outgoing, message, message.used()) };
         (0..HIGH_TRIES)
             .map(|_| producer.push_with(&self.fabric.inboxes[to].high, fill))
             .find(|result| *result != Err(TicketError::Revoked))
