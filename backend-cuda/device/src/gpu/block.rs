@@ -167,14 +167,7 @@ pub unsafe fn run<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: us
     let warp = Warp::this();
     let (workspace, len) = block.workspace();
     let state = workspace.cast::<State<H, KERNELS, SLOTS, PAYLOAD>>();
-    let begun = warp.is_leader()
-        && match begin(&block, state, len, make) {
-            Ok(()) => true,
-            Err((outcome, values)) => {
-                block.report(outcome, 0, values);
-                false
-            }
-        };
+    let begun = warp.is_leader() && begin(&block, state, len, make);
     // What the leader has written is visible to the warp.
     warp.sync();
     if warp.leaders(u32::from(begun)) == 0 {
@@ -210,25 +203,59 @@ pub unsafe fn run<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: us
     }
     if warp.is_leader() {
         // SAFETY: written by `begin`, and used by nobody any more.
-        unsafe {
-            let state = &mut *state;
-            let handler = state.handler.assume_init_mut();
-            let endpoint = state.endpoint.assume_init_mut();
-            state.passes.assume_init_mut().finish(endpoint, handler);
-            let kernel = endpoint.id().raw();
-            let values = values(handler);
-            state.handler.assume_init_drop();
-            state.endpoint.assume_init_drop();
-            block.report(Outcome::Finished, kernel, values);
-        }
+        unsafe { end(&block, &mut *state, values) };
     }
 }
 
-/// Takes the block's place, and writes the state. Apart from the loop, so that what it needs of local memory is not the
+/// Drops the state, and says so. Apart from the loop, as `begin`.
+///
+/// # Safety
+/// `begin` has written the state, and nobody uses it afterwards.
+#[cold]
+#[inline(never)]
+unsafe fn end<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+    block: &Block<'_>,
+    state: &mut State<H, KERNELS, SLOTS, PAYLOAD>,
+    values: impl FnOnce(&H) -> [u64; 7],
+) where
+    H: Kernel<PAYLOAD>,
+{
+    // SAFETY: the caller's.
+    unsafe {
+        let handler = state.handler.assume_init_mut();
+        let endpoint = state.endpoint.assume_init_mut();
+        state.passes.assume_init_mut().finish(endpoint, handler);
+        let kernel = endpoint.id().raw();
+        let values = values(handler);
+        state.handler.assume_init_drop();
+        state.endpoint.assume_init_drop();
+        block.report(Outcome::Finished, kernel, values);
+    }
+}
+
+/// Takes the block's place, and writes the state; `false` if that cannot be, which it has said. Apart from the loop, so that what it needs of local memory is not the
 /// loop's.
 #[cold]
 #[inline(never)]
 fn begin<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+    block: &Block<'_>,
+    state: *mut State<H, KERNELS, SLOTS, PAYLOAD>,
+    len: u64,
+    make: impl FnOnce(&Block<'_>, &'static mut [u8]) -> Result<H, (Outcome, [u64; 7])>,
+) -> bool
+where
+    H: Kernel<PAYLOAD>,
+{
+    match set_up(block, state, len, make) {
+        Ok(()) => true,
+        Err((outcome, values)) => {
+            block.report(outcome, 0, values);
+            false
+        }
+    }
+}
+
+fn set_up<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
     block: &Block<'_>,
     state: *mut State<H, KERNELS, SLOTS, PAYLOAD>,
     len: u64,

@@ -40,14 +40,25 @@ pub unsafe fn run_gateway<const KERNELS: usize, const SLOTS: usize, const PAYLOA
     // SAFETY: passed on.
     let block = unsafe { Block::of(launch) };
     // SAFETY: passed on.
-    if let Err((outcome, values)) = unsafe { serve::<KERNELS, SLOTS, PAYLOAD, FRAMES>(&block) } {
-        block.report(outcome, 0, values);
+    match unsafe { open::<KERNELS, SLOTS, PAYLOAD, FRAMES>(&block) } {
+        Ok(gateway) => serve(&block, gateway),
+        Err((outcome, values)) => block.report(outcome, 0, values),
     }
 }
 
-unsafe fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
+type Ours<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize> =
+    Gateway<'static, 'static, Clock, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu>;
+
+/// Takes the block's place, and makes the gateway in the workspace. Apart from the loop, so that what it needs of local memory is not the
+/// loop's.
+///
+/// # Safety
+/// As for `run_gateway`.
+#[cold]
+#[inline(never)]
+unsafe fn open<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
     block: &Block<'_>,
-) -> Result<(), (Outcome, [u64; 7])> {
+) -> Result<&'static mut Ours<KERNELS, SLOTS, PAYLOAD, FRAMES>, (Outcome, [u64; 7])> {
     let (workspace, len) = block.workspace();
     let needed = gateway_workspace_len::<KERNELS, SLOTS, PAYLOAD, FRAMES>();
     if len < needed {
@@ -70,9 +81,14 @@ unsafe fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, 
         ..defaults
     };
     // SAFETY: large enough, aligned to 256, zeroed, this block's.
-    let place: &mut MaybeUninit<_> = unsafe { &mut *workspace.cast() };
-    let gateway: &mut Gateway<'_, '_, _, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu> =
-        register(block, |who, index, clock| Gateway::register_at_in(place, (fabric, index), who, clock, link, config))?;
+    let place: &'static mut MaybeUninit<_> = unsafe { &mut *workspace.cast() };
+    register(block, |who, index, clock| Gateway::register_at_in(place, (fabric, index), who, clock, link, config))
+}
+
+fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
+    block: &Block<'_>,
+    gateway: &mut Ours<KERNELS, SLOTS, PAYLOAD, FRAMES>,
+) {
     let kernel = gateway.endpoint().id().raw();
     block.report(Outcome::Running, kernel, [0; 7]);
     gateway.endpoint().set_phase(Phase::Running);
@@ -93,5 +109,4 @@ unsafe fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, 
     // SAFETY: written above, used by nobody any more.
     unsafe { core::ptr::drop_in_place(gateway) };
     block.report(Outcome::Finished, kernel, [stats.sent, stats.received, stats.rejected, stats.refused, 0, 0, 0]);
-    Ok(())
 }
