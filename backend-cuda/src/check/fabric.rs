@@ -85,8 +85,12 @@ fn taken(ended: &[Ended], name: &str) -> (u64, u64, u64) {
 
 pub(super) fn accounting(bench: &Bench<'_>) -> Result<String, Failure> {
     let count = bench.options.messages;
-    let grids = [role(RoleKind::Sink, "sink"), source("source", 0, count)];
-    let running = start(bench, &Config::default(), grids)?;
+    let mut gate = Gate::new(bench)?;
+    let grids = [role(RoleKind::Sink, "sink"), gate.before(source("source", 0, count))];
+    let mut running = start(bench, &Config::default(), grids)?;
+    running.wait_ready(bench.options.patience)?;
+    // SAFETY: `running` keeps it.
+    unsafe { gate.open() };
     let stats = settle(bench, &running, count)?;
     let ended = stop(bench, running)?;
     let tally = tally(&ended, "source");
@@ -99,12 +103,16 @@ pub(super) fn accounting(bench: &Bench<'_>) -> Result<String, Failure> {
 
 pub(super) fn fan_in(bench: &Bench<'_>) -> Result<String, Failure> {
     let count = (bench.options.messages / 4).max(1);
+    let mut gate = Gate::new(bench)?;
     let grids = [
         role(RoleKind::Sink, "sink"),
-        source("normal", 0, count).blocks(3),
-        source("high", 0, count).parameter(4, HIGH).parameter(3, WINDOW / 4),
+        gate.before(source("normal", 0, count).blocks(3)),
+        gate.before(source("high", 0, count).parameter(4, HIGH).parameter(3, WINDOW / 4)),
     ];
-    let running = start(bench, &Config::default(), grids)?;
+    let mut running = start(bench, &Config::default(), grids)?;
+    running.wait_ready(bench.options.patience)?;
+    // SAFETY: `running` keeps it.
+    unsafe { gate.open() };
     let stats = settle(bench, &running, 4 * count)?;
     let ended = stop(bench, running)?;
     ensure!(taken(&ended, "sink") == (4 * count, 0, 0), "the sink counts {:?}", taken(&ended, "sink"));
@@ -165,9 +173,12 @@ pub(super) fn route_loop(bench: &Bench<'_>) -> Result<String, Failure> {
 pub(super) fn not_found(bench: &Bench<'_>) -> Result<String, Failure> {
     // A sink that stops after half of them.
     let (count, half) = (40, 20);
-    let grids = [role(RoleKind::Sink, "sink").parameter(2, half), source("source", 0, count)];
-    let running = start(bench, &Config::default(), grids)?;
-    let mut running = running;
+    let mut gate = Gate::new(bench)?;
+    let grids = [role(RoleKind::Sink, "sink").parameter(2, half), gate.before(source("source", 0, count))];
+    let mut running = start(bench, &Config::default(), grids)?;
+    running.wait_ready(bench.options.patience)?;
+    // SAFETY: `running` keeps it.
+    unsafe { gate.open() };
     let ended = running.join(bench.options.patience)?;
     let tally = tally(&ended, "source");
     let received = taken(&ended, "sink").0;
@@ -226,12 +237,16 @@ pub(super) fn hang(bench: &Bench<'_>) -> Result<String, Failure> {
     // The hang ends by itself after a while, so that the device can go on being used.
     let lasts = Duration::from_millis(800);
     let config = Config { tracing: true, ..Config::default() };
+    let mut gate = Gate::new(bench)?;
     let grids = [
         role(RoleKind::Hang, "hang").parameter(5, lasts.as_nanos() as u64),
-        source("source", 0, 3),
+        gate.before(source("source", 0, 3)),
         role(RoleKind::Relay, "well"),
     ];
     let mut running = start(bench, &config, grids)?;
+    running.wait_ready(bench.options.patience)?;
+    // SAFETY: `running` keeps it.
+    unsafe { gate.open() };
     bench.until("the kernel gets its message", || {
         Ok(running.observe()?.stats(KernelId::new(0, 1)).is_some_and(|stats| stats.received > 0))
     })?;
