@@ -85,7 +85,8 @@ pub(crate) struct BuildArgs {
 ///
 /// The contract also says which entry points are hot, that is, on the way of messages: `entry NAME hot
 /// releases-per-loop=N`. These use no local memory, make no calls, cannot panic, have no fence at system scope, and publish
-/// at most N times in a turn of a loop. `spill-bytes=N` allows an entry point that is not hot so many bytes of spilled registers.
+/// at most N times in a turn of a loop. Of other entry points, functions can be hot, which may call only what is listed: `hot-function
+/// NAME calls=NAME,..`. `registers=N`, `stack-bytes=N` and `spill-bytes=N` are how much an entry point may need of each.
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "Exit status: 0 passed, 1 something found or an error, 2 bad arguments, 3 passed but the machine \
@@ -101,7 +102,7 @@ pub(crate) struct AuditArgs {
     pub(crate) contract: Option<PathBuf>,
 
     /// Write what the files do today into their contracts; what stands behind the names of entry points stays, except, with
-    /// --sass, `spill-bytes`.
+    /// --sass, what the assembler needs.
     #[arg(long)]
     pub(crate) bless: bool,
 
@@ -113,7 +114,7 @@ pub(crate) struct AuditArgs {
     #[arg(long, value_name = "ENTRY")]
     pub(crate) hot: Vec<String>,
 
-    /// Also assemble for these processors, such as sm_75,sm_90, and audit the machine code: no more spills than allowed, and no
+    /// Also assemble for these processors, such as sm_75,sm_90, and audit the machine code: no more registers, stack and spills than agreed, and no
     /// memory order lost. Needs ptxas and nvdisasm (in PATH, $CUDA_HOME/bin, or from pip), but no GPU.
     #[arg(long, value_name = "SM", value_delimiter = ',')]
     pub(crate) sass: Vec<String>,

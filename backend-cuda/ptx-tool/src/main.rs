@@ -120,7 +120,7 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
         if args.bless {
             let mut blessed = Contract::of(&module, contract.as_ref());
             if !codes.is_empty() {
-                sass::allow_spills(&mut blessed, &codes);
+                sass::allow(&mut blessed, &codes);
             }
             fs::write(&path, blessed.to_string()).map_err(|why| format!("cannot write {}: {why}", path.display()))?;
             eprintln!("{}: written", path.display());

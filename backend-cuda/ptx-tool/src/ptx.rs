@@ -117,6 +117,27 @@ impl Function {
     }
 }
 
+/// Those of `symbols` that are `name`, or else have it in the path that they were made of.
+pub fn named<'s>(symbols: impl Iterator<Item = &'s str> + Clone, name: &str) -> Vec<&'s str> {
+    let exact: Vec<_> = symbols.clone().filter(|symbol| *symbol == name).collect();
+    if exact.is_empty() { symbols.filter(|symbol| is_name(symbol, name)).collect() } else { exact }
+}
+
+/// Whether `name` is that of a function called `symbol`, or a part of the path that the symbol was made of.
+///
+/// Each part of a mangled path stands behind its length (and an underscore, where it would otherwise begin with a digit), so
+/// that no part is found within another.
+#[must_use]
+pub fn is_name(symbol: &str, name: &str) -> bool {
+    if symbol == name {
+        return true;
+    }
+    let part = format!("{}{name}", name.len());
+    let Some(at) = symbol.rfind(&part).filter(|_| symbol.starts_with("_R")) else { return false };
+    let (before, after) = (&symbol[..at], &symbol[at + part.len()..]);
+    !before.ends_with(|c: char| c.is_ascii_digit()) && !after.starts_with(|c: char| c.is_ascii_digit())
+}
+
 /// A module: what one file holds.
 #[derive(Clone, Debug)]
 pub struct Module {

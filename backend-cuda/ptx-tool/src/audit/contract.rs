@@ -14,13 +14,28 @@
 //! they follow from types and from what the compiler could infer. The words after an entry point's name are written by
 //! hand; the numbers by [`Contract::of`] (`k2k-ptx audit --bless`).
 //!
-//! `spill-bytes=N` behind a name is a number, too: for how many bytes of spilled registers the assembler has no room today, on
-//! the processor where it needs most. An entry point without it spills nothing; a hot one cannot have it.
+//! `registers=N`, `stack-bytes=N` and `spill-bytes=N` behind a name are numbers, too: what the assembler needs today, on the processor
+//! where it needs most; the last one is for how many bytes of spilled registers it has no room. An entry point without `spill-bytes`
+//! spills nothing; a hot one cannot have it.
+//!
+//! # Hot functions
+//!
+//! An entry point that is a whole kernel has much that is rare, and cannot be hot. What it does for each message can:
+//!
+//! ```text
+//! entry echo registers=174 stack-bytes=616
+//!     hot-function echo calls=try_receive_into,begin
+//!     hot-function try_receive_into calls=take_high
+//! ```
+//!
+//! A hot function, the entry point's own body or one that it reaches, touches no local memory, in PTX or machine code, cannot panic, and
+//! calls only what is listed. A name is a function's, or a part of its path; all that have it are meant. Written by
+//! hand.
 
 use crate::access::Access;
 use crate::ptx::{Function, Instruction, Module};
 use core::fmt;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// How many accesses of each kind, by the name that [`Access`] has.
 pub type Counts = BTreeMap<String, usize>;
@@ -32,8 +47,14 @@ pub struct Clause {
     pub hot: bool,
     /// How many stores may publish in one turn of any of its loops.
     pub releases_per_loop: Option<usize>,
+    /// How many registers a thread may need.
+    pub registers: Option<usize>,
+    /// How many bytes of stack a thread may need.
+    pub stack_bytes: Option<usize>,
     /// How many bytes of loads and stores the assembler may spend on registers that it has no room for.
     pub spill_bytes: usize,
+    /// Functions on the way of messages, and what they may call.
+    pub hot_functions: BTreeMap<String, BTreeSet<String>>,
     /// Its strong accesses.
     pub counts: Counts,
 }
@@ -71,12 +92,7 @@ impl Contract {
         let entry = |(function, counts): (&Function, Counts)| {
             let old = old.and_then(|old| old.entries.get(&function.name)).cloned().unwrap_or_default();
             let limit = old.hot.then(|| super::rules::releases_per_loop(function).map_or(0, |(most, _)| most));
-            let clause = Clause {
-                hot: old.hot,
-                releases_per_loop: old.releases_per_loop.or(limit),
-                spill_bytes: old.spill_bytes,
-                counts,
-            };
+            let clause = Clause { hot: old.hot, releases_per_loop: old.releases_per_loop.or(limit), counts, ..old };
             (function.name.clone(), clause)
         };
         Self { entries: counts(module).into_iter().map(entry).collect() }
@@ -103,12 +119,19 @@ impl Contract {
                             clause.releases_per_loop =
                                 Some(number.parse().map_err(|_| fail("releases-per-loop takes a number"))?);
                         }
+                        Some(("registers", number)) => {
+                            clause.registers = Some(number.parse().map_err(|_| fail("registers takes a number"))?);
+                        }
+                        Some(("stack-bytes", number)) => {
+                            clause.stack_bytes = Some(number.parse().map_err(|_| fail("stack-bytes takes a number"))?);
+                        }
                         Some(("spill-bytes", number)) => {
                             clause.spill_bytes = number.parse().map_err(|_| fail("spill-bytes takes a number"))?;
                         }
                         _ => {
                             return Err(fail(
-                                "after the name may stand `hot`, `releases-per-loop=N` and `spill-bytes=N`",
+                                "after the name may stand `hot`, `releases-per-loop=N`, `registers=N`, `stack-bytes=N` and \
+                                 `spill-bytes=N`",
                             ));
                         }
                     }
@@ -120,6 +143,18 @@ impl Contract {
                 continue;
             }
             let clause = current.as_mut().ok_or(fail("the first line is `entry NAME`"))?;
+            if first == "hot-function" {
+                let name = words.next().ok_or(fail("a function needs a name: `hot-function NAME [calls=NAME,..]`"))?;
+                let calls = match words.next().map(|word| word.strip_prefix("calls=")) {
+                    None => BTreeSet::new(),
+                    Some(Some(names)) => names.split(',').map(str::to_owned).collect(),
+                    Some(None) => return Err(fail("after a hot function's name may stand `calls=NAME,..`")),
+                };
+                if clause.hot_functions.insert(name.to_owned(), calls).is_some() || words.next().is_some() {
+                    return Err(fail("a hot function has one line, with its name and perhaps `calls=NAME,..`"));
+                }
+                continue;
+            }
             let (Some(number), None) = (words.next().and_then(|word| word.parse().ok()), words.next()) else {
                 return Err(fail(
                     "neither `entry NAME` nor a kind of access and its number, such as `st.release.sys 2`",
@@ -138,8 +173,8 @@ impl fmt::Display for Contract {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
             "# The strong accesses of each entry point, its callees included: a change here is a change of memory order.\n\
-             # `k2k-ptx audit --bless` writes the numbers, and with `--sass` the `spill-bytes=N` that the assembler needs today;\n\
-             # `hot` and `releases-per-loop=N` behind a name are written by hand.\n",
+             # `k2k-ptx audit --bless` writes the numbers, and with `--sass` the registers, stack and spills that the assembler needs\n\
+             # today; `hot` and `releases-per-loop=N` behind a name and `hot-function` are written by hand.\n",
         )?;
         for (name, clause) in &self.entries {
             write!(f, "\nentry {name}")?;
@@ -149,10 +184,22 @@ impl fmt::Display for Contract {
             if let Some(limit) = clause.releases_per_loop {
                 write!(f, " releases-per-loop={limit}")?;
             }
+            for (word, number) in [("registers", clause.registers), ("stack-bytes", clause.stack_bytes)] {
+                if let Some(number) = number {
+                    write!(f, " {word}={number}")?;
+                }
+            }
             if clause.spill_bytes > 0 {
                 write!(f, " spill-bytes={}", clause.spill_bytes)?;
             }
             f.write_str("\n")?;
+            for (function, calls) in &clause.hot_functions {
+                write!(f, "    hot-function {function}")?;
+                for (i, callee) in calls.iter().enumerate() {
+                    write!(f, "{}{callee}", if i == 0 { " calls=" } else { "," })?;
+                }
+                f.write_str("\n")?;
+            }
             for (kind, number) in &clause.counts {
                 writeln!(f, "    {kind} {number}")?;
             }
@@ -187,12 +234,19 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let text = "entry a hot releases-per-loop=1\n ld.acquire.sys 2\n st.release.sys 1\nentry b spill-bytes=8\n";
+        let text = "entry a hot releases-per-loop=1\n ld.acquire.sys 2\n st.release.sys 1\n\
+                    entry b registers=40 stack-bytes=16 spill-bytes=8\n hot-function b calls=c,d\n hot-function c\n";
         let contract = Contract::parse(text).unwrap();
         assert_eq!(Contract::parse(&contract.to_string()).unwrap(), contract);
         assert!(contract.entries["a"].hot);
         assert_eq!(contract.entries["a"].counts["ld.acquire.sys"], 2);
-        assert_eq!((contract.entries["a"].spill_bytes, contract.entries["b"].spill_bytes), (0, 8));
+        let (a, b) = (&contract.entries["a"], &contract.entries["b"]);
+        assert_eq!(
+            (a.spill_bytes, b.spill_bytes, a.registers, b.registers, b.stack_bytes),
+            (0, 8, None, Some(40), Some(16))
+        );
+        assert_eq!(b.hot_functions["b"].iter().collect::<Vec<_>>(), ["c", "d"]);
+        assert!(b.hot_functions["c"].is_empty());
     }
 
     #[test]
@@ -203,6 +257,12 @@ mod tests {
             ("# yes\nentry a cold", 2),
             ("entry a releases-per-loop=x", 1),
             ("entry a spill-bytes=x", 1),
+            ("entry a registers=x", 1),
+            ("entry a stack-bytes=x", 1),
+            ("entry a\nhot-function", 2),
+            ("entry a\nhot-function f cold", 2),
+            ("entry a\nhot-function f calls=g h", 2),
+            ("entry a\nhot-function f\nhot-function f", 3),
             ("entry a\nld.acquire.sys", 2),
             ("entry a\nld.acquire.sys 1 2", 2),
             ("entry a\nst 1\nst 2", 3),

@@ -49,19 +49,23 @@ pub enum Rule {
     Contract,
     /// The file is not what `k2k-ptx build` wrote.
     Edited,
-    /// A hot entry point uses `.local` memory.
+    /// A hot entry point or function uses `.local` memory.
     HotLocal,
-    /// A hot entry point calls.
+    /// A hot entry point calls, or a hot function what it may not.
     HotCall,
-    /// A hot entry point can panic.
+    /// A hot entry point or function can panic.
     HotPanic,
     /// A hot entry point has a fence at system scope.
     HotFence,
     /// A loop publishes more often than agreed.
     HotReleases,
+    /// Machine code needs more registers than agreed.
+    SassRegisters,
+    /// Machine code needs more stack than agreed.
+    SassStack,
     /// Machine code keeps registers in memory for want of room.
     SassSpill,
-    /// Machine code of a hot entry point uses local memory.
+    /// Machine code of a hot entry point or function uses local memory.
     SassLocal,
     /// Machine code moves fewer bytes by strong accesses than the PTX.
     SassStrong,
@@ -90,6 +94,8 @@ impl Rule {
             Self::HotPanic => "hot-panic",
             Self::HotFence => "hot-fence",
             Self::HotReleases => "hot-releases",
+            Self::SassRegisters => "sass-registers",
+            Self::SassStack => "sass-stack",
             Self::SassSpill => "sass-spill",
             Self::SassLocal => "sass-local",
             Self::SassStrong => "sass-strong",

@@ -242,6 +242,35 @@ pub(super) fn hot(module: &Module, contract: &Contract, findings: &mut Vec<Findi
                 hot_function(function, findings);
             }
         }
+        for (name, calls) in &clause.hot_functions {
+            let reached = module.reached_from(entry);
+            let names = crate::ptx::named(reached.iter().map(|it| it.name.as_str()), name);
+            if names.is_empty() {
+                findings.push(Finding {
+                    line: entry.line,
+                    function: entry.name.clone(),
+                    instruction: format!("hot-function {name}"),
+                    rule: Rule::Contract,
+                    advice:
+                        "it reaches no such function: it has another name by now, or is no function of its own any more"
+                            .to_owned(),
+                });
+            }
+            for function in reached.into_iter().filter(|it| names.contains(&it.name.as_str())) {
+                let mut own = Vec::new();
+                hot_function(function, &mut own);
+                own.retain(|finding: &Finding| finding.rule != Rule::HotFence && finding.rule != Rule::HotCall);
+                findings.append(&mut own);
+                let foreign = function.instructions.iter().filter(|it| {
+                    it.callee().is_some_and(|callee| !calls.iter().any(|name| crate::ptx::is_name(callee, name)))
+                });
+                findings.extend(foreign.map(|it| {
+                    let advice =
+                        "a call that is not agreed: #[inline(always)]; or list it, if messages do not come there";
+                    finding(function, it, Rule::HotCall, advice)
+                }));
+            }
+        }
         if let (Some(limit), Some((most, at))) = (clause.releases_per_loop, releases_per_loop(entry))
             && most > limit
         {

@@ -9,8 +9,8 @@
 //! | releases and fences | at least as many `MEMBAR` |
 //! | acquires and fences | at least as many `CCTL.IVALL` (the cache is invalidated) |
 //!
-//! A relaxed load whose result nobody reads may be gone. Nothing may be spilled beyond what the contract allows, and hot entry
-//! points touch no local memory.
+//! A relaxed load whose result nobody reads may be gone. Nothing may be needed of registers, stack and spills beyond what the contract
+//! allows, and hot entry points and functions touch no local memory.
 
 mod parse;
 mod tools;
@@ -38,6 +38,8 @@ pub struct EntryCode {
     pub spill_load_bytes: usize,
     /// How many instructions of each kind.
     pub opcodes: BTreeMap<String, usize>,
+    /// Loads and stores of local memory in each of its functions, its own body among them.
+    pub function_locals: BTreeMap<String, usize>,
 }
 
 impl EntryCode {
@@ -188,11 +190,18 @@ fn is_dead(instruction: &Instruction, names: &HashMap<&str, usize>) -> bool {
     relaxed && names.get(result) == Some(&1)
 }
 
-/// Writes into `contract` what each entry point spills, on the processor where it is most. Hot ones may not.
-pub fn allow_spills(contract: &mut Contract, codes: &[(String, Vec<EntryCode>)]) {
-    for (name, clause) in contract.entries.iter_mut().filter(|(_, clause)| !clause.hot) {
-        let entries = codes.iter().flat_map(|(_, entries)| entries).filter(|code| code.name == *name);
-        clause.spill_bytes = entries.map(|code| code.spill_store_bytes + code.spill_load_bytes).max().unwrap_or(0);
+/// Writes into `contract` what each entry point needs, on the processor where it is most. Hot ones may not spill.
+pub fn allow(contract: &mut Contract, codes: &[(String, Vec<EntryCode>)]) {
+    for (name, clause) in &mut contract.entries {
+        let most = |number: fn(&EntryCode) -> usize| {
+            let entries = codes.iter().flat_map(|(_, entries)| entries).filter(|code| code.name == *name);
+            entries.map(number).max()
+        };
+        clause.registers = most(|code| code.registers);
+        clause.stack_bytes = most(|code| code.stack_bytes);
+        if !clause.hot {
+            clause.spill_bytes = most(|code| code.spill_store_bytes + code.spill_load_bytes).unwrap_or(0);
+        }
     }
 }
 
@@ -218,6 +227,30 @@ pub fn check(module: &Module, contract: Option<&Contract>, arch: &str, codes: &[
             let advice =
                 format!("{allowed} are allowed: smaller functions, fewer values alive at once, or --bless --sass");
             found(Rule::SassSpill, spilled, &advice);
+        }
+        for (rule, what, needed, agreed) in [
+            (Rule::SassRegisters, "registers", code.registers, clause.and_then(|clause| clause.registers)),
+            (Rule::SassStack, "bytes of stack", code.stack_bytes, clause.and_then(|clause| clause.stack_bytes)),
+        ] {
+            if let Some(agreed) = agreed
+                && needed > agreed
+            {
+                let advice = format!(
+                    "{agreed} are agreed: move what is rare out of line, lend what is large, or --bless --sass"
+                );
+                found(rule, format!("{needed} {what}"), &advice);
+            }
+        }
+        for name in clause.iter().flat_map(|clause| clause.hot_functions.keys()) {
+            let functions = crate::ptx::named(code.function_locals.keys().map(String::as_str), name);
+            let counts: Vec<_> = functions.iter().filter_map(|name| code.function_locals.get(*name).copied()).collect();
+            if counts.is_empty() {
+                found(Rule::SassLocal, format!("hot-function {name}"), "the assembler made no function of it");
+            }
+            if counts.iter().any(|locals| *locals > 0) {
+                let accesses = format!("hot-function {name}: {} LDL and STL", counts.iter().sum::<usize>());
+                found(Rule::SassLocal, accesses, "a hot function keeps everything in registers");
+            }
         }
         if hot && code.local_accesses() > 0 {
             let accesses = format!("{} LDL and STL", code.local_accesses());
@@ -363,12 +396,44 @@ mod tests {
         let mut code = EntryCode::new("e");
         code.spill_load_bytes = 12;
         let module = Module::parse(".version 7.0\n.target sm_70\n.entry e()\n{\nret;\n}").unwrap();
-        let findings = |text| check(&module, Some(&Contract::parse(text).unwrap()), "sm_90", &[code.clone()]).len();
-        assert_eq!((findings("entry e spill-bytes=12"), findings("entry e spill-bytes=11")), (0, 1));
-        assert_eq!(findings("entry e hot spill-bytes=12"), 1);
+        let findings = |text, code: &EntryCode| {
+            check(&module, Some(&Contract::parse(text).unwrap()), "sm_90", core::slice::from_ref(code)).len()
+        };
+        assert_eq!((findings("entry e spill-bytes=12", &code), findings("entry e spill-bytes=11", &code)), (0, 1));
+        assert_eq!(findings("entry e hot spill-bytes=12", &code), 1);
         let mut contract = Contract::of(&module, None);
-        allow_spills(&mut contract, &[("sm_90".to_owned(), vec![code])]);
-        assert_eq!(contract.entries["e"].spill_bytes, 12);
+        code.stack_bytes = 8;
+        allow(&mut contract, &[("sm_90".to_owned(), vec![code])]);
+        let clause = &contract.entries["e"];
+        assert_eq!((clause.spill_bytes, clause.stack_bytes, clause.registers), (12, Some(8), Some(0)));
+    }
+
+    #[test]
+    fn more_registers_and_stack_than_agreed_are_found() {
+        let mut code = EntryCode::new("e");
+        (code.registers, code.stack_bytes) = (40, 16);
+        let module = Module::parse(".version 7.0\n.target sm_70\n.entry e()\n{\nret;\n}").unwrap();
+        let findings = |text| {
+            let findings = check(&module, Some(&Contract::parse(text).unwrap()), "sm_90", &[code.clone()]);
+            findings.iter().map(|finding| finding.rule.name()).collect::<Vec<_>>()
+        };
+        assert_eq!(findings("entry e registers=40 stack-bytes=16"), [""; 0]);
+        assert_eq!(findings("entry e registers=39 stack-bytes=16"), ["sass-registers"]);
+        assert_eq!(findings("entry e registers=40 stack-bytes=15"), ["sass-stack"]);
+        assert_eq!(findings("entry e"), [""; 0]);
+    }
+
+    #[test]
+    fn local_memory_of_hot_functions_is_found() {
+        let mut code = EntryCode::new("e");
+        code.function_locals =
+            [("e", 3), ("_RNvCs1_1k7receive", 0), ("_RNvCs1_1k4rare", 9)].map(|(name, n)| (name.to_owned(), n)).into();
+        let module = Module::parse(".version 7.0\n.target sm_70\n.entry e()\n{\nret;\n}").unwrap();
+        let findings = |text| check(&module, Some(&Contract::parse(text).unwrap()), "sm_90", &[code.clone()]).len();
+        assert_eq!(findings("entry e\nhot-function receive"), 0);
+        assert_eq!(findings("entry e\nhot-function e"), 1);
+        assert_eq!(findings("entry e\nhot-function rare"), 1);
+        assert_eq!(findings("entry e\nhot-function gone"), 1);
     }
 
     #[test]

@@ -26,15 +26,27 @@ pub(super) fn entries(log: &str, text: &str) -> Vec<EntryCode> {
         }
     }
     let mut current = None;
+    let mut function = None;
     for line in text.lines() {
         let mut words = line.split_whitespace();
         if words.next() == Some(".section") {
             // Functions that were not inlined lie in the section of each entry point that calls them.
             let name = words.next().and_then(|word| word.strip_prefix(".text.")?.split(',').next());
             current = name.and_then(|name| entries.get_mut(name));
+            function = current.as_deref().map(|entry| entry.name.clone());
+        }
+        // `$ENTRY$FUNCTION:`, for each of them.
+        if let (Some(entry), Some(label)) = (current.as_deref(), line.strip_suffix(':')) {
+            let name =
+                label.strip_prefix('$').and_then(|rest| rest.strip_prefix(entry.name.as_str())?.strip_prefix('$'));
+            function = name.map(str::to_owned).or(function);
         }
         if let (Some(entry), Some(opcode)) = (current.as_deref_mut(), opcode(line)) {
             *entry.opcodes.entry(opcode.to_owned()).or_insert(0) += 1;
+            if let Some(function) = &function {
+                let locals = entry.function_locals.entry(function.clone()).or_insert(0);
+                *locals += usize::from(matches!(super::base(opcode), "LDL" | "STL"));
+            }
         }
     }
     entries.into_values().collect()
@@ -82,11 +94,15 @@ mod tests {
             /*0010*/    @!P0 ST.E.64.STRONG.SYS desc[UR4][R2.64], R4 ;\n\
             /*0020*/    { MEMBAR.ALL.SYS ;\n\
             .L_x_1:\n\
+            $send$_RNvC1k6helper:\n\
+            /*0030*/    STL.64 [R1], R4 ;\n\
             \t.section\t.nv.info,\"\",@\"SHT_CUDA_INFO\"\n        /*0000*/ 	.byte 0x04\n";
         let entry = &entries(log, text)[0];
         assert_eq!((entry.name.as_str(), entry.registers, entry.stack_bytes), ("send", 40, 144));
         assert_eq!((entry.spill_store_bytes, entry.spill_load_bytes), (10, 4));
         let opcodes: Vec<_> = entry.opcodes.iter().map(|(name, number)| (name.as_str(), *number)).collect();
-        assert_eq!(opcodes, [("LDC", 1), ("MEMBAR.ALL.SYS", 1), ("ST.E.64.STRONG.SYS", 1)]);
+        assert_eq!(opcodes, [("LDC", 1), ("MEMBAR.ALL.SYS", 1), ("ST.E.64.STRONG.SYS", 1), ("STL.64", 1)]);
+        let locals: Vec<_> = entry.function_locals.iter().map(|(name, number)| (name.as_str(), *number)).collect();
+        assert_eq!(locals, [("_RNvC1k6helper", 1), ("send", 0)]);
     }
 }
