@@ -2,7 +2,7 @@
 //! found, and nothing may be found elsewhere.
 
 use k2k_ptx::audit::{Contract, audit, edited};
-use k2k_ptx::ptx::Module;
+use k2k_ptx::ptx::{Module, named};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,34 @@ fn each_rule_finds_what_breaks_it_and_nothing_else() {
         findings.extend(edited(&text));
         let found: Vec<_> = findings.iter().map(|it| (it.line, it.rule.name().to_owned())).collect();
         assert_eq!(found, expected(&text), "{}: {findings:#?}", path.display());
+    }
+}
+
+#[test]
+fn what_a_hot_function_may_not_do_is_found_in_each_of_the_modules_in_use() {
+    for name in ["k2k", "check"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ptx").join(name);
+        let mut module = Module::parse(&fs::read_to_string(path.with_extension("ptx")).unwrap()).unwrap();
+        let contract = Contract::parse(&fs::read_to_string(path.with_extension("audit")).unwrap()).unwrap();
+        let hot: BTreeSet<_> = contract.entries.values().flat_map(|clause| clause.hot_functions.keys()).collect();
+        assert!(!hot.is_empty() && audit(&module, Some(&contract)).is_empty());
+        for name in hot {
+            let symbol = named(module.functions.iter().map(|it| it.name.as_str()), name)[0].to_owned();
+            let index = module.functions.iter().position(|it| it.name == symbol).unwrap();
+            let first = module.functions[index].instructions[0].clone();
+            for (opcode, operands, rule) in [
+                ("ld.local.b64", "%rd1, [%SPL]", "hot-local"),
+                ("st.local.b64", "[%SPL], %rd1", "hot-local"),
+                ("call.uni", "memcmp, (param0)", "hot-call"),
+                ("trap", "", "hot-panic"),
+            ] {
+                let instruction = &mut module.functions[index].instructions[0];
+                (instruction.opcode, instruction.operands) = (opcode.to_owned(), operands.to_owned());
+                let found = audit(&module, Some(&contract));
+                assert!(found.iter().any(|finding| finding.rule.name() == rule), "{name}: {opcode}: {found:?}");
+            }
+            module.functions[index].instructions[0] = first;
+        }
     }
 }
 
