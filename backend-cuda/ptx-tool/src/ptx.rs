@@ -93,27 +93,54 @@ pub struct Loop {
 }
 
 impl Function {
-    /// Its loops, in the order of the file; one that lies in another comes later.
+    /// Its loops, in the order of the file; one that lies in another comes later. A branch backwards to what never comes back to it
+    /// is none: compilers put what is rare behind what is not.
     #[must_use]
     pub fn loops(&self) -> Vec<Loop> {
         let mut ends: HashMap<usize, usize> = HashMap::new();
-        for (index, instruction) in self.instructions.iter().enumerate() {
-            let targets: Vec<&str> = match instruction.mnemonic() {
-                "bra" => vec![instruction.operands.trim()],
-                "brx" => {
-                    let table = instruction.operands.rsplit(',').next().unwrap_or("").trim();
-                    self.tables.get(table).into_iter().flatten().map(String::as_str).collect()
-                }
-                _ => continue,
-            };
-            for first in targets.into_iter().filter_map(|label| self.labels.get(label)).filter(|first| **first <= index)
-            {
-                ends.entry(*first).and_modify(|last| *last = index.max(*last)).or_insert(index);
+        for index in 0..self.instructions.len() {
+            for first in self.targets(index).filter(|first| *first <= index && self.reaches(*first, index)) {
+                ends.entry(first).and_modify(|last| *last = index.max(*last)).or_insert(index);
             }
         }
         let mut loops: Vec<Loop> = ends.into_iter().map(|(first, last)| Loop { first, last }).collect();
         loops.sort_by_key(|it| (it.first, usize::MAX - it.last));
         loops
+    }
+
+    /// Where an instruction may branch to.
+    fn targets(&self, index: usize) -> impl Iterator<Item = usize> {
+        let instruction = &self.instructions[index];
+        let labels: Vec<&str> = match instruction.mnemonic() {
+            "bra" => vec![instruction.operands.trim()],
+            "brx" => {
+                let table = instruction.operands.rsplit(',').next().unwrap_or("").trim();
+                self.tables.get(table).into_iter().flatten().map(String::as_str).collect()
+            }
+            _ => Vec::new(),
+        };
+        labels.into_iter().filter_map(|label| self.labels.get(label).copied())
+    }
+
+    /// Whether control can come from one instruction to another.
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let mut seen = vec![false; self.instructions.len()];
+        let mut open = vec![from];
+        while let Some(index) = open.pop() {
+            if index == to {
+                return true;
+            }
+            if self.instructions.get(index).is_none() || core::mem::replace(&mut seen[index], true) {
+                continue;
+            }
+            open.extend(self.targets(index));
+            let instruction = &self.instructions[index];
+            let leaves = matches!(instruction.mnemonic(), "bra" | "brx" | "ret" | "exit" | "trap");
+            if !leaves || !instruction.guard.is_empty() {
+                open.push(index + 1);
+            }
+        }
+        false
     }
 }
 
@@ -482,6 +509,15 @@ mod tests {
              $T: .branchtargets $L1, $L3;\nbrx.idx %r1, $T;\n$L3:\nret;\n}",
         );
         assert_eq!(module.functions[0].loops(), [Loop { first: 1, last: 4 }, Loop { first: 2, last: 3 }]);
+    }
+
+    #[test]
+    fn a_branch_backwards_to_what_never_comes_back_is_no_loop() {
+        let module = parse(
+            ".entry e()\n{\n@%p1 bra $L2;\n$L1:\nadd.u32 %r1, %r1, 1;\n@%p2 bra $L1;\nret;\n\
+             $L2:\nsub.u32 %r1, %r1, 1;\nbra.uni $L1;\n}",
+        );
+        assert_eq!(module.functions[0].loops(), [Loop { first: 1, last: 2 }]);
     }
 
     #[test]
