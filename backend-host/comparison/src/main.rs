@@ -13,6 +13,7 @@ mod rows;
 mod sample;
 mod stats;
 
+use clap::Parser;
 use columns::Column;
 use report::{ColumnResult, Machine, Report, RowResult};
 use rows::Row;
@@ -21,53 +22,37 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-const HELP: &str = "\
-Compares K2K's rings and endpoints with other queues. Prints markdown.
-
-  --quick          fewer columns, rounds and repetitions: under a minute
-  --only A,B       only columns whose names contain A or B
-  --rows A,B       only rows whose names contain A or B (always with the floors that match)
-  --list           the columns' names
-  --json FILE      writes everything that was measured
-  --from FILE      measures nothing: reads such a file
-  --plot FILE.svg  draws the columns for the README
-";
-
-#[derive(Default)]
+/// Compares K2K's rings and endpoints with other queues. Prints markdown.
+#[derive(Default, Parser)]
+#[command(version, max_term_width = 100)]
 struct Args {
+    /// Fewer columns, rounds and repetitions: under a minute.
+    #[arg(long)]
     quick: bool,
-    list: bool,
+    /// Only columns whose names contain one of these.
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
     only: Vec<String>,
+    /// Only rows whose names contain one of these (always with the floors that match).
+    #[arg(long, value_delimiter = ',', value_name = "A,B")]
     rows: Vec<String>,
+    /// The columns' names.
+    #[arg(long)]
+    list: bool,
+    /// Writes everything that was measured.
+    #[arg(long, value_name = "FILE")]
     json: Option<String>,
+    /// Measures nothing: reads such a file.
+    #[arg(long, value_name = "FILE")]
     from: Option<String>,
+    /// Draws the columns for the README.
+    #[arg(long, value_name = "FILE.svg")]
     plot: Option<String>,
-}
-
-fn parse() -> Result<Args, String> {
-    let mut args = Args::default();
-    let mut words = std::env::args().skip(1);
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(format!("{word} needs a value"));
-        let list = |value: String| value.split(',').map(str::to_owned).collect();
-        match word.as_str() {
-            "--quick" => args.quick = true,
-            "--list" => args.list = true,
-            "--only" => args.only = list(value()?),
-            "--rows" => args.rows = list(value()?),
-            "--json" => args.json = Some(value()?),
-            "--from" => args.from = Some(value()?),
-            "--plot" => args.plot = Some(value()?),
-            "--help" | "-h" => return Err(HELP.to_owned()),
-            _ => return Err(format!("unknown argument {word}\n\n{HELP}")),
-        }
-    }
-    Ok(args)
 }
 
 fn main() -> ExitCode {
     // Some queues are made on the stack, with 65536 messages of 256 bytes.
-    let work = || match parse().and_then(|args| run(&args)) {
+    let args = Args::parse();
+    let work = move || match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");
@@ -85,6 +70,9 @@ fn run(args: &Args) -> Result<(), String> {
     };
     let cores = machine::cores();
     let columns: Vec<Column> = columns::columns(cores.len()).into_iter().filter(wanted).collect();
+    if columns.is_empty() {
+        return Err(format!("no column has {} in its name: --list shows them all", args.only.join(" or ")));
+    }
     if args.list {
         columns.iter().for_each(|column| println!("{:28} {}", column.id, column.title));
         return Ok(());
