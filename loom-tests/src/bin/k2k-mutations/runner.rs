@@ -81,6 +81,9 @@ fn run(options: &Options) -> Result<bool, String> {
     if options.list {
         for m in &chosen {
             println!("{} | {}", m.name(), m.model_name());
+            if m.line.is_none() {
+                complaints.push(format!("{}: stale: what it is to replace is not there, or not once", m.name()));
+            }
         }
         println!("{} mutations, {} ordering comments", chosen.len(), sites.len());
         complaints.iter().for_each(|complaint| println!("{complaint}"));
