@@ -47,8 +47,9 @@
 //! # Progress
 //!
 //! Every operation is wait-free. A producer that stops between writing a body and its stamp leaves the slot as it
-//! was: nothing to repair. One that stops within a batch may leave stamps behind a gap, which its successor clears. A consumer that stops has noted each message that it copied out before it did anything else
-//! with the slot: its successor goes on with the next one.
+//! was: nothing to repair. One that stops within a batch may leave stamps behind a gap, which its successor clears. A
+//! consumer that stops has noted each message that it copied out before it did anything else with the slot: its successor goes on
+//! with the next one.
 //!
 //! # Positions
 //!
@@ -761,20 +762,25 @@ mod tests {
     /// As a producer leaves it that died within a run: the last of it stamped, the first not.
     #[test]
     fn what_a_dead_producer_had_not_sent_does_not_appear_later() {
-        let ring = Spsc::<u64, 8>::new();
+        let ring = Spsc::<u64, 64>::new();
         let mut consumer = ring.consumer().unwrap();
         let mut producer = ring.producer().unwrap();
         assert_eq!(producer.push_batch(&[1, 2, 3]), 3);
         drop(producer);
-        for position in 5..8 {
+        // Position 3 is the gap: all that a gang may have stamped behind it.
+        for position in 4..3 + UNORDERED {
             ring.slots.at(position).stamp.store(position + 1, Relaxed);
         }
         let mut successor = ring.producer().unwrap();
-        for value in 4..=5 {
+        successor.push(&4).unwrap();
+        let all: [_; 5] = core::array::from_fn(|_| consumer.pop());
+        assert_eq!(all, [Some(1), Some(2), Some(3), Some(4), None]);
+        for value in 5..4 + UNORDERED {
+            assert_eq!(consumer.pop(), None);
             successor.push(&value).unwrap();
+            assert_eq!(consumer.pop(), Some(value));
         }
-        let all: [_; 6] = core::array::from_fn(|_| consumer.pop());
-        assert_eq!(all, [Some(1), Some(2), Some(3), Some(4), Some(5), None]);
+        assert_eq!(consumer.pop(), None);
     }
 }
 
@@ -782,6 +788,7 @@ mod tests {
 const _: () = {
     assert!(size_of::<Credit>() == 128 && align_of::<Credit>() == 128);
     assert!(size_of::<Claims>() == 128);
+    assert!(UNORDERED >= RUN as u64);
     assert!(size_of::<Slot<[u64; 7]>>() == 64);
     assert!(size_of::<Spsc<u64, 64>>() == 128 + 128 + 64 * 16);
 };
