@@ -2,8 +2,12 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use core::cell::Cell;
+use core::time::Duration;
 use k2k_core::Doorbell;
 use k2k_core::{Config, Endpoint, Fabric, Platform, Register};
+
+/// A thread that waits for another longer than this has found a mistake.
+pub(crate) const GUARD: Duration = Duration::from_secs(60);
 
 /// A clock that stands still unless it is told otherwise, for one thread.
 #[derive(Debug, Default)]
