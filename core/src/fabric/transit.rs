@@ -188,18 +188,24 @@ mod tests {
     }
 
     #[test]
-    fn a_store_keeps_order_across_gaps_and_refuses_when_full() {
+    fn a_store_keeps_messages_and_their_order_across_gaps_and_refuses_when_full() {
         let store = store();
         let mut state = store.recover();
+        let message = |kind: u32| Message::from_bytes(kind, &[kind as u8; 60]).unwrap();
         for kind in 1..=4 {
-            assert!(store.put(&mut state, &Message::new(kind), 0));
+            assert!(store.put(&mut state, &message(kind), 0));
         }
-        assert!(!store.put(&mut state, &Message::new(5), 0));
+        assert!(!store.put(&mut state, &message(5), 0));
         let second = state.positions().nth(1).unwrap();
         store.remove(&mut state, second);
-        assert!(store.put(&mut state, &Message::new(5), 0), "the gap is closed to make room");
+        assert!(store.put(&mut state, &message(5), 0), "the gap is closed to make room");
         assert_eq!(kinds(&store, &state), [1, 3, 4, 5]);
         assert_eq!(state.len(), 4);
+        for (position, kind) in state.positions().zip([1, 3, 4, 5]) {
+            let mut found = Message::new(0);
+            store.get(position, &mut found);
+            assert_eq!(found, message(kind));
+        }
     }
 
     #[test]
