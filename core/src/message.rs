@@ -529,6 +529,15 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_written_in_place_has_the_length_that_was_asked_for() {
+        let mut message = Message::<64>::from_bytes(1, b"longer").unwrap();
+        message.payload_mut(4).unwrap().copy_from_slice(b"four");
+        assert_eq!(message.payload(), b"four");
+        assert_eq!(message.payload_mut(65), Err(PayloadTooLong { len: 65, capacity: 64 }));
+        assert_eq!(message.payload(), b"four");
+    }
+
+    #[test]
     fn an_empty_payload_is_legal_and_a_full_one_fits() {
         assert_eq!(Message::<64>::new(1).payload(), b"");
         assert_eq!(Message::<0>::new(1).payload(), b"");
