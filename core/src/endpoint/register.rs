@@ -378,3 +378,22 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         self.leave(self.leave_as);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::fabric::Config;
+
+    #[test]
+    fn a_place_that_is_given_back_can_be_taken_again() {
+        // SAFETY: all zero is a valid, idle fabric.
+        let fabric: Fabric<2, 4, 64> = unsafe { core::mem::zeroed() };
+        fabric.init(&Config::default()).unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|name| Register::new(name).unwrap());
+        let first = fabric.take_place(&a).unwrap();
+        fabric.take_place(&b).unwrap();
+        assert_eq!(fabric.take_place(&c).unwrap_err(), RegisterError::NoPlace { kernels: 2 });
+        fabric.give_back(first);
+        assert_eq!(fabric.take_place(&c).unwrap().place().index(), 0);
+    }
+}
