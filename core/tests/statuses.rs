@@ -523,6 +523,29 @@ fn a_message_that_is_found_after_its_receipt_was_overwritten_is_counted_once() {
     }
 }
 
+/// Nor by who sends from the sender's place after it.
+#[test]
+fn a_message_that_a_predecessor_gave_up_is_counted_once_when_it_is_found() {
+    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
+    let to = kernels[1].id();
+    let late = kernels[0].send(to, &empty()).unwrap();
+    platform.advance(TIMEOUT_NS + 1);
+    assert_eq!(status(&mut kernels[0], late), Ok(DeliveryStatus::Timeout));
+    kernels.remove(0).unregister();
+    let mut successor = fabric.register_at(0, &Register::new("successor").unwrap(), &platform).unwrap();
+    let [b, c] = &mut kernels[..] else { unreachable!() };
+    for _ in 0..16 {
+        successor.send(c.id(), &empty()).unwrap();
+        assert!(c.try_receive().is_some());
+    }
+    // Until someone finds it, it is on its way as far as anyone can know.
+    assert_adds_up(&fabric, 1);
+    assert_eq!(b.try_receive(), None);
+    assert_eq!((fabric.total_stats().timeout, fabric.total_stats().received), (1, 16));
+    assert_adds_up(&fabric, 0);
+}
+
 #[test]
 fn a_pending_message_whose_receipt_was_overwritten_is_decided_by_who_holds_it() {
     let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
