@@ -174,7 +174,7 @@ impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> GangConsumer<'_, G, T, N,
 
 impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> Drop for GangConsumer<'_, G, T, N, S> {
     fn drop(&mut self) {
-        self.gang.sync();
+        // All have copied what they took: `pop` has waited for that.
         if self.gang.rank() == 0 {
             self.state.publish(&self.ring.credit);
             release_end(&self.ring.claims.consumer);
