@@ -74,9 +74,9 @@ mod emulated {
     }
 
     #[test]
-    fn a_file_that_cannot_be_written_is_an_error() {
-        let (code, _, err) = check(&["--emulated", "--only", "layout", "--json", "/no such folder/results.json"]);
-        assert_eq!(code, Some(1));
+    fn a_file_that_cannot_be_written_is_an_error_before_anything_is_run() {
+        let (code, out, err) = check(&["--emulated", "--only", "layout", "--json", "/no such folder/results.json"]);
+        assert_eq!((code, out.as_str()), (Some(2), ""));
         assert!(err.contains("cannot write /no such folder/results.json: "), "{err}");
     }
 

@@ -127,11 +127,20 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     }
     // Before the first call of the driver, which may hang as well.
     let watch = Watch::start(Duration::from_secs(args.limit), args.json.clone());
+    // Now rather than after five minutes. Until all is done the file says that it is not.
+    watch.record(|record| record.unfinished.push("open the device"));
+    if let Err(e) = watch.write() {
+        eprintln!("k2k-gpu-check: {e}");
+        return ExitCode::from(USAGE);
+    }
     watch.at("open the device");
     let device = match args.open() {
         Ok(device) => device,
         Err(e) => {
             eprintln!("k2k-gpu-check: {e}");
+            if cfg!(feature = "emulated") && e.is_no_gpu() {
+                eprintln!("To try it without a GPU: k2k-gpu-check --emulated");
+            }
             return ExitCode::from(NO_GPU);
         }
     };
