@@ -9,8 +9,8 @@
 //!   +------------------+                                                   +------------------+
 //! ```
 //!
-//! Both halves lie in host memory, where both sides reach them without anything but the driver: the device's reads of its
-//! half cross the bus.
+//! Both halves lie in host memory, where both sides reach them without anything but the driver: the device's reads of
+//! its half cross the bus.
 
 use crate::device::{Device, HostBuffer};
 use crate::error::Error;
@@ -53,8 +53,8 @@ impl<const FRAMES: usize, const PAYLOAD: usize> Halves<FRAMES, PAYLOAD> {
     }
 
     fn half(&self, i: usize) -> &LinkHalf<FRAMES, PAYLOAD> {
-        // SAFETY: the buffer has room for two; both lie at multiples of 128; it lives as long as `self`. The device reaches it
-        // as the other side of the link.
+        // SAFETY: the buffer has room for two; both lie at multiples of 128; it lives as long as `self`. The device
+        // reaches it as the other side of the link.
         unsafe { &*self.buffer.as_ptr().add(i * Self::LEN).cast() }
     }
 

@@ -60,8 +60,8 @@ impl<'d> Blink<'d> {
 
     /// Records the launch for [`replay`](Self::replay). Whether the driver can.
     pub(crate) fn record(&mut self) -> Result<bool, Error> {
-        // SAFETY: the entry point takes the address of a `Launch` and writes one `Report`; both live as long as `self`, and
-        // longer if the device hangs.
+        // SAFETY: the entry point takes the address of a `Launch` and writes one `Report`; both live as long as `self`,
+        // and longer if the device hangs.
         self.record =
             self.device.while_idle("record a launch", |driver| unsafe { driver.record(self.entry, self.shape) })?;
         Ok(self.record.is_some())

@@ -1,5 +1,5 @@
-//! Removes noise from a picture on the kernels of a device: the handler of the host's example, [`k2k_denoise::Tile`], one tile
-//! per block, told what to do by a kernel of the host across a [bridge](crate::Session::bridge).
+//! Removes noise from a picture on the kernels of a device: the handler of the host's example, [`k2k_denoise::Tile`],
+//! one tile per block, told what to do by a kernel of the host across a [bridge](crate::Session::bridge).
 //!
 //! The result is that of [`k2k_denoise::diffuse_reference`] bit for bit, on a GPU, on the emulated device, on the host.
 
@@ -157,7 +157,8 @@ pub fn diffuse(
     let memory = Memory::<KERNELS, SLOTS, PAYLOAD>::heap(&config).map_err(host)?;
     let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(device, &config)?;
     session.load(&Ptx::library())?;
-    // SAFETY: the library's entry point; table and storages live until the session has ended, which is before they are read.
+    // SAFETY: the library's entry point; table and storages live until the session has ended, which is before they are
+    // read.
     unsafe {
         session.add(Grid::new("k2k_tile").name("tile").blocks(grid.len()).parameter(0, table.address()).keep(table))?;
     }

@@ -164,16 +164,16 @@ impl Device {
         self.state().running.is_some()
     }
 
-    /// The blocks of a session that runs here and have not ended: for whoever has to say what a device is at, and does not
-    /// have the session. Empty also while something is being loaded or allocated.
+    /// The blocks of a session that runs here and have not ended: for whoever has to say what a device is at, and does
+    /// not have the session. Empty also while something is being loaded or allocated.
     #[must_use]
     pub fn at_work(&self) -> Vec<Ended> {
         let Ok(state) = self.inner.state.try_lock() else { return Vec::new() };
         let mut found = Vec::new();
         for Watched { entry, names, reports: address } in &state.watched {
             let mut reports = vec![Report::zeroed(); names.len()];
-            // SAFETY: so many reports lie there. They are not freed while the session runs, which ends when `state` is no longer
-            // locked.
+            // SAFETY: so many reports lie there. They are not freed while the session runs, which ends when `state` is
+            // no longer locked.
             if unsafe { self.driver().read(*address, bytemuck::cast_slice_mut(&mut reports)) }.is_err() {
                 continue;
             }

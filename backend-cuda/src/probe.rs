@@ -80,7 +80,8 @@ impl fmt::Display for Where {
 pub struct Placement {
     /// The fabric of the device's kernels: they poll it, so it lies where they are.
     pub fabric: Where,
-    /// Rings between host and device: the device's writes cross the bus by themselves, and the CPU polls its own cache.
+    /// Rings between host and device: the device's writes cross the bus by themselves, and the CPU polls its own
+    /// cache.
     pub links: Where,
 }
 

@@ -1,5 +1,5 @@
-//! All benchmarks on the emulated device, with few messages: they run through, end, and have figures and floors. What they
-//! are there means nothing.
+//! All benchmarks on the emulated device, with few messages: they run through, end, and have figures and floors. What
+//! they are there means nothing.
 #![cfg(feature = "emulated")]
 
 use k2k_cuda::bench::{BenchOptions, Verdict, names, run, run_some};

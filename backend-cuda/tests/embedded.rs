@@ -1,5 +1,5 @@
-//! The PTX that is committed: its memory order, its layout, its documentation. No device and no device toolchain is needed;
-//! whether it was made from this source, `.ci/run ptx` says.
+//! The PTX that is committed: its memory order, its layout, its documentation. No device and no device toolchain is
+//! needed; whether it was made from this source, `.ci/run ptx` says.
 
 use k2k_kernels::shape::{LAYOUT, LAYOUT_NAMES};
 use k2k_ptx::audit::{self, Contract};

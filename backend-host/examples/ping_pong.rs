@@ -11,8 +11,8 @@
 //!   receive <──────────────────── inbox of ping <─────── reply
 //! ```
 //!
-//! No broker, lock or system call stands between the two while both are awake. How long a round trip takes depends on how
-//! they wait: spinning needs a core for each, parking needs none while nothing comes and pays for being woken.
+//! No broker, lock or system call stands between the two while both are awake. How long a round trip takes depends on
+//! how they wait: spinning needs a core for each, parking needs none while nothing comes and pays for being woken.
 //!
 //! An argument says how long each game lasts, in seconds (default 1).
 

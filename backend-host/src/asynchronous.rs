@@ -1,8 +1,8 @@
 //! Receiving in `async` code, with any executor and without blocking its threads.
 //!
-//! A sender, perhaps in another process, wakes a sleeping kernel through a futex, and nobody can `await` a futex. So each
-//! endpoint that is awaited gets a watcher: a thread that sleeps at the endpoint's doorbell in its place and then calls
-//! the task's waker. It is started by the first `await` that finds no mail, and ends with the endpoint.
+//! A sender, perhaps in another process, wakes a sleeping kernel through a futex, and nobody can `await` a futex. So
+//! each endpoint that is awaited gets a watcher: a thread that sleeps at the endpoint's doorbell in its place and then
+//! calls the task's waker. It is started by the first `await` that finds no mail, and ends with the endpoint.
 //!
 //! ```text
 //!   task:      look ── none ── doorbell: asleep ── look again ── arm watcher ── Pending            poll: look ── Ready
@@ -12,10 +12,10 @@
 //!
 //! 1. Only the task reads the inbox and says that it sleeps. The watcher touches nothing but the doorbell's word, as a
 //!    futex, and what the two share under a lock.
-//! 2. A message is taken out of the inbox in the same `poll` that returns it. So a future that is dropped, by `select!` or
-//!    by a timeout, has taken none.
-//! 3. Every return of the watcher from its sleep wakes the task, and every `poll` that returns `Pending` arms the watcher
-//!    again. A wake-up too many costs a look; one too few cannot happen.
+//! 2. A message is taken out of the inbox in the same `poll` that returns it. So a future that is dropped, by `select!`
+//!    or by a timeout, has taken none.
+//! 3. Every return of the watcher from its sleep wakes the task, and every `poll` that returns `Pending` arms the
+//!    watcher again. A wake-up too many costs a look; one too few cannot happen.
 
 use crate::platform::{ring, sleep_at};
 use crate::wait::{self, ReceiveError};

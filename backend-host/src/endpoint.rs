@@ -87,9 +87,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
         ) -> Result<Core<'static, Host, KERNELS, SLOTS, PAYLOAD>, E>,
     ) -> Result<Self, E> {
         let memory = memory.clone();
-        // SAFETY: the fabric stays mapped, at this address, until the last clone of `memory` is dropped. The clone in the
-        // returned value is dropped after `inner`, and nothing else gets hold of this lifetime: `register` is one of the
-        // three functions above, and every method below shortens it to the borrow of `self`.
+        // SAFETY: the fabric stays mapped, at this address, until the last clone of `memory` is dropped. The clone in
+        // the returned value is dropped after `inner`, and nothing else gets hold of this lifetime: `register`
+        // is one of the three functions above, and every method below shortens it to the borrow of `self`.
         let fabric: &'static Fabric<KERNELS, SLOTS, PAYLOAD> = unsafe { &*core::ptr::from_ref(memory.fabric()) };
         Ok(Self { watcher: None, inner: register(fabric)?, memory, wait: Wait::default() })
     }
@@ -210,8 +210,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
         self.inner.try_receive_into(message)
     }
 
-    /// The next message; waits for it for `timeout` (a [`Duration`]), or for ever (`None`). Transit traffic is forwarded
-    /// meanwhile. [`Command::Pause`] is for kernels in [`run`](Self::run); `receive` goes on receiving.
+    /// The next message; waits for it for `timeout` (a [`Duration`]), or for ever (`None`). Transit traffic is
+    /// forwarded meanwhile. [`Command::Pause`] is for kernels in [`run`](Self::run); `receive` goes on receiving.
     ///
     /// Call it from a thread that may block; in `async` code see [`receive_async`](Self::receive_async).
     ///
@@ -291,8 +291,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
 
     /// Runs a kernel on this thread until it stops itself or is told to stop, waiting as this endpoint does.
     ///
-    /// A parked kernel wakes up every `heartbeat` at least, to give a sign of life and to end messages of its own that are
-    /// overdue. One that has answered [`Idle::Soon`](k2k_core::Idle::Soon) naps for 1 ms at most instead.
+    /// A parked kernel wakes up every `heartbeat` at least, to give a sign of life and to end messages of its own that
+    /// are overdue. One that has answered [`Idle::Soon`](k2k_core::Idle::Soon) naps for 1 ms at most instead.
     pub fn run(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration) {
         let wait = self.wait;
         k2k_core::run(&mut self.inner, kernel, |endpoint, rest| {

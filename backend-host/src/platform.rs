@@ -2,8 +2,8 @@
 //!
 //! # Time
 //!
-//! The clock is `CLOCK_REALTIME`: kernels in several processes compare deadlines, so all must read the same one. On x86-64
-//! [`Host`] reads the processor's time stamp counter between looks at that clock:
+//! The clock is `CLOCK_REALTIME`: kernels in several processes compare deadlines, so all must read the same one. On
+//! x86-64 [`Host`] reads the processor's time stamp counter between looks at that clock:
 //!
 //! ```text
 //!   clock_gettime ──┬── rdtsc, rdtsc, rdtsc, ... ──┬── rdtsc ... ──┬──
@@ -11,16 +11,16 @@
 //! ```
 //!
 //! 1. An anchor is a pair (counter, clock) read together, within [`TIGHT_TICKS`] of each other.
-//! 2. The rate comes from two anchors at least 1 ms apart. It is used for at most 1 ms at a time, so even a rate that is
-//!    wrong by the 500 ppm that a clock may be slewed by makes an error of 0.5 µs, and a clock that is set is followed
-//!    within 1 ms.
+//! 2. The rate comes from two anchors at least 1 ms apart. It is used for at most 1 ms at a time, so even a rate that
+//!    is wrong by the 500 ppm that a clock may be slewed by makes an error of 0.5 µs, and a clock that is set is
+//!    followed within 1 ms.
 //! 3. When an anchor differs from what the rate predicted by more than 1/512 of the time in between, the clock was set,
 //!    or the counter is not what it was (a machine that moved, a laptop that slept): the rate is measured anew.
-//! 4. Where the system does not use the counter as its own clock source, it does not trust it, and neither do we:
-//!    every reading is then a `clock_gettime`.
+//! 4. Where the system does not use the counter as its own clock source, it does not trust it, and neither do we: every
+//!    reading is then a `clock_gettime`.
 //!
-//! The time may go back by a fraction of a microsecond at an anchor; [`Platform::now_ns`] allows it, and the hybrid clock
-//! above it never goes back.
+//! The time may go back by a fraction of a microsecond at an anchor; [`Platform::now_ns`] allows it, and the hybrid
+//! clock above it never goes back.
 //!
 //! # Waking
 //!

@@ -10,12 +10,12 @@
 //!
 //! A kernel that parks says so at its [doorbell](k2k_core::Doorbell) and then looks at its inbox once more; a
 //! sender publishes its message and then looks at the doorbell. Between the two steps of each stands a fence, so at
-//! least one sees the other. The sleep itself is a futex on the doorbell's word: the system checks that the word still says
-//! "asleep" in one step with going to sleep, so a wake-up in between is not lost either.
+//! least one sees the other. The sleep itself is a futex on the doorbell's word: the system checks that the word still
+//! says "asleep" in one step with going to sleep, so a wake-up in between is not lost either.
 //!
 //! Two things cannot ring: room in another's inbox (or whatever else a handler waits for that answers
-//! [`Idle::Soon`](k2k_core::Idle::Soon)), and mail to an endpoint that did not register as parking. These are waited for in
-//! naps of at most 1 ms, beginning with 50 µs.
+//! [`Idle::Soon`](k2k_core::Idle::Soon)), and mail to an endpoint that did not register as parking. These are waited
+//! for in naps of at most 1 ms, beginning with 50 µs.
 
 use crate::Host;
 use crate::platform::sleep_at;
@@ -125,8 +125,8 @@ fn sleep<const K: usize, const S: usize, const P: usize>(
     }
 }
 
-/// Says at the doorbell that this kernel sleeps, unless there is something to do, and for how long it may (`None`: until
-/// it is woken).
+/// Says at the doorbell that this kernel sleeps, unless there is something to do, and for how long it may (`None`:
+/// until it is woken).
 ///
 /// On a kernel that is paused, mail is nothing to do; and transit traffic that found no room must be tried again soon.
 pub(crate) fn fall_asleep<'f, const K: usize, const S: usize, const P: usize>(

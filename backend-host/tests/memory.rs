@@ -18,8 +18,8 @@ fn carries_a_message<const K: usize, const S: usize, const P: usize>(memory: Mem
     assert_eq!(b.receive(common::GUARD).unwrap().payload(), b"payload");
 }
 
-/// Bytes of the mapping around `address` that the system has committed. The whole process's would not do: the other tests
-/// map and unmap beside this one.
+/// Bytes of the mapping around `address` that the system has committed. The whole process's would not do: the other
+/// tests map and unmap beside this one.
 fn resident_around(address: usize) -> usize {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let mut lines = smaps.lines().skip_while(|line| {

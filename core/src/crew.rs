@@ -6,11 +6,13 @@
 //!   hand 0, 1               └──> a copy of the job, a share ┘
 //! ```
 //!
-//! In a GPU block the kernel's own thread leads and each further warp is a hand; the words lie in the block's workspace.
+//! In a GPU block the kernel's own thread leads and each further warp is a hand; the words lie in the block's
+//! workspace.
 //!
 //! # Who may touch what
 //!
-//! 1. `called`: written by the leader, read by the hands. The number of the job, from 1; all ones when there are no more.
+//! 1. `called`: written by the leader, read by the hands. The number of the job, from 1; all ones when there are no
+//!    more.
 //! 2. `job`: the leader's while every hand is done with the last job; then the hands', to read, until they are done.
 //! 3. `done[i]`: written by hand `i`, read by the leader.
 //!

@@ -26,7 +26,8 @@ impl Doorbell {
     pub fn fall_asleep(&self) {
         // Relaxed: ordered by the fence.
         self.asleep.store(1, Relaxed);
-        // SeqCst [asleep]: the store above comes before the look at the inbox that follows; pairs with the fence in `answer`.
+        // SeqCst [asleep]: the store above comes before the look at the inbox that follows; pairs with the fence in
+        // `answer`.
         fence(SeqCst);
     }
 
@@ -36,8 +37,8 @@ impl Doorbell {
         self.asleep.store(0, Relaxed);
     }
 
-    /// For a sender, after its message is published: whether the kernel sleeps and must be woken by this sender. At most
-    /// one of several senders gets a `true` for one sleep.
+    /// For a sender, after its message is published: whether the kernel sleeps and must be woken by this sender. At
+    /// most one of several senders gets a `true` for one sleep.
     #[must_use]
     pub fn answer(&self) -> bool {
         // SeqCst [asleep]: the message's stamp comes before the load below; pairs with the fence in `fall_asleep`.

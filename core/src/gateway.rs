@@ -1,9 +1,9 @@
 //! A gateway: what makes the kernels of another memory domain look like kernels of this one.
 //!
-//! Each domain (the processors of a host; one GPU) has a fabric of its own. Two of them are joined by a [link](crate::link) and
-//! a gateway on each side. A gateway registers a *proxy* for every kernel of the other domain, under that kernel's name. So a
-//! kernel finds, sends to and answers a kernel beyond the link as any other; names, receipts, priorities, deadlines and hop
-//! limits mean the same.
+//! Each domain (the processors of a host; one GPU) has a fabric of its own. Two of them are joined by a
+//! [link](crate::link) and a gateway on each side. A gateway registers a *proxy* for every kernel of the other domain,
+//! under that kernel's name. So a kernel finds, sends to and answers a kernel beyond the link as any other; names,
+//! receipts, priorities, deadlines and hop limits mean the same.
 //!
 //! ```text
 //!            host's fabric                          link                         GPU's fabric
@@ -19,44 +19,49 @@
 //! # The way of a message
 //!
 //! 1. The gateway takes it out of a proxy's inbox and *holds* its receipt: from here on the sender cannot time it out
-//!    by itself, and the receipt reads `Pending` until the other side answers. One hop is added; hop limit and deadline are
-//!    looked at as a forwarder does.
-//! 2. It crosses the link, and is sent as the proxy of its source, with the sequence, times and limits that it has.
-//!    A destination without room makes it wait on that side, for its deadline at most; what is for others overtakes it.
-//! 3. When that side's receipt is decided, the status goes back, ends the message's way in the domain of its sender, and
-//!    is counted there by the proxy. So each fabric's counters add up by themselves.
+//!    by itself, and the receipt reads `Pending` until the other side answers. One hop is added; hop limit and deadline
+//!    are looked at as a forwarder does.
+//! 2. It crosses the link, and is sent as the proxy of its source, with the sequence, times and limits that it has. A
+//!    destination without room makes it wait on that side, for its deadline at most; what is for others overtakes it.
+//! 3. When that side's receipt is decided, the status goes back, ends the message's way in the domain of its sender,
+//!    and is counted there by the proxy. So each fabric's counters add up by themselves.
 //!
 //! Each domain asks its own clock about a deadline. They need to agree as well as [`GatewayConfig::grace_ns`] says.
 //!
 //! # Why nothing gets stuck
 //!
-//! At most `FRAMES` messages of each direction are on the other side undecided, and that side has a place for each of them
-//! under the number that the message carries. So a gateway takes every frame out of the link in the pass that finds it,
-//! whatever its fabric looks like, and an answer never waits for more than the other side's next pass. What the link has no room
-//! for stays in the proxies' inboxes, where it fills its sender's lane, and so comes back as `QueueFull`.
+//! At most `FRAMES` messages of each direction are on the other side undecided, and that side has a place for each of
+//! them under the number that the message carries. So a gateway takes every frame out of the link in the pass that
+//! finds it, whatever its fabric looks like, and an answer never waits for more than the other side's next pass. What
+//! the link has no room for stays in the proxies' inboxes, where it fills its sender's lane, and so comes back as
+//! `QueueFull`.
 //!
-//! One slow destination cannot take all of the `FRAMES`: a proxy's messages may be as many as places are still free (a dynamic
-//! threshold: Choudhury and Hahne 1998). One that is stuck leaves half of them to the others, `n` leave one in `n + 1`.
-//! For that, `FRAMES` should be more than the kernels on the other side.
+//! One slow destination cannot take all of the `FRAMES`: a proxy's messages may be as many as places are still free (a
+//! dynamic threshold: Choudhury and Hahne 1998). One that is stuck leaves half of them to the others, `n` leave one in
+//! `n + 1`. For that, `FRAMES` should be more than the kernels on the other side.
 //!
-//! A message that stays undecided for so long that its sender has sent as many as it has receipts is forgotten, and counted as a
-//! `Timeout` by its sender's domain, whatever becomes of it. (In one fabric, too, its receipt could not be read any more.)
+//! A message that stays undecided for so long that its sender has sent as many as it has receipts is forgotten, and
+//! counted as a `Timeout` by its sender's domain, whatever becomes of it. (In one fabric, too, its receipt could not be
+//! read any more.)
 //!
 //! # When the other side dies
 //!
-//! While it gives no sign of life for [`GatewayConfig::silence_ns`], nothing is sent to it: mail stays in the proxies' inboxes
-//! and times out there. What was sent before and is not answered by its deadline and a grace, ends in `Timeout`.
-//! **This is the one case in which a message that is seen to have timed out may have been received.** A late answer is ignored.
+//! While it gives no sign of life for [`GatewayConfig::silence_ns`], nothing is sent to it: mail stays in the proxies'
+//! inboxes and times out there. What was sent before and is not answered by its deadline and a grace, ends in
+//! `Timeout`. **This is the one case in which a message that is seen to have timed out may have been received.** A late
+//! answer is ignored.
 //!
 //! The gateways keep what they know in themselves. One that starts anew on a used link says so, and both sides forget
-//! the other's kernels and transfers and begin again. Receipts that a gateway held when it died without being dropped stay `Pending`.
+//! the other's kernels and transfers and begin again. Receipts that a gateway held when it died without being dropped
+//! stay `Pending`.
 //!
 //! # Names
 //!
-//! By default all kernels but the gateway's own are announced, those that other gateways stand for included, so that links can
-//! be joined in rows and trees. In a ring of links, names would chase one another after their kernel has left: there, say
-//! what is [exported](Gateway::export). A kernel whose name is taken on the other side is not known there. It cannot send there
-//! either: its messages end in `NotFound`. So do those of a sender that has left before the gateway came to them.
+//! By default all kernels but the gateway's own are announced, those that other gateways stand for included, so that
+//! links can be joined in rows and trees. In a ring of links, names would chase one another after their kernel has
+//! left: there, say what is [exported](Gateway::export). A kernel whose name is taken on the other side is not known
+//! there. It cannot send there either: its messages end in `NotFound`. So do those of a sender that has left before the
+//! gateway came to them.
 
 use crate::endpoint::{Backlog, Endpoint, Register, RegisterError, SendError};
 use crate::fabric::{DeliveryStatus, Fabric, NAME_LEN, Status};
@@ -81,11 +86,11 @@ const REFUSALS: usize = 8;
 /// How a gateway judges the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatewayConfig {
-    /// Without a sign of life for so long, the other side counts as gone until the next one, ns. Signs are given, and kernels
-    /// announced again, four times as often.
+    /// Without a sign of life for so long, the other side counts as gone until the next one, ns. Signs are given, and
+    /// kernels announced again, four times as often.
     pub silence_ns: u64,
-    /// How long after its deadline a message may still be answered, ns: more than the clocks of the two domains differ, and
-    /// than a pass of the other gateway takes.
+    /// How long after its deadline a message may still be answered, ns: more than the clocks of the two domains
+    /// differ, and than a pass of the other gateway takes.
     pub grace_ns: u64,
     /// Whether all kernels are announced to the other side, or those that [`Gateway::export`] names.
     pub export_all: bool,
@@ -231,8 +236,8 @@ impl Export {
 /// Drive it by [`pass`](Self::pass), on a thread or a GPU block of its own or together with other work. It cannot sleep
 /// at a doorbell: the other side has no way to ring it. Dropping it takes leave of the other side.
 ///
-/// It is large: a proxy's endpoint per place of the table, and a message per frame of the link. Where there is little stack,
-/// make it [in place](Self::new_in).
+/// It is large: a proxy's endpoint per place of the table, and a message per frame of the link. Where there is little
+/// stack, make it [in place](Self::new_in).
 ///
 /// ```
 /// use k2k_core::gateway::{Gateway, GatewayConfig};
@@ -380,7 +385,8 @@ impl<
         unsafe { Self::with_endpoint(place, link, config) }
     }
 
-    /// As [`new_in`](Self::new_in), with an endpoint [registered](Fabric::register_at) there, so that nothing large is moved.
+    /// As [`new_in`](Self::new_in), with an endpoint [registered](Fabric::register_at) there, so that nothing large is
+    /// moved.
     ///
     /// # Errors
     /// As for `register_at`.
@@ -407,7 +413,8 @@ impl<
         config: GatewayConfig,
     ) -> &'p mut Self {
         let to = place.as_mut_ptr();
-        // SAFETY: `to` is valid for a `Self`; every field is written but the endpoint, which is already, and only that is read.
+        // SAFETY: `to` is valid for a `Self`; every field is written but the endpoint, which is already, and only that
+        // is read.
         unsafe {
             let far_beat = (link.far_beat(), (*to).endpoint.platform().now_ns());
             (&raw mut (*to).link).write(link);
@@ -466,8 +473,8 @@ impl<
         self.met && self.endpoint.platform().now_ns().saturating_sub(self.far_beat.1) <= self.config.silence_ns
     }
 
-    /// Messages of this side whose fate is not known yet, and of the other side that were not answered yet. When both are 0, no
-    /// message is lost by dropping the gateway.
+    /// Messages of this side whose fate is not known yet, and of the other side that were not answered yet. When both
+    /// are 0, no message is lost by dropping the gateway.
     #[must_use]
     pub const fn in_flight(&self) -> (usize, usize) {
         (FRAMES - self.free_count, self.transfer_count)
@@ -478,7 +485,8 @@ impl<
         self.proxies.iter().filter_map(Seat::as_ref).filter(|p| !p.closed).map(|p| (p.endpoint.id(), p.remote))
     }
 
-    /// Lets the other side know a kernel, where not [all](GatewayConfig::export_all) are. It stays so until the kernel leaves.
+    /// Lets the other side know a kernel, where not [all](GatewayConfig::export_all) are. It stays so until the kernel
+    /// leaves.
     pub fn export(&mut self, id: KernelId) {
         if let Some(listed) = self.listed.get_mut(id.index()) {
             *listed = id;
@@ -1066,8 +1074,8 @@ impl<
     S: ReachesHere,
 > Drop for Gateway<'_, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
 {
-    /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Timeout`; mail for the proxies
-    /// ends in `NotFound`.
+    /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Timeout`; mail for the
+    /// proxies ends in `NotFound`.
     fn drop(&mut self) {
         for &number in self.waiting.iter().take(self.waiting_count) {
             // It was not sent in this domain, and will not be.

@@ -148,7 +148,8 @@ const EXPIRE_EVERY: u32 = 1024;
 pub struct Rest {
     /// Passes in a row that found nothing to do. 0 if a paused kernel has passed something on.
     pub empty_passes: u32,
-    /// Whether the kernel has said [`Idle::Soon`]: it should not sleep for long, since what it waits for rings no bell.
+    /// Whether the kernel has said [`Idle::Soon`]: it should not sleep for long, since what it waits for rings no
+    /// bell.
     pub soon: bool,
 }
 
@@ -164,8 +165,8 @@ pub enum Pass {
     Stopped,
 }
 
-/// A run loop to be called pass by pass, for backends that have a control flow of their own. All its state is in here, so
-/// that it can lie where a GPU block keeps its endpoint, and not on a stack. [`run`] is the same as a function.
+/// A run loop to be called pass by pass, for backends that have a control flow of their own. All its state is in here,
+/// so that it can lie where a GPU block keeps its endpoint, and not on a stack. [`run`] is the same as a function.
 ///
 /// ```
 /// # use k2k_core::{Endpoint, Kernel, Loop, Pass, Platform};
@@ -295,8 +296,8 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
 
 /// Feeds a handler until it stops itself or is told to stop.
 ///
-/// Each pass obeys the supervisor's [`Command`], gives a sign of life, and handles one message. With nothing to do it calls
-/// `idle`: the backend decides whether to spin, yield or sleep.
+/// Each pass obeys the supervisor's [`Command`], gives a sign of life, and handles one message. With nothing to do it
+/// calls `idle`: the backend decides whether to spin, yield or sleep.
 pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>(
     endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
     kernel: &mut impl Kernel<PAYLOAD>,

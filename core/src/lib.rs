@@ -2,8 +2,8 @@
 //!
 //! A *kernel* is a long-running worker with an address and an inbox: a host thread, a process, a GPU block that never
 //! returns. Kernels send one another fixed-size messages through rings; no broker thread, lock or system call stands
-//! between them. This crate is all of the logic, `no_std` and without `alloc`, the same source and the same bytes on every
-//! side. Where the bytes live, how to wait and what time it is are a backend's business ([`Platform`]).
+//! between them. This crate is all of the logic, `no_std` and without `alloc`, the same source and the same bytes on
+//! every side. Where the bytes live, how to wait and what time it is are a backend's business ([`Platform`]).
 //!
 //! | module | what |
 //! | --- | --- |

@@ -1,7 +1,7 @@
 //! A link: what joins two memory domains, and all that either side ever sees of the other.
 //!
-//! A ring each way, cut so that every word lies with the side that polls it: a write across a bus is posted and cheap, a
-//! read is a round trip. A link is therefore two *halves*, one in each side's memory:
+//! A ring each way, cut so that every word lies with the side that polls it: a write across a bus is posted and cheap,
+//! a read is a round trip. A link is therefore two *halves*, one in each side's memory:
 //!
 //! ```text
 //!            side A's memory                                   side B's memory
@@ -22,8 +22,8 @@
 //!
 //! 1. `LinkHeader`: written by the side that owns the half; the other one only reads `magic` to `size`, once.
 //! 2. `Pulse`, `Credit`, `Slots`: as the picture says. The rings are those of [`ring::spsc`](crate::ring::spsc).
-//! 3. A compare-exchange happens only on `magic` and `claimed`, and only by the half's owner: across a bus it would not be
-//!    atomic.
+//! 3. A compare-exchange happens only on `magic` and `claimed`, and only by the half's owner: across a bus it would not
+//!    be atomic.
 //!
 //! # Synchronisation
 //!
@@ -34,10 +34,10 @@
 //!
 //! # Frames
 //!
-//! What travels is a [`Message`]. Its `priority` says what it is: below `FIRST_CONTROL` a message of that priority, with
-//! source and destination in the addresses of its receiver's and its sender's own domains; above, a word between the gateways,
-//! without payload. In messages and answers the two bytes that say nothing on a link (`version`, since a link has one, and
-//! `reserved`) carry the number of the transfer.
+//! What travels is a [`Message`]. Its `priority` says what it is: below `FIRST_CONTROL` a message of that priority,
+//! with source and destination in the addresses of its receiver's and its sender's own domains; above, a word between
+//! the gateways, without payload. In messages and answers the two bytes that say nothing on a link (`version`, since a
+//! link has one, and `reserved`) carry the number of the transfer.
 
 use crate::fabric::{DeliveryStatus, NAME_LEN};
 use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId};
@@ -230,8 +230,8 @@ impl<const FRAMES: usize, const PAYLOAD: usize> LinkHalf<FRAMES, PAYLOAD> {
         crate::sync::Shared::idle()
     }
 
-    /// For the half's owner: sets it up, or checks that it is as it should be. May be done for both halves by one side if that
-    /// is before the other one starts.
+    /// For the half's owner: sets it up, or checks that it is as it should be. May be done for both halves by one side
+    /// if that is before the other one starts.
     ///
     /// # Errors
     /// [`LinkError`] names what differs; `NotSetUp` if somebody else is at it.
@@ -366,8 +366,8 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
         self.out.push(&self.far.slots, &self.near.credit, size_of::<Header>(), fill).is_ok()
     }
 
-    /// Takes the next frame, if there is one, and returns its header; `place` says from the header where to put it, if it is more than
-    /// that.
+    /// Takes the next frame, if there is one, and returns its header; `place` says from the header where to put it, if
+    /// it is more than that.
     #[inline]
     pub(crate) fn pop<'m>(
         &mut self,
@@ -422,8 +422,8 @@ const ANSWER: u8 = 21;
 /// What gateways say to one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Control {
-    /// What was said and asked before is forgotten. Without `reply`, it wants one. This side's senders can ask for their last
-    /// `receipts` receipts.
+    /// What was said and asked before is forgotten. Without `reply`, it wants one. This side's senders can ask for
+    /// their last `receipts` receipts.
     Hello { reply: bool, receipts: u64 },
     /// The last one.
     Bye,

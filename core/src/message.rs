@@ -15,8 +15,8 @@
 //! `PAYLOAD` is a multiple of 64, so a slot is a whole number of lines and a short message moves only the lines
 //! that it uses.
 //!
-//! Everything here is plain old data: every byte pattern is a `Message`. [`Header::check`] tells whether it is a sensible
-//! one; nothing else in the crate believes a header that has not been through it.
+//! Everything here is plain old data: every byte pattern is a `Message`. [`Header::check`] tells whether it is a
+//! sensible one; nothing else in the crate believes a header that has not been through it.
 
 use crate::hlc::Timestamp;
 use bytemuck::{Pod, Zeroable};
@@ -28,8 +28,8 @@ pub const HEADER_VERSION: u8 = 1;
 /// Address of a kernel: a place in the fabric's table, and which of that place's successive owners is meant.
 ///
 /// A message to a kernel that has left never reaches the one that took its place, because the generations differ.
-/// Generations of a place run from 1 to 65535 and start again; all mail is removed when a place changes hands, so an old
-/// message cannot meet its number again. The zero `KernelId` is nobody.
+/// Generations of a place run from 1 to 65535 and start again; all mail is removed when a place changes hands, so an
+/// old message cannot meet its number again. The zero `KernelId` is nobody.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct KernelId(u32);

@@ -1,5 +1,5 @@
-//! Indices that were checked once: an array of `N` things is indexed by a [`Place<N>`] without a branch to a panic, which
-//! matters most where a panic is code that a GPU has to carry.
+//! Indices that were checked once: an array of `N` things is indexed by a [`Place<N>`] without a branch to a panic,
+//! which matters most where a panic is code that a GPU has to carry.
 
 use core::ops::{Index, IndexMut};
 

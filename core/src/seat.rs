@@ -1,5 +1,5 @@
-//! Room for a value that is made where it lies. An `Option` of something large can only be assigned: the value is made elsewhere,
-//! and moved, which a GPU does byte by byte and through local memory.
+//! Room for a value that is made where it lies. An `Option` of something large can only be assigned: the value is made
+//! elsewhere, and moved, which a GPU does byte by byte and through local memory.
 
 use core::mem::MaybeUninit;
 

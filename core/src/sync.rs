@@ -16,11 +16,12 @@
 //!
 //! # Scope
 //!
-//! On a GPU, an order holds within a [`Scope`]: among the threads of that GPU, or for everybody. The wider one costs about
-//! as much as the bus, so a fabric that lies in one GPU's memory and is used by its kernels alone is of scope [`Gpu`]. The
-//! scope is part of each word's type, hence of each ring's: both sides agree, and code that is out of reach cannot become
-//! a side ([`ReachesHere`]). Words that a supervisor elsewhere reads or writes while kernels run are [`System`] whatever
-//! their fabric is. An access whose scope is wider than needed is correct, which is what `core`'s atomics rely on.
+//! On a GPU, an order holds within a [`Scope`]: among the threads of that GPU, or for everybody. The wider one costs
+//! about as much as the bus, so a fabric that lies in one GPU's memory and is used by its kernels alone is of scope
+//! [`Gpu`]. The scope is part of each word's type, hence of each ring's: both sides agree, and code that is out of
+//! reach cannot become a side ([`ReachesHere`]). Words that a supervisor elsewhere reads or writes while kernels run
+//! are [`System`] whatever their fabric is. An access whose scope is wider than needed is correct, which is what
+//! `core`'s atomics rely on.
 //!
 //! # Bytes that another process may write
 //!
@@ -37,8 +38,8 @@ pub use core::sync::atomic::Ordering;
 use core::fmt::Debug;
 use core::marker::PhantomData;
 
-/// Whether this is compiled for a device: for PTX, or by a compiler that makes device code inside the host's target and is
-/// told so by the feature `device`.
+/// Whether this is compiled for a device: for PTX, or by a compiler that makes device code inside the host's target and
+/// is told so by the feature `device`.
 pub const ON_DEVICE: bool = cfg!(any(target_arch = "nvptx64", feature = "device"));
 
 mod sealed {
@@ -70,9 +71,8 @@ impl Scope for Gpu {
     const WITHIN_GPU: bool = true;
 }
 
-/// A [`Scope`] that reaches the code being compiled: that code may be a side of rings of this scope. [`System`] reaches all
-/// code, [`Gpu`] only a device's. Looking on from elsewhere (counters, names, traces) needs no reach.
-///
+/// A [`Scope`] that reaches the code being compiled: that code may be a side of rings of this scope. [`System`] reaches
+/// all code, [`Gpu`] only a device's. Looking on from elsewhere (counters, names, traces) needs no reach.
 #[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), doc = "```compile_fail,E0277")]
 #[cfg_attr(any(target_arch = "nvptx64", feature = "device"), doc = "```")]
 /// use k2k_core::{ring::Spsc, sync::Gpu};
@@ -83,7 +83,6 @@ impl Scope for Gpu {
 /// ```
 ///
 /// The same with a scope that reaches both:
-///
 /// ```
 /// use k2k_core::{ring::Spsc, sync::System};
 ///
@@ -308,8 +307,8 @@ pub unsafe trait Shared: Sized + Sync {
     #[cfg(loom)]
     fn idle() -> Self;
 
-    /// A number made of the size, the alignment, and every field's offset and own layout, all the way down: two programs
-    /// that share memory, or a host and a device, were compiled alike if theirs is the same.
+    /// A number made of the size, the alignment, and every field's offset and own layout, all the way down: two
+    /// programs that share memory, or a host and a device, were compiled alike if theirs is the same.
     #[cfg(not(loom))]
     const LAYOUT: u64 = layout_of(0, &[size_of::<Self>(), align_of::<Self>()]);
 }
@@ -471,8 +470,8 @@ pub(crate) fn zeroed_in<T: bytemuck::Zeroable>(place: &mut core::mem::MaybeUnini
     }
 }
 
-/// Copies the first line of a private value and those behind it that hold its first `used` bytes; the rest of `to` stays what it was.
-/// An assignment of all of it is, in device code, a loop of single bytes.
+/// Copies the first line of a private value and those behind it that hold its first `used` bytes; the rest of `to`
+/// stays what it was. An assignment of all of it is, in device code, a loop of single bytes.
 #[inline(always)]
 pub(crate) fn copy_used<T: bytemuck::Pod>(to: &mut T, from: &T, used: usize) {
     let (from, to) = (core::ptr::from_ref(from).cast::<u8>(), core::ptr::from_mut(to).cast::<u8>());

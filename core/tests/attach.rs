@@ -1,4 +1,5 @@
-//! Attaching: what bytes are a fabric, what is wrong with those that are not, and that it does not matter where they lie.
+//! Attaching: what bytes are a fabric, what is wrong with those that are not, and that it does not matter where they
+//! lie.
 
 mod common;
 

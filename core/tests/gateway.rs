@@ -617,7 +617,8 @@ fn a_proxys_receipts_are_not_those_of_the_last_owner_of_its_place() {
     memory.assert_at_rest();
 }
 
-/// The sender's domain has more receipts than the receiver's: one that the sender can still read is not overwritten there.
+/// The sender's domain has more receipts than the receiver's: one that the sender can still read is not overwritten
+/// there.
 #[test]
 fn a_receipt_that_the_sender_can_still_ask_for_is_kept_on_the_other_side() {
     let platform = Manual::at(10_000);

@@ -1,5 +1,5 @@
-//! An end of a ring that two threads hold together: no member writes a slot that is still read, or frees one that another
-//! still reads, and the end changes hands.
+//! An end of a ring that two threads hold together: no member writes a slot that is still read, or frees one that
+//! another still reads, and the end changes hands.
 #![cfg(loom)]
 
 mod world;
@@ -22,8 +22,8 @@ const fn body(n: u64) -> Body {
 /// Meetings that a model may need.
 const MEETINGS: usize = 16;
 
-/// A place where the two members meet once. What they say there is none of loom's business: like the votes of a GPU's warp
-/// it makes nothing else visible, and hiding it leaves loom the ring's own words to try orders of.
+/// A place where the two members meet once. What they say there is none of loom's business: like the votes of a GPU's
+/// warp it makes nothing else visible, and hiding it leaves loom the ring's own words to try orders of.
 #[derive(Default)]
 struct Meeting {
     said: [std::sync::atomic::AtomicU32; 2],
@@ -92,8 +92,8 @@ unsafe impl Gang for Member<'_> {
     }
 }
 
-/// Runs `member` on two threads that are a gang. Member 0 also plays whoever is at the other end, or has this end before or after
-/// the gang: a third thread to wait for is too many for loom. Returns what is left in the ring.
+/// Runs `member` on two threads that are a gang. Member 0 also plays whoever is at the other end, or has this end
+/// before or after the gang: a third thread to wait for is too many for loom. Returns what is left in the ring.
 fn gang(before: fn(&'static Ring), member: fn(&'static Ring, Member<'_>), check: fn(&[u64])) {
     shared(Scene { ring: Spsc::new(), meetings: Default::default() }, |scene| {
         before(&scene.ring);

@@ -124,7 +124,8 @@ fn held() {
     });
 }
 
-/// The sender needs the receipt of a message for another one while the message is on the other side: the gateway counts it.
+/// The sender needs the receipt of a message for another one while the message is on the other side: the gateway counts
+/// it.
 #[test]
 fn overwritten() {
     model("link.overwritten", 9, || {
@@ -153,7 +154,8 @@ fn overwritten() {
                 sender.send(own, &Message::new(kind)).unwrap();
                 assert_eq!(receive(&mut sender), kind);
             }
-            // Not asked for here: loom lets the gateway's exchange read the store before the sender's and come after it.
+            // Not asked for here: loom lets the gateway's exchange read the store before the sender's and come after
+            // it.
             assert_eq!(id.sequence, 1);
             let (here, there, receiver) = carrier.join().unwrap();
             assert_eq!(here.in_flight(), (0, 0));

@@ -88,8 +88,8 @@ fn overwritten_after_timeout() {
     });
 }
 
-/// A message is given up, and its receipt needed for a later one that stays pending: who finds the first one decides alone,
-/// whichever of the two comes first.
+/// A message is given up, and its receipt needed for a later one that stays pending: who finds the first one decides
+/// alone, whichever of the two comes first.
 #[test]
 fn found_between() {
     model("receipt.found_between", 14, || {

@@ -31,8 +31,8 @@
 /// With `fn name(16, 64, 192; Job)`, the expression gets a `Crew` between the two, and the block is launched with
 /// more threads than 32: the handler cuts a `Job` ([`Share`](crate::Share)) into shares, which all do at once.
 ///
-/// Build the crate with `k2k-ptx build`. Its root needs `feature(abi_ptx)` on the device, as above. On other targets the
-/// line is nothing, so that the handler can be tested on the host.
+/// Build the crate with `k2k-ptx build`. Its root needs `feature(abi_ptx)` on the device, as above. On other targets
+/// the line is nothing, so that the handler can be tested on the host.
 #[macro_export]
 macro_rules! export {
     ($(

@@ -28,8 +28,8 @@ pub struct Launch {
     pub parameters: [u64; 8],
 }
 
-/// What a block says about how it went. Written by the device, eight bytes at a time and the first of them last; read by
-/// the host at any time.
+/// What a block says about how it went. Written by the device, eight bytes at a time and the first of them last; read
+/// by the host at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Report {

@@ -3,8 +3,8 @@
 //! A handler (`impl Kernel`) becomes an entry point with [`export!`]; one kernel then runs per block, on `core`'s own
 //! loop, until it stops itself or is told to.
 //!
-//! The crate builds for every target, so that a crate of handlers does, too. Everywhere but on `nvptx64` only what host and
-//! device tell one another is there ([`Launch`], [`Report`]), and [`export!`] is nothing.
+//! The crate builds for every target, so that a crate of handlers does, too. Everywhere but on `nvptx64` only what host
+//! and device tell one another is there ([`Launch`], [`Report`]), and [`export!`] is nothing.
 //!
 //! | on the device | what |
 //! | --- | --- |

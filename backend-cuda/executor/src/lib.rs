@@ -1,10 +1,10 @@
 //! Runs PTX on the CPU, on real memory, and says where it races.
 //!
-//! The executor takes the text that LLVM emits for `nvptx64` and interprets grids of it, one turn of one thread at a time.
-//! It is for testing device code without a device: which thread gets the next turn is drawn from a seed, so a test runs
-//! many interleavings and can repeat each; a [detector](RaceKind) knows the order and scope of every access; and since an
-//! address in global space is a real address of this process, host threads and interpreted device threads can share one
-//! ring or one fabric.
+//! The executor takes the text that LLVM emits for `nvptx64` and interprets grids of it, one turn of one thread at a
+//! time. It is for testing device code without a device: which thread gets the next turn is drawn from a seed, so a
+//! test runs many interleavings and can repeat each; a [detector](RaceKind) knows the order and scope of every access;
+//! and since an address in global space is a real address of this process, host threads and interpreted device threads
+//! can share one ring or one fabric.
 //!
 //! ```
 //! use k2k_ptx_executor::{Machine, Module, Options};
@@ -67,8 +67,8 @@
 //! | registers (10) | tid, ntid, ctaid, nctaid, laneid, warpid, nwarpid, lanemasks, smid, nsmid, gridid, clock, clock64, globaltimer, shared memory sizes |
 //! | variables (5) | global, const (initialised, with addresses), shared (static, dynamic), local, param |
 //!
-//! Not known: half precision, `.ftz`, rounding other than to nearest, textures, clusters, asynchronous copies, tensor cores,
-//! `cp`, `mbarrier`, barriers other than `sync`, proxies, 128-bit accesses as one unit.
+//! Not known: half precision, `.ftz`, rounding other than to nearest, textures, clusters, asynchronous copies, tensor
+//! cores, `cp`, `mbarrier`, barriers other than `sync`, proxies, 128-bit accesses as one unit.
 //!
 //! # What a run means
 //!
@@ -77,8 +77,8 @@
 //! *strong* read could have found an older value: an order that protects only such values (the acquire of a claim
 //! behind which every word is read relaxed; `fence.sc` between a store and a load) can be dropped unnoticed.
 //!
-//! All blocks of a launch are resident, each scheduled independently, lanes of a warp too (Volta and later). Scheduling is
-//! fair at random. Uninitialised shared and local memory holds `0xa5`.
+//! All blocks of a launch are resident, each scheduled independently, lanes of a warp too (Volta and later). Scheduling
+//! is fair at random. Uninitialised shared and local memory holds `0xa5`.
 
 mod decode;
 mod error;

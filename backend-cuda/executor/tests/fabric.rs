@@ -1,5 +1,5 @@
-//! A host's endpoint and a device's run loop share one fabric: the host's native code and interpreted code from the same
-//! source, on the same bytes.
+//! A host's endpoint and a device's run loop share one fabric: the host's native code and interpreted code from the
+//! same source, on the same bytes.
 
 mod common;
 

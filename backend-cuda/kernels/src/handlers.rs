@@ -437,8 +437,8 @@ pub enum Role<S, const SENDERS: usize> {
 }
 
 impl<S: AsRef<[u32]> + AsMut<[u32]>, const SENDERS: usize> Role<S, SENDERS> {
-    /// The handler of that kind. A hang lasts for `order.timeout_ns`. A sink stops after `order.count` messages, or never if that is 0; a peer takes as many as
-    /// it sends.
+    /// The handler of that kind. A hang lasts for `order.timeout_ns`. A sink stops after `order.count` messages, or
+    /// never if that is 0; a peer takes as many as it sends.
     pub fn new(kind: RoleKind, order: Order, samples: S) -> Self {
         match kind {
             RoleKind::Echo => Self::Echo(Echo),

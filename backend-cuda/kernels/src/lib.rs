@@ -1,5 +1,5 @@
-//! The GPU entry points that come with K2K. `k2k-ptx build` makes a module of each feature: `backend-cuda/ptx/k2k.ptx` and
-//! `check.ptx`.
+//! The GPU entry points that come with K2K. `k2k-ptx build` makes a module of each feature: `backend-cuda/ptx/k2k.ptx`
+//! and `check.ptx`.
 //!
 //! On a host only the handlers and the shapes are there; the entry points are for `nvptx64`.
 //!

@@ -21,10 +21,10 @@ pub(crate) enum Command {
 
 /// Compile a device crate to one PTX file.
 ///
-/// The crate is `no_std`, has a panic handler, and its kernels are `#[unsafe(no_mangle)] pub unsafe extern "ptx-kernel" fn`
-/// (with `#![feature(abi_ptx)]`). Neither CUDA nor a GPU is needed, but a compiler with the sources of `core`: one of
-/// rustup's with the component rust-src, or the distribution's with its package of the sources. Features of nightly work
-/// on it, whatever its channel.
+/// The crate is `no_std`, has a panic handler, and its kernels are `#[unsafe(no_mangle)] pub unsafe extern "ptx-kernel"
+/// fn` (with `#![feature(abi_ptx)]`). Neither CUDA nor a GPU is needed, but a compiler with the sources of `core`: one
+/// of rustup's with the component rust-src, or the distribution's with its package of the sources. Features of nightly
+/// work on it, whatever its channel.
 ///
 /// The same sources, options and compiler give the same file, byte for byte, in any folder of any machine.
 #[derive(Args, Debug)]
@@ -40,7 +40,8 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "SM", default_value = k2k_ptx::build::DEFAULT_ARCH)]
     pub(crate) arch: String,
 
-    /// The version of PTX, such as 7.8, if inline assembly needs more than 7.0 or the lowest that the processor allows.
+    /// The version of PTX, such as 7.8, if inline assembly needs more than 7.0 or the lowest that the processor
+    /// allows.
     #[arg(long, value_name = "VERSION")]
     pub(crate) ptx_version: Option<String>,
 
@@ -79,14 +80,16 @@ pub(crate) struct BuildArgs {
 
 /// Audit the memory order of PTX files.
 ///
-/// Every read-modify-write and fence must say order and scope; no access may be volatile; a word that is accessed with an
-/// order is never accessed without. Which other words are control words, PTX does not say, so each file has a contract
-/// beside it, FILE.audit: how many strong accesses of each kind each entry point makes. A dropped order changes a number.
+/// Every read-modify-write and fence must say order and scope; no access may be volatile; a word that is accessed with
+/// an order is never accessed without. Which other words are control words, PTX does not say, so each file has a
+/// contract beside it, FILE.audit: how many strong accesses of each kind each entry point makes. A dropped order
+/// changes a number.
 ///
 /// The contract also says which entry points are hot, that is, on the way of messages: `entry NAME hot
-/// releases-per-loop=N`. These use no local memory, make no calls, cannot panic, have no fence at system scope, and publish
-/// at most N times in a turn of a loop. Of other entry points, functions can be hot, which may call only what is listed: `hot-function
-/// NAME calls=NAME,..`. `registers=N`, `stack-bytes=N` and `spill-bytes=N` are how much an entry point may need of each.
+/// releases-per-loop=N`. These use no local memory, make no calls, cannot panic, have no fence at system scope, and
+/// publish at most N times in a turn of a loop. Of other entry points, functions can be hot, which may call only what
+/// is listed: `hot-function NAME calls=NAME,..`. `registers=N`, `stack-bytes=N` and `spill-bytes=N` are how much an
+/// entry point may need of each.
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "Exit status: 0 passed, 1 something found or an error, 2 bad arguments, 3 passed but the machine \
@@ -101,8 +104,8 @@ pub(crate) struct AuditArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) contract: Option<PathBuf>,
 
-    /// Write what the files do today into their contracts; what stands behind the names of entry points stays, except, with
-    /// --sass, what the assembler needs.
+    /// Write what the files do today into their contracts; what stands behind the names of entry points stays, except,
+    /// with --sass, what the assembler needs.
     #[arg(long)]
     pub(crate) bless: bool,
 
@@ -114,8 +117,9 @@ pub(crate) struct AuditArgs {
     #[arg(long, value_name = "ENTRY")]
     pub(crate) hot: Vec<String>,
 
-    /// Also assemble for these processors, such as sm_75,sm_90, and audit the machine code: no more registers, stack and spills than agreed, and no
-    /// memory order lost. Needs ptxas and nvdisasm (in PATH, $CUDA_HOME/bin, or from pip), but no GPU.
+    /// Also assemble for these processors, such as sm_75,sm_90, and audit the machine code: no more registers, stack
+    /// and spills than agreed, and no memory order lost. Needs ptxas and nvdisasm (in PATH, $CUDA_HOME/bin, or
+    /// from pip), but no GPU.
     #[arg(long, value_name = "SM", value_delimiter = ',')]
     pub(crate) sass: Vec<String>,
 
@@ -130,8 +134,8 @@ pub(crate) struct AuditArgs {
 
 /// Weaken each strong access of PTX files, one at a time, and check that the audit notices.
 ///
-/// An order is dropped or becomes relaxed, a scope is dropped or narrowed, a fence left out. The contract is the one beside
-/// the file, or, without one, what the file does today.
+/// An order is dropped or becomes relaxed, a scope is dropped or narrowed, a fence left out. The contract is the one
+/// beside the file, or, without one, what the file does today.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Exit status: 0 all found, 1 some not found or an error, 2 bad arguments.")]
 pub(crate) struct MutateArgs {

@@ -93,8 +93,8 @@ pub struct Loop {
 }
 
 impl Function {
-    /// Its loops, in the order of the file; one that lies in another comes later. A branch backwards to what never comes back to it
-    /// is none: compilers put what is rare behind what is not.
+    /// Its loops, in the order of the file; one that lies in another comes later. A branch backwards to what never
+    /// comes back to it is none: compilers put what is rare behind what is not.
     #[must_use]
     pub fn loops(&self) -> Vec<Loop> {
         let mut ends: HashMap<usize, usize> = HashMap::new();
@@ -152,8 +152,8 @@ pub fn named<'s>(symbols: impl Iterator<Item = &'s str> + Clone, name: &str) -> 
 
 /// Whether `name` is that of a function called `symbol`, or a part of the path that the symbol was made of.
 ///
-/// Each part of a mangled path stands behind its length (and an underscore, where it would otherwise begin with a digit), so
-/// that no part is found within another.
+/// Each part of a mangled path stands behind its length (and an underscore, where it would otherwise begin with a
+/// digit), so that no part is found within another.
 #[must_use]
 pub fn is_name(symbol: &str, name: &str) -> bool {
     if symbol == name {

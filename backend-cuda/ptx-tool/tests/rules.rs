@@ -1,5 +1,5 @@
-//! Each rule against PTX that breaks it: in `tests/bad`, a comment `// ! RULE...` ends each line where something must be
-//! found, and nothing may be found elsewhere.
+//! Each rule against PTX that breaks it: in `tests/bad`, a comment `// ! RULE...` ends each line where something must
+//! be found, and nothing may be found elsewhere.
 
 use k2k_ptx::audit::{Contract, audit, edited};
 use k2k_ptx::ptx::{Module, named};

@@ -65,7 +65,8 @@ fn senders(kind: RoleKind, name: &str, first: u16, step: u64, count: u64) -> Gri
         .parameter(6, step)
 }
 
-/// Messages per second from the opening of the gate until all kernels have received and sent what they were to, and left.
+/// Messages per second from the opening of the gate until all kernels have received and sent what they were to, and
+/// left.
 fn fabric(rig: &Rig<'_>, grids: impl FnOnce(&mut Gate) -> Vec<Grid>, moved: u64) -> Result<(f64, Vec<Ended>), Failure> {
     let mut session = Session::<CHIP_KERNELS, CHIP_SLOTS, CHIP_PAYLOAD>::new(rig.device, &patient())?;
     session.load(&rig.tools.ptx)?;

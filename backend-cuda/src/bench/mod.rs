@@ -1,5 +1,5 @@
-//! How fast is it on this device? Each figure stands beside its floor, measured in the same run: what the same way costs
-//! without K2K.
+//! How fast is it on this device? Each figure stands beside its floor, measured in the same run: what the same way
+//! costs without K2K.
 //!
 //! A message counts when the other side has acted on it. On the emulated device everything runs and nothing means
 //! anything.

@@ -107,8 +107,8 @@ fn take<R: Send>(
     let grid = grid(rig, entry, buffer.address(), rings, each).keep(buffer);
     let mut running = rig.start([grid.parameter(4, 1)])?;
     let consumers = (0..rings as usize).map(|i| {
-        // SAFETY: room for so many rings, which are valid whatever their bytes; aligned to 256. `running` keeps them, and the
-        // consumers do not outlive this function.
+        // SAFETY: room for so many rings, which are valid whatever their bytes; aligned to 256. `running` keeps them,
+        // and the consumers do not outlive this function.
         let ring = unsafe { &*base.add(i * size).cast::<TestSpsc<System>>() };
         ring.consumer().map_err(|e| Failure(e.to_string()))
     });
@@ -126,12 +126,12 @@ fn take<R: Send>(
     Ok((results, ended))
 }
 
-/// How long after it was pushed a message is taken, when many producers push as fast as their messages are taken, each one at
-/// a time.
+/// How long after it was pushed a message is taken, when many producers push as fast as their messages are taken, each
+/// one at a time.
 ///
-/// The two clocks differ, and drift. So each message is compared with the fastest of some thousand around it, and the fastest
-/// is taken to need no less than a whole round trip of a ring on an idle bus, which a push is a part of. That is a little too
-/// much.
+/// The two clocks differ, and drift. So each message is compared with the fastest of some thousand around it, and the
+/// fastest is taken to need no less than a whole round trip of a ring on an idle bus, which a push is a part of. That
+/// is a little too much.
 pub(super) fn lateness(rig: &Rig<'_>) -> Result<Vec<Row>, Failure> {
     const AROUND: usize = 4096;
     let alone = host_ring(rig)?;

@@ -178,7 +178,8 @@ impl Spread {
     }
 }
 
-/// What blocks of ring ends did per second, by the device's clock: from the first one's beginning to the last one's end.
+/// What blocks of ring ends did per second, by the device's clock: from the first one's beginning to the last one's
+/// end.
 pub(super) fn rate(ended: &[Ended], moved: u64) -> f64 {
     let began = ended.iter().map(|block| block.report.values[2]).min().unwrap_or(0);
     let done = ended.iter().map(|block| block.report.values[3]).max().unwrap_or(0);

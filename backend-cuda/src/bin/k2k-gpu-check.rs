@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 /// Checks and measures K2K on this machine's GPU.
 ///
-/// First every way that messages take is tried with numbered messages, each accounted for; then each way is timed beside its
-/// floor. It ends by itself within five minutes, whatever happens.
+/// First every way that messages take is tried with numbered messages, each accounted for; then each way is timed
+/// beside its floor. It ends by itself within five minutes, whatever happens.
 #[derive(Debug, Parser)]
 #[command(name = "k2k-gpu-check", version, max_term_width = 100)]
 struct Cli {

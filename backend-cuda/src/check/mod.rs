@@ -1,6 +1,7 @@
 //! Does it work on this device? Every way that messages take, tried with numbered messages, each accounted for.
 //!
-//! The same list runs on a GPU (`k2k-gpu-check`) and, with fewer messages and many seeds, on the emulated device in the tests.
+//! The same list runs on a GPU (`k2k-gpu-check`) and, with fewer messages and many seeds, on the emulated device in the
+//! tests.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -184,8 +185,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     CHECKS.iter().map(|(name, _)| *name)
 }
 
-/// Tries everything, one after the other, and tells `progress` of each result. A check after one that left the device busy
-/// (a kernel that really hangs) fails with that as its reason.
+/// Tries everything, one after the other, and tells `progress` of each result. A check after one that left the device
+/// busy (a kernel that really hangs) fails with that as its reason.
 pub fn run(device: &Device, options: CheckOptions, progress: impl FnMut(&CheckResult)) -> Vec<CheckResult> {
     run_some(device, options, |_| true, progress)
 }
@@ -209,7 +210,8 @@ pub fn run_some(
     results.collect()
 }
 
-/// The PTX that is embedded, with an order or a scope taken out: the checks, on a device that looks for races, must notice.
+/// The PTX that is embedded, with an order or a scope taken out: the checks, on a device that looks for races, must
+/// notice.
 #[cfg(all(test, feature = "emulated"))]
 mod mutations {
     use super::*;
@@ -226,8 +228,8 @@ mod mutations {
         })
     }
 
-    /// In all of an entry point, because compilers copy accesses, and look twice. 64 bits: stamps and credits. The 32-bit
-    /// claims of a ring's ends are not among them: here nobody takes an end after another.
+    /// In all of an entry point, because compilers copy accesses, and look twice. 64 bits: stamps and credits. The
+    /// 32-bit claims of a ring's ends are not among them: here nobody takes an end after another.
     #[test]
     fn orders_and_scopes_of_stamps_and_credits_are_missed_when_they_are_gone() {
         let text = Ptx::checks().text().to_owned();
@@ -252,8 +254,9 @@ mod mutations {
             let start = text.find(&format!(".visible .entry {entry}(")).expect("there is such an entry point");
             let end = start + text[start..].find("\n}\n").expect("its end");
             for (strong, weak) in mutations {
-                // A claim that follows is a compare-exchange that acquires as well. Without the first acquire it could be made
-                // on a stale value, and values are never stale in the executor: that one is loom's to find.
+                // A claim that follows is a compare-exchange that acquires as well. Without the first acquire it could
+                // be made on a stale value, and values are never stale in the executor: that one is
+                // loom's to find.
                 let seen = !(entry == "k2k_ticket_produce" && weak == "ld.relaxed.gpu.b64");
                 if !text[start..end].contains(strong) || !seen {
                     continue;

@@ -211,8 +211,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         self.fabric.write_shared(offset, &word.to_le_bytes())
     }
 
-    /// Sets the next hop that the kernel at `at` uses for messages to `destination`, or with `None` lets it send to it directly
-    /// again, while traffic flows.
+    /// Sets the next hop that the kernel at `at` uses for messages to `destination`, or with `None` lets it send to it
+    /// directly again, while traffic flows.
     ///
     /// # Errors
     /// [`Error::NotRegistered`] names the address nobody is registered at.

@@ -1,5 +1,6 @@
-//! Instructions per operation on the hot paths. `../instructions` runs this under callgrind, once per name, and prints the
-//! counts beside the recorded ones. What is counted are the functions `count_NAME`, which do their operation [`TIMES`] times.
+//! Instructions per operation on the hot paths. `../instructions` runs this under callgrind, once per name, and prints
+//! the counts beside the recorded ones. What is counted are the functions `count_NAME`, which do their operation
+//! [`TIMES`] times.
 
 use core::hint::black_box;
 use k2k_instructions::{LanesEnds, SpscEnds, Stage, TIMES, TicketEnds, Words, lanes, spsc, stage, ticket};

@@ -60,7 +60,8 @@ pub fn granularity() -> (f64, f64) {
     (nanoseconds(step), nanoseconds(last.saturating_sub(first)) / 1e5)
 }
 
-/// The clock of the endpoints: the counter, scaled once. What a host backend does between its looks at the system's clock.
+/// The clock of the endpoints: the counter, scaled once. What a host backend does between its looks at the system's
+/// clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Tsc;
 

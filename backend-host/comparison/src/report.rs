@@ -73,8 +73,8 @@ impl ColumnResult {
         rows.min_by(|a, b| a.median(metric).unwrap_or(f64::NAN).total_cmp(&b.median(metric).unwrap_or(f64::NAN)))
     }
 
-    /// The column's floor: the lowest of the floor rows whose names begin with the same word as the first's (lines can be
-    /// streamed in several ways; a bounced word is no message).
+    /// The column's floor: the lowest of the floor rows whose names begin with the same word as the first's (lines can
+    /// be streamed in several ways; a bounced word is no message).
     pub fn floor(&self) -> Option<&RowResult> {
         fn word(row: &RowResult) -> Option<&str> {
             row.name.split([' ', ',']).next()

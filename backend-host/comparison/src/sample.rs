@@ -17,8 +17,8 @@ pub struct Setting {
     pub column_ns: f64,
 }
 
-/// Something that no other thread's data shares a line (or a pair of them) with: each end of a queue, above all, because
-/// many keep positions in themselves, and the threads of a sample borrow them from one struct.
+/// Something that no other thread's data shares a line (or a pair of them) with: each end of a queue, above all,
+/// because many keep positions in themselves, and the threads of a sample borrow them from one struct.
 #[repr(align(128))]
 #[derive(Default)]
 pub struct Apart<T>(pub T);

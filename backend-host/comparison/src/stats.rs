@@ -27,8 +27,8 @@ pub fn quartiles(mut values: Vec<f64>) -> Option<Quartiles> {
 /// Samples whose distances are within this factor count as taken in the same state of the machine.
 const WIDTH: f64 = 1.3;
 
-/// The distances, ns, at which most samples of a column were taken. Works on all rows together, so that each is judged by
-/// the same state.
+/// The distances, ns, at which most samples of a column were taken. Works on all rows together, so that each is judged
+/// by the same state.
 pub fn window<'s>(samples: impl Iterator<Item = &'s Sample>) -> Option<(f64, f64)> {
     let mut distances: Vec<f64> = samples.filter_map(|s| s.distance).flat_map(|(a, b)| [a, b]).collect();
     distances.sort_unstable_by(f64::total_cmp);

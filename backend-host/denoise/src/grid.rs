@@ -25,8 +25,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Cuts a picture into `tiles` tiles with the shortest borders between them; into fewer, as many as go, if it has not
-    /// enough pixels in a direction. `None` if any number is 0.
+    /// Cuts a picture into `tiles` tiles with the shortest borders between them; into fewer, as many as go, if it has
+    /// not enough pixels in a direction. `None` if any number is 0.
     #[must_use]
     pub fn new(width: u32, height: u32, tiles: u32) -> Option<Self> {
         // No more tiles than pixels can be had.

@@ -1,5 +1,6 @@
-//! Removes noise from a picture and keeps its edges: anisotropic diffusion (P. Perona and J. Malik, "Scale-space and edge
-//! detection using anisotropic diffusion", IEEE PAMI 12(7), 1990), on tiles that exchange their borders as messages.
+//! Removes noise from a picture and keeps its edges: anisotropic diffusion (P. Perona and J. Malik, "Scale-space and
+//! edge detection using anisotropic diffusion", IEEE PAMI 12(7), 1990), on tiles that exchange their borders as
+//! messages.
 //!
 //! [`Tile`] is a [`Kernel`](k2k_core::Kernel): the same handler runs on a host thread and in a GPU block. It has no
 //! `alloc`, its pixels lie in memory that is lent to it, and it computes in `f32` with additions, multiplications and

@@ -10,13 +10,13 @@
 //!       | ---- FINISH ----> | stops                      |
 //! ```
 //!
-//! A tile computes iteration i + 1 when all halos of iteration i have come and all its own have gone. So whoever sends it
-//! a halo of i + 1 has had its halo of i, and none is more than one iteration ahead: two frames suffice, every halo has its
-//! place when it arrives, and no tile ever refuses one. Sending waits for room; receiving never waits. Hence no deadlock,
-//! with one slot per kernel pair as well.
+//! A tile computes iteration i + 1 when all halos of iteration i have come and all its own have gone. So whoever sends
+//! it a halo of i + 1 has had its halo of i, and none is more than one iteration ahead: two frames suffice, every halo
+//! has its place when it arrives, and no tile ever refuses one. Sending waits for room; receiving never waits. Hence no
+//! deadlock, with one slot per kernel pair as well.
 //!
-//! A tile that fails tells its neighbours (ABORT) and the controller (REPORT) and stops. A tile that stops without a word
-//! is noticed by the receipts of what was sent to it, or at the latest when `patience_ns` is over.
+//! A tile that fails tells its neighbours (ABORT) and the controller (REPORT) and stops. A tile that stops without a
+//! word is noticed by the receipts of what was sent to it, or at the latest when `patience_ns` is over.
 //!
 //! | kind | payload | `correlation_id` | `flags` |
 //! | --- | --- | --- | --- |
@@ -46,8 +46,8 @@ pub const FINISH: u32 = 5;
 pub struct Start {
     /// How long nothing may come and go before the tile gives up, ns.
     pub patience_ns: u64,
-    /// Raw [`KernelId`](k2k_core::KernelId) of the neighbour on each [`Side`](crate::Side), by number; 0 where the picture
-    /// ends.
+    /// Raw [`KernelId`](k2k_core::KernelId) of the neighbour on each [`Side`](crate::Side), by number; 0 where the
+    /// picture ends.
     pub neighbours: [u32; 4],
     /// See [`Params`](crate::Params).
     pub iterations: u32,

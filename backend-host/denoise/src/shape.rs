@@ -211,8 +211,8 @@ impl Shape {
         (0..self.height).map(move |y| start + y * stride..start + y * stride + width)
     }
 
-    /// Puts pixels of a picture into a tile's storage, before it starts. `picture` is one channel, from the tile's first
-    /// pixel on; its rows are `picture_stride` apart.
+    /// Puts pixels of a picture into a tile's storage, before it starts. `picture` is one channel, from the tile's
+    /// first pixel on; its rows are `picture_stride` apart.
     ///
     /// # Panics
     /// If there is no such channel, or either slice is too short.

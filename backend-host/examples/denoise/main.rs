@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Removes noise from a picture by anisotropic diffusion (Perona and Malik 1990), on kernels that exchange halos through
-/// K2K.
+/// Removes noise from a picture by anisotropic diffusion (Perona and Malik 1990), on kernels that exchange halos
+/// through K2K.
 #[derive(Debug, Parser)]
 #[command(name = "denoise")]
 struct Arguments {

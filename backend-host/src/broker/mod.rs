@@ -90,8 +90,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
         self.register_as(&Register::new(name).map_err(EndpointError::Name)?)
     }
 
-    /// Registers a kernel that may sleep until mail wakes it: what a blocking or an `async` receive needs. Everyone who sends
-    /// to it pays a fence per message, and a system call when it sleeps.
+    /// Registers a kernel that may sleep until mail wakes it: what a blocking or an `async` receive needs. Everyone who
+    /// sends to it pays a fence per message, and a system call when it sleeps.
     ///
     /// # Errors
     /// [`EndpointError`] says why not.
@@ -187,8 +187,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
         self.memory.route(at, destination)
     }
 
-    /// Sends all messages to `destination` through `next_hop`, whichever kernel they come from: all that are registered, and
-    /// those that this broker registers later. `next_hop` itself and `destination` are left as they are.
+    /// Sends all messages to `destination` through `next_hop`, whichever kernel they come from: all that are
+    /// registered, and those that this broker registers later. `next_hop` itself and `destination` are left as they
+    /// are.
     ///
     /// # Errors
     /// [`NotRegistered`] names the address nobody is registered at.

@@ -78,7 +78,8 @@ unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `base` and `len` are what mmap returned; every reference into it borrows a `Memory`, and this was the last.
+        // SAFETY: `base` and `len` are what mmap returned; every reference into it borrows a `Memory`, and this was the
+        // last.
         let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
     }

@@ -6,10 +6,10 @@
 //! | [`Memory::huge_pages`] | the same in huge pages, as far as the system gives any; [`Backing`] tells | cloning |
 //! | [`Memory::create`], [`Memory::open`] | a file, by default in `/dev/shm` | [`Memory::open`] with the same name |
 //!
-//! A name without a `/` is a POSIX shared-memory object: the file `/dev/shm/<name>`. A name with one is a path. The file
-//! has mode 0600: who may write it can stop every kernel in it, or end the processes that map it by making it
-//! shorter (SIGBUS), although nothing that is *in* it causes undefined behaviour. So does a file system that fills up: room
-//! is checked when the file is created, but its pages are taken only when they are first written.
+//! A name without a `/` is a POSIX shared-memory object: the file `/dev/shm/<name>`. A name with one is a path. The
+//! file has mode 0600: who may write it can stop every kernel in it, or end the processes that map it by making it
+//! shorter (SIGBUS), although nothing that is *in* it causes undefined behaviour. So does a file system that fills up:
+//! room is checked when the file is created, but its pages are taken only when they are first written.
 //!
 //! `create` sets a file up under another name and then links it to its own, so that nobody ever opens half a fabric.
 
@@ -88,8 +88,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     /// Size of the fabric, bytes.
     pub const SIZE: usize = Fabric::<KERNELS, SLOTS, PAYLOAD>::GEOMETRY.size as usize;
 
-    /// A new fabric in ordinary memory of this process. Only the pages that kernels touch are ever committed, so a large
-    /// fabric with few kernels costs little.
+    /// A new fabric in ordinary memory of this process. Only the pages that kernels touch are ever committed, so a
+    /// large fabric with few kernels costs little.
     ///
     /// # Errors
     /// [`MemoryError::System`] if the system gives no address space.
@@ -146,8 +146,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
         result
     }
 
-    /// The fabric in a shared-memory file that this or another process [created](Self::create). Its configuration is the
-    /// one it was created with.
+    /// The fabric in a shared-memory file that this or another process [created](Self::create). Its configuration is
+    /// the one it was created with.
     ///
     /// # Errors
     /// [`MemoryError::NotFound`], [`MemoryError::NotAFile`], [`MemoryError::TooShort`] before anything is mapped;
@@ -177,10 +177,12 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
         Self::attach(mapping, &Config::default())
     }
 
-    /// [Opens](Self::open) a file or, if there is none, [creates](Self::create) it: for processes that start in any order.
+    /// [Opens](Self::open) a file or, if there is none, [creates](Self::create) it: for processes that start in any
+    /// order.
     ///
     /// # Errors
-    /// As for `open` and `create`, but neither `NotFound` nor `Exists`, unless others create and remove it all the time.
+    /// As for `open` and `create`, but neither `NotFound` nor `Exists`, unless others create and remove it all the
+    /// time.
     pub fn create_or_open(name: &str, config: &Config) -> Result<Self, MemoryError> {
         let mut result = Self::open(name);
         for _ in 0..16 {

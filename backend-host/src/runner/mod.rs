@@ -1,8 +1,8 @@
 //! Kernels on threads of their own: starting, steering, and getting them back.
 //!
-//! A panic in a handler ends that kernel alone: it is caught, the place is marked as failed (senders get `NotFound`, the
-//! trace stays readable until the place is [cleared](crate::Broker::clear_failed)), and [`KernelHandle::join`] tells.
-//! Programs built with `panic = "abort"` end instead.
+//! A panic in a handler ends that kernel alone: it is caught, the place is marked as failed (senders get `NotFound`,
+//! the trace stays readable until the place is [cleared](crate::Broker::clear_failed)), and [`KernelHandle::join`]
+//! tells. Programs built with `panic = "abort"` end instead.
 
 mod error;
 
@@ -29,8 +29,8 @@ pub struct StartOptions {
     pub wait: Wait,
     /// The core it is bound to, counted from 0 as the system does; `None`: any.
     pub pin: Option<usize>,
-    /// A parked kernel wakes up this often at least, to give a sign of life, to end messages of its own that are overdue,
-    /// and to call [`Kernel::on_idle`]. A kernel that tries again to send from `on_idle` answers
+    /// A parked kernel wakes up this often at least, to give a sign of life, to end messages of its own that are
+    /// overdue, and to call [`Kernel::on_idle`]. A kernel that tries again to send from `on_idle` answers
     /// [`Idle::Soon`](k2k_core::Idle::Soon) and is called much sooner: nobody rings when an inbox has room again.
     pub heartbeat: Duration,
 }
@@ -84,8 +84,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
             }
             let (broker, name) = for_thread;
             let mut kernel = kernel;
-            // A handler that panics gets at most its own state wrong, and that is dropped below. The endpoint is called by the
-            // handler, never the other way round, so it is whole.
+            // A handler that panics gets at most its own state wrong, and that is dropped below. The endpoint is called
+            // by the handler, never the other way round, so it is whole.
             let result = catch_unwind(AssertUnwindSafe(|| endpoint.run(&mut kernel, options.heartbeat)));
             broker.forget_started(id);
             let result = match result {
@@ -143,7 +143,8 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHa
         &self.name
     }
 
-    /// What it says that it is doing. Of a kernel that has ended, this is the place's last word, perhaps of a later owner.
+    /// What it says that it is doing. Of a kernel that has ended, this is the place's last word, perhaps of a later
+    /// owner.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.broker.memory().phase(self.id).unwrap_or_default()

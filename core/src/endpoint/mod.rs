@@ -12,8 +12,8 @@
 //! Everything here runs on the kernel's own thread. What it shares with others is in [`fabric`](crate::fabric) and
 //! [`ring`](crate::ring). The order in which things happen:
 //!
-//! 1. `send` opens the receipt before it publishes the message, so that a successor of a sender that died in between can time
-//!    the message out.
+//! 1. `send` opens the receipt before it publishes the message, so that a successor of a sender that died in between
+//!    can time the message out.
 //! 2. A message is decided (its receipt compare-exchanged) before it is counted, and counted by whoever decided it.
 //! 3. A message is handed to the caller only if this endpoint decided `Delivered`.
 //! 4. A poll never waits: each message it takes is received, forwarded, stored or failed.
@@ -304,8 +304,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline(always)]
     fn trace(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {
         if self.fabric.tracing() {
-            // On a GPU, what is lent to a call has to be in local memory. On a host, that is where a header is best: it goes to its slot
-            // in pieces larger than a register.
+            // On a GPU, what is lent to a call has to be in local memory. On a host, that is where a header is best: it
+            // goes to its slot in pieces larger than a register.
             if ON_DEVICE {
                 self.write_trace(event, status, header.id(), header.hops);
             } else {

@@ -22,8 +22,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         self.fabric.receipt(id)
     }
 
-    /// Decides all own messages that can no longer arrive, and returns how many are still pending. Takes a step per message
-    /// that was pending at the last call; the run loop calls it when idle.
+    /// Decides all own messages that can no longer arrive, and returns how many are still pending. Takes a step per
+    /// message that was pending at the last call; the run loop calls it when idle.
     #[inline(never)]
     pub fn expire(&mut self) -> usize {
         let sent = self.counts[Counter::Sent as usize];

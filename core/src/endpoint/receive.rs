@@ -36,7 +36,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     /// As [`try_receive`](Self::try_receive), into a message that the caller has: nothing is copied twice. `false` if
-    /// there is none; `message` may then hold one that was not for the caller. Bytes behind the payload stay what they were.
+    /// there is none; `message` may then hold one that was not for the caller. Bytes behind the payload stay what they
+    /// were.
     #[inline]
     pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
         self.flushed = false;

@@ -109,7 +109,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         Ok(unsafe { at.assume_init() })
     }
 
-    /// As [`register`](Self::register), in memory of the caller's: an endpoint is large. Who wants the kernel to leave drops it there.
+    /// As [`register`](Self::register), in memory of the caller's: an endpoint is large. Who wants the kernel to leave
+    /// drops it there.
     ///
     /// # Errors
     /// As for `register`.
@@ -180,8 +181,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         Ok(Endpoint::open(at, self, platform, Taken { place, generation }, who))
     }
 
-    /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that waits
-    /// is received, transit traffic moves on.
+    /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that
+    /// waits is received, transit traffic moves on.
     ///
     /// # Errors
     /// [`RegisterError::PlaceTaken`] if `id` is not registered.
@@ -213,8 +214,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
 impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
 {
-    /// An endpoint for a place that is already this caller's, going on where the last owner stopped. Made where it is to lie, field
-    /// by field: a GPU would have to move it byte by byte.
+    /// An endpoint for a place that is already this caller's, going on where the last owner stopped. Made where it is
+    /// to lie, field by field: a GPU would have to move it byte by byte.
     fn recover<'e>(
         at: &'e mut MaybeUninit<Self>,
         fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
@@ -231,8 +232,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             sent => sent.saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY),
         };
         let transit = fabric.transit[me].recover();
-        // SAFETY: `to` is valid for a `Self`; every field is written, none is read or dropped before. `MaybeUninit` has no more to it
-        // than what is inside.
+        // SAFETY: `to` is valid for a `Self`; every field is written, none is read or dropped before. `MaybeUninit` has
+        // no more to it than what is inside.
         unsafe {
             (&raw mut (*to).fabric).write(fabric);
             (&raw mut (*to).platform).write(platform);
@@ -337,8 +338,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         entry.set_status(self.id.generation(), then);
     }
 
-    /// Empties the inbox and the transit store: mail for this place ends in `NotFound`, the rest is passed on, or ends in
-    /// `QueueFull`. What a slow sender puts here later is found by the next owner.
+    /// Empties the inbox and the transit store: mail for this place ends in `NotFound`, the rest is passed on, or ends
+    /// in `QueueFull`. What a slow sender puts here later is found by the next owner.
     #[cold]
     #[inline(never)]
     fn throw_out_mail(&mut self) {

@@ -68,8 +68,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 {
     /// Sends with normal priority. The message is lent: if it is refused, it is still the caller's.
     ///
-    /// The destination's kernel, sequence, times, version and, where the caller left 0, deadline and hop limit are filled
-    /// in. [`receipt`](Self::receipt) tells later what became of the message.
+    /// The destination's kernel, sequence, times, version and, where the caller left 0, deadline and hop limit are
+    /// filled in. [`receipt`](Self::receipt) tells later what became of the message.
     ///
     /// # Errors
     /// See [`SendError`]; `QueueFull` means that it may be tried again.
@@ -93,8 +93,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         self.send_under(to, &message.header, message, priority)
     }
 
-    /// As [`send_priority`](Self::send_priority), with what the caller sets of a header taken from `given`: the message itself need
-    /// not be copied to be sent under another one.
+    /// As [`send_priority`](Self::send_priority), with what the caller sets of a header taken from `given`: the message
+    /// itself need not be copied to be sent under another one.
     #[inline]
     fn send_under(
         &mut self,
@@ -110,8 +110,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         result
     }
 
-    /// Sends, and waits for room until the message's deadline (by default the fabric's delivery timeout from now). While
-    /// it waits, transit traffic is forwarded, and `wait` is called between tries.
+    /// Sends, and waits for room until the message's deadline (by default the fabric's delivery timeout from now).
+    /// While it waits, transit traffic is forwarded, and `wait` is called between tries.
     ///
     /// # Errors
     /// As for [`send`](Self::send), but [`SendError::Timeout`] in place of `QueueFull`.

@@ -1,8 +1,10 @@
-//! What a gateway does with its proxies' endpoints: mail leaves the domain by one half of this page, and comes in by the other.
+//! What a gateway does with its proxies' endpoints: mail leaves the domain by one half of this page, and comes in by
+//! the other.
 //!
-//! Out: [`take_for_transfer`](Endpoint::take_for_transfer) takes a message and holds its receipt; when the other side has said
-//! what became of it, [`settle`](Endpoint::settle) ends its way here. In: [`send_for`](Endpoint::send_for) sends what a kernel of
-//! the other domain has sent there, as that kernel's proxy; [`outcome`](Endpoint::outcome) says what became of it.
+//! Out: [`take_for_transfer`](Endpoint::take_for_transfer) takes a message and holds its receipt; when the other side
+//! has said what became of it, [`settle`](Endpoint::settle) ends its way here. In: [`send_for`](Endpoint::send_for)
+//! sends what a kernel of the other domain has sent there, as that kernel's proxy; [`outcome`](Endpoint::outcome) says
+//! what became of it.
 
 use super::Endpoint;
 use super::receive::BUDGET;
@@ -16,8 +18,9 @@ use crate::sync::Scope;
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
-    /// Takes the next message for this kernel and holds it: its way here ends with [`settle`](Self::settle). One that may not
-    /// make another hop, or is too late, is ended; what is for others is passed on. `false` if there is none.
+    /// Takes the next message for this kernel and holds it: its way here ends with [`settle`](Self::settle). One that
+    /// may not make another hop, or is too late, is ended; what is for others is passed on. `false` if there is
+    /// none.
     pub(crate) fn take_for_transfer(&mut self, message: &mut Message<PAYLOAD>) -> bool {
         self.flushed = false;
         for _ in 0..BUDGET {
@@ -87,9 +90,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
-    /// Sends a message that its source has sent in another domain, under this kernel's address, but with its own sequence,
-    /// times, limits and count of hops. Its header has been checked; its destination is one of this domain. Over there, senders
-    /// can ask for their last `receipts` receipts.
+    /// Sends a message that its source has sent in another domain, under this kernel's address, but with its own
+    /// sequence, times, limits and count of hops. Its header has been checked; its destination is one of this
+    /// domain. Over there, senders can ask for their last `receipts` receipts.
     ///
     /// # Errors
     /// As for `send`. `QueueFull` also while the receipt's entry is in use: try again.
@@ -105,8 +108,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let lanes = &fabric.inboxes[hop.place].lanes;
         let normal = given.priority == Priority::Normal as u8;
         let id = MessageId { source: self.id, sequence: given.sequence };
-        // An entry may be needed again before the gateway knows how its message has ended. It is overwritten only if the sender's own is by now,
-        // over there: then nobody can see what becomes of that message but the counters.
+        // An entry may be needed again before the gateway knows how its message has ended. It is overwritten only if
+        // the sender's own is by now, over there: then nobody can see what becomes of that message but the
+        // counters.
         if fabric.receipts[self.place].is_in_use(id, receipts)
             || normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place])
         {
@@ -127,8 +131,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         Ok(())
     }
 
-    /// What became of a message that was [sent for](Self::send_for) another: decides as [`receipt`](Self::receipt) does.
-    /// `None` while it is pending.
+    /// What became of a message that was [sent for](Self::send_for) another: decides as [`receipt`](Self::receipt)
+    /// does. `None` while it is pending.
     pub(crate) fn outcome(&mut self, sequence: u64) -> Option<DeliveryStatus> {
         if !self.resolve(sequence) {
             return None;
@@ -145,8 +149,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
-    /// Leaves for everyone else: nothing can be sent here any more, and mail ends in `NotFound`. What was taken for transfer or
-    /// sent for another goes on. The place becomes free when this is dropped.
+    /// Leaves for everyone else: nothing can be sent here any more, and mail ends in `NotFound`. What was taken for
+    /// transfer or sent for another goes on. The place becomes free when this is dropped.
     pub(crate) fn close(&mut self) {
         self.leave(Status::Leaving);
     }

@@ -129,8 +129,8 @@ impl fmt::Display for AttachError {
 impl core::error::Error for AttachError {}
 
 impl FabricHeader {
-    /// Sets up an all-zero header, or checks one that is in use. A fabric's configuration is what the first one to attach
-    /// gave it; `config` is then ignored.
+    /// Sets up an all-zero header, or checks one that is in use. A fabric's configuration is what the first one to
+    /// attach gave it; `config` is then ignored.
     pub(super) fn attach(&self, expected: Geometry, config: &Config) -> Result<(), AttachError> {
         // Acquire [fabric-ready]: pairs with the magic's store below; the rest of the header is visible.
         let mut magic = self.magic.load(Acquire);

@@ -139,8 +139,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         if remainder != 0 {
             return Err(AttachError::Misaligned { remainder, expected: align_of::<Self>() });
         }
-        // SAFETY: large enough and aligned; the caller vouches for the rest. `Shared`: any bytes are a valid `Self`, and
-        // all of it is behind atomics and cells, so that others may write while the reference lives.
+        // SAFETY: large enough and aligned; the caller vouches for the rest. `Shared`: any bytes are a valid `Self`,
+        // and all of it is behind atomics and cells, so that others may write while the reference lives.
         let fabric = unsafe { &*base.cast::<Self>() };
         fabric.init(config)?;
         Ok(fabric)
@@ -235,8 +235,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         Ok(())
     }
 
-    /// Removes a route: the kernel at `at` sends to `destination` directly again. Routes that were left behind by kernels
-    /// that are gone can be removed as well.
+    /// Removes a route: the kernel at `at` sends to `destination` directly again. Routes that were left behind by
+    /// kernels that are gone can be removed as well.
     pub fn remove_route(&self, at: KernelId, destination: KernelId) {
         if let (Some(at), Some(destination)) = (Place::new(at.index()), Place::new(destination.index())) {
             self.routes.set(at, destination, None);

@@ -46,8 +46,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         self.inboxes.get(id.index()).map(|inbox| inbox.lanes.waiting())
     }
 
-    /// What [`set_route`](Self::set_route) would write if it could, as for [`command_word`](Self::command_word); with `None`,
-    /// what [`remove_route`](Self::remove_route) would.
+    /// What [`set_route`](Self::set_route) would write if it could, as for [`command_word`](Self::command_word); with
+    /// `None`, what [`remove_route`](Self::remove_route) would.
     ///
     /// # Errors
     /// [`NotRegistered`] names the address nobody is registered at in this copy.

@@ -1,8 +1,8 @@
 //! Delivery receipts: what became of each message, decided once.
 //!
-//! Each sender has a table, indexed by sequence, with two things per entry: the *terms* on which its latest message was sent,
-//! which the sender writes, and a *word* that says which message of the entry has ended last, and how. The word is the one
-//! that decides:
+//! Each sender has a table, indexed by sequence, with two things per entry: the *terms* on which its latest message was
+//! sent, which the sender writes, and a *word* that says which message of the entry has ended last, and how. The word
+//! is the one that decides:
 //!
 //! ```text
 //!    63         48                 4       3      2      0
@@ -11,31 +11,33 @@
 //!   +-------------+-----------------+-----------+--------+
 //! ```
 //!
-//! Sequences modulo 2⁴⁴. The generation is the sender's: the owners of a place need not continue one another's sequences
-//! ([proxies](crate::gateway) take theirs from elsewhere), and mail of an earlier one may still be on its way.
+//! Sequences modulo 2⁴⁴. The generation is the sender's: the owners of a place need not continue one another's
+//! sequences ([proxies](crate::gateway) take theirs from elsewhere), and mail of an earlier one may still be on its
+//! way.
 //!
-//! A message is pending while the word tells of an earlier one. Whoever ends its way compare-exchanges what is found there to
-//! the message's name and a final status: the receiver to `Delivered`, a forwarder to `MaxHopsExceeded`, `NotFound`,
-//! `QueueFull` or `Timeout`, the sender itself to `Timeout` when the deadline has passed or to `NotFound` when the receiver
-//! has left. The first one decides; whoever comes later finds the message's name there already and gives way. So no message
-//! is both delivered and timed out. And as long as a sender does not ask, its receiver alone writes these words: they
-//! stay in its cache, and a receipt moves no line between the two.
+//! A message is pending while the word tells of an earlier one. Whoever ends its way compare-exchanges what is found
+//! there to the message's name and a final status: the receiver to `Delivered`, a forwarder to `MaxHopsExceeded`,
+//! `NotFound`, `QueueFull` or `Timeout`, the sender itself to `Timeout` when the deadline has passed or to `NotFound`
+//! when the receiver has left. The first one decides; whoever comes later finds the message's name there already and
+//! gives way. So no message is both delivered and timed out. And as long as a sender does not ask, its receiver alone
+//! writes these words: they stay in its cache, and a receipt moves no line between the two.
 //!
-//! The table is as long as the fabric has slots for one receiver, and old entries are overwritten: nothing grows. A message that
-//! finds a later one in its entry is decided, and counted, by whoever holds it; its sender can no longer time it out.
+//! The table is as long as the fabric has slots for one receiver, and old entries are overwritten: nothing grows. A
+//! message that finds a later one in its entry is decided, and counted, by whoever holds it; its sender can no longer
+//! time it out.
 //!
-//! If the sender had, that verdict must not be counted a second time when the message turns up later. Hence *by sender*: set with
-//! the sender's verdict, cleared by the holder that finds the message. A sender that needs an entry with the mark again
-//! takes its count back (`RETRACTED`), and leaves the message to its holder. Both do so with a compare-exchange, so exactly
-//! one of them has it. A holder that decides alone looks at the clock once more: what was said of the message before, that
-//! it timed out, is still true.
+//! If the sender had, that verdict must not be counted a second time when the message turns up later. Hence *by
+//! sender*: set with the sender's verdict, cleared by the holder that finds the message. A sender that needs an entry
+//! with the mark again takes its count back (`RETRACTED`), and leaves the message to its holder. Both do so with a
+//! compare-exchange, so exactly one of them has it. A holder that decides alone looks at the clock once more: what was
+//! said of the message before, that it timed out, is still true.
 //!
-//! A message that leaves the domain through a [gateway](crate::gateway) is decided on the other side, where this word cannot be
-//! reached. So the gateway *holds* it: it moves the word to `HELD`, which still reads as `Pending`, but which only the gateway
-//! moves on, when it is told what became of the message. Its sender can no longer give it up.
+//! A message that leaves the domain through a [gateway](crate::gateway) is decided on the other side, where this word
+//! cannot be reached. So the gateway *holds* it: it moves the word to `HELD`, which still reads as `Pending`, but which
+//! only the gateway moves on, when it is told what became of the message. Its sender can no longer give it up.
 //!
-//! 1. `words`: compare-exchanged by the holders of messages and by the sender; a proxy also clears one before it uses the
-//!    entry again.
+//! 1. `words`: compare-exchanged by the holders of messages and by the sender; a proxy also clears one before it uses
+//!    the entry again.
 //! 2. `Terms`: written by the sender only; `opened` is read by whoever asks for a receipt, the rest by the sender.
 //!
 //! No ordering is needed: the word alone decides, and nothing else is published through it.
@@ -180,9 +182,9 @@ const HELD: u64 = 7;
 const SEQUENCE_CUT: u32 = 20;
 const GENERATION_SHIFT: u32 = 48;
 
-/// Changes of a word by others that a holder puts up with before it decides alone. In a healthy fabric each of them is a step of
-/// an earlier message of the same entry, and there are no more of those on their way than inboxes and stores have room for:
-/// three or four.
+/// Changes of a word by others that a holder puts up with before it decides alone. In a healthy fabric each of them is
+/// a step of an earlier message of the same entry, and there are no more of those on their way than inboxes and stores
+/// have room for: three or four.
 const TRIES: u32 = 16;
 
 const fn word(id: MessageId, status: u64) -> u64 {
@@ -281,8 +283,8 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         self.terms_at(id.sequence).collected.store(0, Relaxed);
     }
 
-    /// For the sender, before it opens the receipt of `sequence`: takes back a verdict of its own on an older message of that entry
-    /// that nobody has found yet, and returns it. It no longer counts: who finds the message decides.
+    /// For the sender, before it opens the receipt of `sequence`: takes back a verdict of its own on an older message
+    /// of that entry that nobody has found yet, and returns it. It no longer counts: who finds the message decides.
     #[cold]
     #[cfg_attr(target_arch = "nvptx64", inline(never))]
     pub(crate) fn retract(&self, sequence: u64) -> Option<DeliveryStatus> {
@@ -300,7 +302,8 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         self.enter(id, status as u64)
     }
 
-    /// For a gateway that holds a message: takes it out of its sender's hands, unless the sender has ended its way already.
+    /// For a gateway that holds a message: takes it out of its sender's hands, unless the sender has ended its way
+    /// already.
     pub(crate) fn hold(&self, id: MessageId) -> Verdict {
         self.enter(id, HELD)
     }
@@ -365,8 +368,8 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         pending.then_some(PendingReceipt { found, opened })
     }
 
-    /// For the sender: ends the way of a message that can no longer arrive, unless its holder has already. One that a gateway
-    /// holds stays with it.
+    /// For the sender: ends the way of a message that can no longer arrive, unless its holder has already. One that a
+    /// gateway holds stays with it.
     pub(crate) fn give_up(&self, sequence: u64, pending: PendingReceipt, status: DeliveryStatus) -> Verdict {
         let PendingReceipt { found, opened } = pending;
         if (found ^ opened) >> 4 == 0 {
@@ -381,8 +384,8 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         }
     }
 
-    /// For a proxy: whether the entry for `id` holds the receipt of a message of its own whose end its gateway does not know yet, and
-    /// which is not at least `old` sequences older.
+    /// For a proxy: whether the entry for `id` holds the receipt of a message of its own whose end its gateway does not
+    /// know yet, and which is not at least `old` sequences older.
     pub(crate) fn is_in_use(&self, id: MessageId, old: u64) -> bool {
         let terms = self.terms_at(id.sequence);
         // Relaxed, both: this sender's own.

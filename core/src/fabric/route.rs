@@ -8,8 +8,8 @@
 //!    during a change goes by the old or the new path at each hop; a loop that this makes for a moment is ended by the
 //!    hop limit.
 //!
-//! No ordering is needed: an entry publishes nothing but itself. System scope, so that anyone can change a route; it costs
-//! nothing without an order.
+//! No ordering is needed: an entry publishes nothing but itself. System scope, so that anyone can change a route; it
+//! costs nothing without an order.
 
 use crate::message::KernelId;
 use crate::place::Place;

@@ -1,6 +1,7 @@
 //! The kernel table: who is registered, under which name, what it was told to do and what it has done.
 //!
-//! One entry per place. Its state is one word, so that a sender learns with one load whether the address it has is good:
+//! One entry per place. Its state is one word, so that a sender learns with one load whether the address it has is
+//! good:
 //!
 //! ```text
 //!    31            16 15            8 7           0
@@ -20,8 +21,8 @@
 //! 3. `doorbell.asleep`: see [`crate::Doorbell`].
 //! 4. `command`: set by the owner before Registered, then compare-exchanged by supervisors, who must find the owner's
 //!    generation in it. Read by the owner. `phase`, `heartbeat`, `counters`: written by the owner.
-//! 5. Scope: senders read `state` within the fabric's scope, once per message. All else is of system scope, for supervisors
-//!    that look on from elsewhere; so are the few stores of `state` that they follow.
+//! 5. Scope: senders read `state` within the fabric's scope, once per message. All else is of system scope, for
+//!    supervisors that look on from elsewhere; so are the few stores of `state` that they follow.
 //!
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |
@@ -231,8 +232,9 @@ pub(crate) const COUNTERS: usize = Counter::TraceEvents as usize + 1;
 /// and the four failures, so over all kernels of a fabric at rest
 /// `sent == received + not_found + queue_full + timeout + max_hops_exceeded + pending()`.
 ///
-/// A failure is counted by the kernel that decided it. A message that its own sender has given up, and that nobody found
-/// before its receipt was overwritten, is pending again until someone finds it. Counts go on when a place changes hands.
+/// A failure is counted by the kernel that decided it. A message that its own sender has given up, and that nobody
+/// found before its receipt was overwritten, is pending again until someone finds it. Counts go on when a place changes
+/// hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Messages accepted by `send`.
@@ -374,7 +376,8 @@ impl<S: Scope> Entry<S> {
     /// Opens the place for mail.
     pub(crate) fn finish_register(&self, generation: u16, name: &Name, parks: bool) {
         for (word, bytes) in self.name.iter().zip(name.bytes.as_chunks::<8>().0) {
-            // Release [name-began]: who reads this word sees in the state that the place is not its predecessor's any more.
+            // Release [name-began]: who reads this word sees in the state that the place is not its predecessor's any
+            // more.
             word.store(u64::from_le_bytes(*bytes), Release);
         }
         self.doorbell.wake_up();
@@ -395,8 +398,8 @@ impl<S: Scope> Entry<S> {
     pub(crate) fn clear_failed(&self, generation: u16) -> bool {
         let failed = State::encode(generation, false, Status::Failed);
         let free = State::encode(generation, false, Status::Free);
-        // Relaxed, both: the next owner's exchange reads through this one to the store of Failed (a release sequence), and
-        // so sees what the failed owner did. This caller adds nothing to it.
+        // Relaxed, both: the next owner's exchange reads through this one to the store of Failed (a release sequence),
+        // and so sees what the failed owner did. This caller adds nothing to it.
         self.state.compare_exchange(failed, free, Relaxed, Relaxed).is_ok()
     }
 
@@ -449,8 +452,9 @@ impl<S: Scope> Entry<S> {
     /// Whether [`command`](Self::command) would say anything but `Run`.
     #[inline(always)]
     pub(crate) fn is_commanded(&self, generation: u16) -> bool {
-        // Relaxed: whoever is to obey looks again, and sees this word or a later one. A kernel that goes on running needs nothing
-        // of what its supervisor did, and on a GPU an acquire of system scope would be the dearest access of a message's way.
+        // Relaxed: whoever is to obey looks again, and sees this word or a later one. A kernel that goes on running
+        // needs nothing of what its supervisor did, and on a GPU an acquire of system scope would be the
+        // dearest access of a message's way.
         let word = self.control.command.load(Relaxed);
         Self::command_in(word, generation) != Command::Run
     }

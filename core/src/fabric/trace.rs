@@ -112,7 +112,8 @@ impl Trace {
             | entry.event as u64;
         let values =
             [entry.number.wrapping_add(1), what, entry.id.sequence, entry.at.wall_time_ns, u64::from(entry.at.logical)];
-        // Relaxed: rule 2 makes readers independent of order. Index by index: an iterator over both keeps them in a GPU's local memory.
+        // Relaxed: rule 2 makes readers independent of order. Index by index: an iterator over both keeps them in a
+        // GPU's local memory.
         let words = slot.words();
         for i in 0..values.len() {
             words[i].store(values[i], Relaxed);

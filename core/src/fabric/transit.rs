@@ -7,8 +7,8 @@
 //!
 //! **This is why a cycle of full inboxes cannot deadlock.** A poll never waits for another kernel: each message it
 //! takes is received, forwarded, stored or failed, in a bounded number of steps, so every kernel that polls goes on
-//! emptying its inbox whatever its neighbours do. The price is that overload ends in `QueueFull` receipts rather than in
-//! back pressure through the mesh; their senders may send again, since such a message was certainly not delivered.
+//! emptying its inbox whatever its neighbours do. The price is that overload ends in `QueueFull` receipts rather than
+//! in back pressure through the mesh; their senders may send again, since such a message was certainly not delivered.
 //!
 //! Messages to the same next hop leave the store in the order in which they entered it.
 //!
@@ -94,8 +94,8 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
         self.at(position).used.load(Relaxed).checked_sub(1).map(|i| i as usize)
     }
 
-    /// Copies out the message at a position, which [`next_hop`](Self::next_hop) said is there. Bytes behind its payload stay what
-    /// they were.
+    /// Copies out the message at a position, which [`next_hop`](Self::next_hop) said is there. Bytes behind its payload
+    /// stay what they were.
     pub(crate) fn get(&self, position: u64, message: &mut Message<PAYLOAD>) {
         // SAFETY: rule 1.
         unsafe { self.at(position).body.read_used(message, Message::used) };

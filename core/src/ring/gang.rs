@@ -14,8 +14,8 @@
 //! # Synchronisation
 //!
 //! The ring's own labels. Each member that writes bodies has itself seen the credit that frees them (`slot-freed`), and
-//! publishes its body itself (`slot-published`): as all do so in one step, a GPU does it with one fence. The credit, which
-//! one member publishes for all, is stored after all have met ([`Gang::sync`]).
+//! publishes its body itself (`slot-published`): as all do so in one step, a GPU does it with one fence. The credit,
+//! which one member publishes for all, is stored after all have met ([`Gang::sync`]).
 
 use super::spsc::{ConsumerState, ProducerState, Spsc, Taken, claim_end, release_end};
 use crate::sync::Ordering::Relaxed;
@@ -25,8 +25,8 @@ use bytemuck::Pod;
 /// Threads that go through a protocol in step: a GPU's warp.
 ///
 /// # Safety
-/// Every operation is collective: it returns to no member before all have called it. `sync` makes visible to every member
-/// what each did before. Members have the ranks from 0 to `size() - 1`, and `size()` is between 1 and 32.
+/// Every operation is collective: it returns to no member before all have called it. `sync` makes visible to every
+/// member what each did before. Members have the ranks from 0 to `size() - 1`, and `size()` is between 1 and 32.
 pub unsafe trait Gang: Copy {
     /// Which member this is.
     fn rank(&self) -> u32;
@@ -132,7 +132,8 @@ impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> Drop for GangProducer<'_,
     }
 }
 
-/// A consuming end that a gang holds. Dropping it, by all members, acknowledges what was read and lets another one be taken.
+/// A consuming end that a gang holds. Dropping it, by all members, acknowledges what was read and lets another one be
+/// taken.
 #[derive(Debug)]
 pub struct GangConsumer<'r, G: Gang, T: Pod + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,

@@ -13,10 +13,11 @@
 //!          +------+      +----------------------------------+   it has taken from that lane
 //! ```
 //!
-//! A *bell* is the low half-word of its lane's tail. 64 bells fill two cache lines, so polling an idle queue of 64 lanes
-//! reads two lines (and the next slot of the lane that was served last). The price is that producers on different processors
-//! take these lines from one another, and the consumer takes them from all of them. Up to 16 lanes have two lines each for their
-//! bells instead: the one that is being served is watched by its stamp alone, so its producer keeps its bell to itself.
+//! A *bell* is the low half-word of its lane's tail. 64 bells fill two cache lines, so polling an idle queue of 64
+//! lanes reads two lines (and the next slot of the lane that was served last). The price is that producers on different
+//! processors take these lines from one another, and the consumer takes them from all of them. Up to 16 lanes have two
+//! lines each for their bells instead: the one that is being served is watched by its stamp alone, so its producer
+//! keeps its bell to itself.
 //!
 //! # Who may touch what
 //!
@@ -78,7 +79,8 @@ shared_struct! {
 }
 
 impl<const PRODUCERS: usize, S: Scope> Bells<PRODUCERS, S> {
-    /// Whether each bell has a row of its own. Within a GPU it would be for nothing: stores go to the cache that all share.
+    /// Whether each bell has a row of its own. Within a GPU it would be for nothing: stores go to the cache that all
+    /// share.
     const SPREAD: bool = PRODUCERS <= SPREAD_LANES && !S::WITHIN_GPU;
 
     #[inline(always)]
@@ -252,8 +254,8 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     fn turn<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
         // The producer of the lane that is left may wait for room.
         self.lanes[self.current].publish(&queue.lanes[self.current].credit);
-        // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in `any_ready`: its
-        // producer may have died just before it rang.
+        // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in
+        // `any_ready`: its producer may have died just before it rang.
         let next = self
             .find(queue, self.current.index() + 1, PRODUCERS)
             .or_else(|| self.find(queue, 0, self.current.index()))
@@ -369,7 +371,8 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
                 let lane = &self.lanes[i];
                 // Relaxed: a hint. The stamps vouch for what is counted, so that whoever is told of a message finds it.
                 let rung = u64::from(queue.bells.at(i).load(Relaxed).wrapping_sub(lane.head as u16));
-                // More than a lane holds: the stamp was seen and taken before its bell (nothing waits), or the bell lies.
+                // More than a lane holds: the stamp was seen and taken before its bell (nothing waits), or the bell
+                // lies.
                 if rung > N as u64 { 0 } else { lane.waiting(&queue.lanes[i].slots, rung) }
             })
             .sum()

@@ -10,8 +10,8 @@
 //! [`spsc::ConsumerState`]) are apart, because the parts of one ring may lie in different memories.
 //!
 //! The ends that keep such a state have lines of their own on a host (two, since processors fetch them in pairs): two
-//! ends side by side in a struct or a `Vec`, each lent to a thread, would otherwise take each other's positions away with
-//! every message.
+//! ends side by side in a struct or a `Vec`, each lent to a thread, would otherwise take each other's positions away
+//! with every message.
 
 pub mod gang;
 pub mod lanes;

@@ -22,12 +22,13 @@
 //! # Who may touch what
 //!
 //! 1. `Slot::stamp`: written by the producer, read by both.
-//! 2. `Slot::body`: the producer's from the moment it sees `tail - credit < N` until it stores the stamp; the consumer's
-//!    from the moment it sees the stamp until it stores a credit beyond the slot. In that time the consumer may also
-//!    *write* it: see "Lines that the consumer has written".
+//! 2. `Slot::body`: the producer's from the moment it sees `tail - credit < N` until it stores the stamp; the
+//!    consumer's from the moment it sees the stamp until it stores a credit beyond the slot. In that time the consumer
+//!    may also *write* it: see "Lines that the consumer has written".
 //! 3. `Credit`: written by the consumer only, read by the producer.
-//! 4. Each side's own position lives in its state ([`ProducerState`], [`ConsumerState`]) and is never read back from shared
-//!    memory. The consumer leaves a copy in a word that nobody else looks at (`taken` in [`Claims`]), for a successor.
+//! 4. Each side's own position lives in its state ([`ProducerState`], [`ConsumerState`]) and is never read back from
+//!    shared memory. The consumer leaves a copy in a word that nobody else looks at (`taken` in [`Claims`]), for a
+//!    successor.
 //!
 //! # Synchronisation
 //!
@@ -48,8 +49,8 @@
 //!
 //! Every operation is wait-free. A producer that stops between writing a body and its stamp leaves the slot as it
 //! was: nothing to repair. One that stops within a batch may leave stamps behind a gap, which its successor clears. A
-//! consumer that stops has noted each message that it copied out before it did anything else with the slot: its successor goes on
-//! with the next one.
+//! consumer that stops has noted each message that it copied out before it did anything else with the slot: its
+//! successor goes on with the next one.
 //!
 //! # Positions
 //!
@@ -194,8 +195,8 @@ impl ProducerState {
         }
     }
 
-    /// Asks for the lines of a slot ahead, if it is known to be free, before the stores that will have to wait for them:
-    /// stores leave a processor in order, so one that waits for its line holds up all behind it.
+    /// Asks for the lines of a slot ahead, if it is known to be free, before the stores that will have to wait for
+    /// them: stores leave a processor in order, so one that waits for its line holds up all behind it.
     #[inline(always)]
     fn reach_ahead<T: Pod + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>, used: usize) {
         let next = self.tail.wrapping_add(Self::ahead::<N>());
@@ -204,8 +205,9 @@ impl ProducerState {
         }
     }
 
-    /// As [`push_batch`](Self::push_batch), for slots of a line at most: in runs, each from its last message to its first. So a
-    /// consumer that waits for the first finds all of them, instead of taking each line away while it is being filled.
+    /// As [`push_batch`](Self::push_batch), for slots of a line at most: in runs, each from its last message to its
+    /// first. So a consumer that waits for the first finds all of them, instead of taking each line away while it
+    /// is being filled.
     #[inline(always)]
     fn push_runs<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
@@ -277,7 +279,8 @@ pub struct ConsumerState {
 impl ConsumerState {
     /// Finds the consumer's place in a ring of `N` slots that may have been in use: after the last message taken.
     pub(crate) fn recover<const N: usize, S: Scope>(credit: &Credit<S>, taken: &AtomicU64<S>) -> Self {
-        // Relaxed: only this end writes the two words, and the claim of the end has made its predecessor's stores visible.
+        // Relaxed: only this end writes the two words, and the claim of the end has made its predecessor's stores
+        // visible.
         let published = credit.position.load(Relaxed);
         let head = taken.load(Relaxed);
         // More than a ring apart: no consumer writes this.
@@ -301,7 +304,8 @@ impl ConsumerState {
         let mut waiting = hint.min(N as u64);
         while waiting > 0 {
             let after = self.head.wrapping_add(waiting);
-            // Acquire [slot-published]: as in `next`; so are the stamps of all messages before, which were stored earlier.
+            // Acquire [slot-published]: as in `next`; so are the stamps of all messages before, which were stored
+            // earlier.
             if slots.at(after.wrapping_sub(1)).stamp.load(Acquire) == after {
                 break;
             }
@@ -379,7 +383,8 @@ impl ConsumerState {
         if N < 8 { 1 } else { N as u64 / 8 }
     }
 
-    /// Takes up to `out.len()` messages; returns how many. In runs, each copied out, then noted as taken, then written over.
+    /// Takes up to `out.len()` messages; returns how many. In runs, each copied out, then noted as taken, then written
+    /// over.
     #[inline(always)]
     pub(crate) fn pop_batch<T: Pod + Send, const N: usize, S: Scope>(
         &mut self,
@@ -394,7 +399,8 @@ impl ConsumerState {
             let first = self.head;
             for place in &mut *run {
                 let Some(slot) = self.next(slots) else { break };
-                // SAFETY: rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is stored.
+                // SAFETY: rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is
+                // stored.
                 unsafe { slot.body.read_used(place, |_| size_of::<T>()) };
                 self.head = self.head.wrapping_add(1);
             }
@@ -554,8 +560,8 @@ impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
         self.producer_unclaimed()
     }
 
-    /// Takes the consuming end from an owner that died without dropping it. Messages that it had taken are not delivered
-    /// again.
+    /// Takes the consuming end from an owner that died without dropping it. Messages that it had taken are not
+    /// delivered again.
     ///
     /// # Safety
     /// The previous consumer does not run any more.

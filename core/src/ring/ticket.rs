@@ -512,7 +512,8 @@ impl TicketConsumerState {
         }
     }
 
-    /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone. Bytes behind stay what they were.
+    /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone. Bytes behind stay
+    /// what they were.
     ///
     /// If a push happened before this call and its message was not taken yet, the answer is not `Empty`.
     #[inline(always)]
@@ -598,7 +599,8 @@ impl TicketConsumerState {
         revoked
     }
 
-    /// Positions that were claimed (or skipped) and not passed yet: a snapshot, which only producers can make too small.
+    /// Positions that were claimed (or skipped) and not passed yet: a snapshot, which only producers can make too
+    /// small.
     pub(crate) fn pending<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> u64 {
         // Relaxed: a count for its own sake; `pop` looks at the slots.
         let waiting = ring.tail.position.load(Relaxed).wrapping_sub(self.head).cast_signed();
@@ -606,7 +608,8 @@ impl TicketConsumerState {
         waiting.clamp(0, N as i64).cast_unsigned()
     }
 
-    /// Stores how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the ring runs dry.
+    /// Stores how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the ring runs
+    /// dry.
     #[inline(always)]
     pub fn publish<T: Pod + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
         if self.published != self.head {
@@ -717,7 +720,8 @@ impl<T: Pod + Send, const N: usize, S: Scope> TicketClaim<'_, '_, T, N, S> {
     /// Writes the whole message. Without it, the slot holds whatever an earlier lap left.
     #[inline]
     pub fn write(&mut self, value: &T) {
-        // SAFETY: rule 1: claimed, so this producer's until it is committed or dropped, even if it is revoked meanwhile.
+        // SAFETY: rule 1: claimed, so this producer's until it is committed or dropped, even if it is revoked
+        // meanwhile.
         unsafe { self.producer.ring.at(self.claimed.position).body.write(value, size_of::<T>()) };
     }
 

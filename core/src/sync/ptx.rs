@@ -115,8 +115,8 @@ pub(super) fn spin_hint() {
     unsafe { asm!("nanosleep.u32 20;", options(nomem, nostack, preserves_flags)) };
 }
 
-/// Between two lines of a long copy. Nothing, but the compiler does not see through it: it would make one `memcpy` of all lines, which
-/// it then writes as a loop of single bytes (LLVM up to 22 does so from 128 bytes on).
+/// Between two lines of a long copy. Nothing, but the compiler does not see through it: it would make one `memcpy` of
+/// all lines, which it then writes as a loop of single bytes (LLVM up to 22 does so from 128 bytes on).
 #[inline(always)]
 pub(super) fn between_lines() {
     // SAFETY: no instruction.

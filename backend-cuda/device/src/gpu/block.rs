@@ -67,7 +67,8 @@ impl<'l> Block<'l> {
 
     /// Says where this block is. For one thread of it.
     pub fn report(&self, outcome: Outcome, kernel: u32, values: [u64; 7]) {
-        // SAFETY: the host has put a report per block there, eight words of which this block writes. It reads them any time.
+        // SAFETY: the host has put a report per block there, eight words of which this block writes. It reads them any
+        // time.
         let words: &[AtomicU64<System>; 8] =
             unsafe { &*(self.launch.reports as *const [AtomicU64<System>; 8]).add(self.index as usize) };
         // Index by index: an iterator over both keeps the values in local memory.
@@ -75,7 +76,8 @@ impl<'l> Block<'l> {
             // Relaxed: published by the release below.
             words[i + 1].store(values[i], Relaxed);
         }
-        // Release [reported]: the host's copy that has this outcome has the values above. Outcome and kernel are one word.
+        // Release [reported]: the host's copy that has this outcome has the values above. Outcome and kernel are one
+        // word.
         words[0].store(u64::from(outcome as u32) | u64::from(kernel) << 32, Release);
     }
 
@@ -147,8 +149,8 @@ const WORKED: u32 = 1;
 const IDLE: u32 = 2;
 const SOON: u32 = 3;
 
-/// Runs `make`'s handler as this block's kernel, until it stops itself or is told to. `make` gets the block and the rest
-/// of its workspace; `values` makes the report's values of the handler at the end.
+/// Runs `make`'s handler as this block's kernel, until it stops itself or is told to. `make` gets the block and the
+/// rest of its workspace; `values` makes the report's values of the handler at the end.
 ///
 /// # Safety
 /// Called by all threads of an entry point's grid with its argument, once.
@@ -233,8 +235,8 @@ unsafe fn end<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
     }
 }
 
-/// Takes the block's place, and writes the state; `false` if that cannot be, which it has said. Apart from the loop, so that what it needs of local memory is not the
-/// loop's.
+/// Takes the block's place, and writes the state; `false` if that cannot be, which it has said. Apart from the loop, so
+/// that what it needs of local memory is not the loop's.
 #[cold]
 #[inline(never)]
 fn begin<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
@@ -273,7 +275,8 @@ where
     let rest = (state as u64 + needed) as *mut u8;
     // SAFETY: the rest of this block's workspace, zeroed, and nobody else's.
     let rest = unsafe { core::slice::from_raw_parts_mut(rest, (len - needed) as usize) };
-    // SAFETY: large enough and aligned, checked above; this block's. Zero, as the host has left it, is a valid `MaybeUninit`.
+    // SAFETY: large enough and aligned, checked above; this block's. Zero, as the host has left it, is a valid
+    // `MaybeUninit`.
     let State { endpoint, passes, handler } = unsafe { &mut *state };
     let made = handler.write(make(block, rest)?);
     match register(block, |who, place, clock| fabric.register_at_in(endpoint, place, who, clock)) {

@@ -24,13 +24,13 @@ pub const fn gateway_workspace_len<
     size_of::<Gateway<'static, 'static, Clock, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu>>() as u64
 }
 
-/// Runs a gateway until it is told to stop, or to drain and nothing is on its way any more. Parameters of the launch: the
-/// address of this side's half of the link, that of the other side's, and of a [`GatewayConfig`] its silence, its grace (0 for
-/// the default). Values: messages sent, received, frames rejected, announcements refused.
+/// Runs a gateway until it is told to stop, or to drain and nothing is on its way any more. Parameters of the launch:
+/// the address of this side's half of the link, that of the other side's, and of a [`GatewayConfig`] its silence, its
+/// grace (0 for the default). Values: messages sent, received, frames rejected, announcements refused.
 ///
 /// # Safety
-/// Called by all threads of an entry point's grid of one block with its argument, once. The halves lie at their addresses for as
-/// long as it runs.
+/// Called by all threads of an entry point's grid of one block with its argument, once. The halves lie at their
+/// addresses for as long as it runs.
 pub unsafe fn run_gateway<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
     launch: *const Launch,
 ) {
@@ -49,8 +49,8 @@ pub unsafe fn run_gateway<const KERNELS: usize, const SLOTS: usize, const PAYLOA
 type Ours<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize> =
     Gateway<'static, 'static, Clock, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu>;
 
-/// Takes the block's place, and makes the gateway in the workspace. Apart from the loop, so that what it needs of local memory is not the
-/// loop's.
+/// Takes the block's place, and makes the gateway in the workspace. Apart from the loop, so that what it needs of local
+/// memory is not the loop's.
 ///
 /// # Safety
 /// As for `run_gateway`.

@@ -50,8 +50,8 @@ impl Module {
     /// Reads the text of a PTX module.
     ///
     /// # Errors
-    /// [`ParseError`] names the line that is malformed, or holds an instruction, modifier or directive that the executor
-    /// does not know, or refers to something that is not defined.
+    /// [`ParseError`] names the line that is malformed, or holds an instruction, modifier or directive that the
+    /// executor does not know, or refers to something that is not defined.
     pub fn parse(source: &str) -> Result<Self, ParseError> {
         let tree = parse(source)?;
         let mut globals = Globals::default();

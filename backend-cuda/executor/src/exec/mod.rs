@@ -167,8 +167,8 @@ pub(crate) fn run(thread: &mut Thread, world: &mut World<'_>, budget: Budget) ->
             Op::FromGeneric { space, dst, a } => {
                 let window = Window::of(space, thread.block, thread.agent);
                 let address = get!(a);
-                // Compilers convert pointers from elsewhere, null among them, there and back before they look at them. An
-                // access through what comes of one is far outside of any memory.
+                // Compilers convert pointers from elsewhere, null among them, there and back before they look at them.
+                // An access through what comes of one is far outside of any memory.
                 set(slots, dst, address.wrapping_sub(window.start()));
             }
             Op::IsSpace { space, dst, a } => {

@@ -33,9 +33,10 @@ use std::sync::Arc;
 pub struct Options {
     /// Whether to look for races.
     pub races: bool,
-    /// The host's own code reads and writes shared memory where the detector does not see it (a host thread runs the real
-    /// endpoints between turns). A strong device read of a value that nobody is known to have written then counts as an
-    /// acquire of all that was released to the system, so that the host is no source of false reports.
+    /// The host's own code reads and writes shared memory where the detector does not see it (a host thread runs the
+    /// real endpoints between turns). A strong device read of a value that nobody is known to have written then
+    /// counts as an acquire of all that was released to the system, so that the host is no source of false
+    /// reports.
     pub native_host: bool,
     /// The device's clock.
     pub clock: Clock,
@@ -178,7 +179,8 @@ impl Machine {
     /// [`Error::Launch`] if the range overlaps one that is registered.
     ///
     /// # Safety
-    /// - The memory is valid for reads and writes until it is [unregistered](Self::unregister) or the machine is dropped.
+    /// - The memory is valid for reads and writes until it is [unregistered](Self::unregister) or the machine is
+    ///   dropped.
     /// - While the machine runs, nobody has a reference to it that excludes other writers, and whoever else accesses it
     ///   does so as a peer on a device would have to: atomically, or in turns that atomics arrange.
     pub unsafe fn register(&mut self, name: &str, start: *mut u8, bytes: usize) -> Result<(), Error> {
@@ -324,8 +326,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Runs until `host` says `true`. It is called before each turn: a host thread's operations go there, a few at a time,
-    /// so that they are interleaved with the device's.
+    /// Runs until `host` says `true`. It is called before each turn: a host thread's operations go there, a few at a
+    /// time, so that they are interleaved with the device's.
     ///
     /// # Errors
     /// As for [`run`](Self::run). What `host` itself does to the machine may fail: its errors end the run.

@@ -145,7 +145,8 @@ impl Machine {
         Ok(())
     }
 
-    /// `activemask`: those of the warp that stand at the same instruction execute it together, or this thread does alone.
+    /// `activemask`: those of the warp that stand at the same instruction execute it together, or this thread does
+    /// alone.
     pub(super) fn active_mask(&mut self, number: u32, dst: Slot) {
         let alone = self.scheduler.coin();
         let this = &self.threads[number as usize];

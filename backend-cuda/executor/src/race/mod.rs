@@ -3,8 +3,8 @@
 //! The rules are those of the PTX memory consistency model (PTX ISA 8), for a sequentially consistent execution:
 //!
 //! - Two accesses *conflict* if they overlap and one of them writes (8.3).
-//! - Two accesses are *morally strong* if both are strong (relaxed or more), the scope of each includes the thread of the
-//!   other, and they overlap completely (8.7.1). The host's scope is always the system.
+//! - Two accesses are *morally strong* if both are strong (relaxed or more), the scope of each includes the thread of
+//!   the other, and they overlap completely (8.7.1). The host's scope is always the system.
 //! - A *release pattern* (a release, or a fence and then a strong write) synchronises with an *acquire pattern* (an
 //!   acquire, or a strong read and then a fence) that reads its value or that of a chain of read-modify-writes behind
 //!   it, if the two are morally strong (8.9.2). What synchronises, a barrier, a launch and a join order everything
@@ -104,7 +104,8 @@ impl Detector {
         }
     }
 
-    /// Starts an agent, new or again, after everything that the host has seen; without a block, it is one of the host's.
+    /// Starts an agent, new or again, after everything that the host has seen; without a block, it is one of the
+    /// host's.
     pub(crate) fn start(&mut self, agent: u32, block: Option<u32>) {
         if self.agents.len() <= agent as usize {
             self.agents.resize_with(agent as usize + 1, Agent::default);

@@ -6,8 +6,8 @@ use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::sync::{AtomicU64, Gpu, ReachesHere, Scope, System};
 use k2k_device::{Block, Launch, Outcome, Patience, thread};
 
-/// Two words, written from one side each. Parameters: address of the word that this side polls, of the one that it writes,
-/// how many round trips, patience in ns.
+/// Two words, written from one side each. Parameters: address of the word that this side polls, of the one that it
+/// writes, how many round trips, patience in ns.
 struct Flags<'l, S: Scope> {
     block: Block<'l>,
     polled: &'l AtomicU64<S>,

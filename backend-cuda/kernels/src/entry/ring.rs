@@ -1,8 +1,8 @@
 //! Ends of rings, for tests and benchmarks: one thread or one warp each.
 //!
-//! Parameters: address of the ring, first number, how many, patience in ns; what the entry point says; how many bytes further on
-//! the ring of the next block is. Values: how many were moved, how many were not as they should be, `%globaltimer` when this
-//! block began and when it was done.
+//! Parameters: address of the ring, first number, how many, patience in ns; what the entry point says; how many bytes
+//! further on the ring of the next block is. Values: how many were moved, how many were not as they should be,
+//! `%globaltimer` when this block began and when it was done.
 
 use crate::shape::{Body, PRODUCERS, RING_SLOTS, TestLanes, TestSpsc, TestTicket, body};
 use k2k_core::ring::ticket::TicketPop;
@@ -183,8 +183,8 @@ struct Line<S: Scope> {
     stamp: AtomicU64<S>,
 }
 
-/// Writes lines as a ring's producer does, each published by a release, round and round where a ring's slots would be, and asks
-/// nobody whether there is room: what a push costs at least.
+/// Writes lines as a ring's producer does, each published by a release, round and round where a ring's slots would be,
+/// and asks nobody whether there is room: what a push costs at least.
 ///
 /// # Safety
 /// Of all threads of a warp; `RING_SLOTS` lines lie at the block's address, which nobody reads.

@@ -20,10 +20,11 @@ mod parameter {
     pub(super) const LIMIT: usize = 4;
     /// Timeout of each message, ns.
     pub(super) const TIMEOUT: usize = 5;
-    /// How many places further on the receiver of the next block is | number of places after which it starts again << 16.
+    /// How many places further on the receiver of the next block is | number of places after which it starts again <<
+    /// 16.
     pub(super) const STEP: usize = 6;
-    /// Of a ping: where `COUNT` samples per block go, each a `u32`. Of others: the address of a word that must not be 0 before
-    /// the first message goes, or 0.
+    /// Of a ping: where `COUNT` samples per block go, each a `u32`. Of others: the address of a word that must not be 0
+    /// before the first message goes, or 0.
     pub(super) const ADDRESS: usize = 7;
 }
 

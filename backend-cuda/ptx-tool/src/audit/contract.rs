@@ -10,13 +10,13 @@
 //!     st.release.sys 1
 //! ```
 //!
-//! Callees count, each once for each entry point, wherever the compiler put them. Space, width and vectors do not count:
-//! they follow from types and from what the compiler could infer. The words after an entry point's name are written by
-//! hand; the numbers by [`Contract::of`] (`k2k-ptx audit --bless`).
+//! Callees count, each once for each entry point, wherever the compiler put them. Space, width and vectors do not
+//! count: they follow from types and from what the compiler could infer. The words after an entry point's name are
+//! written by hand; the numbers by [`Contract::of`] (`k2k-ptx audit --bless`).
 //!
-//! `registers=N`, `stack-bytes=N` and `spill-bytes=N` behind a name are numbers, too: what the assembler needs today, on the processor
-//! where it needs most; the last one is for how many bytes of spilled registers it has no room. An entry point without `spill-bytes`
-//! spills nothing; a hot one cannot have it.
+//! `registers=N`, `stack-bytes=N` and `spill-bytes=N` behind a name are numbers, too: what the assembler needs today,
+//! on the processor where it needs most; the last one is for how many bytes of spilled registers it has no room. An
+//! entry point without `spill-bytes` spills nothing; a hot one cannot have it.
 //!
 //! # Hot functions
 //!
@@ -28,9 +28,9 @@
 //!     hot-function try_receive_into calls=take_high
 //! ```
 //!
-//! A hot function, the entry point's own body or one that it reaches, touches no local memory, in PTX or machine code, cannot panic, and
-//! calls only what is listed. A name is a function's, or a part of its path; all that have it are meant. Written by
-//! hand.
+//! A hot function, the entry point's own body or one that it reaches, touches no local memory, in PTX or machine code,
+//! cannot panic, and calls only what is listed. A name is a function's, or a part of its path; all that have it are
+//! meant. Written by hand.
 
 use crate::access::Access;
 use crate::ptx::{Function, Instruction, Module};

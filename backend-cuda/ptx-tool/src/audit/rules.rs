@@ -109,7 +109,8 @@ impl<'a> Places<'a> {
             if matches!(instruction.mnemonic(), "st" | "red" | "bra" | "bar" | "fence" | "membar" | "ret") {
                 continue;
             }
-            // A result, or several: `%r1`, `{%r1, %r2}`, `%p1|%p2`. What is read is counted too for calls, which is harmless.
+            // A result, or several: `%r1`, `{%r1, %r2}`, `%p1|%p2`. What is read is counted too for calls, which is
+            // harmless.
             let results = match instruction.operands.strip_prefix(['{', '(']) {
                 Some(rest) => rest.split(['}', ')']).next().unwrap_or(""),
                 None => instruction.operands.split(',').next().unwrap_or(""),

@@ -40,8 +40,8 @@ pub struct BuildOptions {
     pub manifest_path: PathBuf,
     /// The oldest processor the module is to run on, such as `sm_70`.
     pub arch: String,
-    /// The version of PTX, such as `7.8`, which decides what inline assembly may use and how old a driver may be; `None` is
-    /// [`DEFAULT_PTX_VERSION`], or the lowest that `arch` allows, whichever is higher.
+    /// The version of PTX, such as `7.8`, which decides what inline assembly may use and how old a driver may be;
+    /// `None` is [`DEFAULT_PTX_VERSION`], or the lowest that `arch` allows, whichever is higher.
     pub ptx_version: Option<String>,
     /// The crate's features to enable.
     pub features: Vec<String>,

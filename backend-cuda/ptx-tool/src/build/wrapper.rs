@@ -3,8 +3,8 @@
 //! Cargo identifies a package by where it lies, and hands rustc a hash of that (`-C metadata`). It ends up in every
 //! symbol's name and so in the order of the functions. Cargo runs a wrapper in rustc's place if it is told to
 //! (`RUSTC_WRAPPER`); this one replaces the hash by one of the package's name, version and features, and each package's
-//! folder by `/NAME-VERSION`. A distribution's name in the compiler's version is in every symbol, too, so the compiler is
-//! told its plain release. Crates for the host (build scripts, procedural macros) are left alone.
+//! folder by `/NAME-VERSION`. A distribution's name in the compiler's version is in every symbol, too, so the compiler
+//! is told its plain release. Crates for the host (build scripts, procedural macros) are left alone.
 
 use super::TARGET;
 use std::env;
@@ -24,8 +24,8 @@ const VERSION_VARIABLE: &str = "RUSTC_FORCE_RUSTC_VERSION";
 /// What rustc says about the version of PTX, for each crate again: of no use to anyone here.
 const NOISE: &str = "unstable feature specified for `-Ctarget-feature`: `ptx";
 
-/// Acts as cargo's wrapper around rustc, if cargo runs this program as one. [`build`](super::build) makes cargo do so; a
-/// program that calls it does this first in `main`, and returns the exit code if there is one.
+/// Acts as cargo's wrapper around rustc, if cargo runs this program as one. [`build`](super::build) makes cargo do so;
+/// a program that calls it does this first in `main`, and returns the exit code if there is one.
 ///
 /// ```no_run
 /// use std::process::ExitCode;

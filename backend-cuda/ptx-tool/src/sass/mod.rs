@@ -9,8 +9,8 @@
 //! | releases and fences | at least as many `MEMBAR` |
 //! | acquires and fences | at least as many `CCTL.IVALL` (the cache is invalidated) |
 //!
-//! A relaxed load whose result nobody reads may be gone. Nothing may be needed of registers, stack and spills beyond what the contract
-//! allows, and hot entry points and functions touch no local memory.
+//! A relaxed load whose result nobody reads may be gone. Nothing may be needed of registers, stack and spills beyond
+//! what the contract allows, and hot entry points and functions touch no local memory.
 
 mod parse;
 mod tools;
@@ -293,8 +293,8 @@ pub fn check(module: &Module, contract: Option<&Contract>, arch: &str, codes: &[
     findings
 }
 
-/// A table of what became of each entry point, in Markdown: `codes` holds the entry points of each processor. A cell has
-/// one value for all processors, or, if they differ, one for each in the order given.
+/// A table of what became of each entry point, in Markdown: `codes` holds the entry points of each processor. A cell
+/// has one value for all processors, or, if they differ, one for each in the order given.
 #[must_use]
 pub fn table(codes: &[(String, Vec<EntryCode>)]) -> String {
     let mut text = String::from(

@@ -1,5 +1,5 @@
-//! Forwarding: a message from `a` to `b` directly, and through a third kernel, all three on one thread. The difference is
-//! what a hop costs.
+//! Forwarding: a message from `a` to `b` directly, and through a third kernel, all three on one thread. The difference
+//! is what a hop costs.
 
 use crate::element::{Element, Envelope};
 use crate::peers::ours::{End, fabric};

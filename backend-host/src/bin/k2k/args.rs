@@ -23,8 +23,8 @@ pub(crate) enum Command {
 ///
 /// Kernel 0 cuts the file into messages and sends them to the kernel farthest from it. The kernels between, each on a
 /// thread of its own, pass them on, neighbour to neighbour. The last one writes them out, and what it wrote is compared
-/// with the input, byte for byte. Overload never loses a message: it ends in a receipt that says so, and the source sends
-/// that piece again.
+/// with the input, byte for byte. Overload never loses a message: it ends in a receipt that says so, and the source
+/// sends that piece again.
 #[derive(Args, Debug)]
 #[command(
     after_long_help = exit_status(),
@@ -35,8 +35,8 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
 
-    /// Where to write what arrives. It is overwritten, and stays also if it turns out to be damaged. Without this option, a
-    /// temporary file is written, compared and removed.
+    /// Where to write what arrives. It is overwritten, and stays also if it turns out to be damaged. Without this
+    /// option, a temporary file is written, compared and removed.
     #[arg(short, long, value_name = "FILE", conflicts_with = "duration")]
     pub(crate) output: Option<PathBuf>,
 
@@ -89,8 +89,8 @@ pub(crate) struct RunArgs {
 
 /// Say what this machine offers, what is missing, and what that is needed for.
 ///
-/// Looks and tries, but changes nothing. Exit status 0 if kernels on the host can run here, 1 if not; what only a GPU needs
-/// may be missing.
+/// Looks and tries, but changes nothing. Exit status 0 if kernels on the host can run here, 1 if not; what only a GPU
+/// needs may be missing.
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArgs {
     /// Print one JSON object instead of the list.

@@ -97,8 +97,8 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Computes them by breadth-first search from every destination. Of two ways of the same length, the one through the
-    /// lower index is taken.
+    /// Computes them by breadth-first search from every destination. Of two ways of the same length, the one through
+    /// the lower index is taken.
     pub(crate) fn new(topology: Topology, kernels: usize) -> Self {
         let neighbours: Vec<_> = (0..kernels).map(|at| topology.neighbours(kernels, at)).collect();
         let mut next_hop = vec![vec![0; kernels]; kernels];

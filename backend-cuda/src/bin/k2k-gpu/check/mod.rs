@@ -43,8 +43,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "device")]
     emulated: bool,
 
-    /// How many messages each check sends, and each ring of a benchmark carries; by default a million, and some hundred without a
-    /// GPU.
+    /// How many messages each check sends, and each ring of a benchmark carries; by default a million, and some
+    /// hundred without a GPU.
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000))]
     messages: Option<u64>,
 

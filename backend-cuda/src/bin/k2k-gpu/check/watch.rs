@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 unsafe extern "C" {
-    /// Ends the process without what `exit` does before: the CUDA library would wait for kernels there (C standard, `_Exit`).
+    /// Ends the process without what `exit` does before: the CUDA library would wait for kernels there (C standard,
+    /// `_Exit`).
     safe fn _exit(status: core::ffi::c_int) -> !;
 }
 

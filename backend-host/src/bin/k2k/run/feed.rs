@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 use std::{io, thread};
 
-/// Time without a single delivery after which the mesh is given up. Longer than any message's deadline, so that each has
-/// ended by then.
+/// Time without a single delivery after which the mesh is given up. Longer than any message's deadline, so that each
+/// has ended by then.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Looks at an unchanged window before the thread gives up the core, and before it sleeps.
@@ -105,8 +105,8 @@ struct Window {
     unsent: bool,
 }
 
-/// Carries everything that `supply` has. `delivered` is told the bytes of chunks whose receipts have come; with `false` it
-/// stops the job. What has been counted is in `fed`, also after an error.
+/// Carries everything that `supply` has. `delivered` is told the bytes of chunks whose receipts have come; with `false`
+/// it stops the job. What has been counted is in `fed`, also after an error.
 pub(crate) fn feed(
     outbox: &mut dyn Outbox,
     supply: &mut Supply,

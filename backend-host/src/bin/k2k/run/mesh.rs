@@ -1,5 +1,5 @@
-//! The mesh itself: fabric, routes, kernels and their threads. All that depends on the fabric's shape is in this file, and
-//! is compiled once for each of the [`SHAPES`].
+//! The mesh itself: fabric, routes, kernels and their threads. All that depends on the fabric's shape is in this file,
+//! and is compiled once for each of the [`SHAPES`].
 
 use super::Plan;
 use super::arrival::{Arrivals, Arrived};
@@ -84,7 +84,8 @@ pub(crate) fn shapes_help() -> String {
     )
 }
 
-/// A kernel between the first and the last. The loop that runs it passes on what is for others, so it has nothing to do.
+/// A kernel between the first and the last. The loop that runs it passes on what is for others, so it has nothing to
+/// do.
 struct Forward;
 
 impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Forward {
