@@ -42,8 +42,8 @@
 //!
 //! A line that was only read stays shared, and the producer's next write to it, a lap later, is an upgrade that no
 //! prefetcher starts early. If the consumer stores one word into each line it has read, the line moves back as a whole.
-//! On host processors this is worth a factor of up to ten for messages of a line and more; across a bus it would
-//! be wrong, so it is off for device code ([`CONSUMER_WRITES_LINES`]).
+//! How much that is worth depends on the processor: from a factor of four and more to nothing. Across a bus it would be
+//! wrong, so it is off for device code ([`CONSUMER_WRITES_LINES`]).
 //!
 //! # Progress
 //!
