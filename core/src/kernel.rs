@@ -188,6 +188,8 @@ pub struct Loop<const PAYLOAD: usize> {
     message: Message<PAYLOAD>,
     phase: Phase,
     empty_passes: u32,
+    /// Of empty passes, until overdue receipts are looked for.
+    until_expiry: u32,
 }
 
 impl<const PAYLOAD: usize> Default for Loop<PAYLOAD> {
@@ -200,7 +202,7 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
     /// A loop to be started.
     #[must_use]
     pub fn new() -> Self {
-        Self { message: bytemuck::Zeroable::zeroed(), phase: Phase::Idle, empty_passes: 0 }
+        Self { message: bytemuck::Zeroable::zeroed(), phase: Phase::Idle, empty_passes: 0, until_expiry: 0 }
     }
 
     /// As [`new`](Self::new), in memory of the caller's.
@@ -211,6 +213,7 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
             zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).message).cast());
             (&raw mut (*to).phase).write(Phase::Idle);
             (&raw mut (*to).empty_passes).write(0);
+            (&raw mut (*to).until_expiry).write(0);
             place.assume_init_mut()
         }
     }
@@ -267,8 +270,11 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
             self.empty_passes = 0;
             return Pass::Worked;
         }
+        // At once, and then every so often: a kernel may spin for longer than a count of its passes lasts.
+        self.until_expiry = if self.empty_passes == 0 { 0 } else { self.until_expiry.saturating_sub(1) };
         self.empty_passes = self.empty_passes.saturating_add(1);
-        if self.empty_passes % EXPIRE_EVERY == 1 {
+        if self.until_expiry == 0 {
+            self.until_expiry = EXPIRE_EVERY;
             endpoint.expire();
         }
         Pass::Rest(Rest { empty_passes: self.empty_passes, soon: idle == Idle::Soon })
@@ -313,4 +319,43 @@ pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD:
         }
     }
     passes.finish(endpoint, kernel);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{Config, Doorbell, Fabric, Register};
+    use core::cell::Cell;
+
+    struct Turned<'c>(&'c Cell<u64>);
+    impl Platform for Turned<'_> {
+        fn now_ns(&self) -> u64 {
+            self.0.get()
+        }
+        fn wake(&self, _: &Doorbell) {}
+    }
+
+    struct Deaf;
+    impl Kernel<64> for Deaf {
+        fn on_message(&mut self, _: &mut impl Context<64>, _: &Message<64>) {}
+    }
+
+    #[test]
+    fn what_is_overdue_is_looked_for_also_after_more_empty_passes_than_are_counted() {
+        // SAFETY: all zero is a valid, idle fabric.
+        let fabric: Fabric<2, 4, 64> = unsafe { core::mem::zeroed() };
+        fabric.init(&Config { delivery_timeout_ns: 1_000, ..Config::default() }).unwrap();
+        let now = Cell::new(1);
+        let [mut a, b] = ["a", "b"].map(|name| fabric.register(&Register::new(name).unwrap(), Turned(&now)).unwrap());
+        a.send(b.id(), &Message::new(1)).unwrap();
+        let mut run = Loop::new();
+        run.start(&mut a, &mut Deaf);
+        let _ = run.pass(&mut a, &mut Deaf);
+        run.empty_passes = u32::MAX;
+        now.set(5_000);
+        for _ in 0..EXPIRE_EVERY {
+            let _ = run.pass(&mut a, &mut Deaf);
+        }
+        assert_eq!(a.stats().timeout, 1);
+    }
 }
