@@ -29,7 +29,7 @@
 //! report shows the kernel in its handler.
 
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, ReachesHere, SharedCell, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, ReachesHere, SharedCell, shared_struct};
 use bytemuck::Pod;
 
 /// Stands in the place of a job's number when the hands may leave.
@@ -41,7 +41,16 @@ shared_struct! {
     pub struct Board[J: Pod + Send, const HANDS: usize,][J, HANDS,] in S {
         called: AtomicU32<S>,
         done: [AtomicU32<S>; HANDS],
-        job: SharedCell<J>,
+        job: Job<J>,
+    }
+}
+
+shared_struct! {
+    /// A job where a message's body would be: behind the first word of a line, as bodies are copied.
+    #[repr(align(64))]
+    struct Job[J: Pod + Send,][J,] {
+        _zero: AtomicU64,
+        body: SharedCell<J>,
     }
 }
 
@@ -51,6 +60,8 @@ pub struct Leader<'b, J: Pod + Send, const HANDS: usize, S: ReachesHere> {
     board: &'b Board<J, HANDS, S>,
     hands: usize,
     number: u32,
+    /// All hands were seen to be done with job `number`.
+    all_done: bool,
 }
 
 /// A hand's side of a [`Board`].
@@ -78,7 +89,7 @@ impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Board<J, HANDS, S> {
     /// # Safety
     /// The board was zero, there is one leader, and one [`hand`](Self::hand) of each number below `hands`.
     pub unsafe fn leader(&self, hands: usize) -> Leader<'_, J, HANDS, S> {
-        Leader { board: self, hands: hands.min(HANDS), number: 0 }
+        Leader { board: self, hands: hands.min(HANDS), number: 0, all_done: true }
     }
 
     /// Hand number `hand`.
@@ -91,20 +102,30 @@ impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Board<J, HANDS, S> {
 }
 
 impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Leader<'_, J, HANDS, S> {
-    /// Calls all hands to a job. Only when they are [done](Self::all_done) with the last one.
-    pub fn call(&mut self, job: &J) {
-        debug_assert!(self.all_done(), "the hands still work");
+    /// Calls all hands to a job; `false`, and nothing has changed, unless they are [done](Self::all_done) with the last
+    /// one.
+    #[must_use]
+    pub fn call(&mut self, job: &J) -> bool {
+        if !self.all_done() {
+            return false;
+        }
+        self.all_done = false;
         // SAFETY: rule 2: the hands are done with the last job.
-        unsafe { self.board.job.write(job, size_of::<J>()) };
+        unsafe { self.board.job.body.write(job, size_of::<J>()) };
         self.number = self.number.wrapping_add(1) % DISMISSED;
         // Release [crew-called]: the job, and what it points to, are visible to a hand that sees the number.
         self.board.called.store(self.number, Release);
+        true
     }
 
     /// Whether every hand has done its share of the last job.
-    pub fn all_done(&self) -> bool {
-        // Acquire [share-done]: what the hands did is visible, and they no longer read the job.
-        self.board.done.iter().take(self.hands).all(|done| done.load(Acquire) == self.number)
+    pub fn all_done(&mut self) -> bool {
+        if !self.all_done {
+            let number = self.number;
+            // Acquire [share-done]: what the hands did is visible, and they no longer read the job.
+            self.all_done = self.board.done.iter().take(self.hands).all(|done| done.load(Acquire) == number);
+        }
+        self.all_done
     }
 
     /// Lets the hands leave.
@@ -130,7 +151,7 @@ impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Hand<'_, J, HANDS, S> {
             number => {
                 self.number = number;
                 // SAFETY: rule 2: the leader has called, and waits for this hand before it writes again.
-                Call::Work(unsafe { self.board.job.read() })
+                Call::Work(unsafe { self.board.job.body.read() })
             }
         }
     }
@@ -146,3 +167,43 @@ impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Hand<'_, J, HANDS, S> {
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Board<u64, 31>>() == 256);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::System;
+
+    fn board<J: Pod + Send, const HANDS: usize>() -> Board<J, HANDS, System> {
+        // SAFETY: `Shared`: zero is the idle state.
+        unsafe { core::mem::zeroed() }
+    }
+
+    /// As long as a message's body, which is copied in larger pieces than others.
+    fn carries<const WORDS: usize, const HANDS: usize>() {
+        let board = board::<[u64; WORDS], HANDS>();
+        // SAFETY: one leader, one hand.
+        let (mut leader, mut hand) = unsafe { (board.leader(1), board.hand(0)) };
+        assert!(leader.call(&[7; WORDS]));
+        assert_eq!(hand.look(), Call::Work([7; WORDS]));
+    }
+
+    #[test]
+    fn a_job_of_any_length_is_carried_by_a_board_of_any_size() {
+        carries::<7, 31>();
+        carries::<15, 1>();
+        carries::<1, 2>();
+    }
+
+    #[test]
+    fn a_job_is_not_written_over_while_a_hand_may_read_it() {
+        let board = board::<u64, 3>();
+        // SAFETY: one leader, one hand.
+        let (mut leader, mut hand) = unsafe { (board.leader(1), board.hand(0)) };
+        assert!(leader.call(&1));
+        assert!(!leader.call(&2));
+        assert_eq!(hand.look(), Call::Work(1));
+        hand.done();
+        assert!(leader.call(&2));
+        assert_eq!(hand.look(), Call::Work(2));
+    }
+}

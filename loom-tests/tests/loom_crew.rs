@@ -45,13 +45,13 @@ fn work(bench: &'static Bench, number: usize, mut jobs: u32) {
 /// Two jobs, so that the second is written over the first.
 #[test]
 fn two_jobs() {
-    model("crew.two_jobs", 134, || {
+    model("crew.two_jobs", 120, || {
         bench(|bench| {
             let hand = thread::spawn(move || work(bench, 0, 2));
             // SAFETY: the only leader.
             let mut leader = unsafe { bench.board.leader(1) };
             for (job, sum) in [(1, 1), (10, 11)] {
-                leader.call(&job);
+                assert!(leader.call(&job));
                 while !leader.all_done() {
                     spin_hint();
                 }
@@ -70,7 +70,7 @@ fn two_hands() {
         bench(|bench| {
             // SAFETY: the only leader.
             let mut leader = unsafe { bench.board.leader(2) };
-            leader.call(&7);
+            assert!(leader.call(&7));
             let hands = [0, 1].map(|number| thread::spawn(move || work(bench, number, 1)));
             while !leader.all_done() {
                 spin_hint();

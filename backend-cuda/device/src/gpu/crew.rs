@@ -63,7 +63,8 @@ impl<J: Share> Crew<J> {
 
     /// Does a job: all members their shares at once. What they wrote is visible to the caller afterwards.
     pub fn work(&mut self, job: &J) {
-        self.leader.call(job);
+        // The hands were done when the last call returned.
+        let _ = self.leader.call(job);
         job.share(0, self.members);
         while !self.leader.all_done() {
             rest(REST_NS);
