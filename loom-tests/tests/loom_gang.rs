@@ -10,7 +10,7 @@ use k2k_core::sync::spin_hint;
 use k2k_loom_tests::model;
 use loom::sync::atomic::AtomicU32;
 use loom::sync::atomic::Ordering::AcqRel;
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 use world::shared;
 
 type Body = [u64; 7];
@@ -26,7 +26,7 @@ const MEETINGS: usize = 16;
 /// warp it makes nothing else visible, and hiding it leaves loom the ring's own words to try orders of.
 #[derive(Default)]
 struct Meeting {
-    said: [std::sync::atomic::AtomicU32; 2],
+    said: [std::sync::atomic::AtomicU64; 2],
     met: AtomicU32,
 }
 
@@ -53,11 +53,11 @@ impl Member<'_> {
 
     /// What both say.
     fn exchange(self, meeting: &Meeting, answer: u32) -> [u32; 2] {
-        meeting.said[self.rank].store(answer + 1, std::sync::atomic::Ordering::Relaxed);
+        meeting.said[self.rank].store(u64::from(answer) + 1, std::sync::atomic::Ordering::Relaxed);
         loop {
             let said = [0, 1].map(|rank| meeting.said[rank].load(std::sync::atomic::Ordering::Relaxed));
             if !said.contains(&0) {
-                return said.map(|answer| answer - 1);
+                return said.map(|answer| (answer - 1) as u32);
             }
             spin_hint();
         }
@@ -92,15 +92,16 @@ unsafe impl Gang for Member<'_> {
     }
 }
 
-/// Runs `member` on two threads that are a gang. Member 0 also plays whoever is at the other end, or has this end
+/// Runs `member` on two threads that are a gang, beside what `before` has started. Member 0 also plays whoever is at the other end, or has this end
 /// before or after the gang: a third thread to wait for is too many for loom. Returns what is left in the ring.
-fn gang(before: fn(&'static Ring), member: fn(&'static Ring, Member<'_>), check: fn(&[u64])) {
+fn gang(before: fn(&'static Ring) -> Option<JoinHandle<()>>, member: fn(&'static Ring, Member<'_>), check: fn(&[u64])) {
     shared(Scene { ring: Spsc::new(), meetings: Default::default() }, |scene| {
-        before(&scene.ring);
+        let beside = before(&scene.ring);
         let run = move |rank| member(&scene.ring, Member { rank, meetings: &Cell::new(&scene.meetings[..]) });
         let second = thread::spawn(move || run(1));
         run(0);
         second.join().unwrap();
+        beside.into_iter().for_each(|thread| thread.join().unwrap());
         check(&drain(&scene.ring));
     });
 }
@@ -113,14 +114,15 @@ fn drain(ring: &'static Ring) -> Vec<u64> {
     bodies.iter().map(|body| body[0]).collect()
 }
 
-fn fill(ring: &'static Ring) {
+fn fill(ring: &'static Ring) -> Option<JoinHandle<()>> {
     assert_eq!(ring.producer().unwrap().push_batch(&[1, 2, 3, 4].map(body)), 4);
+    None
 }
 
 /// Slots that have just been freed: a member writes to its own when it has seen that itself.
 #[test]
 fn push() {
-    model("gang.push", 201, || {
+    model("gang.push", 179, || {
         gang(
             fill,
             |ring, member| {
@@ -136,10 +138,30 @@ fn push() {
     });
 }
 
+/// The consumer frees slots while the gang takes the end: what the leader finds free is free for both.
+#[test]
+fn take_and_push() {
+    model("gang.take_and_push", 170, || {
+        gang(
+            |ring| {
+                fill(ring);
+                let consumer = move || assert_eq!(ring.consumer().unwrap().pop_batch(&mut [body(0); 4]), 4);
+                Some(thread::spawn(consumer))
+            },
+            |ring, member| {
+                // SAFETY: both members do the same.
+                let mut producer = unsafe { ring.gang_producer(member) }.unwrap();
+                producer.push(&body(5 + member.rank as u64), 2);
+            },
+            |_| {},
+        );
+    });
+}
+
 /// The producer writes to two slots again as soon as they are free, which is when both members have copied.
 #[test]
 fn pop() {
-    model("gang.pop", 28, || {
+    model("gang.pop", 10, || {
         gang(
             fill,
             |ring, member| {
@@ -158,9 +180,9 @@ fn pop() {
 /// A gang finds what the thread did that had the end before.
 #[test]
 fn from_a_thread() {
-    model("gang.from_a_thread", 63, || {
+    model("gang.from_a_thread", 28, || {
         gang(
-            |_| {},
+            |_| None,
             |ring, member| {
                 if member.rank == 0 {
                     ring.producer().unwrap().push(&body(1)).unwrap();
@@ -177,9 +199,9 @@ fn from_a_thread() {
 /// A thread finds what both members did.
 #[test]
 fn to_a_thread() {
-    model("gang.to_a_thread", 63, || {
+    model("gang.to_a_thread", 28, || {
         gang(
-            |_| {},
+            |_| None,
             |ring, member| {
                 // SAFETY: both members do the same.
                 let mut producer = unsafe { ring.gang_producer(member) }.unwrap();
@@ -212,8 +234,8 @@ unsafe impl Gang for Orphan {
         0b11
     }
 
-    fn min(&self, value: u32) -> u32 {
-        value
+    fn min(&self, _: u32) -> u32 {
+        0
     }
 
     fn sync(&self) {}
@@ -222,13 +244,14 @@ unsafe impl Gang for Orphan {
 /// What a dead gang stamped behind a gap is cleared by all before one of them publishes there.
 #[test]
 fn recover() {
-    model("gang.recover", 119, || {
+    model("gang.recover", 28, || {
         gang(
             |ring| {
                 // SAFETY: the only member that is alive.
                 let mut producer = unsafe { ring.gang_producer(Orphan) }.unwrap();
                 assert_eq!(producer.push(&body(2), 2), 2);
                 core::mem::forget(producer);
+                None
             },
             |ring, member| {
                 // SAFETY: both members do the same.

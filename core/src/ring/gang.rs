@@ -60,9 +60,11 @@ impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
         if !claim(gang, || claim_end(&self.claims.producer)) {
             return Err(Taken);
         }
-        let state = ProducerState::recover(&self.slots, &self.credit);
-        // What each member has cleared is cleared before another one publishes there.
+        let found =
+            if gang.rank() == 0 { ProducerState::recover(&self.slots, &self.credit) } else { ProducerState::default() };
+        // What the leader has found free is free for all, and cleared before another one publishes there.
         gang.sync();
+        let state = ProducerState { tail: leaders(gang, found.tail), credit: leaders(gang, found.credit) };
         Ok(GangProducer { ring: self, gang, state })
     }
 
@@ -80,15 +82,21 @@ impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
         if !claim(gang, || claim_end(&self.claims.consumer)) {
             return Err(Taken);
         }
-        Ok(GangConsumer { ring: self, gang, state: ConsumerState::recover::<N, S>(&self.credit, &self.claims.taken) })
+        let found = ConsumerState::recover::<N, S>(&self.credit, &self.claims.taken);
+        let state = ConsumerState { head: leaders(gang, found.head), published: leaders(gang, found.published) };
+        Ok(GangConsumer { ring: self, gang, state })
     }
 }
 
-/// The leader claims for all; what the end's last owner did is visible to every member.
+/// The leader claims for all.
 fn claim(gang: impl Gang, claim: impl FnOnce() -> bool) -> bool {
-    let claimed = gang.rank() == 0 && claim();
-    gang.sync();
-    gang.ballot(claimed) != 0
+    gang.ballot(gang.rank() == 0 && claim()) != 0
+}
+
+/// The leader's value, to all: who looked for itself might see another, if someone writes over the ring meanwhile.
+fn leaders(gang: impl Gang, value: u64) -> u64 {
+    let half = |half: u32| u64::from(gang.min(if gang.rank() == 0 { half } else { u32::MAX }));
+    half((value >> 32) as u32) << 32 | half(value as u32)
 }
 
 /// A producing end that a gang holds. Dropping it, by all members, lets another one be taken.

@@ -113,7 +113,7 @@ shared_struct! {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProducerState {
     pub(crate) tail: u64,
-    credit: u64,
+    pub(super) credit: u64,
 }
 
 impl ProducerState {
