@@ -4,7 +4,9 @@ use crate::doorbell::Doorbell;
 
 /// A backend: a host, a device, or a test. `core` never reads a clock and never makes a system call by itself.
 pub trait Platform {
-    /// Physical time in ns since the Unix epoch. Need not be monotonic; kernels of one fabric read the same clock.
+    /// Physical time in ns since the Unix epoch; kernels of one fabric read the same clock. Need not be monotonic, but a
+    /// message whose sender has timed it out and has since overwritten its receipt may be received after all if the clock
+    /// is set back.
     fn now_ns(&self) -> u64;
 
     /// Wakes the kernel that sleeps at `doorbell`, if it still does. Called only for kernels that registered as

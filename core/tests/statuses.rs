@@ -546,6 +546,48 @@ fn a_message_that_a_predecessor_gave_up_is_counted_once_when_it_is_found() {
     assert_adds_up(&fabric, 0);
 }
 
+/// Whoever said "timed out" is right for ever, also when the clock is set back.
+#[test]
+fn a_message_that_was_given_up_is_not_received_by_an_earlier_clock() {
+    let (platform, fabric) = (Manual::at(10_000), fabric(&CONFIG));
+    let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
+    let [a, b] = &mut kernels[..] else { unreachable!() };
+    let late = a.send(b.id(), &empty()).unwrap();
+    platform.advance(TIMEOUT_NS + 1);
+    assert_eq!(status(a, late), Ok(DeliveryStatus::Timeout));
+    // The entry is needed again, and the sender's count taken back.
+    for sent in 1..=16 {
+        a.send(a.id(), &empty()).unwrap();
+        assert!(sent == 16 || a.try_receive().is_some());
+    }
+    platform.now_ns.set(10_500);
+    assert_eq!(b.try_receive(), None);
+    assert_eq!(b.stats().timeout, 1);
+    assert_adds_up(&fabric, 1);
+}
+
+#[test]
+fn receipts_of_an_owner_of_long_ago_do_not_pass_for_later_ones() {
+    let (platform, fabric) = (Manual::at(1), fabric::<2, 2, 64>(&CONFIG));
+    let who = Register::new("who").unwrap();
+    let mut receiver = fabric.register(&Register::new("receiver").unwrap(), &platform).unwrap();
+    {
+        let mut first = fabric.register(&who, &platform).unwrap();
+        for _ in 0..4 {
+            first.send(receiver.id(), &empty()).unwrap();
+            assert!(receiver.try_receive().is_some());
+        }
+    }
+    for _ in 0..if cfg!(miri) { 10 } else { 33_000 } {
+        fabric.register(&who, &platform).unwrap();
+    }
+    let mut last = fabric.register(&who, &platform).unwrap();
+    let id = last.send(receiver.id(), &empty()).unwrap();
+    assert_eq!(status(&mut last, id), Ok(DeliveryStatus::Pending));
+    platform.advance(TIMEOUT_NS + 1);
+    assert_eq!(status(&mut last, id), Ok(DeliveryStatus::Timeout));
+}
+
 #[test]
 fn a_pending_message_whose_receipt_was_overwritten_is_decided_by_who_holds_it() {
     let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
@@ -691,6 +733,23 @@ fn transit_mail_moves_on_while_the_forwarder_has_mail_of_its_own_all_the_time() 
     }
     assert!(kernels[2].try_receive().is_some());
     assert_eq!(status(&mut kernels[0], id), Ok(DeliveryStatus::Delivered));
+}
+
+#[test]
+fn high_priority_does_not_wait_behind_normal_transit_mail() {
+    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
+    let ids = ids(&kernels);
+    chain(&fabric, &ids);
+    // The lane to the last kernel is full, and so is the forwarder's store.
+    for _ in 0..8 {
+        kernels[0].send(ids[2], &empty()).unwrap();
+        kernels[1].poll();
+    }
+    let high = kernels[0].send_priority(ids[2], &Message::new(2), Priority::High).unwrap();
+    kernels[1].poll();
+    assert_eq!(kernels[2].try_receive().unwrap().header.kind, 2);
+    assert_eq!(status(&mut kernels[0], high), Ok(DeliveryStatus::Delivered));
 }
 
 #[test]

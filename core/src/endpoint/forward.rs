@@ -1,8 +1,8 @@
 //! Passing on: what is for others goes to its next hop, or is put aside until that has room, or fails.
 
-use super::Endpoint;
+use super::{Endpoint, PRIORITIES};
 use crate::fabric::{Counter, DeliveryStatus, Event};
-use crate::message::{Header, Message};
+use crate::message::{Header, Message, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::sync::{Scope, zeroed_in};
@@ -39,10 +39,17 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     fn put_aside(&mut self, message: &Message<PAYLOAD>, next_hop: Place<KERNELS>) -> bool {
         let stored = self.fabric.transit[self.place].put(&mut self.transit, message, next_hop.index());
         if stored {
-            self.parked[next_hop] = self.parked[next_hop].saturating_add(1);
+            let parked = self.parked_for(next_hop, &message.header);
+            *parked = parked.saturating_add(1);
             self.trace(Event::Parked, None, &message.header);
         }
         stored
+    }
+
+    /// How many messages of this one's priority were put aside for a next hop.
+    #[inline(always)]
+    pub(super) fn parked_for(&mut self, next_hop: Place<KERNELS>, header: &Header) -> &mut u16 {
+        &mut self.parked[next_hop][usize::from(header.priority != Priority::Normal as u8)]
     }
 
     /// Forwards a message or ends its way. Returns the next hop's place if that has no room.
@@ -65,8 +72,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             }
         };
         let header = Header { hops: header.hops + 1, ..*header };
-        // What was put aside for this next hop goes first.
-        if self.parked[next_hop.place] > 0 || !self.deposit(next_hop, &header, message) {
+        // What was put aside for this next hop goes first, but never before what is of higher priority.
+        if *self.parked_for(next_hop.place, &header) > 0 || !self.deposit(next_hop, &header, message) {
             return Some(next_hop.place);
         }
         self.count(Counter::Forwarded);
@@ -83,7 +90,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
-    /// In order, by the routes of now: what has to stay makes everything behind it for the same next hop stay.
+    /// In order, by the routes of now: what has to stay makes everything behind it for the same next hop stay that is of
+    /// its priority.
     #[cold]
     #[inline(never)]
     fn flush_stored(&mut self) {
@@ -91,7 +99,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let mut place = MaybeUninit::uninit();
         let message = zeroed_in(&mut place);
         // Counted afresh: for `pass_on`, only what lies before a message is before it.
-        self.parked = [0; KERNELS];
+        self.parked = [[0; PRIORITIES]; KERNELS];
         let mut left = 0;
         for position in self.transit.positions() {
             let Some(parked_for) = store.next_hop(position) else { continue };
@@ -107,7 +115,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 store.remove(&mut self.transit, position);
                 continue;
             };
-            self.parked[next_hop] += 1;
+            *self.parked_for(next_hop, &message.header) += 1;
             left += 1;
             if next_hop.index() != parked_for {
                 store.redirect(position, next_hop.index());

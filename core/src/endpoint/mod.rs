@@ -52,6 +52,9 @@ use crate::ring::ticket::TicketConsumerState;
 use crate::sync::{ON_DEVICE, Scope, System};
 use core::fmt;
 
+/// How many priorities there are.
+const PRIORITIES: usize = 2;
+
 /// What an endpoint has left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backlog {
@@ -90,8 +93,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     /// Header of the message of high priority that is being sent.
     outgoing: Header,
     transit: TransitState,
-    /// Messages put aside per next hop.
-    parked: [u16; KERNELS],
+    /// Messages put aside per next hop and priority.
+    parked: [[u16; PRIORITIES]; KERNELS],
     /// Whether this call has looked already if some of them can go.
     flushed: bool,
     clock: Clock,

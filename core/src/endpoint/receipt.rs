@@ -76,7 +76,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline(never)]
     pub(super) fn end(&mut self, header: &Header, status: DeliveryStatus) {
         match self.decide(header, status) {
-            Verdict::Decided | Verdict::Alone => {
+            Verdict::Decided | Verdict::Alone | Verdict::GivenUp => {
                 self.count_failure(status, 1);
                 self.trace(Event::Failed, Some(status), header);
             }
@@ -118,7 +118,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[cold]
     #[inline(never)]
     pub(super) fn retract(&mut self, sequence: u64) {
-        if let Some(status) = self.fabric.receipts[self.place].retract(sequence) {
+        let id = MessageId { source: self.id, sequence };
+        if let Some(status) = self.fabric.receipts[self.place].retract(id) {
             self.count_failure(status, -1);
         }
     }

@@ -62,8 +62,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Passes on transit traffic without receiving: for a kernel that is paused, or busy with something of its own.
     ///
-    /// A message for this kernel stays, and what the same sender sent after it waits behind it. Returns how many
-    /// messages were looked at.
+    /// A message for this kernel stays, and what the same sender sent after it waits behind it; behind one of high
+    /// priority waits all that is of high priority, since that comes through one ring. Returns how many messages were
+    /// looked at.
     #[inline(never)]
     pub fn poll(&mut self) -> usize {
         let fabric = self.fabric;
@@ -194,6 +195,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         match self.decide(header, DeliveryStatus::Delivered) {
             // A look at the clock after the one that the sender has acted on, should it have given this message up.
             Verdict::Alone if header.deadline_ns < self.platform.now_ns() => {
+                self.end(header, DeliveryStatus::Timeout);
+                false
+            }
+            Verdict::GivenUp => {
                 self.end(header, DeliveryStatus::Timeout);
                 false
             }

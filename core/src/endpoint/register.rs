@@ -1,6 +1,6 @@
 //! Taking a place and leaving it.
 
-use super::Endpoint;
+use super::{Endpoint, PRIORITIES};
 use crate::fabric::{Counter, DeliveryStatus, Fabric, Name, NameError, Phase, Receipts, Status};
 use crate::hlc::Clock;
 use crate::message::{KernelId, Message};
@@ -182,10 +182,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     }
 
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that
-    /// waits is received, transit traffic moves on.
+    /// waits is received, transit traffic moves on. One that died while it registered or left is found as well; nobody
+    /// can send to it, and dropping what this returns frees its place.
     ///
     /// # Errors
-    /// [`RegisterError::PlaceTaken`] if `id` is not registered.
+    /// [`RegisterError::PlaceTaken`] if `id` is not there.
     ///
     /// # Safety
     /// The endpoint that registered as `id` is not used any more, in any process.
@@ -198,7 +199,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         S: ReachesHere,
     {
         let place = Place::new(id.index())
-            .filter(|&place| self.kernels[place].is_registered(id).is_some())
+            .filter(|&place| self.kernels[place].is_owned(id.generation()))
             .ok_or(RegisterError::PlaceTaken { index: id.index() })?;
         for inbox in &self.inboxes {
             // SAFETY: the caller vouches that this producer is dead, so it writes to no slot any more.
@@ -242,7 +243,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             for place in Place::<KERNELS>::all() {
                 let producer = fabric.inboxes[place].lanes.recover_producer(me);
                 (&raw mut (*to).lanes_out).cast::<ProducerState>().add(place.index()).write(producer);
-                (&raw mut (*to).parked).cast::<u16>().add(place.index()).write(0);
+                (&raw mut (*to).parked).cast::<[u16; PRIORITIES]>().add(place.index()).write([0; PRIORITIES]);
             }
             LanesState::recover_in(&mut *(&raw mut (*to).lanes_in).cast(), &fabric.inboxes[me].lanes);
             (&raw mut (*to).high_in).write(TicketConsumerState::recover(&fabric.inboxes[me].high));
@@ -292,9 +293,10 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             leave_as: _,
             turns: _,
         } = &*endpoint;
-        for next_hop in transit.positions().filter_map(|p| fabric.transit[me].next_hop(p)) {
-            if let Some(count) = endpoint.parked.get_mut(next_hop) {
-                *count += 1;
+        let store = &fabric.transit[me];
+        for position in transit.positions() {
+            if let Some(next_hop) = store.next_hop(position).and_then(Place::new) {
+                *endpoint.parked_for(next_hop, &store.header(position)) += 1;
             }
         }
         endpoint
@@ -366,7 +368,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
                 }
             }
         }
-        self.parked = [0; KERNELS];
+        self.parked = [[0; PRIORITIES]; KERNELS];
         self.lanes_in.publish(&inbox.lanes);
         self.high_in.publish(&inbox.high);
     }
@@ -384,6 +386,36 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 mod tests {
     use super::*;
     use crate::fabric::Config;
+
+    struct Still;
+    impl Platform for Still {
+        fn now_ns(&self) -> u64 {
+            1
+        }
+        fn wake(&self, _: &crate::Doorbell) {}
+    }
+
+    #[test]
+    fn a_place_can_be_taken_over_whenever_its_owner_died() {
+        // SAFETY: all zero is a valid, idle fabric.
+        let fabric: Fabric<3, 4, 64> = unsafe { core::mem::zeroed() };
+        fabric.init(&Config::default()).unwrap();
+        let who = Register::new("a").unwrap();
+        // While it registered, while it left, and in between.
+        let taken = fabric.take_place(&who).unwrap();
+        let registering = KernelId::new(taken.place.index() as u16, taken.generation);
+        let mut leaving = fabric.register(&who, Still).unwrap();
+        leaving.close();
+        let registered = fabric.register(&who, Still).unwrap();
+        for id in [registering, leaving.id(), registered.id()] {
+            // SAFETY: nobody uses it any more.
+            drop(unsafe { fabric.take_over(id, Still) }.unwrap());
+            // SAFETY: as above.
+            assert!(unsafe { fabric.take_over(id, Still) }.is_err());
+            assert!(fabric.register_at(id.index(), &who, Still).is_ok());
+        }
+        core::mem::forget((leaving, registered));
+    }
 
     #[test]
     fn a_place_that_is_given_back_can_be_taken_again() {

@@ -59,6 +59,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 self.end(header, DeliveryStatus::Timeout);
                 false
             }
+            Verdict::GivenUp => {
+                self.end(header, DeliveryStatus::Timeout);
+                false
+            }
             Verdict::Decided | Verdict::Alone => true,
             Verdict::Lost => {
                 self.discard(header);
@@ -83,7 +87,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 self.count(Counter::Received);
                 self.trace(Event::Received, None, &header);
             }
-            Verdict::Decided | Verdict::Alone => {
+            Verdict::Decided | Verdict::Alone | Verdict::GivenUp => {
                 self.count_failure(status, 1);
                 self.trace(Event::Failed, Some(status), &header);
             }

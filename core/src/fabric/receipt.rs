@@ -28,16 +28,17 @@
 //!
 //! If the sender had, that verdict must not be counted a second time when the message turns up later. Hence *by
 //! sender*: set with the sender's verdict, cleared by the holder that finds the message. A sender that needs an entry
-//! with the mark again takes its count back (`RETRACTED`), and leaves the message to its holder. Both do so with a
-//! compare-exchange, so exactly one of them has it. A holder that decides alone looks at the clock once more: what was
-//! said of the message before, that it timed out, is still true.
+//! with the mark again takes its count back (`RETRACTED`), and leaves the message to its holder, which counts it as timed
+//! out. Both do so with a compare-exchange, so exactly one of them has it. A holder that finds a later message in the
+//! entry decides alone, and looks at the clock once more: what may have been said of its message before, that it timed
+//! out, is still true (if the clock was not set back meanwhile: see [`Platform`](crate::Platform)).
 //!
 //! A message that leaves the domain through a [gateway](crate::gateway) is decided on the other side, where this word
 //! cannot be reached. So the gateway *holds* it: it moves the word to `HELD`, which still reads as `Pending`, but which
 //! only the gateway moves on, when it is told what became of the message. Its sender can no longer give it up.
 //!
-//! 1. `words`: compare-exchanged by the holders of messages and by the sender; a proxy also clears one before it uses
-//!    the entry again.
+//! 1. `words`: compare-exchanged by the holders of messages and by the sender, which also clears one that it could take
+//!    for a later message's before it uses the entry again.
 //! 2. `Terms`: written by the sender only; `opened` is read by whoever asks for a receipt, the rest by the sender.
 //!
 //! No ordering is needed: the word alone decides, and nothing else is published through it.
@@ -136,6 +137,8 @@ pub(crate) enum Verdict {
     Decided,
     /// This call did, because the receipt was overwritten. Its sender may have been told of a timeout before.
     Alone,
+    /// The sender had given it up, and has taken that back since: this call ends it as given up, and counts it.
+    GivenUp,
     /// Someone else had, with this result; whoever did has counted it.
     Lost,
 }
@@ -283,16 +286,21 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         self.terms_at(id.sequence).collected.store(0, Relaxed);
     }
 
-    /// For the sender, before it opens the receipt of `sequence`: takes back a verdict of its own on an older message
-    /// of that entry that nobody has found yet, and returns it. It no longer counts: who finds the message decides.
+    /// For the sender, before it opens the receipt of `id`: takes back a verdict of its own on an older message of that
+    /// entry that nobody has found yet, and returns it. It no longer counts: who finds the message does. And makes the
+    /// entry forget an owner of the place so long ago that its generation reads as a later one.
     #[cold]
     #[cfg_attr(target_arch = "nvptx64", inline(never))]
-    pub(crate) fn retract(&self, sequence: u64) -> Option<DeliveryStatus> {
-        let entry = self.word_at(sequence);
+    pub(crate) fn retract(&self, id: MessageId) -> Option<DeliveryStatus> {
+        let entry = self.word_at(id.sequence);
         // Relaxed: the word alone decides. Relaxed on failure: the holder was faster, and keeps the verdict as it is.
         let found = entry.load(Relaxed);
         let taken_back = found & !(BY_SENDER | STATUS) | RETRACTED;
         let retracted = found & BY_SENDER != 0 && entry.compare_exchange(found, taken_back, Relaxed, Relaxed).is_ok();
+        if generation_in(found) != id.source.generation() && Tells::of(found, id) == Tells::Later {
+            // Relaxed: as in `open_anew`.
+            entry.store(0, Relaxed);
+        }
         if retracted { DeliveryStatus::from_bits(found & STATUS) } else { None }
     }
 
@@ -347,7 +355,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         // Relaxed, both: as in `enter`. Only `retract` changes a word with the mark.
         let stands = found & (BY_SENDER | STATUS) != RETRACTED
             && (found & BY_SENDER == 0 || entry.compare_exchange(found, found & !BY_SENDER, Relaxed, Relaxed).is_ok());
-        if stands { Verdict::Lost } else { Verdict::Alone }
+        if stands { Verdict::Lost } else { Verdict::GivenUp }
     }
 
     /// For the sender: the message of that sequence, if its way has not ended and its entry is not used by another. A
@@ -506,20 +514,20 @@ mod tests {
     fn a_senders_verdict_counts_for_the_sender_or_for_the_holder_but_not_for_both() {
         let table = table();
         table.open(id(1), KernelId::new(0, 1), 10);
-        assert_eq!(table.retract(5), None, "nothing of the sender's");
+        assert_eq!(table.retract(id(5)), None, "nothing of the sender's");
         assert_eq!(give_up(&table, 1, DeliveryStatus::Timeout), Verdict::Decided);
         assert_eq!(give_up(&table, 1, DeliveryStatus::NotFound), Verdict::Lost);
         assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Timeout));
         // Found before the entry is needed again: the sender's verdict stands.
         assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Lost);
-        assert_eq!((table.read(id(1)), table.retract(5)), (Ok(DeliveryStatus::Timeout), None));
+        assert_eq!((table.read(id(1)), table.retract(id(5))), (Ok(DeliveryStatus::Timeout), None));
         // Found afterwards: the holder's does.
         table.open(id(5), KernelId::new(0, 1), 10);
         assert_eq!(give_up(&table, 5, DeliveryStatus::NotFound), Verdict::Decided);
-        assert_eq!(table.retract(9), Some(DeliveryStatus::NotFound));
-        assert_eq!(table.retract(9), None);
+        assert_eq!(table.retract(id(9)), Some(DeliveryStatus::NotFound));
+        assert_eq!(table.retract(id(9)), None);
         table.open(id(9), KernelId::new(0, 1), 10);
-        assert_eq!(table.decide(id(5), DeliveryStatus::Timeout), Verdict::Alone);
+        assert_eq!(table.decide(id(5), DeliveryStatus::Timeout), Verdict::GivenUp);
         assert_eq!(table.read(id(9)), Ok(DeliveryStatus::Pending));
     }
 
@@ -621,7 +629,7 @@ mod tests {
                 entry.store(garbage, Relaxed);
             }
             table.open(id(5), KernelId::new(0, 1), 10);
-            let _ = (table.decide(id(5), DeliveryStatus::Delivered), table.read(id(5)), table.retract(9));
+            let _ = (table.decide(id(5), DeliveryStatus::Delivered), table.read(id(5)), table.retract(id(9)));
             let _ = (table.hold(id(5)), table.settle(id(5), DeliveryStatus::Timeout), table.is_in_use(id(9), 4));
             let _ = give_up(&table, 5, DeliveryStatus::Timeout);
         }

@@ -181,7 +181,8 @@ pub enum Command {
     /// Handle messages. What every kernel starts with.
     #[default]
     Run = 0,
-    /// Forward transit traffic, but handle nothing.
+    /// Forward transit traffic, but handle nothing. The first message of high priority for this kernel holds up all
+    /// others of high priority: see [`poll`](crate::Endpoint::poll).
     Pause = 1,
     /// Handle what is in the inbox, then stop.
     Drain = 2,
@@ -355,6 +356,13 @@ impl<S: Scope> Entry<S> {
     pub(crate) fn is_registered(&self, id: KernelId) -> Option<bool> {
         let state = self.state();
         (state.generation == id.generation() && state.status == Some(Status::Registered)).then_some(state.parks)
+    }
+
+    /// Whether the owner of this generation has neither left nor failed.
+    pub(crate) fn is_owned(&self, generation: u16) -> bool {
+        let state = self.state();
+        let owned = matches!(state.status, Some(Status::Registering | Status::Registered | Status::Leaving));
+        state.generation == generation && owned
     }
 
     /// Takes a free place; returns the new generation.

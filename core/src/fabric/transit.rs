@@ -10,7 +10,7 @@
 //! emptying its inbox whatever its neighbours do. The price is that overload ends in `QueueFull` receipts rather than
 //! in back pressure through the mesh; their senders may send again, since such a message was certainly not delivered.
 //!
-//! Messages to the same next hop leave the store in the order in which they entered it.
+//! Messages of one priority to the same next hop leave the store in the order in which they entered it.
 //!
 //! 1. All words and bodies here are written and read by the kernel's own endpoint only. They lie in the fabric so that
 //!    an endpoint that is taken over finds them, and because a GPU block has no other place for them.
