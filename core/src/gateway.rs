@@ -48,8 +48,8 @@
 //!
 //! While it gives no sign of life for [`GatewayConfig::silence_ns`], nothing is sent to it: mail stays in the proxies'
 //! inboxes and times out there. What was sent before and is not answered by its deadline and a grace, ends in
-//! `Timeout`. **This is the one case in which a message that is seen to have timed out may have been received.** A late
-//! answer is ignored.
+//! `Timeout`, or as soon as the other side leaves or begins again. **This is the one case in which a message that is seen
+//! to have timed out may have been received.** A late answer is ignored.
 //!
 //! The gateways keep what they know in themselves. One that starts anew on a used link says so, and both sides forget
 //! the other's kernels and transfers and begin again. Receipts that a gateway held when it died without being dropped
@@ -158,8 +158,6 @@ struct Held {
     /// Of the proxy that it was for.
     place: u16,
     hops: u8,
-    /// It was sent to a gateway that has begun again since.
-    orphan: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -178,7 +176,6 @@ impl Held {
         deadline_ns: 0,
         place: 0,
         hops: 0,
-        orphan: false,
     };
 }
 
@@ -574,6 +571,9 @@ impl<
                 _ if leaving => {}
                 Some(Control::Hello { reply, receipts }) => {
                     self.forget();
+                    if !reply {
+                        self.give_up();
+                    }
                     self.far_receipts = receipts;
                     self.met = true;
                     self.far_beat.1 = self.endpoint.platform().now_ns();
@@ -584,6 +584,7 @@ impl<
                 }
                 Some(Control::Bye) => {
                     self.forget();
+                    self.give_up();
                     self.met = false;
                 }
                 Some(Control::Announce { id, name }) if self.met => self.on_announce(id, &name),
@@ -782,11 +783,19 @@ impl<
         }
         self.exports.fill(Export::NONE);
         self.refusal_count = 0;
+    }
+
+    /// Nobody over there knows any more what was sent: nothing of it will be answered, and its numbers are free. Ended now,
+    /// whatever the deadlines, as numbers and proxies' places are few.
+    #[inline(never)]
+    fn give_up(&mut self) {
         for number in Place::all() {
-            match self.held[number].state {
-                HeldState::Free => {}
-                HeldState::Sent => self.held[number].orphan = true,
-                HeldState::Expired => self.release(number),
+            if self.held[number].state == HeldState::Sent {
+                self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
+                self.settle(number, DeliveryStatus::Timeout);
+            }
+            if self.held[number].state != HeldState::Free {
+                self.release(number);
             }
         }
     }
@@ -925,14 +934,8 @@ impl<
             return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull);
         }
         self.free_count = last;
-        self.held[number] = Held {
-            state: HeldState::Sent,
-            id,
-            deadline_ns: header.deadline_ns,
-            place: place.index() as u16,
-            hops,
-            orphan: false,
-        };
+        self.held[number] =
+            Held { state: HeldState::Sent, id, deadline_ns: header.deadline_ns, place: place.index() as u16, hops };
         proxy.held += 1;
         self.stats.sent = self.stats.sent.wrapping_add(1);
     }
@@ -1014,16 +1017,12 @@ impl<
             }
             let number = self.next_held;
             self.next_held = number.next();
-            let Held { state, deadline_ns, orphan, .. } = self.held[number];
+            let Held { state, deadline_ns, .. } = self.held[number];
             if state == HeldState::Sent && deadline_ns.saturating_add(self.config.grace_ns) < now_ns {
                 worked = true;
                 self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
                 self.settle(number, DeliveryStatus::Timeout);
-                if orphan {
-                    self.release(number);
-                } else {
-                    self.held[number].state = HeldState::Expired;
-                }
+                self.held[number].state = HeldState::Expired;
             }
         }
         worked

@@ -526,6 +526,29 @@ fn a_gateway_that_leaves_says_so_and_can_be_followed() {
     }
 }
 
+/// What was on the other side when it ended does not keep its numbers, nor the proxies their places, until its deadline.
+#[test]
+fn a_link_survives_any_number_of_restarts_of_the_other_side() {
+    let memory = Memory::new();
+    let [mut here, mut there] = memory.sides();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    for _ in 0..8 {
+        let mut sides = [here, there];
+        settle(&mut sides);
+        let to = memory.fabrics[0].find("b").expect("announced again");
+        let id = a.send(to, &empty().with_deadline_ns(u64::MAX)).unwrap();
+        settle(&mut sides);
+        let [still, leaves] = sides;
+        (here, _) = (still, drop(leaves));
+        here.pass();
+        assert_eq!((status(&mut a, id), here.in_flight()), (DeliveryStatus::Timeout, (0, 0)));
+        while b.try_receive().is_some() {}
+        there = memory.side(1);
+    }
+    drop((here, there));
+    memory.fabrics.iter().for_each(|fabric| assert_adds_up(fabric));
+}
+
 #[test]
 fn three_domains_in_a_row_carry_messages_and_statuses() {
     let platform = Manual::at(10_000);
