@@ -351,9 +351,17 @@ pub struct Message<const PAYLOAD: usize> {
 }
 
 // SAFETY: zero is valid for both fields.
-unsafe impl<const PAYLOAD: usize> Zeroable for Message<PAYLOAD> {}
+unsafe impl<const PAYLOAD: usize> Zeroable for Message<PAYLOAD> {
+    #[inline]
+    fn zeroed() -> Self {
+        let () = Self::SIZE_IS_RIGHT;
+        // SAFETY: see above.
+        unsafe { core::mem::zeroed() }
+    }
+}
 // SAFETY: `repr(C)`; the header is Pod and a multiple of 8 bytes, the rest is bytes, and `SIZE_IS_RIGHT`, which every
-// constructor and every fabric evaluates, rules out padding at the end.
+// constructor and every fabric evaluates, rules out padding at the end. (A trait cannot ask for a multiple of 64: who
+// insists can cast bytes to a `Message<1>`, which no other function takes.)
 unsafe impl<const PAYLOAD: usize> Pod for Message<PAYLOAD> {}
 
 impl<const PAYLOAD: usize> fmt::Debug for Message<PAYLOAD> {
