@@ -89,7 +89,8 @@ impl Bridge {
         let (ready, started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name(format!("k2k {name}")).spawn(move || {
             let host = Host::new();
-            let opened = LinkEnd::open(halves.half(0), halves.half(1)).map_err(|e| e.to_string());
+            // SAFETY: a link of this bridge alone, whose other end the device's gateway opens.
+            let opened = unsafe { LinkEnd::open(halves.half(0), halves.half(1)) }.map_err(|e| e.to_string());
             let opened = opened.and_then(|link| Ok((link, memory.register(&who, &host).map_err(|e| e.to_string())?)));
             let (link, endpoint) = match opened {
                 Ok(opened) => opened,

@@ -259,9 +259,9 @@ impl Export {
 /// }
 /// let [near, far] = &HALVES;
 /// let who = Register::new("gateway")?;
-/// let here = LinkEnd::open(near, far)?;
+/// // SAFETY: two halves, one link, one end on each side.
+/// let (here, there) = unsafe { (LinkEnd::open(near, far)?, LinkEnd::open(far, near)?) };
 /// let mut here = Gateway::new(NEAR.register(&who, Clock)?, here, GatewayConfig::default());
-/// let there = LinkEnd::open(far, near)?;
 /// let mut there = Gateway::new(FAR.register(&who, Clock)?, there, GatewayConfig::default());
 ///
 /// let mut a = NEAR.register(&Register::new("a")?, Clock)?;

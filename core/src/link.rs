@@ -300,7 +300,14 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
     ///
     /// # Errors
     /// [`LinkError`]: a half is not set up or not of this shape, or an end of `near` is open.
-    pub fn open(near: &'l LinkHalf<FRAMES, PAYLOAD>, far: &'l LinkHalf<FRAMES, PAYLOAD>) -> Result<Self, LinkError> {
+    ///
+    /// # Safety
+    /// No other end, on any side, uses `far` as its far half, or `near` as its near one's partner: two halves make one
+    /// link. (Across a bus nothing can be claimed on the other side.)
+    pub unsafe fn open(
+        near: &'l LinkHalf<FRAMES, PAYLOAD>,
+        far: &'l LinkHalf<FRAMES, PAYLOAD>,
+    ) -> Result<Self, LinkError> {
         Self::check(near, far)?;
         if !claim_end(&near.header.claimed) {
             return Err(LinkError::Taken);

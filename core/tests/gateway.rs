@@ -4,6 +4,7 @@ mod common;
 
 use common::{Manual, fabric};
 use k2k_core::gateway::{Gateway, GatewayConfig};
+use k2k_core::link::LinkError;
 use k2k_core::{
     Config, DeliveryStatus, Endpoint, Fabric, LinkEnd, LinkHalf, Message, MessageId, Priority, Register, SendError,
 };
@@ -32,6 +33,15 @@ fn link() -> [Box<Half>; 2] {
     halves
 }
 
+/// The two halves of each link of these tests make one link.
+fn open_end<'l, const N: usize>(
+    near: &'l LinkHalf<N, 64>,
+    far: &'l LinkHalf<N, 64>,
+) -> Result<LinkEnd<'l, N, 64>, LinkError> {
+    // SAFETY: see above.
+    unsafe { LinkEnd::open(near, far) }
+}
+
 fn register<'w>(fabric: &'w Domain, platform: &'w Manual, name: &str) -> End<'w> {
     fabric.register(&Register::new(name).unwrap(), platform).unwrap()
 }
@@ -44,7 +54,7 @@ fn gateway<'w>(
 ) -> Side<'w> {
     // Names of gateways clash if both are announced, which is no harm.
     let endpoint = register(fabric, platform, "gateway");
-    Gateway::new(endpoint, LinkEnd::open(near, far).unwrap(), config)
+    Gateway::new(endpoint, open_end(near, far).unwrap(), config)
 }
 
 /// What both domains are made of.
@@ -450,7 +460,7 @@ fn a_dead_other_side_ends_messages_by_deadline_and_grace() {
 
     // A successor over there, on the same link.
     let [near, far] = &memory.halves;
-    assert!(LinkEnd::open(far, near).is_err());
+    assert!(open_end(far, near).is_err());
     // What the dead one had registered.
     for id in memory.fabrics[1].kernels().filter(|(_, name)| name.as_str() != "b").map(|(id, _)| id) {
         // SAFETY: the gateway was forgotten.
@@ -557,7 +567,7 @@ fn three_domains_in_a_row_carry_messages_and_statuses() {
     let side = |index: usize, name: &str, near: &'_ Half, far: &'_ Half| {
         // SAFETY: the halves and fabrics outlive the sides; lifetimes are the same for all of them below.
         let (near, far) = unsafe { (&*core::ptr::from_ref(near), &*core::ptr::from_ref(far)) };
-        Gateway::new(register(&fabrics[index], &platform, name), LinkEnd::open(near, far).unwrap(), GATEWAY)
+        Gateway::new(register(&fabrics[index], &platform, name), open_end(near, far).unwrap(), GATEWAY)
     };
     let mut sides = [
         side(0, "g0", &left[0], &left[1]),
@@ -649,7 +659,7 @@ fn a_receipt_that_the_sender_can_still_ask_for_is_kept_on_the_other_side() {
     let far: Box<Domain> = fabric(&CONFIG);
     let halves = link();
     let [mut a, here] = ["a", "gateway"].map(|name| near.register(&Register::new(name).unwrap(), &platform).unwrap());
-    let mut here = Gateway::new(here, LinkEnd::open(&*halves[0], &*halves[1]).unwrap(), GATEWAY);
+    let mut here = Gateway::new(here, open_end(&*halves[0], &*halves[1]).unwrap(), GATEWAY);
     let mut there = gateway(&far, &platform, [&halves[1], &halves[0]], GATEWAY);
     let (mut slow, mut quick) = (register(&far, &platform, "slow"), register(&far, &platform, "quick"));
     let mut settle = || {
@@ -713,7 +723,7 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
             let (fabrics, halves, wall, finished) = (&fabrics, &halves, &wall, &finished);
             threads.push(scope.spawn(move || {
                 let endpoint = fabrics[side].register(&Register::new("gateway").unwrap(), wall).unwrap();
-                let end = LinkEnd::open(&halves[side], &halves[1 - side]).unwrap();
+                let end = open_end(&halves[side], &halves[1 - side]).unwrap();
                 let mut gateway = Gateway::new(endpoint, end, GatewayConfig::default());
                 let relaxed = k2k_core::sync::Ordering::Relaxed;
                 while finished.load(relaxed) < 4 || gateway.in_flight() != (0, 0) {

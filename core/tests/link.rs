@@ -41,6 +41,15 @@ impl Memory {
     }
 }
 
+/// The two halves of each link of these tests make one link.
+fn open_end<'l, const N: usize>(
+    near: &'l LinkHalf<N, 64>,
+    far: &'l LinkHalf<N, 64>,
+) -> Result<LinkEnd<'l, N, 64>, LinkError> {
+    // SAFETY: see above.
+    unsafe { LinkEnd::open(near, far) }
+}
+
 /// Where the header's words stand, as both sides must have them.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -102,14 +111,14 @@ fn what_is_wrong_with_a_half_is_named() {
 fn an_end_is_opened_by_one_at_a_time() {
     let (near, far) = (Memory::zeroed(), Memory::zeroed());
     near.half().set_up().unwrap();
-    assert_eq!(LinkEnd::open(near.half(), far.half()).err(), Some(LinkError::NotSetUp));
+    assert_eq!(open_end(near.half(), far.half()).err(), Some(LinkError::NotSetUp));
     far.half().set_up().unwrap();
-    assert_eq!(LinkEnd::open(near.half(), near.half()).err(), Some(LinkError::SameHalf));
-    let end = LinkEnd::open(near.half(), far.half()).unwrap();
-    assert_eq!(LinkEnd::open(near.half(), far.half()).err(), Some(LinkError::Taken));
-    let other = LinkEnd::open(far.half(), near.half()).unwrap();
+    assert_eq!(open_end(near.half(), near.half()).err(), Some(LinkError::SameHalf));
+    let end = open_end(near.half(), far.half()).unwrap();
+    assert_eq!(open_end(near.half(), far.half()).err(), Some(LinkError::Taken));
+    let other = open_end(far.half(), near.half()).unwrap();
     drop(end);
-    assert!(LinkEnd::open(near.half(), far.half()).is_ok());
+    assert!(open_end(near.half(), far.half()).is_ok());
     core::mem::forget(other);
     // SAFETY: it was forgotten.
     assert!(unsafe { LinkEnd::recover(far.half(), near.half()) }.is_ok());
@@ -202,7 +211,7 @@ proptest! {
         let platform = Manual::at(10_000);
         let fabric: Box<Fabric<6, 4, 64>> = fabric(&config);
         let register = |name: &str| fabric.register(&Register::new(name).unwrap(), &platform);
-        let end = LinkEnd::open(near.half(), far.half()).unwrap();
+        let end = open_end(near.half(), far.half()).unwrap();
         let config = GatewayConfig { silence_ns: 5_000, grace_ns: 500, export_all: true };
         let mut gateway = Gateway::new(register("gateway").unwrap(), end, config);
         let mut kernels = [register("a").ok(), register("b").ok()];
@@ -275,7 +284,7 @@ fn a_frame_written_by_hand_is_understood() {
     let fabric: Box<Fabric<4, 4, 64>> = fabric(&Config::default());
     let mut kernel = fabric.register(&Register::new("k").unwrap(), &platform).unwrap();
     let endpoint = fabric.register(&Register::new("gateway").unwrap(), &platform).unwrap();
-    let end = LinkEnd::open(near.half(), far.half()).unwrap();
+    let end = open_end(near.half(), far.half()).unwrap();
     let mut gateway = Gateway::new(endpoint, end, GatewayConfig::default());
     let blank: Header = bytemuck::Zeroable::zeroed();
     let source = 7 << 16 | 300;

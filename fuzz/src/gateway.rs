@@ -35,7 +35,9 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
     let endpoint = register("gateway").expect("a free place");
     let mut kernels = [register("a"), register("b")];
     let config = GatewayConfig { silence_ns: 10_000, grace_ns: 500, export_all: true };
-    let mut gateway = Gateway::new(endpoint, LinkEnd::open(near_half, far_half).expect("unused"), config);
+    // SAFETY: no other end is opened.
+    let link = unsafe { LinkEnd::open(near_half, far_half) }.expect("unused");
+    let mut gateway = Gateway::new(endpoint, link, config);
     let mut tail = 0;
     while !input.is_empty() {
         match input.int_in_range(0..=15u8)? {

@@ -77,7 +77,9 @@ fn side(fabric: &'static Domain, near: &'static Half, far: &'static Half) -> Box
     let endpoint = fabric.register_at(0, &Register::new("gateway").unwrap(), At(Cell::new(EARLY))).unwrap();
     let config = GatewayConfig { silence_ns: 1_000, grace_ns: 1_000, export_all: false };
     let mut place = Box::new_uninit();
-    Gateway::new_in(&mut place, endpoint, LinkEnd::open(near, far).unwrap(), config);
+    // SAFETY: the two sides open an end each, of the same two halves.
+    let link = unsafe { LinkEnd::open(near, far) }.unwrap();
+    Gateway::new_in(&mut place, endpoint, link, config);
     // SAFETY: `new_in` has initialised it.
     unsafe { place.assume_init() }
 }

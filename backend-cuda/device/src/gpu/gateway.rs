@@ -69,7 +69,8 @@ unsafe fn open<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, c
         LinkHalf::<FRAMES, PAYLOAD>::attach_raw(block.parameter(i) as *mut u8, size_of::<LinkHalf<FRAMES, PAYLOAD>>())
             .map_err(|_| (Outcome::BadParameter, [i as u64, block.parameter(i), 0, 0, 0, 0, 0]))
     };
-    let link = LinkEnd::open(half(0)?, half(1)?)
+    // SAFETY: passed on: the halves of one link.
+    let link = unsafe { LinkEnd::open(half(0)?, half(1)?) }
         .map_err(|_| (Outcome::BadParameter, [0, block.parameter(0), block.parameter(1), 0, 0, 0, 0]))?;
     // SAFETY: passed on.
     let fabric = unsafe { block.fabric::<KERNELS, SLOTS, PAYLOAD>()? };
