@@ -68,9 +68,4 @@ impl Timer {
             Clock::Host => std::thread::sleep(Duration::from_nanos(left.min(1_000_000))),
         }
     }
-
-    /// Lets a virtual clock jump.
-    pub(crate) fn advance(&mut self, ns: u64) {
-        self.skipped_ns += ns;
-    }
 }

@@ -55,25 +55,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Replaces `current` by `new`, if it is there; returns what was there.
-    ///
-    /// # Errors
-    /// As for [`host_load`](Self::host_load).
-    pub fn host_compare_exchange(
-        &mut self,
-        address: u64,
-        bytes: u8,
-        current: u64,
-        new: u64,
-        order: Order,
-    ) -> Result<u64, Error> {
-        self.host_check(address, bytes, true)?;
-        let found = memory::modify(address, bytes, |old| (old == current).then_some(new));
-        let left = (found == current).then_some(new & mask(bytes * 8));
-        self.host_observe(address, bytes, order, Some(found), left)?;
-        Ok(found)
-    }
-
     /// Loads a 64-bit word with acquire.
     ///
     /// # Errors
@@ -114,14 +95,6 @@ impl Machine {
             self.host_store(address + at as u64, bytes, u64::from_le_bytes(value), Order::Weak)?;
         }
         Ok(())
-    }
-
-    /// A fence of the host.
-    pub fn host_fence(&mut self, order: Order) {
-        if let Some(detector) = &mut self.detector {
-            detector.fence(HOST, order, Scope::Sys);
-        }
-        memory::fence(order);
     }
 }
 

@@ -221,11 +221,6 @@ impl Machine {
         self.timer.now_ns(0)
     }
 
-    /// Lets a virtual clock jump ahead.
-    pub fn advance_ns(&mut self, ns: u64) {
-        self.timer.advance(ns);
-    }
-
     /// Gives one thread a turn; `false` if no launch is live.
     ///
     /// # Errors
