@@ -13,7 +13,7 @@
 //! | `run_gateway` | one side of a link to another domain |
 //! | `Warp` | 32 threads as one: ballot, shuffles; a `Gang` for rings |
 //! | `Clock` | `%globaltimer` at the Unix epoch, as a `Platform` |
-//! | `thread` | indices, barriers, the timer, rest |
+//! | `thread` | indices, the timer, rest |
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(asm_experimental_arch, link_llvm_intrinsics))]
 #![cfg_attr(target_arch = "nvptx64", allow(internal_features, reason = "see `gpu/warp.rs` for why"))]

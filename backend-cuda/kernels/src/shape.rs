@@ -26,9 +26,6 @@ pub const CHIP_SLOTS: usize = 16;
 /// Bytes per message there.
 pub const CHIP_PAYLOAD: usize = 64;
 
-/// The fabric that spans a whole chip.
-pub type ChipFabric = Fabric<CHIP_KERNELS, CHIP_SLOTS, CHIP_PAYLOAD, Gpu>;
-
 /// What the rings of the tests carry: with the stamp, a line.
 pub type Body = [u64; 7];
 /// Slots of the test rings.

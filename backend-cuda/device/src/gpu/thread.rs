@@ -1,12 +1,6 @@
-//! Where a thread is, and how the threads of a block meet.
+//! Where a thread is, what time it has, how it rests and how it gives up.
 
 use core::arch::asm;
-
-unsafe extern "C" {
-    // An intrinsic rather than `asm!`: see `warp.rs`.
-    #[link_name = "llvm.nvvm.barrier.cta.sync.all"]
-    fn barrier_sync(barrier: u32);
-}
 
 macro_rules! special {
     ($($(#[$doc:meta])* $name:ident: $register:literal),* $(,)?) => { $(
@@ -34,13 +28,6 @@ special! {
     blocks: "nctaid.x",
     /// Index of this thread in its warp.
     lane_index: "laneid",
-}
-
-/// Waits for all threads of the block. What each did before is visible to all after it.
-#[inline(always)]
-pub fn sync_block() {
-    // SAFETY: a barrier.
-    unsafe { barrier_sync(0) };
 }
 
 /// Rests for about `ns`, so that a poll does not take the bus from those who have something to say.
