@@ -546,6 +546,13 @@ pub(crate) struct Function {
     pub(crate) local_bytes: u32,
 }
 
+impl Function {
+    #[inline(always)]
+    pub(crate) fn list(&self, first: u32, count: u32) -> &[u32] {
+        &self.lists[first as usize..(first + count) as usize]
+    }
+}
+
 /// All ones in the low `bits` bits.
 #[inline(always)]
 pub(crate) const fn mask(bits: u8) -> u64 {

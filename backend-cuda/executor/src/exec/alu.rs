@@ -20,6 +20,14 @@ pub(crate) fn unary(f: Unary, bits: u8, a: u64) -> u64 {
     }
 }
 
+/// A sum, or a difference, and the carry out of it. For a difference, a carry is the borrow's opposite.
+#[inline(always)]
+pub(crate) fn add_with_carry(bits: u8, subtract: bool, a: u64, b: u64, carry: bool) -> (u64, bool) {
+    let b = if subtract { !b & mask(bits) } else { b };
+    let sum = u128::from(a) + u128::from(b) + u128::from(carry);
+    (sum as u64 & mask(bits), sum >> bits != 0)
+}
+
 #[inline(always)]
 pub(crate) fn binary(f: Binary, bits: u8, a: u64, b: u64) -> u64 {
     let (ones, signed) = (mask(bits), |x| sign_extend(x, bits));

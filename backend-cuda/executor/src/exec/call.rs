@@ -1,4 +1,5 @@
-//! Calls and returns (PTX ISA 7.1, 9.7.12.5): arguments are copied between the parameter spaces of two frames.
+//! Calls and returns (PTX ISA 7.1, 9.7.12.5): arguments are copied between the parameter spaces of two frames. And
+//! branches by a table.
 
 use super::memory::function_of;
 use super::thread::{Frame, Thread};
@@ -42,6 +43,13 @@ pub(super) fn call(thread: &mut Thread, world: &World<'_>, site: u32) -> Result<
         thread.params.copy_within(start..start + from.size as usize, thread.param_base + to.offset as usize);
     }
     Ok(())
+}
+
+/// Where a branch by a table goes. Beyond the table is undefined behaviour in PTX; here it is a fault.
+#[inline(always)]
+pub(super) fn target(table: &[u32], index: u64) -> Result<u32, FaultKind> {
+    let target = usize::try_from(index).ok().and_then(|index| table.get(index));
+    target.copied().ok_or(FaultKind::BadCall)
 }
 
 /// Returns from a function; `false` if it was the outermost.

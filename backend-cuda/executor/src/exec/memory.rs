@@ -4,11 +4,12 @@
 //! then the number of the block or thread, then the offset. So an address that wanders to another block or thread is
 //! recognised, and named as what it is.
 
+use super::slots::set;
 use super::thread::Thread;
-use super::{Halt, World, set};
+use super::{Halt, World};
 use crate::error::FaultKind;
 use crate::memory::{self, Memory, Refusal};
-use crate::op::{Access, Order, Rmw, Slot, Space, mask, sign_extend};
+use crate::op::{Access, Order, Rmw, Scope, Slot, Space, mask, sign_extend};
 use crate::race::Observed;
 
 /// What uninitialised shared and local memory holds.
@@ -50,6 +51,22 @@ pub(super) fn to_generic(window: Window, offset: u64) -> u64 {
 
 pub(super) fn from_generic(window: Window, address: u64) -> Option<u64> {
     (address >> OFFSET_BITS == window.0 >> OFFSET_BITS).then_some(address & (Window::BYTES - 1))
+}
+
+/// The address in the window's space of a generic one.
+///
+/// Compilers convert pointers from elsewhere, null among them, there and back before they look at them. An access
+/// through what comes of one is far outside of any memory.
+pub(super) fn offset_of(window: Window, address: u64) -> u64 {
+    address.wrapping_sub(window.0)
+}
+
+/// Whether a generic address lies in a space, of which the thread sees `window`.
+pub(super) fn is_in(space: Space, window: Window, address: u64) -> bool {
+    match space {
+        Space::Shared | Space::Local => from_generic(window, address).is_some(),
+        _ => !in_a_window(address),
+    }
 }
 
 pub(crate) fn in_a_window(address: u64) -> bool {
@@ -350,4 +367,12 @@ fn modified(f: Rmw, bits: u8, old: u64, b: u64, c: u64) -> Option<u64> {
             }
         }
     })
+}
+
+/// A fence: the detector's, and for host threads that look on, a real one.
+pub(super) fn fence(thread: &Thread, world: &mut World<'_>, order: Order, scope: Scope) {
+    if let Some(detector) = &mut world.detector {
+        detector.fence(thread.agent, order, scope);
+    }
+    memory::fence(order);
 }

@@ -5,6 +5,7 @@ pub(crate) mod alu;
 mod call;
 pub(crate) mod float;
 mod memory;
+mod slots;
 mod special;
 pub(crate) mod thread;
 
@@ -12,9 +13,10 @@ use crate::error::FaultKind;
 use crate::machine::block::Block;
 use crate::machine::clock::Timer;
 use crate::memory::Memory;
-use crate::op::{Bool, Function, NO_SLOT, Op, Order, Slot, Space, mask};
+use crate::op::{Function, NO_SLOT, Op, Order, Slot};
 use crate::race::{Detector, Found};
 pub(crate) use memory::{POISON, Window, function_pointer, in_a_window};
+use slots::set;
 use thread::Thread;
 
 /// Everything beside the thread that an instruction may touch.
@@ -36,6 +38,14 @@ pub(crate) struct Budget {
     pub(crate) instructions: u32,
     /// Count only what orders: strong accesses and fences.
     pub(crate) strong_only: bool,
+}
+
+impl Budget {
+    /// How many accesses a load or store counts for.
+    #[inline(always)]
+    fn spent(self, visible: bool, order: Order) -> u32 {
+        u32::from(visible && (order != Order::Weak || !self.strong_only))
+    }
 }
 
 /// Why a thread stopped.
@@ -74,14 +84,6 @@ impl From<FaultKind> for Halt {
     }
 }
 
-#[inline(always)]
-fn set(slots: &mut [u64], dst: Slot, value: u64) {
-    // `_` is beyond all slots.
-    if let Some(slot) = slots.get_mut(dst as usize) {
-        *slot = value;
-    }
-}
-
 /// Runs `thread` within the budget; returns why it stopped and how many instructions it took.
 pub(crate) fn run(thread: &mut Thread, world: &mut World<'_>, budget: Budget) -> Result<(Stop, u64), Halt> {
     let mut accesses = budget.accesses;
@@ -103,6 +105,7 @@ pub(crate) fn run(thread: &mut Thread, world: &mut World<'_>, budget: Budget) ->
                 slots[$slot as usize]
             };
         }
+        let window = |space| Window::of(space, thread.block, thread.agent);
         match instruction.op {
             Op::Nop => {}
             Op::Move { dst, a } => set(slots, dst, get!(a)),
@@ -115,71 +118,31 @@ pub(crate) fn run(thread: &mut Thread, world: &mut World<'_>, budget: Budget) ->
                 set(slots, dst, alu::quaternary(f, bits, operands.map(|s| slots[s as usize])));
             }
             Op::Carry { bits, subtract, reads, writes, dst, a, b } => {
-                let b = if subtract { !get!(b) & mask(bits) } else { get!(b) };
                 // For a subtraction, the flag holds the borrow's opposite.
                 let carry = if reads { thread.carry } else { subtract };
-                let sum = u128::from(get!(a)) + u128::from(b) + u128::from(carry);
+                let (sum, carry) = alu::add_with_carry(bits, subtract, get!(a), get!(b), carry);
                 if writes {
-                    thread.carry = sum >> bits != 0;
+                    thread.carry = carry;
                 }
-                set(slots, dst, sum as u64 & mask(bits));
+                set(slots, dst, sum);
             }
             Op::Convert { how, dst, a } => set(slots, dst, float::convert(how, get!(a))),
-            Op::Compare { f, ty, dst, other, a, b } => {
-                let result = alu::compare(f, ty, get!(a), get!(b));
-                set(slots, dst, u64::from(result));
-                set(slots, other, u64::from(!result));
-            }
+            Op::Compare { f, ty, dst, other, a, b } => slots::compare(slots, [dst, other], f, ty, [a, b]),
             Op::Combine { f, dst, other, p, negated } => {
                 let p = get!(p) ^ u64::from(negated);
-                for slot in [dst, other] {
-                    if let Some(value) = slots.get_mut(slot as usize) {
-                        match f {
-                            Bool::And => *value &= p,
-                            Bool::Or => *value |= p,
-                            Bool::Xor => *value ^= p,
-                        }
-                    }
-                }
+                slots::combine(slots, [dst, other], f, p);
             }
-            Op::Select { dst, a, b, p } => {
-                let value = if get!(p) != 0 { get!(a) } else { get!(b) };
-                set(slots, dst, value);
-            }
-            Op::Pack { dst, bits, list, count } => {
-                let parts = &function.lists[list as usize..(list + count) as usize];
-                let join = |out, slot: &Slot| (out << bits) | (slots[*slot as usize] & mask(bits));
-                let value = parts.iter().rev().fold(0, join);
-                set(slots, dst, value);
-            }
-            Op::Unpack { a, bits, list, count } => {
-                let mut value = get!(a);
-                for slot in &function.lists[list as usize..(list + count) as usize] {
-                    set(slots, *slot, value & mask(bits));
-                    value = value.checked_shr(u32::from(bits)).unwrap_or(0);
-                }
-            }
+            Op::Select { dst, a, b, p } => set(slots, dst, if get!(p) != 0 { get!(a) } else { get!(b) }),
+            Op::Pack { dst, bits, list, count } => slots::pack(slots, dst, bits, function.list(list, count)),
+            Op::Unpack { a, bits, list, count } => slots::unpack(slots, get!(a), bits, function.list(list, count)),
             Op::LocalAddress { dst, offset } => set(slots, dst, u64::from(thread.local_base + offset)),
             Op::ParamAddress { dst, offset } => set(slots, dst, thread.launch_params + u64::from(offset)),
-            Op::ToGeneric { space, dst, a } => {
-                set(slots, dst, memory::to_generic(Window::of(space, thread.block, thread.agent), get!(a)))
-            }
+            Op::ToGeneric { space, dst, a } => set(slots, dst, memory::to_generic(window(space), get!(a))),
             Op::FromGeneric { space, dst, a } => {
-                let window = Window::of(space, thread.block, thread.agent);
-                let address = get!(a);
-                // Compilers convert pointers from elsewhere, null among them, there and back before they look at them.
-                // An access through what comes of one is far outside of any memory.
-                set(slots, dst, address.wrapping_sub(window.start()));
+                set(slots, dst, memory::offset_of(window(space), get!(a)));
             }
             Op::IsSpace { space, dst, a } => {
-                let address = get!(a);
-                let inside = match space {
-                    Space::Shared | Space::Local => {
-                        memory::from_generic(Window::of(space, thread.block, thread.agent), address).is_some()
-                    }
-                    _ => !memory::in_a_window(address),
-                };
-                set(slots, dst, u64::from(inside));
+                set(slots, dst, u64::from(memory::is_in(space, window(space), get!(a))));
             }
             Op::Special { what, dst } => {
                 let value = special::read(what, thread, world, executed);
@@ -187,12 +150,7 @@ pub(crate) fn run(thread: &mut Thread, world: &mut World<'_>, budget: Budget) ->
             }
             Op::Branch { target } => thread.pc = target,
             Op::BranchTable { index, list, count } => {
-                let index = get!(index);
-                // Beyond the table is undefined behaviour in PTX; here it is a fault.
-                if index >= u64::from(count) {
-                    return Err(FaultKind::BadCall.into());
-                }
-                thread.pc = function.lists[list as usize + index as usize];
+                thread.pc = call::target(function.list(list, count), get!(index))?;
             }
             Op::Call { site } => call::call(thread, world, site)?,
             Op::Return => {
@@ -204,32 +162,24 @@ pub(crate) fn run(thread: &mut Thread, world: &mut World<'_>, budget: Budget) ->
             Op::Trap => return Err(FaultKind::Trap.into()),
             Op::Sleep { ns } => break Stop::Sleep { ns: get!(ns) },
             Op::Barrier { id, count } => {
-                let count = (count != NO_SLOT).then(|| get!(count));
-                break Stop::Barrier { id: get!(id), count };
+                break Stop::Barrier { id: get!(id), count: (count != NO_SLOT).then(|| get!(count)) };
             }
             Op::ActiveMask { dst } => break Stop::ActiveMask { dst },
             Op::Collective { list } => break Stop::Collective { list },
             Op::Fence { order, scope } => {
-                if let Some(detector) = &mut world.detector {
-                    detector.fence(thread.agent, order, scope);
-                }
-                crate::memory::fence(order);
+                memory::fence(thread, world, order, scope);
                 accesses = accesses.saturating_sub(1);
             }
             Op::Load { access, dst, base, offset } => {
                 let visible = memory::load(thread, world, access, dst, base, offset)?;
-                if visible && (access.order != Order::Weak || !budget.strong_only) {
-                    accesses = accesses.saturating_sub(1);
-                }
+                accesses = accesses.saturating_sub(budget.spent(visible, access.order));
                 if thread.polls {
                     break Stop::Polls;
                 }
             }
             Op::Store { access, src, base, offset } => {
                 let visible = memory::store(thread, world, access, src, base, offset)?;
-                if visible && (access.order != Order::Weak || !budget.strong_only) {
-                    accesses = accesses.saturating_sub(1);
-                }
+                accesses = accesses.saturating_sub(budget.spent(visible, access.order));
             }
             Op::Atomic { f, access, dst, base, offset, operands } => {
                 memory::atomic(thread, world, f, access, dst, base, offset, operands)?;
