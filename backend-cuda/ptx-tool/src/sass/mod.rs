@@ -18,7 +18,7 @@ mod tools;
 pub use tools::{INSTALL, SassError, Tools};
 
 use crate::access::{Access, Kind, Scope};
-use crate::audit::{Contract, Finding, Rule};
+use crate::audit::{Clause, Contract, Finding, Rule};
 use crate::ptx::{Function, Instruction, Module};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -210,87 +210,122 @@ pub fn allow(contract: &mut Contract, codes: &[(String, Vec<EntryCode>)]) {
 pub fn check(module: &Module, contract: Option<&Contract>, arch: &str, codes: &[EntryCode]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for entry in module.entries() {
-        let mut found = |rule, instruction: String, advice: &str| {
-            let advice = format!("{arch}: {advice}");
-            findings.push(Finding { line: entry.line, function: entry.name.clone(), instruction, rule, advice });
-        };
+        let mut report = Report { arch, entry, findings: &mut findings };
         let Some(code) = codes.iter().find(|code| code.name == entry.name) else {
-            found(Rule::SassStrong, format!(".entry {}", entry.name), "the machine code has no such entry point");
+            let missing = format!(".entry {}", entry.name);
+            report.add(Rule::SassStrong, missing, "the machine code has no such entry point");
             continue;
         };
         let clause = contract.and_then(|it| it.entries.get(&entry.name));
-        let hot = clause.is_some_and(|clause| clause.hot);
-        let allowed = clause.filter(|clause| !clause.hot).map_or(0, |clause| clause.spill_bytes);
-        let (stores, loads) = (code.spill_store_bytes, code.spill_load_bytes);
-        if stores + loads > allowed {
-            let spilled = format!("{stores} bytes spill stores, {loads} bytes spill loads");
-            let advice =
-                format!("{allowed} are allowed: smaller functions, fewer values alive at once, or --bless --sass");
-            found(Rule::SassSpill, spilled, &advice);
+        check_spills(&mut report, code, clause);
+        check_resources(&mut report, code, clause);
+        check_local_accesses(&mut report, code, clause);
+        let asked = SCOPES.map(|scope| (scope, Asked::of(module, entry, scope)));
+        for (scope, asked) in &asked {
+            check_strong(&mut report, code, *scope, asked);
+            check_barriers(&mut report, code, *scope, asked);
         }
-        for (rule, what, needed, agreed) in [
-            (Rule::SassRegisters, "registers", code.registers, clause.and_then(|clause| clause.registers)),
-            (Rule::SassStack, "bytes of stack", code.stack_bytes, clause.and_then(|clause| clause.stack_bytes)),
-        ] {
-            if let Some(agreed) = agreed
-                && needed > agreed
-            {
-                let advice = format!(
-                    "{agreed} are agreed: move what is rare out of line, lend what is large, or --bless --sass"
-                );
-                found(rule, format!("{needed} {what}"), &advice);
-            }
-        }
-        for name in clause.iter().flat_map(|clause| clause.hot_functions.keys()) {
-            let functions = crate::ptx::named(code.function_locals.keys().map(String::as_str), name);
-            let counts: Vec<_> = functions.iter().filter_map(|name| code.function_locals.get(*name).copied()).collect();
-            if counts.is_empty() {
-                found(Rule::SassLocal, format!("hot-function {name}"), "the assembler made no function of it");
-            }
-            if counts.iter().any(|locals| *locals > 0) {
-                let accesses = format!("hot-function {name}: {} LDL and STL", counts.iter().sum::<usize>());
-                found(Rule::SassLocal, accesses, "a hot function keeps everything in registers");
-            }
-        }
-        if hot && code.local_accesses() > 0 {
-            let accesses = format!("{} LDL and STL", code.local_accesses());
-            found(Rule::SassLocal, accesses, "a hot entry point keeps everything in registers");
-        }
-        let mut invalidations = 0;
-        for scope in [Scope::Gpu, Scope::Sys] {
-            let asked = Asked::of(module, entry, scope);
-            let name = sass_scope(scope);
-            for (what, asked, there) in [
-                ("bytes of LD.STRONG", asked.load_bytes, code.strong_bytes(Kind::Load, scope)),
-                ("bytes of ST.STRONG", asked.store_bytes, code.strong_bytes(Kind::Store, scope)),
-                ("ATOM and RED.STRONG", asked.atomics, code.strong(Kind::Atomic, Some(scope))),
-            ] {
-                if there < asked {
-                    found(
-                        Rule::SassStrong,
-                        format!("{there} {what}.{name}"),
-                        &format!("the PTX has {asked}: the assembler weakened or dropped an access"),
-                    );
-                }
-            }
-            if code.membars(Some(scope)) < asked.barriers {
-                found(
-                    Rule::SassMembar,
-                    format!("{} MEMBAR.{name}", code.membars(Some(scope))),
-                    &format!("the PTX has {} releases and fences at that scope", asked.barriers),
-                );
-            }
-            invalidations += asked.invalidations;
-        }
-        if code.invalidations() < invalidations {
-            found(
-                Rule::SassAcquire,
-                format!("{} CCTL.IVALL", code.invalidations()),
-                &format!("the PTX has {invalidations} acquires and fences"),
-            );
-        }
+        check_invalidations(&mut report, code, asked.iter().map(|(_, asked)| asked.invalidations).sum());
     }
     findings
+}
+
+/// The scopes whose accesses the machine code must still have.
+const SCOPES: [Scope; 2] = [Scope::Gpu, Scope::Sys];
+
+/// Where the findings about one entry point go.
+struct Report<'a> {
+    arch: &'a str,
+    entry: &'a Function,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, rule: Rule, instruction: String, advice: &str) {
+        let advice = format!("{}: {advice}", self.arch);
+        let (line, function) = (self.entry.line, self.entry.name.clone());
+        self.findings.push(Finding { line, function, instruction, rule, advice });
+    }
+}
+
+/// No more is spilled than is allowed: nothing, if the entry point is hot.
+fn check_spills(report: &mut Report<'_>, code: &EntryCode, clause: Option<&Clause>) {
+    let allowed = clause.filter(|clause| !clause.hot).map_or(0, |clause| clause.spill_bytes);
+    let (stores, loads) = (code.spill_store_bytes, code.spill_load_bytes);
+    if stores + loads > allowed {
+        let spilled = format!("{stores} bytes spill stores, {loads} bytes spill loads");
+        let advice = format!("{allowed} are allowed: smaller functions, fewer values alive at once, or --bless --sass");
+        report.add(Rule::SassSpill, spilled, &advice);
+    }
+}
+
+/// No more registers and stack than are agreed.
+fn check_resources(report: &mut Report<'_>, code: &EntryCode, clause: Option<&Clause>) {
+    for (rule, what, needed, agreed) in [
+        (Rule::SassRegisters, "registers", code.registers, clause.and_then(|clause| clause.registers)),
+        (Rule::SassStack, "bytes of stack", code.stack_bytes, clause.and_then(|clause| clause.stack_bytes)),
+    ] {
+        if let Some(agreed) = agreed
+            && needed > agreed
+        {
+            let advice =
+                format!("{agreed} are agreed: move what is rare out of line, lend what is large, or --bless --sass");
+            report.add(rule, format!("{needed} {what}"), &advice);
+        }
+    }
+}
+
+/// Hot functions are there, and neither they nor hot entry points touch local memory.
+fn check_local_accesses(report: &mut Report<'_>, code: &EntryCode, clause: Option<&Clause>) {
+    for name in clause.iter().flat_map(|clause| clause.hot_functions.keys()) {
+        let functions = crate::ptx::named(code.function_locals.keys().map(String::as_str), name);
+        let counts: Vec<_> = functions.iter().filter_map(|name| code.function_locals.get(*name).copied()).collect();
+        if counts.is_empty() {
+            let missing = format!("hot-function {name}");
+            report.add(Rule::SassLocal, missing, "the assembler made no function of it");
+        }
+        if counts.iter().any(|locals| *locals > 0) {
+            let accesses = format!("hot-function {name}: {} LDL and STL", counts.iter().sum::<usize>());
+            report.add(Rule::SassLocal, accesses, "a hot function keeps everything in registers");
+        }
+    }
+    if clause.is_some_and(|clause| clause.hot) && code.local_accesses() > 0 {
+        let accesses = format!("{} LDL and STL", code.local_accesses());
+        report.add(Rule::SassLocal, accesses, "a hot entry point keeps everything in registers");
+    }
+}
+
+/// Strong accesses are still strong, and wide enough.
+fn check_strong(report: &mut Report<'_>, code: &EntryCode, scope: Scope, asked: &Asked) {
+    for (what, asked, there) in [
+        ("bytes of LD.STRONG", asked.load_bytes, code.strong_bytes(Kind::Load, scope)),
+        ("bytes of ST.STRONG", asked.store_bytes, code.strong_bytes(Kind::Store, scope)),
+        ("ATOM and RED.STRONG", asked.atomics, code.strong(Kind::Atomic, Some(scope))),
+    ] {
+        if there < asked {
+            let found = format!("{there} {what}.{}", sass_scope(scope));
+            let advice = format!("the PTX has {asked}: the assembler weakened or dropped an access");
+            report.add(Rule::SassStrong, found, &advice);
+        }
+    }
+}
+
+/// Releases and fences have their barriers.
+fn check_barriers(report: &mut Report<'_>, code: &EntryCode, scope: Scope, asked: &Asked) {
+    let there = code.membars(Some(scope));
+    if there < asked.barriers {
+        let advice = format!("the PTX has {} releases and fences at that scope", asked.barriers);
+        report.add(Rule::SassMembar, format!("{there} MEMBAR.{}", sass_scope(scope)), &advice);
+    }
+}
+
+/// Acquires and fences have their invalidations, which have no scope.
+fn check_invalidations(report: &mut Report<'_>, code: &EntryCode, asked: usize) {
+    let there = code.invalidations();
+    if there < asked {
+        let advice = format!("the PTX has {asked} acquires and fences");
+        report.add(Rule::SassAcquire, format!("{there} CCTL.IVALL"), &advice);
+    }
 }
 
 /// A table of what became of each entry point, in Markdown: `codes` holds the entry points of each processor. A cell
