@@ -13,7 +13,7 @@
 //! its half cross the bus.
 
 use crate::device::{Device, HostBuffer};
-use crate::error::Error;
+use crate::error::{BridgeError, Error};
 use core::time::Duration;
 use k2k_core::gateway::{Gateway, GatewayConfig, GatewayStats};
 use k2k_core::link::{LinkEnd, LinkHalf};
@@ -47,7 +47,7 @@ impl<const FRAMES: usize, const PAYLOAD: usize> Halves<FRAMES, PAYLOAD> {
     pub(crate) fn new(device: &Device) -> Result<Self, Error> {
         let halves = Self { buffer: device.allocate_host(2 * Self::LEN)? };
         for i in 0..2 {
-            halves.half(i).set_up().map_err(|e| Error::Bridge(e.to_string()))?;
+            halves.half(i).set_up().map_err(BridgeError::Link)?;
         }
         Ok(halves)
     }
@@ -82,16 +82,19 @@ impl Bridge {
         memory: &Memory<KERNELS, SLOTS, PAYLOAD>,
         halves: Arc<Halves<FRAMES, PAYLOAD>>,
         config: GatewayConfig,
-    ) -> Result<Self, Error> {
-        let who = Register::new(name).map_err(|e| Error::Bridge(e.to_string()))?;
+    ) -> Result<Self, BridgeError> {
+        let who = Register::new(name).map_err(BridgeError::Name)?;
         let word = Arc::new(AtomicU32::new(RUN));
         let (told, memory) = (Arc::clone(&word), memory.clone());
         let (ready, started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name(format!("k2k {name}")).spawn(move || {
             let host = Host::new();
             // SAFETY: a link of this bridge alone, whose other end the device's gateway opens.
-            let opened = unsafe { LinkEnd::open(halves.half(0), halves.half(1)) }.map_err(|e| e.to_string());
-            let opened = opened.and_then(|link| Ok((link, memory.register(&who, &host).map_err(|e| e.to_string())?)));
+            let link = unsafe { LinkEnd::open(halves.half(0), halves.half(1)) }.map_err(BridgeError::Link);
+            let opened = link.and_then(|link| {
+                let endpoint = memory.register(&who, &host).map_err(BridgeError::Register)?;
+                Ok((link, endpoint))
+            });
             let (link, endpoint) = match opened {
                 Ok(opened) => opened,
                 Err(e) => {
@@ -109,12 +112,12 @@ impl Bridge {
             unsafe { core::ptr::drop_in_place(gateway) };
             stats
         });
-        let thread = thread.map_err(|e| Error::Bridge(format!("no thread for the gateway: {e}")))?;
+        let thread = thread.map_err(BridgeError::NoThread)?;
         let bridge = Self { word, thread: Some(thread) };
         match started.recv() {
             Ok(Ok(())) => Ok(bridge),
-            Ok(Err(e)) => Err(Error::Bridge(e)),
-            Err(_) => Err(Error::Bridge("the gateway's thread has ended".to_owned())),
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(BridgeError::ThreadEnded),
         }
     }
 

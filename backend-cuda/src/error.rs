@@ -4,9 +4,11 @@
 use crate::session::{Ended, Hung};
 use core::fmt;
 use core::time::Duration;
-use k2k_core::KernelId;
-use k2k_core::fabric::NotRegistered;
+use k2k_core::fabric::{NameError, NotRegistered};
+use k2k_core::link::LinkError;
+use k2k_core::{KernelId, RegisterError};
 use k2k_host::MemoryError;
+use std::io;
 
 /// A version of two numbers: of CUDA, of PTX, or a compute capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,8 +24,8 @@ impl fmt::Display for Version {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A bridge to a host's fabric could not be built: what the link or the fabric says.
-    Bridge(String),
+    /// A bridge to a host's fabric could not be built.
+    Bridge(BridgeError),
     /// The driver's library is not on this machine.
     NoDriver {
         /// The file that was looked for.
@@ -219,6 +221,51 @@ impl fmt::Display for PlacementError {
 
 impl core::error::Error for PlacementError {}
 
+/// What a bridge to a host's fabric lacks.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BridgeError {
+    /// The two halves in host memory are no link.
+    Link(LinkError),
+    /// No kernel can have the gateway's name.
+    Name(NameError),
+    /// The host's fabric does not take its gateway.
+    Register(RegisterError),
+    /// The system starts no thread for the host's gateway.
+    NoThread(io::Error),
+    /// The thread of the host's gateway ended before it began to serve.
+    ThreadEnded,
+}
+
+impl fmt::Display for BridgeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(e) => write!(f, "its link cannot be opened: {e}"),
+            Self::Name(e) => write!(f, "its gateway cannot be called that: {e}"),
+            Self::Register(e) => write!(f, "its gateway cannot register there: {e}"),
+            Self::NoThread(e) => {
+                write!(f, "its gateway has no thread: {e}; end other threads, or allow more (see ulimit -u)")
+            }
+            Self::ThreadEnded => f.write_str(
+                "its gateway's thread ended before it began to serve: it panicked, and has written to standard error \
+                 why",
+            ),
+        }
+    }
+}
+
+impl core::error::Error for BridgeError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Link(e) => Some(e),
+            Self::Name(e) => Some(e),
+            Self::Register(e) => Some(e),
+            Self::NoThread(e) => Some(e),
+            Self::ThreadEnded => None,
+        }
+    }
+}
+
 impl Error {
     /// Whether it can help to try the [emulated device](crate::Device::emulated) instead: there is no GPU that would
     /// do.
@@ -341,6 +388,7 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
+            Self::Bridge(e) => Some(e),
             Self::Placement(e) => Some(e),
             Self::Memory(e) => Some(e),
             _ => None,
@@ -351,6 +399,12 @@ impl core::error::Error for Error {
 impl From<PlacementError> for Error {
     fn from(e: PlacementError) -> Self {
         Self::Placement(e)
+    }
+}
+
+impl From<BridgeError> for Error {
+    fn from(e: BridgeError) -> Self {
+        Self::Bridge(e)
     }
 }
 

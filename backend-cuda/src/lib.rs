@@ -41,7 +41,7 @@ pub use clock::ClockOffset;
 pub use device::{Device, DeviceBuffer, HostBuffer, Registered};
 #[cfg(feature = "emulated")]
 pub use driver::emulated::EmulatedOptions;
-pub use error::{Error, PlacementError, Version};
+pub use error::{BridgeError, Error, PlacementError, Version};
 pub use k2k_core;
 pub use k2k_device::{Launch, Outcome, Report};
 #[cfg(feature = "emulated")]
