@@ -282,7 +282,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
     ///
     /// # Errors
     /// [`Error::Bridge`] if the host's fabric has no place or the name is taken; as for [`load`](Self::load) and
-    /// [`add`](Self::add).
+    /// [`add`](Self::add). Neither side has this gateway then, so it may be tried again.
     pub fn bridge<const THEIRS: usize, const PER_PAIR: usize>(
         &mut self,
         name: &str,
@@ -328,9 +328,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
             .parameter(3, config.grace_ns)
             .keep(Arc::clone(&halves));
         grid.serves_others = true;
+        // The host's end first: dropping it takes it back, and nothing takes back a grid that was added.
+        let bridge = Bridge::start(name, memory, halves, config)?;
         // SAFETY: the caller's; the halves are kept.
         unsafe { self.add(grid)? };
-        self.bridges.push(Bridge::start(name, memory, halves, config)?);
+        self.bridges.push(bridge);
         Ok(())
     }
 
