@@ -3,17 +3,17 @@
 //!
 //! The result is that of [`k2k_denoise::diffuse_reference`] bit for bit, on a GPU, on the emulated device, on the host.
 
-use crate::device::Device;
+use crate::device::{Device, DeviceBuffer};
 use crate::error::Error;
 use crate::ptx::Ptx;
-use crate::session::{Grid, Session};
+use crate::session::{Grid as Entry, Running, Session};
 use core::fmt;
 use core::time::Duration;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::{Config, KernelId, Message};
 use k2k_denoise::protocol::{FINISH, REPORT, START};
-use k2k_denoise::{Outcome, Params, Report, Shape, Side, Start};
-use k2k_host::{Broker, Memory};
+use k2k_denoise::{Grid, Outcome, Params, Report, Shape, Side, Start};
+use k2k_host::{Broker, Endpoint, Memory};
 use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS, TileSpec};
 use std::time::Instant;
 
@@ -125,14 +125,68 @@ pub fn diffuse(
     params: &Params,
     patience: Duration,
 ) -> Result<Done, DenoiseError> {
+    let grid = cut(planes, tiles)?;
+    let (uploaded, table) = upload(device, planes, &grid)?;
+
+    // A message may wait for as long as the job.
+    let config = Config { delivery_timeout_ns: patience.as_nanos() as u64, ..Config::default() };
+    let memory = Memory::heap(&config).map_err(host)?;
+    let mut session = Session::new(device, &config)?;
+    session.load(&Ptx::library())?;
+    let entry = Entry::new("k2k_tile").name(NAME).blocks(grid.len()).parameter(0, table.address()).keep(table);
+    // SAFETY: the library's entry point; table and storages live until the session has ended, which is before they are
+    // read.
+    unsafe { session.add(entry)? };
+    session.bridge("gateway", &memory, GatewayConfig::default())?;
+    let broker = Broker::new(memory);
+    let mut controller = broker.register_parking("controller").map_err(host)?;
+    let mut running: DeviceRunning = session.start()?;
+
+    let there = running.wait_ready(patience)?;
+    let here = find(&broker, grid.len(), patience)?;
+    let began = Instant::now();
+    begin(&mut controller, &grid, params, patience, &here, &there)?;
+    let halos = collect(&mut controller, &here, patience)?;
+    let elapsed = began.elapsed();
+    for id in &here {
+        controller.send_blocking(*id, &Message::new(FINISH)).map_err(host)?;
+    }
+    running.join(patience)?;
+
+    let planes = download(planes, &uploaded, params)?;
+    Ok(Done { planes, tiles: grid.len(), halos, elapsed })
+}
+
+type DeviceRunning = Running<KERNELS, SLOTS, PAYLOAD>;
+type HostBroker = Broker<KERNELS, SLOTS, PAYLOAD>;
+type HostEndpoint = Endpoint<KERNELS, SLOTS, PAYLOAD>;
+
+/// Of the tiles: that of one, or what stands before the number of each.
+const NAME: &str = "tile";
+
+/// A tile's pixels on the device.
+struct Uploaded {
+    storage: DeviceBuffer,
+    shape: Shape,
+    /// Where the tile begins in a plane.
+    first: usize,
+}
+
+/// How the picture is cut into tiles.
+fn cut(planes: &Planes, tiles: u32) -> Result<Grid, DenoiseError> {
     let picture = |why: &str| DenoiseError::Picture(why.to_owned());
-    let grid = k2k_denoise::Grid::new(planes.width, planes.height, tiles.min(MOST_TILES));
+    let grid = Grid::new(planes.width, planes.height, tiles.min(MOST_TILES));
     let grid = grid.ok_or_else(|| picture("a picture without pixels, or no tiles"))?;
     if planes.channels == 0 || planes.values.len() != planes.plane_len() * planes.channels as usize {
         return Err(picture("a picture with another number of values than width x height x channels"));
     }
+    Ok(grid)
+}
+
+/// Puts each tile's pixels into device memory, and a table of them that the kernels read.
+fn upload(device: &Device, planes: &Planes, grid: &Grid) -> Result<(Vec<Uploaded>, DeviceBuffer), DenoiseError> {
     let width = planes.width as usize;
-    let mut storages = Vec::new();
+    let mut tiles = Vec::new();
     let mut specs = Vec::new();
     for tile in 0..grid.len() {
         let area = grid.area(tile);
@@ -147,41 +201,38 @@ pub fn diffuse(
         storage.write(0, bytemuck::cast_slice(&values))?;
         let (width, height, channels) = (area.width, area.height, planes.channels);
         specs.push(TileSpec { storage: storage.address(), width, height, channels, reserved: 0 });
-        storages.push((storage, shape, first));
+        tiles.push(Uploaded { storage, shape, first });
     }
     let mut table = device.allocate(size_of_val(specs.as_slice()))?;
     table.write(0, bytemuck::cast_slice(&specs))?;
+    Ok((tiles, table))
+}
 
-    // A message may wait for as long as the job.
-    let config = Config { delivery_timeout_ns: patience.as_nanos() as u64, ..Config::default() };
-    let memory = Memory::<KERNELS, SLOTS, PAYLOAD>::heap(&config).map_err(host)?;
-    let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(device, &config)?;
-    session.load(&Ptx::library())?;
-    // SAFETY: the library's entry point; table and storages live until the session has ended, which is before they are
-    // read.
-    unsafe {
-        session.add(Grid::new("k2k_tile").name("tile").blocks(grid.len()).parameter(0, table.address()).keep(table))?;
-    }
-    session.bridge("gateway", &memory, GatewayConfig::default())?;
-    let broker = Broker::new(memory);
-    let mut controller = broker.register_parking("controller").map_err(host)?;
-    let mut running = session.start()?;
-    let there = running.wait_ready(patience)?;
-
-    // The tiles as this side knows them.
+/// The tiles as the host knows them, as soon as the gateway has announced them all.
+fn find(broker: &HostBroker, tiles: u32, patience: Duration) -> Result<Vec<KernelId>, DenoiseError> {
     let waiting_since = Instant::now();
-    let mut tiles = Vec::new();
-    while tiles.len() < grid.len() as usize {
-        let name = if grid.len() == 1 { "tile".to_owned() } else { format!("tile-{}", tiles.len()) };
+    let mut found = Vec::new();
+    while found.len() < tiles as usize {
+        let name = if tiles == 1 { NAME.to_owned() } else { format!("{NAME}-{}", found.len()) };
         match broker.find(&name) {
-            Some(id) => tiles.push(id),
+            Some(id) => found.push(id),
             None if waiting_since.elapsed() > patience => return Err(DenoiseError::Silent(patience)),
             None => std::thread::sleep(Duration::from_micros(200)),
         }
     }
-    let began = Instant::now();
-    for (tile, id) in (0..).zip(&tiles) {
-        // The neighbours know one another by their addresses over there.
+    Ok(found)
+}
+
+/// Tells each tile, by its address here, its job and its neighbours, which know one another by their addresses there.
+fn begin(
+    controller: &mut HostEndpoint,
+    grid: &Grid,
+    params: &Params,
+    patience: Duration,
+    here: &[KernelId],
+    there: &[KernelId],
+) -> Result<(), DenoiseError> {
+    for (tile, id) in (0..).zip(here) {
         let address = |i: u32| there.get(i as usize).copied().unwrap_or(KernelId::NONE);
         let neighbours = Side::ALL.map(|side| grid.neighbour(tile, side).map_or(KernelId::NONE, address));
         let start = Start {
@@ -194,6 +245,11 @@ pub fn diffuse(
         };
         controller.send_blocking(*id, &Message::from_value(START, &start)).map_err(host)?;
     }
+    Ok(())
+}
+
+/// Waits until each tile has reported that it is done. Returns how many messages they have sent one another.
+fn collect(controller: &mut HostEndpoint, tiles: &[KernelId], patience: Duration) -> Result<u64, DenoiseError> {
     let mut halos = 0;
     let mut open = tiles.len();
     while open > 0 {
@@ -210,20 +266,18 @@ pub fn diffuse(
         halos += report.sent;
         open -= 1;
     }
-    let elapsed = began.elapsed();
-    for id in &tiles {
-        controller.send_blocking(*id, &Message::new(FINISH)).map_err(host)?;
-    }
-    running.join(patience)?;
+    Ok(halos)
+}
 
+/// The picture that the tiles have left in device memory, of the size of `planes`.
+fn download(planes: &Planes, tiles: &[Uploaded], params: &Params) -> Result<Planes, DenoiseError> {
     let mut result = Planes { values: vec![0.0; planes.values.len()], ..*planes };
-    let plane_len = planes.plane_len();
-    for (storage, shape, first) in &storages {
+    for Uploaded { storage, shape, first } in tiles {
         let mut values = vec![0f32; shape.storage_len()];
         storage.read(0, bytemuck::cast_slice_mut(&mut values))?;
-        for (channel, plane) in result.values.chunks_exact_mut(plane_len).enumerate() {
-            shape.unload(&values, params.iterations(), channel, &mut plane[*first..], width);
+        for (channel, plane) in result.values.chunks_exact_mut(planes.plane_len()).enumerate() {
+            shape.unload(&values, params.iterations(), channel, &mut plane[*first..], planes.width as usize);
         }
     }
-    Ok(Done { planes: result, tiles: grid.len(), halos, elapsed })
+    Ok(result)
 }
