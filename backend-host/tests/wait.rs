@@ -4,8 +4,9 @@ mod common;
 use common::{GUARD, broker, eventually, fill};
 use core::time::Duration;
 use k2k_host::fabric::Event;
-use k2k_host::{Command, Endpoint, Message, ReceiveError, SendError, Wait};
+use k2k_host::{Command, DeliveryStatus, Endpoint, Message, Priority, ReceiveError, SendError, Wait};
 use rustix::time::{ClockId, clock_gettime};
+use std::time::Instant;
 
 const ALL: [Wait; 3] = [Wait::Spin, Wait::Yield, Wait::Park];
 
@@ -60,10 +61,40 @@ fn receive_ends_at_its_deadline_and_not_before() {
     let broker = broker::<4, 8, 64>();
     for (i, wait) in ALL.into_iter().enumerate() {
         let mut endpoint = broker.register_parking(&format!("k{i}")).unwrap().with_wait(wait);
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         assert_eq!(endpoint.receive(Duration::from_millis(30)), Err(ReceiveError::Timeout));
         assert!(start.elapsed() >= Duration::from_millis(30));
         assert_eq!(endpoint.receive(Duration::ZERO), Err(ReceiveError::Timeout));
+    }
+}
+
+#[test]
+fn receive_until_ends_at_its_deadline_and_not_before() {
+    let broker = broker::<4, 8, 64>();
+    let mut sender = broker.register("a").unwrap();
+    for (i, wait) in ALL.into_iter().enumerate() {
+        let mut endpoint = broker.register_parking(&format!("k{i}")).unwrap().with_wait(wait);
+        let deadline = Instant::now() + Duration::from_millis(30);
+        assert_eq!(endpoint.receive_until(deadline), Err(ReceiveError::Timeout));
+        assert!(Instant::now() >= deadline);
+        // What is there is received at any time.
+        sender.send(endpoint.id(), &Message::new(1)).unwrap();
+        assert_eq!(endpoint.receive_until(deadline).unwrap().header.kind, 1);
+        assert_eq!(endpoint.receive_until(deadline), Err(ReceiveError::Timeout));
+    }
+}
+
+#[test]
+fn mail_ends_a_receive_until_early() {
+    for wait in ALL {
+        let broker = broker::<4, 8, 64>();
+        let mut endpoint = broker.register_parking("b").unwrap().with_wait(wait);
+        let mut sender = broker.register("a").unwrap();
+        let to = endpoint.id();
+        let thread = std::thread::spawn(move || endpoint.receive_until(Instant::now() + GUARD));
+        std::thread::sleep(Duration::from_millis(5));
+        sender.send(to, &Message::new(7)).unwrap();
+        assert_eq!(thread.join().unwrap().expect("before the deadline").header.kind, 7);
     }
 }
 
@@ -125,13 +156,62 @@ fn a_blocking_send_waits_for_room() {
 }
 
 #[test]
+fn a_blocking_send_of_high_priority_waits_for_room_of_its_own_and_comes_first() {
+    for wait in ALL {
+        let broker = broker::<4, 8, 64>();
+        let mut a = broker.register("a").unwrap().with_wait(wait);
+        let mut b = broker.register_parking("b").unwrap();
+        let to = b.id();
+        // Full for messages of normal priority, which is no hindrance.
+        fill(&mut a, to, 8);
+        let mut sent = Vec::new();
+        for _ in 0..8 {
+            sent.push(a.send_priority(to, &Message::new(100), Priority::High).unwrap());
+        }
+        let full = a.send_priority(to, &Message::new(100), Priority::High);
+        assert!(matches!(full, Err(SendError::QueueFull { .. })), "{full:?}");
+        let thread = std::thread::spawn(move || {
+            let id = a.send_priority_blocking(to, &Message::new(200), Priority::High).unwrap();
+            (id, a)
+        });
+        std::thread::sleep(Duration::from_millis(5));
+        let mut kinds = Vec::new();
+        while kinds.len() < 8 + 1 + 8 {
+            let message = b.receive(GUARD).unwrap();
+            assert_eq!(message.header.priority, u8::from(message.header.kind >= 100));
+            kinds.push(message.header.kind);
+        }
+        let (id, mut a) = thread.join().unwrap();
+        sent.push(id);
+        assert!(sent.into_iter().all(|id| a.receipt(id).unwrap().status == DeliveryStatus::Delivered));
+        let high: Vec<u32> = kinds.iter().copied().filter(|kind| *kind >= 100).collect();
+        assert_eq!((kinds[0], high.last()), (100, Some(&200)));
+        assert_eq!(broker.stats().pending(), 0);
+    }
+}
+
+#[test]
+fn a_blocking_send_of_high_priority_ends_at_the_messages_deadline() {
+    let broker = broker::<4, 8, 64>();
+    let mut a = broker.register("a").unwrap();
+    let b = broker.register("b").unwrap();
+    while a.send_priority(b.id(), &Message::new(1), Priority::High).is_ok() {}
+    let mut message = Message::new(2);
+    message.header.deadline_ns = a.now().wall_time_ns + 20_000_000;
+    let sent = a.send_priority_blocking(b.id(), &message, Priority::High);
+    assert!(matches!(sent, Err(SendError::Timeout { .. })), "{sent:?}");
+    assert!(a.now().wall_time_ns >= message.header.deadline_ns);
+    assert_eq!(a.stats().refused, 2);
+}
+
+#[test]
 fn a_blocking_send_ends_at_the_delivery_timeout() {
     let broker: k2k_host::Broker<4, 8, 64> =
         k2k_host::Builder::new().delivery_timeout(Duration::from_millis(50)).build().unwrap();
     let mut a = broker.register("a").unwrap();
     let b = broker.register("b").unwrap();
     fill(&mut a, b.id(), 8);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     assert!(matches!(a.send_blocking(b.id(), &Message::new(9)), Err(SendError::Timeout { .. })));
     assert!(start.elapsed() >= Duration::from_millis(49));
 }
