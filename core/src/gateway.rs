@@ -449,8 +449,41 @@ impl<
             (&raw mut (*to).next_place).write(Place::FIRST);
             (&raw mut (*to).next_held).write(Place::FIRST);
             (&raw mut (*to).next_transfer).write(Place::FIRST);
-            place.assume_init_mut()
         }
+        // SAFETY: every field was written.
+        let gateway = unsafe { place.assume_init_mut() };
+        // The compiler would miss a new field here.
+        let Self {
+            endpoint: _,
+            link: _,
+            config: _,
+            stats: _,
+            met: _,
+            far_receipts: _,
+            greeting: _,
+            far_beat: _,
+            beat_ns: _,
+            proxies: _,
+            hints: _,
+            exports: _,
+            listed: _,
+            refusals: _,
+            refusal_count: _,
+            held: _,
+            free: _,
+            free_count: _,
+            transfers: _,
+            transfer_count: _,
+            waiting: _,
+            waiting_count: _,
+            bodies: _,
+            message: _,
+            next_proxy: _,
+            next_place: _,
+            next_held: _,
+            next_transfer: _,
+        } = &*gateway;
+        gateway
     }
 
     /// The gateway's own kernel: for its name, its counters, and what a supervisor tells it.
