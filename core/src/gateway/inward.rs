@@ -1,0 +1,237 @@
+//! What comes in: messages and what is said about them, and the answers to those messages.
+
+use super::{BATCH, Gateway, HeldState, LOOKS, Proxy, Transfer, TransferState};
+use crate::endpoint::SendError;
+use crate::fabric::DeliveryStatus;
+use crate::link::{Control, FIRST_CONTROL, transfer};
+use crate::message::{HEADER_VERSION, Header, Message, MessageId, Priority};
+use crate::place::Place;
+use crate::platform::Platform;
+use crate::seat::Seat;
+use crate::sync::ReachesHere;
+
+impl<
+    'f,
+    L: Platform + Clone,
+    const KERNELS: usize,
+    const SLOTS: usize,
+    const PAYLOAD: usize,
+    const FRAMES: usize,
+    S: ReachesHere,
+> Gateway<'f, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
+{
+    #[inline(never)]
+    pub(super) fn receive_frames(&mut self, leaving: bool) -> bool {
+        let mut count = 0;
+        while count < BATCH {
+            let Self { link, transfers, bodies, .. } = self;
+            // A message goes where its number says, if that is free; anything else is its header alone.
+            let popped = link.pop(|header| {
+                let number = Place::new(transfer(header) as usize).filter(|_| header.priority < FIRST_CONTROL)?;
+                (transfers[number].state == TransferState::Free).then(|| &mut bodies[number])
+            });
+            let Some(header) = popped else { break };
+            count += 1;
+            if header.priority < FIRST_CONTROL {
+                self.on_message(&header, leaving);
+                continue;
+            }
+            match Control::decode(&header) {
+                Some(Control::Answer { transfer, id, status }) => self.on_answer(transfer, id, status),
+                _ if leaving => {}
+                Some(Control::Hello { reply, receipts }) => {
+                    self.forget();
+                    if !reply {
+                        self.give_up();
+                    }
+                    self.far_receipts = receipts;
+                    self.met = true;
+                    self.far_beat.1 = self.endpoint.platform().now_ns();
+                    if !reply {
+                        self.greeting = Some(true);
+                        self.greet();
+                    }
+                }
+                Some(Control::Bye) => {
+                    self.forget();
+                    self.give_up();
+                    self.met = false;
+                }
+                Some(Control::Announce { id, name }) if self.met => self.on_announce(id, &name),
+                Some(Control::Withdraw { id }) if self.met => {
+                    if let Some(place) = self.find_proxy(id) {
+                        self.close(place);
+                    }
+                }
+                Some(Control::Refuse { id }) if self.met => {
+                    if let Some(export) = self.exports.get_mut(id.index())
+                        && export.id == id
+                    {
+                        export.refused = true;
+                    }
+                }
+                _ => self.stats.rejected = self.stats.rejected.wrapping_add(1),
+            }
+        }
+        count > 0
+    }
+
+    /// A message, which lies where its number says if that was free.
+    #[inline(never)]
+    fn on_message(&mut self, header: &Header, leaving: bool) {
+        let number = Place::new(transfer(header) as usize);
+        let header = Header { version: HEADER_VERSION, reserved: 0, ..*header };
+        let number = number.filter(|&number| self.transfers[number].state == TransferState::Free);
+        let Some(number) = number.filter(|_| header.check(PAYLOAD).is_ok()) else {
+            self.stats.rejected = self.stats.rejected.wrapping_add(1);
+            return;
+        };
+        self.bodies[number].header = header;
+        self.stats.received = self.stats.received.wrapping_add(1);
+        self.transfer_count += 1;
+        let source = if leaving { None } else { self.find_proxy(header.source()) };
+        let high = header.priority != Priority::Normal as u8;
+        let proxy = source.and_then(|place| self.proxies[place].as_mut());
+        let state = match (proxy, Place::new(header.destination().index())) {
+            (Some(proxy), Some(destination)) => {
+                proxy.outstanding += 1;
+                let before = &mut proxy.waiting.of(high)[destination];
+                let waits = *before > 0;
+                let state =
+                    if waits { TransferState::Waiting } else { proxy.place(&self.bodies[number], self.far_receipts) };
+                if state == TransferState::Waiting {
+                    proxy.waiting.of(high)[destination] += 1;
+                    self.wait(number);
+                }
+                state
+            }
+            _ => TransferState::Decided(DeliveryStatus::NotFound),
+        };
+        self.transfers[number] = Transfer {
+            state,
+            id: header.id(),
+            place: source.map_or(KERNELS, Place::index) as u16,
+            destination: header.destination().index() as u16,
+            high,
+        };
+        if let TransferState::Decided(status) = state {
+            self.answer_one(number, status);
+        }
+    }
+
+    /// Puts a message at the end of those that wait. Each number waits once, so that there is room.
+    fn wait(&mut self, number: Place<FRAMES>) {
+        if let Some(last) = self.waiting.get_mut(self.waiting_count) {
+            *last = number;
+            self.waiting_count += 1;
+        }
+    }
+
+    fn on_answer(&mut self, number: u16, id: MessageId, status: DeliveryStatus) {
+        let number = Place::new(number as usize).filter(|&number| self.held[number].id == id);
+        match number.map(|number| (number, self.held[number].state)) {
+            Some((number, HeldState::Sent)) => {
+                self.settle(number, status);
+                self.release(number);
+                return;
+            }
+            Some((number, HeldState::Expired)) => self.release(number),
+            _ => {}
+        }
+        self.stats.rejected = self.stats.rejected.wrapping_add(1);
+    }
+
+    /// Tries again to send what waits for room.
+    #[inline(never)]
+    pub(super) fn retry(&mut self) -> bool {
+        let count = core::mem::take(&mut self.waiting_count);
+        for &number in self.waiting.iter().take(count) {
+            let Transfer { place, destination, high, .. } = self.transfers[number];
+            if let (Some(proxy), Some(destination)) =
+                (self.proxies.get_mut(place as usize).and_then(Seat::as_mut), Place::new(destination as usize))
+            {
+                // Counted afresh: only what waits before a message is before it.
+                proxy.waiting.of(high)[destination] = 0;
+            }
+        }
+        let now_ns = self.endpoint.platform().now_ns();
+        for i in 0..count {
+            // What waits on is put at most here.
+            let Some(&number) = self.waiting.get(i) else { break };
+            let Transfer { place, destination, high, .. } = self.transfers[number];
+            let (Some(proxy), Some(destination)) =
+                (self.proxies.get_mut(place as usize).and_then(Seat::as_mut), Place::new(destination as usize))
+            else {
+                continue;
+            };
+            let message = &self.bodies[number];
+            let state = if message.header.deadline_ns < now_ns {
+                TransferState::Decided(DeliveryStatus::Timeout)
+            } else if proxy.waiting.of(high)[destination] > 0 {
+                TransferState::Waiting
+            } else {
+                proxy.place(message, self.far_receipts)
+            };
+            self.transfers[number].state = state;
+            if state == TransferState::Waiting {
+                proxy.waiting.of(high)[destination] += 1;
+                self.wait(number);
+            }
+        }
+        self.waiting_count < count
+    }
+
+    /// Looks what became of the other side's messages, and answers.
+    #[inline(never)]
+    pub(super) fn answer(&mut self) -> bool {
+        let mut worked = false;
+        for _ in 0..LOOKS.min(FRAMES) {
+            if self.transfer_count == 0 {
+                break;
+            }
+            let number = self.next_transfer;
+            self.next_transfer = number.next();
+            let Transfer { state, id, place, .. } = self.transfers[number];
+            let status = match (state, self.proxies.get_mut(place as usize).and_then(Seat::as_mut)) {
+                (TransferState::Sent, Some(proxy)) => proxy.endpoint.outcome(id.sequence),
+                (TransferState::Decided(status), _) => Some(status),
+                _ => None,
+            };
+            if let Some(status) = status {
+                worked |= self.answer_one(number, status);
+            }
+        }
+        worked
+    }
+
+    #[inline(never)]
+    fn answer_one(&mut self, number: Place<FRAMES>, status: DeliveryStatus) -> bool {
+        let Transfer { id, place, .. } = self.transfers[number];
+        self.transfers[number].state = TransferState::Decided(status);
+        if !self.say(&Control::Answer { transfer: number.index() as u16, id, status }) {
+            return false;
+        }
+        self.transfers[number] = Transfer::FREE;
+        self.transfer_count = self.transfer_count.saturating_sub(1);
+        if let Some(place) = Place::new(place as usize)
+            && let Some(proxy) = self.proxies[place].as_mut()
+        {
+            proxy.outstanding = proxy.outstanding.saturating_sub(1);
+            self.bury(place);
+        }
+        true
+    }
+}
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: ReachesHere>
+    Proxy<'_, L, KERNELS, SLOTS, PAYLOAD, S>
+{
+    /// Sends a message of the kernel that this stands for.
+    fn place(&mut self, message: &Message<PAYLOAD>, receipts: u64) -> TransferState {
+        match self.endpoint.send_for(message, receipts) {
+            Ok(()) => TransferState::Sent,
+            Err(SendError::QueueFull { .. }) => TransferState::Waiting,
+            Err(error) => TransferState::Decided(error.status().unwrap_or(DeliveryStatus::NotFound)),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What goes out: mail of the proxies, and how its way ends.
+
+use super::{BATCH, Gateway, Held, HeldState, LOOKS};
+use crate::endpoint::Backlog;
+use crate::fabric::DeliveryStatus;
+use crate::link::set_transfer;
+use crate::message::Header;
+use crate::place::Place;
+use crate::platform::Platform;
+use crate::sync::ReachesHere;
+
+impl<
+    'f,
+    L: Platform + Clone,
+    const KERNELS: usize,
+    const SLOTS: usize,
+    const PAYLOAD: usize,
+    const FRAMES: usize,
+    S: ReachesHere,
+> Gateway<'f, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
+{
+    /// Takes mail out of the proxies' inboxes and sends it across, as much as there is room and licence for.
+    #[inline(never)]
+    pub(super) fn send_frames(&mut self) -> bool {
+        let connected = self.is_connected();
+        let mut left = BATCH;
+        let mut worked = false;
+        let mut place = self.next_proxy;
+        self.next_proxy = place.next();
+        for _ in 0..KERNELS {
+            loop {
+                // A kernel may have to be introduced, and its predecessor withdrawn.
+                let may_send = connected && left > 0 && self.has_room(3);
+                let Some(proxy) = self.proxies[place].as_mut() else { break };
+                if proxy.closed || proxy.endpoint.backlog() == Backlog::None {
+                    break;
+                }
+                if !may_send || proxy.held as usize >= self.free_count {
+                    // Its own mail stays. What is for others does not.
+                    worked |= proxy.endpoint.poll() > 0;
+                    break;
+                }
+                if !proxy.endpoint.take_for_transfer(&mut self.message) {
+                    break;
+                }
+                left -= 1;
+                worked = true;
+                self.send_frame(place);
+            }
+            place = place.next();
+        }
+        worked
+    }
+
+    /// Sends the message in hand, which the proxy at `place` has taken.
+    #[inline(never)]
+    fn send_frame(&mut self, place: Place<KERNELS>) {
+        let id = self.message.header.id();
+        let introduced = self.introduce(id.source);
+        let Some(proxy) = self.proxies[place].as_mut() else { return };
+        let hops = self.message.header.hops;
+        let last = self.free_count.checked_sub(1).filter(|_| introduced);
+        let Some((last, &number)) = last.and_then(|last| Some((last, self.free.get(last)?))) else {
+            return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound);
+        };
+        let mut header = Header { destination: proxy.remote.raw(), ..self.message.header };
+        set_transfer(&mut header, number.index() as u16);
+        if !self.link.push(&header, &self.message) {
+            // There was room for it. The credit was written over.
+            return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull);
+        }
+        self.free_count = last;
+        self.held[number] =
+            Held { state: HeldState::Sent, id, deadline_ns: header.deadline_ns, place: place.index() as u16, hops };
+        proxy.held += 1;
+        self.stats.sent = self.stats.sent.wrapping_add(1);
+    }
+
+    /// Ends what was not answered in time.
+    #[inline(never)]
+    pub(super) fn expire(&mut self, now_ns: u64) -> bool {
+        let mut worked = false;
+        for _ in 0..LOOKS.min(FRAMES) {
+            if self.free_count == FRAMES {
+                break;
+            }
+            let number = self.next_held;
+            self.next_held = number.next();
+            let Held { state, deadline_ns, .. } = self.held[number];
+            if state == HeldState::Sent && deadline_ns.saturating_add(self.config.grace_ns) < now_ns {
+                worked = true;
+                self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
+                self.settle(number, DeliveryStatus::Timeout);
+                self.held[number].state = HeldState::Expired;
+            }
+        }
+        worked
+    }
+
+    /// Nobody over there knows any more what was sent: nothing of it will be answered, and its numbers are free. Ended now,
+    /// whatever the deadlines, as numbers and proxies' places are few.
+    #[inline(never)]
+    pub(super) fn give_up(&mut self) {
+        for number in Place::all() {
+            if self.held[number].state == HeldState::Sent {
+                self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
+                self.settle(number, DeliveryStatus::Timeout);
+            }
+            if self.held[number].state != HeldState::Free {
+                self.release(number);
+            }
+        }
+    }
+
+    /// Ends the way of a held message in this domain.
+    #[inline(never)]
+    pub(super) fn settle(&mut self, number: Place<FRAMES>, status: DeliveryStatus) {
+        let Held { id, place, hops, .. } = self.held[number];
+        if let Some(place) = Place::new(place as usize)
+            && let Some(proxy) = self.proxies[place].as_mut()
+        {
+            proxy.endpoint.settle(id, hops, status);
+            proxy.held = proxy.held.saturating_sub(1);
+            self.bury(place);
+        }
+    }
+
+    /// Makes a number usable again.
+    pub(super) fn release(&mut self, number: Place<FRAMES>) {
+        self.held[number] = Held::FREE;
+        if let Some(place) = self.free.get_mut(self.free_count) {
+            *place = number;
+            self.free_count += 1;
+        }
+    }
+}
