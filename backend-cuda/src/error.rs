@@ -364,7 +364,8 @@ impl fmt::Display for Error {
                  start, or after they have ended"
             ),
             Self::OutOfBounds { offset, len, buffer } => {
-                write!(f, "bytes {offset} to {} of a buffer of {buffer}", offset.saturating_add(*len))
+                let end = offset.saturating_add(*len);
+                write!(f, "bytes {offset} to {end} lie outside the buffer, which has {buffer}")
             }
             Self::NoAnswer { action, waited } => {
                 write!(f, "the device has not finished to {action} after {waited:?}: see dmesg and nvidia-smi")

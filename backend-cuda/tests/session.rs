@@ -320,6 +320,8 @@ fn buffers_have_bounds() {
         let e = buffer.read(offset, &mut vec![0; len]).unwrap_err();
         assert!(matches!(e, Error::OutOfBounds { .. }), "{e}");
     }
+    let e = buffer.read(90, &mut [0; 20]).unwrap_err().to_string();
+    assert_eq!(e, "bytes 90 to 110 lie outside the buffer, which has 100");
 }
 
 #[test]
