@@ -1,5 +1,6 @@
 //! What can be wrong between this program and a GPU. One type for all of it: whoever starts kernels meets most of it in
-//! one call. Each message says what was found and what would be right.
+//! one call. Each message says what was found and what would be right, as far as it is the machine's: that the CPU can
+//! run the same code is for programs to say, in words that their users can type ([`Error::is_no_gpu`]).
 
 use crate::session::{Ended, Hung};
 use core::fmt;
@@ -284,28 +285,25 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const EMULATED: &str = "without one, Device::emulated runs the same code on the CPU";
         match self {
             Self::Bridge(why) => write!(f, "no bridge to the host's fabric: {why}"),
             Self::NoDriver { file } => write!(
                 f,
                 "no CUDA driver: {file} was not found; on a machine with an NVIDIA GPU install its driver (Debian: \
-                 apt-get install nvidia-driver); {EMULATED}"
+                 apt-get install nvidia-driver)"
             ),
-            Self::NoFunction { name } => write!(
-                f,
-                "the CUDA driver has no function {name}: it is older than CUDA 11; install a newer one; {EMULATED}"
-            ),
+            Self::NoFunction { name } => {
+                write!(f, "the CUDA driver has no function {name}: it is older than CUDA 11; install a newer one")
+            }
             Self::NoDevice => write!(
                 f,
-                "the CUDA driver knows of no device: see nvidia-smi, and CUDA_VISIBLE_DEVICES, which may hide it; \
-                {EMULATED}"
+                "the CUDA driver knows of no device: see nvidia-smi, and CUDA_VISIBLE_DEVICES, which may hide it"
             ),
             Self::WrongOrdinal { asked, devices: 1 } => write!(f, "there is no device {asked}: there is one, number 0"),
             Self::WrongOrdinal { asked, devices } => {
                 write!(f, "there is no device {asked}: there are {devices}, numbers 0 to {}", devices - 1)
             }
-            Self::Placement(e) => write!(f, "{e}; {EMULATED}"),
+            Self::Placement(e) => e.fmt(f),
             Self::OldDriver { driver, needed, ptx } => write!(
                 f,
                 "the driver is for CUDA {driver}, and PTX {ptx} needs one for CUDA {needed} or later: install a newer \

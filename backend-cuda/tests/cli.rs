@@ -34,6 +34,19 @@ fn a_command_line_that_is_no_good_runs_nothing() {
 }
 
 #[test]
+fn help_has_the_exit_statuses() {
+    for arguments in [&["--help"][..], &["doctor", "--help"]] {
+        let Output { status, stdout, .. } =
+            Command::new(env!("CARGO_BIN_EXE_k2k-gpu")).args(arguments).output().unwrap();
+        assert_eq!(status.code(), Some(0));
+        let out = String::from_utf8_lossy(&stdout).into_owned();
+        assert!(out.contains("Exit status: 0 a kernel ran on a GPU, 1 on none"), "{out}");
+    }
+    let (_, out, _) = check(&["--help"]);
+    assert!(out.contains("Exit status:") && out.contains("3  there is no GPU that will do"), "{out}");
+}
+
+#[test]
 fn without_a_gpu_it_says_what_is_missing() {
     if k2k_cuda::Device::count().is_ok() {
         println!("skipped: there is a GPU");

@@ -159,7 +159,7 @@ fn without_a_driver_the_message_says_what_to_install() {
     assert!(
         printed.contains(
             "error: no CUDA driver: libcuda.so.1 was not found; on a machine with an NVIDIA GPU install its driver \
-             (Debian: apt-get install nvidia-driver); without one, Device::emulated runs the same code on the CPU\n"
+             (Debian: apt-get install nvidia-driver)\n"
         ),
         "{printed}"
     );
@@ -189,7 +189,7 @@ fn each_missing_thing_is_told_with_what_would_be_right() {
             "old-device",
             "first",
             "Fake 0 has compute capability 6.1; kernels need 7.0 or later (Volta, 2017), the first with acquire and \
-             release; without one, Device::emulated runs the same code on the CPU",
+             release",
         ),
         (
             "old-driver",
@@ -247,10 +247,16 @@ fn the_doctor_tries_each_device() {
     let (works, printed) = doctor("");
     assert!(works && printed.contains("GPU 0: Fake 0\n") && printed.contains("GPU 1: Fake 1\n"), "{printed}");
     assert!(printed.contains("  a kernel ran              clock known to within "), "{printed}");
+    assert!(!printed.contains("--emulated"), "{printed}");
     let (works, printed) = doctor("old-device");
     assert!(!works && printed.contains("GPU 1: Fake 1 has compute capability 6.1;"), "{printed}");
     #[cfg(feature = "emulated")]
-    assert!(printed.contains("Without a GPU: emulated device (PTX on the CPU)\n"), "{printed}");
+    for part in
+        ["Without a GPU: emulated device (PTX on the CPU)\n", "To try K2K without a GPU: k2k-gpu-check --emulated\n"]
+    {
+        assert!(printed.contains(part), "{part:?} is not in {printed}");
+    }
+    assert!(!printed.contains("Device::emulated"), "a call, which nobody can type at a prompt: {printed}");
 }
 
 #[test]

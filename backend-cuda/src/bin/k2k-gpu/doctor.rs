@@ -16,6 +16,9 @@ pub(crate) fn main() -> ExitCode {
     };
     #[cfg(feature = "emulated")]
     try_out("Without a GPU", Device::emulated(k2k_cuda::EmulatedOptions::default()));
+    if !works && cfg!(feature = "emulated") {
+        println!("To try K2K without a GPU: k2k-gpu-check --emulated");
+    }
     if works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -6,9 +6,11 @@ mod doctor;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+const EXIT_STATUS: &str = "Exit status: 0 a kernel ran on a GPU, 1 on none, 2 bad arguments. `check` has more of them.";
+
 /// Says what the GPUs of this machine can do, and tries them out.
 #[derive(Debug, Parser)]
-#[command(name = "k2k-gpu", version, max_term_width = 100)]
+#[command(name = "k2k-gpu", version, max_term_width = 100, after_help = EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -17,6 +19,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Describe each GPU and run a kernel on it. Also without a command.
+    #[command(after_help = EXIT_STATUS)]
     Doctor,
     /// The same as `k2k-gpu-check`.
     Check(check::Args),
