@@ -367,6 +367,11 @@ fn a_send_that_waits_for_room_ends_in_timeout_at_its_deadline() {
         Err(SendError::Timeout { deadline_ns: 1 })
     });
     assert_eq!((a.stats().sent, a.stats().refused), (4, 4));
+    assert_eq!(
+        SendError::Timeout { deadline_ns: 1 }.to_string(),
+        "the message's deadline, 1 ns on the fabric's clock, had passed before it was sent; 0 stands for the fabric's \
+         delivery timeout"
+    );
 }
 
 #[test]

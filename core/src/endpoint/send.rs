@@ -55,7 +55,11 @@ impl fmt::Display for SendError {
             Self::QueueFull { next_hop } => {
                 write!(f, "the inbox of {next_hop} has no room for this sender: try again when it has received")
             }
-            Self::Timeout { deadline_ns } => write!(f, "the deadline ({deadline_ns} ns) has passed"),
+            Self::Timeout { deadline_ns } => write!(
+                f,
+                "the message's deadline, {deadline_ns} ns on the fabric's clock, had passed before it was sent; 0 stands \
+                 for the fabric's delivery timeout"
+            ),
             Self::PayloadTooLong(e) => e.fmt(f),
         }
     }
