@@ -157,9 +157,17 @@ fn the_table_says_what_happened() {
     let output = Input::new(9_600).run(&["--kernels", "4", "--topology", "ring"]);
     assert_eq!(output.status.code(), Some(0));
     let table = stdout(&output);
-    for part in
-        ["ring of 4 kernels: 0 -> 1 -> 2", "messages/s", "hops/s", "MB/s", "p99.9", "= received", "nothing lost: yes"]
-    {
+    for part in [
+        "ring of 4 kernels: 0 -> 1 -> 2",
+        "2 hops each",
+        "on the heap, room for ",
+        "messages/s",
+        "hops/s",
+        "MB/s",
+        "p99.9",
+        "= received",
+        "nothing lost: yes",
+    ] {
         assert!(table.contains(part), "{part:?} is not in\n{table}");
     }
     assert_eq!(stderr(&output), "", "no progress bar where there is no terminal");
@@ -196,6 +204,8 @@ fn generated_data_is_carried_for_a_while() {
 fn pinning_and_huge_pages_are_accepted_everywhere() {
     let output = Input::new(1000).run(&["--pin", "--huge-pages"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let notice = stderr(&output);
+    assert!(notice.is_empty() || notice.starts_with("k2k run: going on with "), "no error: {notice}");
 }
 
 #[test]
@@ -208,6 +218,9 @@ fn a_hop_limit_that_is_too_low_ends_in_failure_and_says_so() {
     let account = &report["accounting"];
     assert!(number(&account["max_hops_exceeded"]) > 0);
     assert_eq!(account["pending"], 0, "what failed is accounted for as well: {account}");
+
+    let table = stdout(&Input::new(1000).run(&["--hop-limit", "1"]));
+    assert!(table.contains("  hops ") && !table.contains(" each"), "nothing made all of its hops: {table}");
 }
 
 /// Exit status 2, nothing on standard output, and a message that says what is wrong.

@@ -143,13 +143,20 @@ fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
     let builder = Builder::new().hop_limit(plan.hop_limit).tracing(plan.tracing);
     let builder = if plan.huge_pages { builder.huge_pages() } else { builder.heap() };
     let broker: Broker<KERNELS, SLOTS, PAYLOAD> = builder.build().map_err(|e| e.to_string())?;
-    let notices = broker.backing().notice().map(str::to_owned).into_iter().collect();
+    // The reason alone would read as if nothing was run.
+    let notices =
+        broker.backing().notice().map(|_| format!("going on with {}", broker.backing())).into_iter().collect();
     let fabric = FabricReport {
         kernels: KERNELS,
         slots: SLOTS,
         payload: PAYLOAD,
         bytes: size_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>(),
         huge_pages: matches!(broker.backing(), Backing::HugePages { .. } | Backing::TransparentHugePages { .. }),
+        backing: match broker.backing() {
+            Backing::HugePages { .. } => "in huge pages",
+            Backing::TransparentHugePages { .. } => "in transparent huge pages",
+            _ => "on the heap",
+        },
     };
 
     let spoiled = Arc::new(OnceLock::new());

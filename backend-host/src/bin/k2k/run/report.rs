@@ -57,6 +57,9 @@ pub(crate) struct FabricReport {
     pub(crate) payload: usize,
     pub(crate) bytes: usize,
     pub(crate) huge_pages: bool,
+    /// Where it lies, in words.
+    #[serde(skip)]
+    pub(crate) backing: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -183,9 +186,17 @@ impl Report {
         let cut = format!("of up to {} B", grouped(self.message_size as u64));
         table.row("messages", grouped(self.messages), cut);
         table.row("bytes", grouped(self.bytes), bytes_remark(self.bytes));
-        let plural = if hops == 1 { "" } else { "s" };
-        table.row("hops", grouped(self.hops), format!("{hops} hop{plural} each"));
+        // Those that got lost made fewer.
+        let each = match hops {
+            _ if self.messages == 0 => String::new(),
+            1 => "1 hop each".to_owned(),
+            _ => format!("{hops} hops each"),
+        };
+        table.row("hops", grouped(self.hops), each);
         table.row("time", time_ns(self.seconds * 1e9), "");
+        let fabric = &self.fabric;
+        let room = format!("{}, room for {} kernels", fabric.backing, fabric.kernels);
+        table.row("fabric", bytes(fabric.bytes as u64), room);
         table.gap();
         table.row("throughput", rate(self.messages_per_second), "messages/s");
         table.row("", rate(self.hops_per_second), "hops/s");
