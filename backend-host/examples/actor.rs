@@ -117,6 +117,10 @@ async fn ask(me: &mut Endpoint, account: KernelId, kind: u32, amount: u64, limit
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     const PATIENT: Duration = Duration::from_secs(5);
+    if let Some(argument) = std::env::args().nth(1) {
+        eprintln!("actor: {argument:?}: it takes no arguments");
+        std::process::exit(2);
+    }
     let broker: Broker = Broker::builder().build()?;
     let endpoint = broker.register_parking("account")?;
     let id = endpoint.id();

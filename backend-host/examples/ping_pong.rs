@@ -19,7 +19,7 @@
 use core::error::Error;
 use core::time::Duration;
 use k2k_host::{Broker, Builder, Endpoint, Message, ReceiveError, Wait, memory};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitCode};
 use std::time::Instant;
 use std::{env, thread};
 
@@ -37,13 +37,35 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Round trips that are not timed: until the other process runs and the caches are warm.
 const WARM_UP: u64 = 1000;
 
-fn main() -> Result<(), Box<dyn Error>> {
+const USAGE: &str = "usage: ping_pong [SECONDS]";
+
+fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
-    match &args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["pong", table, wait] => pong(table, parse(wait).ok_or("spin, yield or park?")?),
+    let played = match &args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["pong", table, wait] => parse(wait).ok_or("spin, yield or park?".into()).and_then(|wait| pong(table, wait)),
         [] => tournament(Duration::from_secs(1)),
-        [seconds] => tournament(Duration::try_from_secs_f64(seconds.parse()?)?),
-        _ => Err("usage: ping_pong [SECONDS]".into()),
+        ["-h" | "--help"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        [given] => match given.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+            Some(lasts) => tournament(lasts),
+            None => {
+                eprintln!("ping_pong: {given:?} is no number of seconds; {USAGE}");
+                return ExitCode::from(2);
+            }
+        },
+        _ => {
+            eprintln!("ping_pong: {USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match played {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("ping_pong: {e}");
+            ExitCode::FAILURE
+        }
     }
 }
 
