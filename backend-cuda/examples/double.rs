@@ -8,14 +8,43 @@ use k2k_cuda::k2k_core::gateway::GatewayConfig;
 use k2k_cuda::{Device, EmulatedOptions, Grid, Ptx, Session};
 use k2k_host::k2k_core::Config;
 use k2k_host::{Broker, KernelId, Memory, Message};
+use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Instant;
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let ptx = match std::env::args().nth(1) {
-        Some(file) => Ptx::new(std::fs::read_to_string(&file).map_err(|e| format!("{file}: {e}"))?)?,
+const USAGE: &str = "usage: double [PTX]\nPTX is a file; without one, it is the committed double.ptx.";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let file = match &arguments[..] {
+        [] => None,
+        [help] if ["-h", "--help"].contains(&help.as_str()) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        [file] if !file.starts_with('-') => Some(file.as_str()),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("double: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(file: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let ptx = match file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
+            Ptx::new(text).map_err(|e| format!("{file}: {e}"))?
+        }
         None => Ptx::new(include_str!("double/double.ptx"))?,
     };
     let device = Device::first().or_else(|why| {
