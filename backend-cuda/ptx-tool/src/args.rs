@@ -29,7 +29,7 @@ pub(crate) enum Command {
 /// The same sources, options and compiler give the same file, byte for byte, in any folder of any machine.
 #[derive(Args, Debug)]
 #[command(
-    after_long_help = "Exit status: 0 written (or, with --check, the same), 1 not built or not the same, 2 bad arguments."
+    after_long_help = "Exit status: 0 written (or, with --check, the same), 1 not the same, 2 not built, or bad arguments."
 )]
 pub(crate) struct BuildArgs {
     /// The crate's Cargo.toml.
@@ -92,7 +92,7 @@ pub(crate) struct BuildArgs {
 /// entry point may need of each.
 #[derive(Args, Debug)]
 #[command(
-    after_long_help = "Exit status: 0 passed, 1 something found or an error, 2 bad arguments, 3 passed but the machine \
+    after_long_help = "Exit status: 0 passed, 1 something found, 2 an error or bad arguments, 3 passed but the machine \
                              code was not looked at, because a program for that is missing."
 )]
 pub(crate) struct AuditArgs {
@@ -137,7 +137,7 @@ pub(crate) struct AuditArgs {
 /// An order is dropped or becomes relaxed, a scope is dropped or narrowed, a fence left out. The contract is the one
 /// beside the file, or, without one, what the file does today.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Exit status: 0 all found, 1 some not found or an error, 2 bad arguments.")]
+#[command(after_long_help = "Exit status: 0 all found, 1 some not found, 2 an error or bad arguments.")]
 pub(crate) struct MutateArgs {
     /// The PTX files.
     #[arg(required = true, value_name = "FILE")]

@@ -29,11 +29,18 @@ fn main() -> ExitCode {
     };
     done.unwrap_or_else(|why| {
         eprintln!("error: {why}");
-        ExitCode::FAILURE
+        ExitCode::from(ERROR)
     })
 }
 
+/// Exit status of a command that could not do its work; [`ExitCode::FAILURE`] is for what it found.
+const ERROR: u8 = 2;
+
 fn build(args: BuildArgs) -> Result<ExitCode, Box<dyn Error>> {
+    // Now rather than after the compilation.
+    if let Some(file) = &args.out {
+        can_be_written(file)?;
+    }
     let folder = args.manifest_path.parent().unwrap_or(Path::new("."));
     let toolchain = Toolchain::find(folder, args.toolchain_rustc.as_deref(), args.toolchain_cargo.as_deref())?;
     let options = BuildOptions {
@@ -60,6 +67,17 @@ fn build(args: BuildArgs) -> Result<ExitCode, Box<dyn Error>> {
         None => std::io::stdout().write_all(ptx.as_bytes())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether there is a folder for the file, and no folder of its name.
+fn can_be_written(file: &Path) -> Result<(), String> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let why = match () {
+        () if file.is_dir() => "this is a folder".to_owned(),
+        () if !folder.is_dir() => format!("{} is no folder", folder.display()),
+        () => return Ok(()),
+    };
+    Err(format!("cannot write {}: {why}", file.display()))
 }
 
 /// Says whether the file is what was just built, and if not, where it differs first.

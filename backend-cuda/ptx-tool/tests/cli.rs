@@ -42,7 +42,7 @@ fn findings_have_file_line_rule_and_end_with_1() {
 fn contract_is_written_kept_and_held_to() {
     let (_folder, file) = copied();
     let name = file.display().to_string();
-    assert_eq!(run(&["audit", &name, "--require-contract"]).status.code(), Some(1));
+    assert_eq!(run(&["audit", &name, "--require-contract"]).status.code(), Some(2));
     assert_eq!(run(&["audit", &name, "--bless", "--hot", "within_the_gpu"]).status.code(), Some(0));
     let contract = fs::read_to_string(file.with_extension("audit")).unwrap();
     assert!(
@@ -88,11 +88,11 @@ fn missing_assembler_is_neither_passed_nor_failed() {
     assert_eq!(output.status.code(), Some(3));
     assert!(texts(&output).1.contains("pip install nvidia-cuda-nvcc"));
     let output = without_tools(&["audit", &name, "--sass", "sm_90", "--require-sass"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]
-fn bad_input_is_named_in_one_line() {
+fn bad_input_is_named_in_one_line_and_ends_with_2() {
     let not_ptx = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml").display().to_string();
     for (args, part) in [
         (&["audit", "/nowhere.ptx"][..], "cannot read /nowhere.ptx"),
@@ -101,15 +101,51 @@ fn bad_input_is_named_in_one_line() {
         (&["audit", &good().display().to_string(), "--hot", "x"], "no entry point x; it has within_the_gpu, "),
         (&["audit", &good().display().to_string(), "--contract", &not_ptx], "line 1: the first line is `entry NAME`"),
         (&["build", "--toolchain-rustc", "/nowhere/rustc"], "/nowhere/rustc cannot compile device code"),
+        // Before a compiler is looked for.
+        (&["build", "--out", "/nowhere/x.ptx"], "cannot write /nowhere/x.ptx: /nowhere is no folder"),
+        (&["build", "--out", "/"], "cannot write /: this is a folder"),
     ] {
         let output = run(args);
         let (_, err) = texts(&output);
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {err}");
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {err}");
         assert!(
             err.starts_with("error: ") && err.contains(part) && err.trim_end().lines().count() == 1,
             "{args:?}: {err}"
         );
     }
+}
+
+#[test]
+fn build_options_that_will_not_do_end_with_2_and_what_is_out_of_date_with_1() {
+    let device = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device/kernels");
+    let (folder, manifest) = (device.display().to_string(), device.join("Cargo.toml").display().to_string());
+    if let Err(why) = k2k_ptx::build::Toolchain::find(&device, None, None) {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    for (args, part) in [
+        (&["--manifest-path", "nope"][..], "nope: no such file; --manifest-path takes the device crate's Cargo.toml"),
+        (&["--manifest-path", &folder], "kernels: this is a folder; --manifest-path takes its Cargo.toml"),
+        (&["--manifest-path", &manifest, "--arch", "sm_foo"], "knows no processor `sm_foo`"),
+    ] {
+        let output = run(&[&["build"], args].concat());
+        let (_, err) = texts(&output);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {err}");
+        assert!(err.contains(part), "{args:?}: {err}");
+    }
+    // A copy: cargo writes a lock file beside it.
+    let copied = tempfile::tempdir().unwrap();
+    for file in ["kernels/Cargo.toml", "kernels/src/lib.rs", "words/Cargo.toml", "words/src/lib.rs"] {
+        let to = copied.path().join(file);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(device.parent().unwrap().join(file), to).unwrap();
+    }
+    let manifest = copied.path().join("kernels/Cargo.toml").display().to_string();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli").display().to_string();
+    let old = good().display().to_string();
+    let output = run(&["build", "--manifest-path", &manifest, "--target-dir", &target, "--check", &old]);
+    assert_eq!(output.status.code(), Some(1), "{}", texts(&output).1);
+    assert!(texts(&output).1.contains("was made from something else"), "{}", texts(&output).1);
 }
 
 #[test]

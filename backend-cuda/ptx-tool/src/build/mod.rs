@@ -81,7 +81,12 @@ impl BuildOptions {
 pub fn build(options: &BuildOptions, toolchain: &Toolchain) -> Result<String, BuildError> {
     let manifest = absolute(&options.manifest_path)?;
     if !manifest.is_file() {
-        let why = "no such file; --manifest-path takes the device crate's Cargo.toml".to_owned();
+        let why = if manifest.is_dir() {
+            "this is a folder; --manifest-path takes its Cargo.toml"
+        } else {
+            "no such file; --manifest-path takes the device crate's Cargo.toml"
+        };
+        let why = why.to_owned();
         return Err(BuildError::Manifest { path: options.manifest_path.clone(), why });
     }
     let known = toolchain.archs();
