@@ -14,27 +14,12 @@
 //!
 //! It needs Linux: futexes on shared memory are what lets a process wake another's kernel without anyone in between.
 //!
-//! ```
-//! use core::time::Duration;
-//! use k2k_host::{Broker, Context, Kernel, Message, StartOptions};
-//!
-//! /// Sends everything back.
-//! struct Echo;
-//! impl Kernel<192> for Echo {
-//!     fn on_message(&mut self, context: &mut impl Context<192>, message: &Message<192>) {
-//!         let _ = context.reply(message, message);
-//!     }
-//! }
-//!
-//! let broker: Broker = Broker::builder().build()?;
-//! let echo = broker.start("echo", Echo, StartOptions::default())?;
-//! let mut me = broker.register_parking("me")?;
-//! let request = me.send(echo.id(), &Message::from_bytes(7, b"hello")?)?;
-//! let answer = me.receive(Duration::from_secs(5))?;
-//! assert_eq!((answer.payload(), answer.header.correlation_id), (&b"hello"[..], request.sequence));
-//! echo.stop_and_join(Duration::from_secs(5))?;
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! The smallest program is in the repository's README; [`Builder`], [`Endpoint`] and [`Memory`] have examples too.
+
+/// The README's program, which is compiled and run with the tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
 
 pub mod asynchronous;
 pub mod broker;
