@@ -96,6 +96,11 @@ fn case_of(case: &str) -> Result<(), Error> {
         "allocate" => drop(Device::first()?.allocate(2 << 20)?),
         "blocks" => drop(start(&Device::first()?, [Grid::new("test_loop").threads(1024).blocks(3)])?),
         "grids" => drop(start(&Device::first()?, (0..8).map(|_| Grid::new("test_loop")))?),
+        "queues" => {
+            let mut running = start(&Device::first()?, (0..7).map(|_| Grid::new("test_loop")))?;
+            assert_eq!(running.wait_ready(LONG)?.len(), 7);
+            running.stop(LONG)?;
+        }
         "one device" => {
             // The fake driver has one set of kernels for both.
             let (other, device) = (Device::cuda(0)?, Device::cuda(1)?);
@@ -270,6 +275,7 @@ fn a_session_runs_without_a_call_that_would_wait_for_its_kernels() {
     let printed = run_in(driver.path(), "", "cooperative");
     assert!(printed.contains("cooperative\n") && printed.contains("released with 0 allocations"), "{printed}");
     run_in(driver.path(), "", "one device");
+    run_in(driver.path(), "", "queues");
 }
 
 #[test]

@@ -194,7 +194,9 @@ impl Cuda {
         let side = cuda.side.get_mut().unwrap_or_else(PoisonError::into_inner);
         side.stream = new_stream()?;
         side.staging = pinned(STAGING)?;
-        for _ in 0..connections() {
+        // With the one of copies, as many as there are queues. One more would share a queue with another, and if that
+        // is the one of copies, a copy waits behind a kernel that never returns.
+        for _ in 1..connections() {
             let stream = new_stream()?;
             cuda.streams().push(stream);
         }

@@ -12,13 +12,15 @@
 #include <unistd.h>
 
 typedef unsigned long long Address;
+typedef struct { int streams; } Context;
 typedef struct { int busy; } Stream;
 typedef struct { char name[64]; Stream *stream; uint8_t *launch; int block; } Job;
 
 static int running;
 static int allocations;
-static __thread void *current;
-static int context, module;
+static __thread Context *current;
+static Context contexts[2];
+static int module;
 static size_t stack = 1024;
 
 static int mode(const char *wanted) {
@@ -62,12 +64,12 @@ int cuGetErrorString(int error, const char **text) {
     *text = error == 700 ? "an illegal memory access was encountered" : "made up";
     return 0;
 }
-int cuDevicePrimaryCtxRetain(void **c, int device) { *c = &context; return device < 40; }
+int cuDevicePrimaryCtxRetain(void **c, int device) { *c = &contexts[device - 40]; return device < 40; }
 int cuDevicePrimaryCtxRelease_v2(int device) {
     printf("released with %d allocations\n", allocations);
     return device < 40;
 }
-int cuCtxSetCurrent(void *c) { current = c; return c != &context; }
+int cuCtxSetCurrent(void *c) { current = c; return c != &contexts[0] && c != &contexts[1]; }
 int cuCtxGetLimit(size_t *value, int limit) { *value = stack; return limit != 0; }
 int cuCtxSetLimit(int limit, size_t value) {
     idle("cuCtxSetLimit");
@@ -160,11 +162,18 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int
 
 int cuStreamCreate(Stream **stream, unsigned flags) {
     idle("cuStreamCreate");
+    /* What is on two streams of one queue waits for one another. */
+    const char *connections = getenv("CUDA_DEVICE_MAX_CONNECTIONS");
+    if (++current->streams > (connections ? atoi(connections) : 8)) {
+        fprintf(stderr, "FAKE: stream %d shares a queue with another\n", current->streams);
+        abort();
+    }
     *stream = calloc(1, sizeof(Stream));
     return flags != 1;
 }
 int cuStreamDestroy_v2(Stream *stream) {
     idle("cuStreamDestroy");
+    current->streams--;
     if (!mode("faults")) free(stream);
     return 0;
 }
