@@ -83,6 +83,13 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a copy that go at a time.
 const STAGING: usize = 256 << 10;
 
+/// Local memory of a thread, bytes, for which there is room from the start: what the entry points of this library need,
+/// twice and more. Each thread that a device can hold may get as much: 1 GiB on an H100.
+const LOCAL: usize = 4096;
+
+/// Local memory that the driver may want beside what an entry point says that it needs.
+const LOCAL_MARGIN: usize = 1024;
+
 /// Calls a function, and names it in the error.
 macro_rules! call {
     ($name:ident($($argument:expr),* $(,)?)) => {
@@ -191,6 +198,7 @@ impl Cuda {
         let nothing = Side { stream: core::ptr::null_mut(), staging: NonNull::dangling() };
         let mut cuda = Self { device, context, probe, streams: Mutex::default(), side: Mutex::new(nothing) };
         cuda.enter()?;
+        make_room(LOCAL)?;
         let side = cuda.side.get_mut().unwrap_or_else(PoisonError::into_inner);
         side.stream = new_stream()?;
         side.staging = pinned(STAGING)?;
@@ -290,6 +298,21 @@ fn new_stream() -> Result<sys::CUstream, Error> {
         call!(cuStreamCreate(&raw mut stream, sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32))?;
     }
     Ok(stream)
+}
+
+/// Makes room for that much local memory per thread. A launch that needs more than there is would do so itself, and
+/// wait for running kernels before it does.
+fn make_room(local_bytes: usize) -> Result<(), Error> {
+    let limit = sys::CUlimit::CU_LIMIT_STACK_SIZE;
+    let mut room = 0;
+    // SAFETY: a context is current.
+    unsafe {
+        call!(cuCtxGetLimit(&raw mut room, limit))?;
+        if local_bytes > room {
+            call!(cuCtxSetLimit(limit, local_bytes.next_multiple_of(1024)))?;
+        }
+    }
+    Ok(())
 }
 
 /// Zeroed host memory, pinned, mapped, and cached by the CPU.
@@ -535,17 +558,7 @@ impl Driver for Cuda {
             unsafe { call!(cuFuncGetAttribute(&raw mut value, attribute, function)) }?;
             usize::try_from(value).unwrap_or(0)
         };
-        // A launch that needs more than there is makes room, and waits for running kernels before it does. So make it
-        // now.
-        let limit = sys::CUlimit::CU_LIMIT_STACK_SIZE;
-        let mut room = 0;
-        // SAFETY: the context is current.
-        unsafe {
-            call!(cuCtxGetLimit(&raw mut room, limit))?;
-            if local_bytes > room {
-                call!(cuCtxSetLimit(limit, local_bytes.next_multiple_of(1024)))?;
-            }
-        }
+        make_room(local_bytes + LOCAL_MARGIN)?;
         Ok(function as Handle)
     }
 

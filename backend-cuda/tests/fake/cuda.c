@@ -152,7 +152,7 @@ int cuModuleGetFunction(void **function, void *m, const char *name) {
 }
 int cuFuncLoad(void *function) { idle("cuFuncLoad"); return !function; }
 int cuFuncGetAttribute(int *value, int attribute, void *function) {
-    *value = strcmp(function, "test_loop") ? 512 : 3000;
+    *value = strcmp(function, "test_once") ? 3000 : 4500;
     return attribute != 3;
 }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t shared) {
