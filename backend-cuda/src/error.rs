@@ -172,6 +172,13 @@ pub enum Error {
     },
     /// Kernels that did not end in time.
     Hung(Box<Hung>),
+    /// A variable of the environment makes the driver wait where kernels that do not return must not be waited for.
+    Environment {
+        /// Its name.
+        variable: &'static str,
+        /// What it makes the driver do, and what would be right.
+        why: &'static str,
+    },
 }
 
 /// What a device lacks.
@@ -380,6 +387,7 @@ impl fmt::Display for Error {
                 )
             }
             Self::Hung(hung) => hung.fmt(f),
+            Self::Environment { variable, why } => write!(f, "{variable} is set in the environment: {why}"),
         }
     }
 }

@@ -44,12 +44,19 @@ fn driver() -> Option<&'static TempDir> {
 
 /// Runs a case in a process that finds the library in `folder`. Returns what it printed.
 fn run_in(folder: &Path, mode: &str, case: &str) -> String {
+    run_with(folder, mode, case, &[])
+}
+
+/// As [`run_in`], with more in the environment.
+fn run_with(folder: &Path, mode: &str, case: &str, variables: &[(&str, &str)]) -> String {
     let Output { status, stdout, stderr } = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env_remove("CUDA_DEVICE_MAX_CONNECTIONS")
+        .env_remove("CUDA_LAUNCH_BLOCKING")
+        .envs(variables.iter().copied())
         .env("LD_LIBRARY_PATH", folder)
         .env("FAKE_CUDA", mode)
         .env("FAKE_CASE", case)
-        .env_remove("CUDA_DEVICE_MAX_CONNECTIONS")
         .output()
         .unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -228,6 +235,30 @@ fn each_missing_thing_is_told_with_what_would_be_right() {
 }
 
 #[test]
+fn an_environment_in_which_kernels_would_block_everything_is_refused() {
+    let Some(driver) = driver() else { return };
+    for (variable, value, expected) in [
+        (
+            "CUDA_LAUNCH_BLOCKING",
+            "1",
+            "error: CUDA_LAUNCH_BLOCKING is set in the environment: each launch then returns when its kernels have \
+             ended, and these do not end by themselves; unset it, or set it to 0\n",
+        ),
+        (
+            "CUDA_DEVICE_MAX_CONNECTIONS",
+            "1",
+            "error: CUDA_DEVICE_MAX_CONNECTIONS is set in the environment: with a single queue to the device, nothing \
+             can be copied while kernels run; unset it, or set it to 2 to 32\n",
+        ),
+        ("CUDA_LAUNCH_BLOCKING", "0", "Fake 0\n"),
+        ("CUDA_DEVICE_MAX_CONNECTIONS", "2", "Fake 0\n"),
+    ] {
+        let printed = run_with(driver.path(), "", "first", &[(variable, value)]);
+        assert!(printed.contains(expected), "{variable}={value}: {printed}");
+    }
+}
+
+#[test]
 fn a_device_is_described() {
     let Some(driver) = driver() else { return };
     let printed = run_in(driver.path(), "", "first");
@@ -245,6 +276,7 @@ fn the_doctor_tries_each_device() {
     let Some(driver) = driver() else { return };
     let doctor = |mode: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_k2k-gpu"));
+        command.env_remove("CUDA_DEVICE_MAX_CONNECTIONS").env_remove("CUDA_LAUNCH_BLOCKING");
         let output =
             command.arg("doctor").env("LD_LIBRARY_PATH", driver.path()).env("FAKE_CUDA", mode).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())

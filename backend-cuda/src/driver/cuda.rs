@@ -180,12 +180,32 @@ fn connections() -> u32 {
     asked.unwrap_or(8).clamp(1, 32)
 }
 
+/// Refuses an environment in which the first kernel that does not return is the last thing that happens.
+fn check_environment() -> Result<(), Error> {
+    if std::env::var_os("CUDA_LAUNCH_BLOCKING").is_some_and(|set| set != "0") {
+        return Err(Error::Environment {
+            variable: "CUDA_LAUNCH_BLOCKING",
+            why: "each launch then returns when its kernels have ended, and these do not end by themselves; unset it, \
+                  or set it to 0",
+        });
+    }
+    if connections() < 2 {
+        return Err(Error::Environment {
+            variable: "CUDA_DEVICE_MAX_CONNECTIONS",
+            why: "with a single queue to the device, nothing can be copied while kernels run; unset it, or set it to 2 \
+                  to 32",
+        });
+    }
+    Ok(())
+}
+
 impl Cuda {
     pub(crate) fn new(ordinal: u32) -> Result<Self, Error> {
         let devices = count()?;
         if ordinal >= devices {
             return Err(Error::WrongOrdinal { asked: ordinal, devices });
         }
+        check_environment()?;
         let mut device = 0;
         // SAFETY: there is a device of this number.
         unsafe { call!(cuDeviceGet(&raw mut device, ordinal as c_int)) }?;
