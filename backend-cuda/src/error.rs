@@ -179,6 +179,8 @@ pub enum Error {
         /// What it makes the driver do, and what would be right.
         why: &'static str,
     },
+    /// The library that was found in the driver's place is CUDA's stub, for linking on machines without a driver.
+    StubDriver,
 }
 
 /// What a device lacks.
@@ -284,6 +286,7 @@ impl Error {
             Self::NoDriver { .. }
                 | Self::NoFunction { .. }
                 | Self::NoDevice
+                | Self::StubDriver
                 | Self::OldDriver { .. }
                 | Self::Placement(_)
         )
@@ -388,6 +391,10 @@ impl fmt::Display for Error {
             }
             Self::Hung(hung) => hung.fmt(f),
             Self::Environment { variable, why } => write!(f, "{variable} is set in the environment: {why}"),
+            Self::StubDriver => f.write_str(
+                "the CUDA driver's library that was found is the stub of CUDA's toolkit, which does nothing: take its \
+                 folder (.../lib64/stubs) out of LD_LIBRARY_PATH",
+            ),
         }
     }
 }

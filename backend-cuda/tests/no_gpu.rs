@@ -196,6 +196,12 @@ fn each_missing_thing_is_told_with_what_would_be_right() {
             "the CUDA driver knows of no device: see nvidia-smi, and CUDA_VISIBLE_DEVICES, which may hide it",
         ),
         ("none", "first", "the CUDA driver knows of no device: see nvidia-smi"),
+        (
+            "stub",
+            "first",
+            "the CUDA driver's library that was found is the stub of CUDA's toolkit, which does nothing: take its \
+             folder (.../lib64/stubs) out of LD_LIBRARY_PATH",
+        ),
         ("", "seventh", "there is no device 7: there are 2, numbers 0 to 1"),
         (
             "old-device",

@@ -133,6 +133,8 @@ fn init() -> Result<(), Error> {
     // SAFETY: the function is there, and may be called at any time.
     match unsafe { sys::cuInit(0) } {
         CUresult::CUDA_ERROR_NO_DEVICE => Err(Error::NoDevice),
+        // `cudarc` looks for libcuda.so before libcuda.so.1, and the toolkit has a stub of that name.
+        CUresult::CUDA_ERROR_STUB_LIBRARY => Err(Error::StubDriver),
         result => check("cuInit", result),
     }
 }

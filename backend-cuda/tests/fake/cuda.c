@@ -1,8 +1,8 @@
 /* A CUDA driver for tests, without a GPU: memory is the host's, a kernel is a thread that does what its name says. It ends the
  * process when something is asked for that would wait for a running kernel, or without a current context.
  *
- * FAKE_CUDA in the environment says what is wrong: no-device, none, old-device, old-driver, little-memory, bad-ptx, small,
- * faults, refuses. Layouts are those of tests/ptx/kernels.ptx. */
+ * FAKE_CUDA in the environment says what is wrong: no-device, stub, none, old-device, old-driver, little-memory,
+ * bad-ptx, small, faults, refuses. Layouts are those of tests/ptx/kernels.ptx. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -36,7 +36,7 @@ static void idle(const char *call) {
     }
 }
 
-int cuInit(unsigned flags) { return flags ? 1 : mode("no-device") ? 100 : 0; }
+int cuInit(unsigned flags) { return flags ? 1 : mode("no-device") ? 100 : mode("stub") ? 34 : 0; }
 int cuDriverGetVersion(int *v) { *v = mode("old-driver") ? 10020 : 13000; return 0; }
 int cuDeviceGetCount(int *n) { *n = mode("none") ? 0 : 2; return 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = 40 + ordinal; return 0; }
