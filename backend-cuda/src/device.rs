@@ -164,6 +164,13 @@ impl Device {
         self.state().running.is_some()
     }
 
+    /// Whether a fault has ended everything that ran here. Every call fails from then on: a GPU can be used again by
+    /// another process, an emulated device is to be made anew.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.driver().is_lost()
+    }
+
     /// The blocks of a session that runs here and have not ended: for whoever has to say what a device is at, and does
     /// not have the session. Empty also while something is being loaded or allocated.
     #[must_use]

@@ -147,8 +147,11 @@ fn case_of(case: &str) -> Result<(), Error> {
             return Err(hung);
         }
         "fault" => {
-            let mut running = start(&Device::first()?, [Grid::new("test_loop")])?;
+            let device = Device::first()?;
+            let mut running = start(&device, [Grid::new("test_loop")])?;
+            assert!(!device.is_lost());
             let fault = running.stop(LONG).unwrap_err();
+            assert!(device.is_lost() && !device.is_busy());
             return Err(fault);
         }
         _ => panic!("no such case: {case}"),

@@ -92,7 +92,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     BENCHMARKS.iter().map(|(name, _)| *name)
 }
 
-/// Measures everything, one after the other, and tells `progress` of each figure.
+/// Measures everything, one after the other, and tells `progress` of each figure. What comes after a benchmark that
+/// left the device [lost](Device::is_lost) is not measured.
 pub fn run(device: &Device, options: BenchOptions, progress: impl FnMut(&Row)) -> Vec<Row> {
     run_some(device, options, |_| true, progress)
 }
@@ -105,7 +106,7 @@ pub fn run_some(
     mut progress: impl FnMut(&Row),
 ) -> Vec<Row> {
     let mut all = Vec::new();
-    for (name, measure) in BENCHMARKS.iter().filter(|(name, _)| begin(name)) {
+    for (name, measure) in BENCHMARKS.iter().filter(|(name, _)| begin(name) && !device.is_lost()) {
         let rig = Rig::new(device, options, name);
         let rows = measure(&rig).unwrap_or_else(|failure| vec![rig.row("all of it", Err(failure))]);
         rows.iter().for_each(&mut progress);

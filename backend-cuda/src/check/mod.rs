@@ -186,7 +186,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Tries everything, one after the other, and tells `progress` of each result. A check after one that left the device
-/// busy (a kernel that really hangs) fails with that as its reason.
+/// busy (a kernel that really hangs) fails with that as its reason. What comes after one that left it
+/// [lost](Device::is_lost) is not tried.
 pub fn run(device: &Device, options: CheckOptions, progress: impl FnMut(&CheckResult)) -> Vec<CheckResult> {
     run_some(device, options, |_| true, progress)
 }
@@ -195,19 +196,53 @@ pub fn run(device: &Device, options: CheckOptions, progress: impl FnMut(&CheckRe
 pub fn run_some(
     device: &Device,
     options: CheckOptions,
+    begin: impl FnMut(&'static str) -> bool,
+    progress: impl FnMut(&CheckResult),
+) -> Vec<CheckResult> {
+    run_with(&Bench { device, options, ptx: Ptx::checks() }, begin, progress)
+}
+
+fn run_with(
+    bench: &Bench<'_>,
     mut begin: impl FnMut(&'static str) -> bool,
     mut progress: impl FnMut(&CheckResult),
 ) -> Vec<CheckResult> {
-    let bench = Bench { device, options, ptx: Ptx::checks() };
-    let wanted = CHECKS.iter().filter(|(name, _)| begin(name));
+    let wanted = CHECKS.iter().filter(|(name, _)| begin(name) && !bench.device.is_lost());
     let results = wanted.map(|(name, check)| {
         let started = Instant::now();
-        let outcome = check(&bench).map_err(|Failure(text)| text);
+        let outcome = check(bench).map_err(|Failure(text)| text);
         let result = CheckResult { name, outcome, took: started.elapsed() };
         progress(&result);
         result
     });
     results.collect()
+}
+
+/// What a check that fails leaves to those after it.
+#[cfg(all(test, feature = "emulated"))]
+mod failures {
+    use super::*;
+    use crate::EmulatedOptions;
+
+    /// Runs those whose names begin so, with a PTX that has been tampered with. Whether each passed, and the device
+    /// after them.
+    fn run_on(ptx: String, names: &str, patience: Duration) -> (Vec<(&'static str, bool)>, Device) {
+        let device = Device::emulated(EmulatedOptions::default()).unwrap();
+        let options = CheckOptions { messages: 100, patience };
+        let bench = Bench { device: &device, options, ptx: Ptx::new(ptx).unwrap() };
+        let results = run_with(&bench, |name| name.starts_with(names), |result| println!("{result}"));
+        (results.iter().map(|result| (result.name, result.passed())).collect(), device)
+    }
+
+    #[test]
+    fn nothing_is_tried_on_a_device_that_a_fault_has_ended() {
+        let head = ".visible .entry k2k_spsc_produce_sys(";
+        let (before, entry) = Ptx::checks().text().split_once(head).map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let faulty = format!("{before}{head}{}", entry.replacen("\n{\n", "\n{\n\ttrap;\n", 1));
+        let (results, device) = run_on(faulty, "spsc, ", Duration::from_secs(60));
+        assert_eq!(results, [("spsc, host to device", true), ("spsc, device to host", false)]);
+        assert!(device.is_lost());
+    }
 }
 
 /// The PTX that is embedded, with an order or a scope taken out: the checks, on a device that looks for races, must

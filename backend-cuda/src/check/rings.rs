@@ -88,11 +88,19 @@ fn push_all(
 }
 
 /// Takes all messages of the run on the host, from `senders` that count each for itself.
-fn pop_all(bench: &Bench<'_>, senders: usize, mut pop: impl FnMut() -> Option<(usize, Body)>) -> Result<(), Failure> {
-    let each = bench.options.messages;
+fn pop_all(
+    bench: &Bench<'_>,
+    senders: usize,
+    mut pop: impl FnMut() -> Option<(usize, Body)>,
+    running: &mut DeviceRunning,
+) -> Result<(), Failure> {
+    let all = bench.options.messages * senders as u64;
     let mut next = vec![0; senders];
     let mut taken = 0;
     bench.until("the host gets what the device sends", || {
+        // Asked before: what a producer that has ended has sent can all be taken.
+        let ended = running.is_finished()?;
+        let before = taken;
         for _ in 0..1000 {
             let Some((sender, found)) = pop() else { break };
             let number = FIRST + next[sender];
@@ -100,8 +108,13 @@ fn pop_all(bench: &Bench<'_>, senders: usize, mut pop: impl FnMut() -> Option<(u
             next[sender] += 1;
             taken += 1;
         }
-        Ok(taken == each * senders as u64)
-    })
+        Ok(taken == all || (ended && taken == before))
+    })?;
+    if taken < all {
+        let said: Vec<String> = running.reports()?.iter().map(ToString::to_string).collect();
+        return Err(Failure(format!("{taken} of {all} messages came: {}", said.join("; "))));
+    }
+    Ok(())
 }
 
 fn spsc_to(bench: &Bench<'_>, entry: &str) -> Result<String, Failure> {
@@ -119,10 +132,10 @@ fn spsc_to(bench: &Bench<'_>, entry: &str) -> Result<String, Failure> {
 fn spsc_from(bench: &Bench<'_>, entry: &str) -> Result<String, Failure> {
     let mut shared = Shared::<TestSpsc<System>>::new(bench)?;
     let count = bench.options.messages;
-    let running = start(bench, [grid(bench, entry, shared.address, count).keep(shared.buffer.take())])?;
+    let mut running = start(bench, [grid(bench, entry, shared.address, count).keep(shared.buffer.take())])?;
     // SAFETY: kept by what runs.
     let mut consumer = unsafe { shared.get() }.consumer().map_err(|e| Failure(e.to_string()))?;
-    pop_all(bench, 1, || consumer.pop().map(|value| (0, value)))?;
+    pop_all(bench, 1, || consumer.pop().map(|value| (0, value)), &mut running)?;
     drop(consumer);
     join(bench, running, &[count])
 }
@@ -194,10 +207,10 @@ pub(super) fn lanes_out(bench: &Bench<'_>) -> Result<String, Failure> {
     let mut shared = Shared::<TestLanes<System>>::new(bench)?;
     let count = bench.options.messages;
     let grid = grid(bench, "k2k_lanes_produce_sys", shared.address, count).blocks(PRODUCERS as u32);
-    let running = start(bench, [grid.keep(shared.buffer.take())])?;
+    let mut running = start(bench, [grid.keep(shared.buffer.take())])?;
     // SAFETY: kept by what runs.
     let mut consumer = unsafe { shared.get() }.consumer().map_err(|e| Failure(e.to_string()))?;
-    pop_all(bench, PRODUCERS, || consumer.pop())?;
+    pop_all(bench, PRODUCERS, || consumer.pop(), &mut running)?;
     drop(consumer);
     join(bench, running, &[count; PRODUCERS])
 }

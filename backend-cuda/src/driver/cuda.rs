@@ -650,6 +650,16 @@ impl Driver for Cuda {
     fn finish(&self, launch: Handle) {
         self.streams().push(launch as sys::CUstream);
     }
+
+    fn is_lost(&self) -> bool {
+        if self.enter().is_err() {
+            return true;
+        }
+        // The driver answers every call with the fault of a kernel, once there was one. This one changes nothing.
+        // SAFETY: the stream exists.
+        let answer = unsafe { sys::cuStreamQuery(self.side().stream) };
+        !matches!(answer, CUresult::CUDA_SUCCESS | CUresult::CUDA_ERROR_NOT_READY)
+    }
 }
 
 impl Drop for Cuda {

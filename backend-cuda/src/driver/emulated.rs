@@ -263,6 +263,10 @@ impl Driver for Emulated {
         let id = self.inner().launches[launch as usize];
         self.machine.with(|machine| machine.join(id));
     }
+
+    fn is_lost(&self) -> bool {
+        self.machine.error().is_some()
+    }
 }
 
 /// Cuts a range into aligned words of 8 and 4 bytes and single bytes: offset and width.

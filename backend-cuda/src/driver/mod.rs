@@ -103,4 +103,7 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 
     /// Frees what a launch that is done used.
     fn finish(&self, launch: Handle);
+
+    /// Whether a fault has ended everything, and every call fails from now on.
+    fn is_lost(&self) -> bool;
 }

@@ -179,7 +179,9 @@ int cuStreamDestroy_v2(Stream *stream) {
 }
 int cuStreamQuery(Stream *stream) {
     if (!current || !stream) return 201;
-    if (mode("faults") && stream->busy) return 700;
+    /* Once there was a fault, every call fails. */
+    static int lost;
+    if (lost || (mode("faults") && stream->busy)) return lost = 700;
     return __atomic_load_n(&stream->busy, __ATOMIC_SEQ_CST) ? 600 : 0;
 }
 

@@ -184,11 +184,16 @@ fn examine(args: &Args, device: &Device, watch: &Watch) -> u8 {
     watch.record(|record| *record = Record::new(device, clock.ok(), args.check_options(), args.bench_options()));
     // Asked when a check's or a benchmark's turn has come.
     let begin = |name: &'static str| {
-        let begins = args.wants(name) && watch.has_time(name);
-        if begins {
+        if !args.wants(name) || !watch.has_time(name) {
+            return false;
+        }
+        let lost = device.is_lost();
+        if lost {
+            watch.record(|record| record.unfinished.push(name));
+        } else {
             watch.at(name);
         }
-        begins
+        !lost
     };
     check::run_some(device, args.check_options(), begin, |result| {
         say(result);
@@ -203,6 +208,9 @@ fn examine(args: &Args, device: &Device, watch: &Watch) -> u8 {
         if !device.probe().is_gpu {
             say("These are times of the CPU in a GPU's place: they mean nothing.");
         }
+    }
+    if device.is_lost() {
+        say("The device is lost: since a fault, every call fails. What came after it was not tried.");
     }
     say("");
     watch.at("end");
