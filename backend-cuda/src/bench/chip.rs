@@ -40,7 +40,7 @@ fn end(rig: &Rig<'_>, entry: &str, address: u64, blocks: u32) -> Grid {
 fn bare(rig: &Rig<'_>, blocks: u32) -> Result<f64, Failure> {
     let buffer = rig.device.allocate(size_of::<TestSpsc<Gpu>>() * blocks as usize)?;
     let grid = end(rig, "k2k_lines_gpu", buffer.address(), blocks).keep(buffer);
-    let ended = rig.join(&mut rig.start([grid])?)?;
+    let ended = rig.run([grid])?;
     Ok(rate(&ended, rig.messages(1) * u64::from(blocks)))
 }
 
@@ -49,7 +49,7 @@ fn warps(rig: &Rig<'_>, pairs: u32) -> Result<f64, Failure> {
     let buffer = rig.device.allocate(size_of::<TestSpsc<Gpu>>() * pairs as usize)?;
     let from = end(rig, "k2k_warp_produce_gpu", buffer.address(), pairs);
     let to = end(rig, "k2k_warp_consume_gpu", buffer.address(), pairs).keep(buffer);
-    let ended = rig.join(&mut rig.start([from, to])?)?;
+    let ended = rig.run([from, to])?;
     Ok(rate(&ended, rig.messages(1) * u64::from(pairs)))
 }
 

@@ -45,7 +45,7 @@ fn lines(rig: &Rig<'_>, blocks: u32, threads: u32, each: u64) -> Result<f64, Fai
     let size = size_of::<TestSpsc<System>>();
     let buffer = rig.device.allocate_host(size * blocks as usize)?;
     let grid = grid(rig, "k2k_lines_sys", buffer.address(), blocks, each).threads(threads);
-    let ended = rig.join(&mut rig.start([grid.keep(buffer)])?)?;
+    let ended = rig.run([grid.keep(buffer)])?;
     Ok(rate(&ended, each * u64::from(blocks)))
 }
 

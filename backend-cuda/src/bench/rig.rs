@@ -2,7 +2,7 @@
 
 use super::row::{Figure, Missing, Row, Unit};
 use super::{BenchOptions, Failure};
-use crate::check::{Bench, CheckOptions, ensure};
+use crate::check::{Bench, CheckOptions, Patient, ensure};
 use crate::device::Device;
 use crate::ptx::Ptx;
 use crate::session::{Ended, Grid, Running, Session};
@@ -17,7 +17,7 @@ pub(super) const BLOCKS: usize = 128;
 
 /// A session for entry points that use no fabric: as small as it can be with so many blocks.
 pub(super) type Bare = Session<BLOCKS, 2, 64>;
-pub(super) type BareRunning = Running<BLOCKS, 2, 64>;
+pub(super) type BareRunning = Patient<BLOCKS, 2, 64>;
 
 /// Tries before a wait of the host lets others have its core.
 const SPINS: u32 = 1 << 14;
@@ -107,7 +107,12 @@ impl<'d> Rig<'d> {
             // SAFETY: the library's own entry points, given what they were compiled for, which outlives them.
             unsafe { session.add(grid)? };
         }
-        Ok(session.start()?)
+        Ok(Patient::new(session.start()?, self.options.patience))
+    }
+
+    /// Starts grids that use no fabric, and waits for them.
+    pub(super) fn run(&self, grids: impl IntoIterator<Item = Grid>) -> Result<Vec<Ended>, Failure> {
+        self.join(&mut *self.start(grids)?)
     }
 
     /// Waits until all have finished by themselves, and had nothing to say against it.

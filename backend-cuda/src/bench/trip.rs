@@ -133,7 +133,7 @@ fn exchange(rig: &Rig<'_>, entry: &str, size: usize) -> Result<f64, Failure> {
         .parameter(1, buffer.address() + size as u64)
         .parameter(2, rig.trips())
         .parameter(3, rig.tools.patience_ns());
-    let ended = rig.join(&mut rig.start([grid.keep(buffer)])?)?;
+    let ended = rig.run([grid.keep(buffer)])?;
     // The first block asks.
     let [done, ns, ..] = ended.first().map_or([0; 7], |block| block.report.values);
     ensure!(done == rig.trips(), "{done} round trips of {}", rig.trips());

@@ -16,8 +16,9 @@ mod rings;
 use crate::device::{Device, HostBuffer};
 use crate::error::Error;
 use crate::ptx::Ptx;
-use crate::session::Grid;
+use crate::session::{Grid, Running};
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 use core::time::Duration;
 use k2k_core::sync::AtomicU32;
 use k2k_core::sync::Ordering::Relaxed;
@@ -115,6 +116,44 @@ impl Bench<'_> {
             std::thread::yield_now();
         }
         Ok(())
+    }
+}
+
+/// A session of entry points that use no fabric: nobody can tell them to stop, but their own patience ends. Dropped
+/// before that, it waits for them: otherwise one failure would leave the device busy, and fail all that comes after it.
+pub(crate) struct Patient<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+    running: Running<KERNELS, SLOTS, PAYLOAD>,
+    until: Instant,
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Patient<KERNELS, SLOTS, PAYLOAD> {
+    /// `patience` is longer than that of what has just been started.
+    pub(crate) fn new(running: Running<KERNELS, SLOTS, PAYLOAD>, patience: Duration) -> Self {
+        Self { running, until: Instant::now() + patience }
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Deref for Patient<KERNELS, SLOTS, PAYLOAD> {
+    type Target = Running<KERNELS, SLOTS, PAYLOAD>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.running
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> DerefMut for Patient<KERNELS, SLOTS, PAYLOAD> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.running
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop for Patient<KERNELS, SLOTS, PAYLOAD> {
+    fn drop(&mut self) {
+        while let Ok(false) = self.running.is_finished()
+            && Instant::now() < self.until
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -242,6 +281,16 @@ mod failures {
         let (results, device) = run_on(faulty, "spsc, ", Duration::from_secs(60));
         assert_eq!(results, [("spsc, host to device", true), ("spsc, device to host", false)]);
         assert!(device.is_lost());
+    }
+
+    #[test]
+    fn a_ring_that_is_given_up_does_not_keep_the_device_from_those_after_it() {
+        // The device sends what the host does not expect, and goes on for longer than a session waits that is dropped.
+        let swapped = Ptx::checks().text().replace("entry k2k_spsc_produce_sys(", "entry other(");
+        let swapped = swapped.replace("entry k2k_stamp_produce_sys(", "entry k2k_spsc_produce_sys(");
+        let (results, device) = run_on(swapped, "spsc, device", Duration::from_secs(8));
+        assert_eq!(results, [("spsc, device to host", false), ("spsc, device to device", true)]);
+        assert!(!device.is_busy());
     }
 }
 

@@ -1,15 +1,15 @@
 //! Rings, without a fabric: each end on the host, on a thread of a device, or on a warp.
 
-use super::{Bench, Failure, ensure};
+use super::{Bench, Failure, Patient, ensure};
 use crate::device::{DeviceBuffer, HostBuffer};
 use crate::error::Error;
-use crate::session::{Grid, Running, Session};
+use crate::session::{Grid, Session};
 use k2k_core::sync::{Gpu, System};
 use k2k_core::{Config, ring::Producer};
 use k2k_device::Outcome;
 use k2k_kernels::shape::{Body, KERNELS, PAYLOAD, PRODUCERS, RING_SLOTS, SLOTS, TestLanes, TestSpsc, TestTicket, body};
 
-type DeviceRunning = Running<KERNELS, SLOTS, PAYLOAD>;
+type DeviceRunning = Patient<KERNELS, SLOTS, PAYLOAD>;
 
 /// Number of the first message: not what zeroed memory would give.
 const FIRST: u64 = 1000;
@@ -47,7 +47,7 @@ fn start(bench: &Bench<'_>, grids: impl IntoIterator<Item = Grid>) -> Result<Dev
         // SAFETY: the library's own entry points, given rings of the type that they were compiled for, which are kept.
         unsafe { session.add(grid)? };
     }
-    Ok(session.start()?)
+    Ok(Patient::new(session.start()?, bench.options.patience))
 }
 
 /// Waits for all blocks, and checks that each moved `count` messages, all as they should be.
