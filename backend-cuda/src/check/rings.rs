@@ -50,8 +50,14 @@ fn start(bench: &Bench<'_>, grids: impl IntoIterator<Item = Grid>) -> Result<Dev
     Ok(Patient::new(session.start()?, bench.options.patience))
 }
 
-/// Waits for all blocks, and checks that each moved `count` messages, all as they should be.
-fn join(bench: &Bench<'_>, mut running: DeviceRunning, counts: &[u64]) -> Result<String, Failure> {
+/// What each of several producers sends: together, as many as one would alone. More would need more than the patience
+/// of a consumer that takes them over the bus one by one.
+fn share(bench: &Bench<'_>, producers: usize) -> u64 {
+    (bench.options.messages / producers as u64).max(1)
+}
+
+/// Waits for all blocks, and checks that each moved as many of the `all` messages as `counts` says, as they should be.
+fn join(bench: &Bench<'_>, mut running: DeviceRunning, all: u64, counts: &[u64]) -> Result<String, Failure> {
     let ended = running.join(bench.options.patience).map_err(|e: Error| Failure(e.to_string()))?;
     for (block, count) in ended.iter().zip(counts) {
         let [moved, bad, ..] = block.report.values;
@@ -62,16 +68,16 @@ fn join(bench: &Bench<'_>, mut running: DeviceRunning, counts: &[u64]) -> Result
             block.outcome()
         );
     }
-    Ok(format!("{} messages", bench.options.messages))
+    Ok(format!("{all} messages"))
 }
 
-/// Pushes all messages of the run from the host.
+/// Pushes `each` messages by each producer from the host.
 fn push_all(
     bench: &Bench<'_>,
     producers: &mut [impl FnMut(&Body) -> bool],
+    each: u64,
     running: &mut DeviceRunning,
 ) -> Result<(), Failure> {
-    let each = bench.options.messages;
     let mut next = vec![0; producers.len()];
     bench.until("the device takes what the host sends", || {
         for _ in 0..1000 {
@@ -87,15 +93,15 @@ fn push_all(
     })
 }
 
-/// Takes all messages of the run on the host, from `senders` that count each for itself.
-fn pop_all(
+/// Takes `each` messages of each sender on the host. They count each for itself.
+fn pop_all<const SENDERS: usize>(
     bench: &Bench<'_>,
-    senders: usize,
+    each: u64,
     mut pop: impl FnMut() -> Option<(usize, Body)>,
     running: &mut DeviceRunning,
 ) -> Result<(), Failure> {
-    let all = bench.options.messages * senders as u64;
-    let mut next = vec![0; senders];
+    let all = each * SENDERS as u64;
+    let mut next = [0; SENDERS];
     let mut taken = 0;
     bench.until("the host gets what the device sends", || {
         // Asked before: what a producer that has ended has sent can all be taken.
@@ -124,9 +130,9 @@ fn spsc_to(bench: &Bench<'_>, entry: &str) -> Result<String, Failure> {
     // SAFETY: kept by what runs.
     let mut producer: Producer<'_, Body, RING_SLOTS> =
         unsafe { shared.get() }.producer().map_err(|e| Failure(e.to_string()))?;
-    push_all(bench, &mut [|value: &Body| producer.push(value).is_ok()], &mut running)?;
+    push_all(bench, &mut [|value: &Body| producer.push(value).is_ok()], count, &mut running)?;
     drop(producer);
-    join(bench, running, &[count])
+    join(bench, running, count, &[count])
 }
 
 fn spsc_from(bench: &Bench<'_>, entry: &str) -> Result<String, Failure> {
@@ -135,15 +141,16 @@ fn spsc_from(bench: &Bench<'_>, entry: &str) -> Result<String, Failure> {
     let mut running = start(bench, [grid(bench, entry, shared.address, count).keep(shared.buffer.take())])?;
     // SAFETY: kept by what runs.
     let mut consumer = unsafe { shared.get() }.consumer().map_err(|e| Failure(e.to_string()))?;
-    pop_all(bench, 1, || consumer.pop().map(|value| (0, value)), &mut running)?;
+    pop_all::<1>(bench, count, || consumer.pop().map(|value| (0, value)), &mut running)?;
     drop(consumer);
-    join(bench, running, &[count])
+    join(bench, running, count, &[count])
 }
 
 fn across<R>(bench: &Bench<'_>, from: &str, producers: u32, to: &str) -> Result<String, Failure> {
     let ring: DeviceBuffer = bench.device.allocate(size_of::<R>())?;
     let address = ring.address();
-    let (each, all) = (bench.options.messages, bench.options.messages * u64::from(producers));
+    let each = share(bench, producers as usize);
+    let all = each * u64::from(producers);
     let running = start(
         bench,
         [
@@ -153,7 +160,7 @@ fn across<R>(bench: &Bench<'_>, from: &str, producers: u32, to: &str) -> Result<
     )?;
     let mut counts = vec![each; producers as usize];
     counts.push(all);
-    join(bench, running, &counts)
+    join(bench, running, all, &counts)
 }
 
 pub(super) fn spsc_in(bench: &Bench<'_>) -> Result<String, Failure> {
@@ -190,7 +197,8 @@ pub(super) fn ticket_across(bench: &Bench<'_>) -> Result<String, Failure> {
 
 pub(super) fn lanes_in(bench: &Bench<'_>) -> Result<String, Failure> {
     let mut shared = Shared::<TestLanes<System>>::new(bench)?;
-    let all = bench.options.messages * PRODUCERS as u64;
+    let each = share(bench, PRODUCERS);
+    let all = each * PRODUCERS as u64;
     let grid = grid(bench, "k2k_lanes_consume_sys", shared.address, all).keep(shared.buffer.take());
     let mut running = start(bench, [grid])?;
     // SAFETY: kept by what runs.
@@ -198,19 +206,19 @@ pub(super) fn lanes_in(bench: &Bench<'_>) -> Result<String, Failure> {
     let producers = (0..PRODUCERS).map(|lane| queue.producer(lane)).collect::<Result<Vec<_>, _>>();
     let mut producers = producers.map_err(|e| Failure(e.to_string()))?;
     let mut pushes: Vec<_> = producers.iter_mut().map(|end| |value: &Body| end.push(value).is_ok()).collect();
-    push_all(bench, &mut pushes, &mut running)?;
+    push_all(bench, &mut pushes, each, &mut running)?;
     drop(producers);
-    join(bench, running, &[all])
+    join(bench, running, all, &[all])
 }
 
 pub(super) fn lanes_out(bench: &Bench<'_>) -> Result<String, Failure> {
     let mut shared = Shared::<TestLanes<System>>::new(bench)?;
-    let count = bench.options.messages;
-    let grid = grid(bench, "k2k_lanes_produce_sys", shared.address, count).blocks(PRODUCERS as u32);
+    let each = share(bench, PRODUCERS);
+    let grid = grid(bench, "k2k_lanes_produce_sys", shared.address, each).blocks(PRODUCERS as u32);
     let mut running = start(bench, [grid.keep(shared.buffer.take())])?;
     // SAFETY: kept by what runs.
     let mut consumer = unsafe { shared.get() }.consumer().map_err(|e| Failure(e.to_string()))?;
-    pop_all(bench, PRODUCERS, || consumer.pop(), &mut running)?;
+    pop_all::<PRODUCERS>(bench, each, || consumer.pop(), &mut running)?;
     drop(consumer);
-    join(bench, running, &[count; PRODUCERS])
+    join(bench, running, each * PRODUCERS as u64, &[each; PRODUCERS])
 }
