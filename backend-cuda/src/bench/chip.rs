@@ -124,7 +124,7 @@ pub(super) fn pairs(rig: &Rig<'_>) -> Result<Vec<Row>, Failure> {
 }
 
 pub(super) fn all_to_one(rig: &Rig<'_>) -> Result<Vec<Row>, Failure> {
-    let (sources, each) = (rig.blocks() - 1, rig.messages(125));
+    let (sources, each) = (rig.blocks() - 1, rig.messages(500));
     let all = each * u64::from(sources);
     let grids = |gate: &mut Gate| {
         let sources = senders(RoleKind::Source, "source", 0, 0, each).blocks(sources);
