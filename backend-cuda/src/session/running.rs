@@ -163,7 +163,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         self.grids.iter().map(|grid| grid.grid.blocks as usize).sum()
     }
 
-    /// What each block has written so far: in the order in which their grids were added.
+    /// What each block has written so far: in the order in which their grids were added. While a block runs, its
+    /// outcome may be newer than the values beside it.
     ///
     /// # Errors
     /// [`Error::NoAnswer`] if the device does not copy.
@@ -182,8 +183,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         loop {
             self.poll()?;
             let reports = self.reports()?;
-            if let Some(refusal) = reports.iter().find(|ended| ended.is_refusal()) {
-                return Err(Error::Refused(refusal.clone()));
+            if let Some(refused) = reports.iter().position(Ended::is_refusal) {
+                // [reported]: the values are in a copy that begins after the outcome was seen.
+                return Err(Error::Refused(self.reports()?.swap_remove(refused)));
             }
             let ready = |ended: &&Ended| ended.kernel().is_some() || ended.outcome() == Some(Outcome::Finished);
             let count = reports.iter().filter(ready).count();

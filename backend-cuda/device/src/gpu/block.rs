@@ -76,8 +76,9 @@ impl<'l> Block<'l> {
             // Relaxed: published by the release below.
             words[i + 1].store(values[i], Relaxed);
         }
-        // Release [reported]: the host's copy that has this outcome has the values above. Outcome and kernel are one
-        // word.
+        // Release [reported]: the values above are there for a copy that the host begins after one that has this
+        // outcome, and for every copy after the grid has ended. A copy engine reads in parts, in no order: the values
+        // in the first copy that has the outcome may be older. Outcome and kernel are one word.
         words[0].store(u64::from(outcome as u32) | u64::from(kernel) << 32, Release);
     }
 
