@@ -12,7 +12,6 @@ use super::clock::Clock;
 use super::thread::{block_index, globaltimer_ns, rest, thread_index};
 use super::warp::Warp;
 use crate::launch::{Launch, Outcome};
-use core::cell::Cell;
 use core::mem::MaybeUninit;
 use k2k_core::sync::Ordering::{Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu, System};
@@ -326,28 +325,53 @@ where
     }
 }
 
-/// Calls of [`Patience::is_over`] for each look at the timer, which takes longer than a look at a flag.
+/// Looks at what is waited for between two looks at the timer, which take longer.
 const LOOKS: u32 = 64;
 
 /// An end to each wait of a test or a benchmark.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Patience {
     until_ns: u64,
-    calls: Cell<u32>,
 }
 
 impl Patience {
     /// `ns` from now.
     #[must_use]
     pub fn new(ns: u64) -> Self {
-        Self { until_ns: globaltimer_ns().saturating_add(ns), calls: Cell::new(0) }
+        Self { until_ns: globaltimer_ns().saturating_add(ns) }
     }
 
-    /// Whether it is over. Only every 64th call looks.
+    /// Calls `is_met` until it says yes; `false` if the patience is over before. The timer is read after every 64
+    /// calls, which are a loop of their own: a counter and a timer in one condition become, in machine code, a timer
+    /// that is read each time.
+    #[inline(always)]
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        let calls = self.calls.get().wrapping_add(1);
-        self.calls.set(calls);
-        calls % LOOKS == 0 && globaltimer_ns() > self.until_ns
+    pub fn wait_until(self, is_met: impl FnMut() -> bool) -> bool {
+        self.wait(is_met, |is_over| is_over)
+    }
+
+    /// The same by all threads of a warp, which give up together. `is_met` says the same to all.
+    #[inline(always)]
+    #[must_use]
+    pub fn wait_until_all(self, warp: &Warp, is_met: impl FnMut() -> bool) -> bool {
+        self.wait(is_met, |is_over| warp.any(is_over))
+    }
+
+    #[inline(always)]
+    fn wait(self, mut is_met: impl FnMut() -> bool, agree: impl Fn(bool) -> bool) -> bool {
+        loop {
+            // 64, or 65 when the timer has gone for 292 years: a number that neither compiler nor assembler knows, or
+            // they would write out the rounds one by one.
+            let mut left = LOOKS + (self.until_ns >> 63) as u32;
+            while left > 0 {
+                if is_met() {
+                    return true;
+                }
+                left -= 1;
+            }
+            if agree(globaltimer_ns() > self.until_ns) {
+                return false;
+            }
+        }
     }
 }

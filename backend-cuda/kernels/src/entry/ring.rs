@@ -57,14 +57,35 @@ impl<'l> Task<'l> {
         self.block.report(Outcome::PlaceTaken, 0, [0; 7]);
     }
 
+    /// Calls `step` with how many have been moved, until all are or the patience is over; it says how many more.
+    #[inline(always)]
+    fn move_all(&self, mut step: impl FnMut(u64) -> u64) -> u64 {
+        let mut moved = 0;
+        if self.count > 0 {
+            let _ = self.patience.wait_until(|| {
+                moved += step(moved);
+                moved >= self.count
+            });
+        }
+        moved
+    }
+
+    /// The same by all threads of a warp.
+    #[inline(always)]
+    fn move_all_by(&self, warp: &Warp, mut step: impl FnMut(u64) -> u64) -> u64 {
+        let mut moved = 0;
+        if self.count > 0 {
+            let _ = self.patience.wait_until_all(warp, || {
+                moved += step(moved);
+                moved >= self.count
+            });
+        }
+        moved
+    }
+
     /// Calls `push` with each number until it takes it.
     fn push_all(&self, mut push: impl FnMut(&Body) -> bool) {
-        let mut moved = 0;
-        while moved < self.count && !self.patience.is_over() {
-            if push(&body(self.first + moved)) {
-                moved += 1;
-            }
-        }
+        let moved = self.move_all(|moved| u64::from(push(&body(self.first + moved))));
         self.end(moved, 0);
     }
 }
@@ -81,13 +102,12 @@ fn spsc_produce<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
 
 fn spsc_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
     let Ok(mut consumer) = ring.consumer() else { return task.end_taken() };
-    let (mut moved, mut bad) = (0, 0);
-    while moved < task.count && !task.patience.is_over() {
-        if let Some(value) = consumer.pop() {
-            bad += u64::from(differs(&value, task.first + moved));
-            moved += 1;
-        }
-    }
+    let mut bad = 0;
+    let moved = task.move_all(|moved| {
+        let Some(value) = consumer.pop() else { return 0 };
+        bad += u64::from(differs(&value, task.first + moved));
+        1
+    });
     task.end(moved, bad);
 }
 
@@ -96,12 +116,11 @@ unsafe fn warp_produce<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
     let warp = Warp::this();
     // SAFETY: all threads of the warp go through this function.
     let Ok(mut producer) = (unsafe { ring.gang_producer(warp) }) else { return task.end_taken() };
-    let mut moved = 0;
-    while moved < task.count && !warp.any(task.patience.is_over()) {
+    let moved = task.move_all_by(&warp, |moved| {
         let count = (task.count - moved).min(u64::from(warp.size())) as u32;
         let value = body(task.first + moved + u64::from(warp.lane()));
-        moved += u64::from(producer.push(&value, count));
-    }
+        u64::from(producer.push(&value, count))
+    });
     if warp.is_leader() {
         task.end(moved, 0);
     }
@@ -111,13 +130,13 @@ unsafe fn warp_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
     let warp = Warp::this();
     // SAFETY: all threads of the warp go through this function.
     let Ok(mut consumer) = (unsafe { ring.gang_consumer(warp) }) else { return task.end_taken() };
-    let (mut moved, mut bad) = (0, 0);
-    while moved < task.count && !warp.any(task.patience.is_over()) {
+    let mut bad = 0;
+    let moved = task.move_all_by(&warp, |moved| {
         let (count, value) = consumer.pop();
         let number = task.first + moved + u64::from(warp.lane());
         bad += u64::from(warp.ballot(value.is_some_and(|value| differs(&value, number))).count_ones());
-        moved += u64::from(count);
-    }
+        u64::from(count)
+    });
     if warp.is_leader() {
         task.end(moved, bad);
     }
@@ -135,14 +154,13 @@ fn lanes_produce<S: ReachesHere>(task: &Task<'_>, queue: &TestLanes<S>) {
 
 fn lanes_consume<S: ReachesHere>(task: &Task<'_>, queue: &TestLanes<S>) {
     let Ok(mut consumer) = queue.consumer() else { return task.end_taken() };
-    let (mut next, mut moved, mut bad) = ([task.first; PRODUCERS], 0, 0);
-    while moved < task.count && !task.patience.is_over() {
-        if let Some((lane, value)) = consumer.pop() {
-            bad += u64::from(differs(&value, next[lane]));
-            next[lane] += 1;
-            moved += 1;
-        }
-    }
+    let (mut next, mut bad) = ([task.first; PRODUCERS], 0);
+    let moved = task.move_all(|_| {
+        let Some((lane, value)) = consumer.pop() else { return 0 };
+        bad += u64::from(differs(&value, next[lane]));
+        next[lane] += 1;
+        1
+    });
     task.end(moved, bad);
 }
 
@@ -153,13 +171,12 @@ fn ticket_produce(task: &Task<'_>, ring: &TestTicket) {
 
 fn ticket_consume(task: &Task<'_>, ring: &TestTicket) {
     let Ok(mut consumer) = ring.consumer() else { return task.end_taken() };
-    let (mut moved, mut bad) = (0, 0);
-    while moved < task.count && !task.patience.is_over() {
-        if let TicketPop::Message(value) = consumer.pop() {
-            bad += u64::from(differs(&value, value[0]));
-            moved += 1;
-        }
-    }
+    let mut bad = 0;
+    let moved = task.move_all(|_| {
+        let TicketPop::Message(value) = consumer.pop() else { return 0 };
+        bad += u64::from(differs(&value, value[0]));
+        1
+    });
     task.end(moved, bad);
 }
 
@@ -167,12 +184,12 @@ fn ticket_consume(task: &Task<'_>, ring: &TestTicket) {
 fn stamp_produce(task: &Task<'_>, ring: &TestSpsc<System>) {
     let Ok(mut producer) = ring.producer() else { return task.end_taken() };
     let window = (task.block.parameter(4) as usize).clamp(1, RING_SLOTS);
-    let mut moved = 0;
-    while moved < task.count && !task.patience.is_over() {
-        if RING_SLOTS - producer.free_slots() < window {
-            moved += u64::from(producer.push(&[thread::globaltimer_ns(), task.first + moved, 0, 0, 0, 0, 0]).is_ok());
+    let moved = task.move_all(|moved| {
+        if RING_SLOTS - producer.free_slots() >= window {
+            return 0;
         }
-    }
+        u64::from(producer.push(&[thread::globaltimer_ns(), task.first + moved, 0, 0, 0, 0, 0]).is_ok())
+    });
     task.end(moved, 0);
 }
 
@@ -191,8 +208,7 @@ struct Line<S: Scope> {
 unsafe fn lines<S: ReachesHere>(task: &Task<'_>) {
     let warp = Warp::this();
     let base = task.address() as *mut Line<S>;
-    let mut moved = 0;
-    while moved < task.count && !warp.any(task.patience.is_over()) {
+    let moved = task.move_all_by(&warp, |moved| {
         let number = task.first + moved + u64::from(warp.lane());
         // SAFETY: one of those lines, and each thread of the warp has one of its own.
         unsafe {
@@ -201,8 +217,8 @@ unsafe fn lines<S: ReachesHere>(task: &Task<'_>) {
             // Release: as of a slot's stamp. Nobody acquires it.
             (*line).stamp.store(number, Release);
         }
-        moved += u64::from(warp.size());
-    }
+        u64::from(warp.size())
+    });
     warp.sync();
     if warp.is_leader() {
         task.end(moved.min(task.count), 0);
