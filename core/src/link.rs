@@ -366,6 +366,7 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
     }
 
     /// Pushes a word for the other gateway; `false` if there is no room.
+    #[inline(always)]
     pub(crate) fn push_control(&mut self, control: &Control) -> bool {
         let header = control.encode();
         // SAFETY: rule 2 of the SPSC ring, as in `push`.
@@ -501,15 +502,19 @@ impl Control {
             WITHDRAW => Self::Withdraw { id },
             REFUSE => Self::Refuse { id },
             ANSWER => {
-                let status = u8::try_from(header.kind).ok().and_then(DeliveryStatus::from_number)?;
-                if status == DeliveryStatus::Pending {
-                    return None;
-                }
-                Self::Answer { transfer: transfer(header), id: header.id(), status }
+                let (transfer, id, status) = answer(header)?;
+                Self::Answer { transfer, id, status }
             }
             _ => return None,
         })
     }
+}
+
+/// Number, message and status of an [answer](Control::Answer), if that is what it is.
+#[inline(always)]
+pub(crate) fn answer(header: &Header) -> Option<(u16, MessageId, DeliveryStatus)> {
+    let status = u8::try_from(header.kind).ok().and_then(DeliveryStatus::from_number)?;
+    (header.priority == ANSWER && status != DeliveryStatus::Pending).then(|| (transfer(header), header.id(), status))
 }
 
 /// The number of the transfer that a message or an answer belongs to.

@@ -317,6 +317,14 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         }
     }
 
+    /// The same, for a message of which no more is known.
+    #[inline(always)]
+    fn trace_of(&mut self, event: Event, status: Option<DeliveryStatus>, id: MessageId, hops: u8) {
+        if self.fabric.tracing() {
+            self.write_trace(event, status, id, hops);
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn write_trace_of(&mut self, event: Event, status: Option<DeliveryStatus>, header: &Header) {

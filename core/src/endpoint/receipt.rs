@@ -56,15 +56,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             self.retract_until =
                 self.retract_until.max(sequence.saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY));
             self.count_failure(status, 1);
-            if self.fabric.tracing() {
-                let header = Header {
-                    sequence,
-                    source: self.id.raw(),
-                    destination: destination.raw(),
-                    ..bytemuck::Zeroable::zeroed()
-                };
-                self.trace(Event::Failed, Some(status), &header);
-            }
+            self.trace_of(Event::Failed, Some(status), MessageId { source: self.id, sequence }, 0);
             return true;
         }
         // Its holder was faster: it has ended the way, or is a gateway, which will.
@@ -80,7 +72,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 self.count_failure(status, 1);
                 self.trace(Event::Failed, Some(status), header);
             }
-            Verdict::Lost => self.discard(header),
+            Verdict::Lost => self.discard(header.id(), header.hops),
         }
     }
 
@@ -95,9 +87,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     #[cold]
     #[inline(never)]
-    pub(super) fn discard(&mut self, header: &Header) {
+    pub(super) fn discard(&mut self, id: MessageId, hops: u8) {
         self.count(Counter::Discarded);
-        self.trace(Event::Discarded, None, header);
+        self.trace_of(Event::Discarded, None, id, hops);
     }
 
     #[cold]

@@ -212,7 +212,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 true
             }
             Verdict::Lost => {
-                self.discard(header);
+                self.discard(header.id(), header.hops);
                 false
             }
         }

@@ -65,7 +65,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             }
             Verdict::Decided | Verdict::Alone => true,
             Verdict::Lost => {
-                self.discard(header);
+                self.discard(header.id(), header.hops);
                 false
             }
         }
@@ -73,23 +73,16 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Ends the way of a message that was [taken for transfer](Self::take_for_transfer), and counts it here.
     pub(crate) fn settle(&mut self, id: MessageId, hops: u8, status: DeliveryStatus) {
-        let header = Header {
-            sequence: id.sequence,
-            source: id.source.raw(),
-            destination: self.id.raw(),
-            hops,
-            ..bytemuck::Zeroable::zeroed()
-        };
         let Some(receipts) = self.fabric.receipts.get(id.source.index()) else { return };
         match receipts.settle(id, status) {
-            Verdict::Lost => self.discard(&header),
+            Verdict::Lost => self.discard(id, hops),
             Verdict::Decided | Verdict::Alone if status == DeliveryStatus::Delivered => {
                 self.count(Counter::Received);
-                self.trace(Event::Received, None, &header);
+                self.trace_of(Event::Received, None, id, hops);
             }
             Verdict::Decided | Verdict::Alone | Verdict::GivenUp => {
                 self.count_failure(status, 1);
-                self.trace(Event::Failed, Some(status), &header);
+                self.trace_of(Event::Failed, Some(status), id, hops);
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{BATCH, Gateway, HeldState, LOOKS, Proxy, Transfer, TransferState};
 use crate::endpoint::SendError;
 use crate::fabric::DeliveryStatus;
-use crate::link::{Control, FIRST_CONTROL, transfer};
+use crate::link::{Control, FIRST_CONTROL, answer, transfer};
 use crate::message::{HEADER_VERSION, Header, Message, MessageId, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
@@ -32,55 +32,62 @@ impl<
             });
             let Some(header) = popped else { break };
             count += 1;
+            self.incoming = header;
             if header.priority < FIRST_CONTROL {
-                self.on_message(&header, leaving);
-                continue;
-            }
-            match Control::decode(&header) {
-                Some(Control::Answer { transfer, id, status }) => self.on_answer(transfer, id, status),
-                _ if leaving => {}
-                Some(Control::Hello { reply, receipts }) => {
-                    self.forget();
-                    if !reply {
-                        self.give_up();
-                    }
-                    self.far_receipts = receipts;
-                    self.met = true;
-                    self.far_beat.1 = self.endpoint.platform().now_ns();
-                    if !reply {
-                        self.greeting = Some(true);
-                        self.greet();
-                    }
-                }
-                Some(Control::Bye) => {
-                    self.forget();
-                    self.give_up();
-                    self.met = false;
-                }
-                Some(Control::Announce { id, name }) if self.met => self.on_announce(id, &name),
-                Some(Control::Withdraw { id }) if self.met => {
-                    if let Some(place) = self.find_proxy(id) {
-                        self.close(place);
-                    }
-                }
-                Some(Control::Refuse { id }) if self.met => {
-                    if let Some(export) = self.exports.get_mut(id.index())
-                        && export.id == id
-                    {
-                        export.refused = true;
-                    }
-                }
-                _ => self.stats.rejected = self.stats.rejected.wrapping_add(1),
+                self.on_message(leaving);
+            } else if let Some((number, id, status)) = answer(&header) {
+                self.on_answer(number, id, status);
+            } else if !leaving {
+                self.on_control();
             }
         }
         count > 0
     }
 
-    /// A message, which lies where its number says if that was free.
+    /// What is said about kernels, and about the other side itself.
     #[inline(never)]
-    fn on_message(&mut self, header: &Header, leaving: bool) {
-        let number = Place::new(transfer(header) as usize);
-        let header = Header { version: HEADER_VERSION, reserved: 0, ..*header };
+    fn on_control(&mut self) {
+        match Control::decode(&self.incoming) {
+            Some(Control::Hello { reply, receipts }) => {
+                self.forget();
+                if !reply {
+                    self.give_up();
+                }
+                self.far_receipts = receipts;
+                self.met = true;
+                self.far_beat.1 = self.endpoint.platform().now_ns();
+                if !reply {
+                    self.greeting = Some(true);
+                    self.greet();
+                }
+            }
+            Some(Control::Bye) => {
+                self.forget();
+                self.give_up();
+                self.met = false;
+            }
+            Some(Control::Announce { id, name }) if self.met => self.on_announce(id, &name),
+            Some(Control::Withdraw { id }) if self.met => {
+                if let Some(place) = self.find_proxy(id) {
+                    self.close(place);
+                }
+            }
+            Some(Control::Refuse { id }) if self.met => {
+                if let Some(export) = self.exports.get_mut(id.index())
+                    && export.id == id
+                {
+                    export.refused = true;
+                }
+            }
+            _ => self.stats.rejected = self.stats.rejected.wrapping_add(1),
+        }
+    }
+
+    /// The message in hand, which lies where its number says if that was free.
+    #[inline(never)]
+    fn on_message(&mut self, leaving: bool) {
+        let number = Place::new(transfer(&self.incoming) as usize);
+        let header = Header { version: HEADER_VERSION, reserved: 0, ..self.incoming };
         let number = number.filter(|&number| self.transfers[number].state == TransferState::Free);
         let Some(number) = number.filter(|_| header.check(PAYLOAD).is_ok()) else {
             self.stats.rejected = self.stats.rejected.wrapping_add(1);
@@ -208,7 +215,7 @@ impl<
     fn answer_one(&mut self, number: Place<FRAMES>, status: DeliveryStatus) -> bool {
         let Transfer { id, place, .. } = self.transfers[number];
         self.transfers[number].state = TransferState::Decided(status);
-        if !self.say(&Control::Answer { transfer: number.index() as u16, id, status }) {
+        if !self.say_here(&Control::Answer { transfer: number.index() as u16, id, status }) {
             return false;
         }
         self.transfers[number] = Transfer::FREE;

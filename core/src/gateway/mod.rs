@@ -70,7 +70,7 @@ mod outward;
 use crate::endpoint::{Endpoint, Register, RegisterError};
 use crate::fabric::{DeliveryStatus, Fabric};
 use crate::link::{Control, LinkEnd};
-use crate::message::{KernelId, Message, MessageId};
+use crate::message::{Header, KernelId, Message, MessageId};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::seat::Seat;
@@ -327,8 +327,11 @@ pub struct Gateway<
     waiting: [Place<FRAMES>; FRAMES],
     waiting_count: usize,
     bodies: [Message<PAYLOAD>; FRAMES],
-    /// The message in hand.
+    /// The message in hand, on its way out.
     message: Message<PAYLOAD>,
+    /// The header in hand, which has come in. Here, like the message, and not in a variable: what is lent to a call has to
+    /// be in memory, and that of a thread is dear on a GPU.
+    incoming: Header,
     next_proxy: Place<KERNELS>,
     next_place: Place<KERNELS>,
     next_held: Place<FRAMES>,
@@ -449,6 +452,7 @@ impl<
             (&raw mut (*to).waiting_count).write(0);
             zeroed_in::<[Message<PAYLOAD>; FRAMES]>(&mut *(&raw mut (*to).bodies).cast());
             zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).message).cast());
+            (&raw mut (*to).incoming).write(bytemuck::Zeroable::zeroed());
             (&raw mut (*to).next_proxy).write(Place::FIRST);
             (&raw mut (*to).next_place).write(Place::FIRST);
             (&raw mut (*to).next_held).write(Place::FIRST);
@@ -482,6 +486,7 @@ impl<
             waiting_count: _,
             bodies: _,
             message: _,
+            incoming: _,
             next_proxy: _,
             next_place: _,
             next_held: _,
@@ -582,6 +587,12 @@ impl<
 
     #[inline(never)]
     fn say(&mut self, control: &Control) -> bool {
+        self.say_here(control)
+    }
+
+    /// As [`say`](Self::say), written out where it stands: for what is said once per message.
+    #[inline(always)]
+    fn say_here(&mut self, control: &Control) -> bool {
         self.greeting.is_none() && self.link.push_control(control)
     }
 }

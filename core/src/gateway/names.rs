@@ -32,7 +32,7 @@ impl<
         if !self.may_export(place, id) || self.endpoint.fabric().name(id).is_none() {
             return false;
         }
-        if !known.is_none() && !self.say(&Control::Withdraw { id: known }) {
+        if !known.is_none() && !self.say_gone(known) {
             return false;
         }
         self.exports[place] = Export::NONE;
@@ -43,6 +43,11 @@ impl<
         let own =
             self.endpoint.id() == id || self.proxies[place].as_ref().is_some_and(|proxy| proxy.endpoint.id() == id);
         !own && (self.config.export_all || self.listed[place] == id)
+    }
+
+    #[inline(never)]
+    fn say_gone(&mut self, id: KernelId) -> bool {
+        self.say(&Control::Withdraw { id })
     }
 
     #[inline(never)]
@@ -73,7 +78,7 @@ impl<
             if known && (!here || export.id != id) {
                 if !export.gone {
                     self.exports[place].gone = true;
-                } else if self.say(&Control::Withdraw { id: export.id }) {
+                } else if self.say_gone(export.id) {
                     self.exports[place] = Export::NONE;
                     worked = true;
                 }

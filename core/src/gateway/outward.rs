@@ -4,7 +4,6 @@ use super::{BATCH, Gateway, Held, HeldState, LOOKS};
 use crate::endpoint::Backlog;
 use crate::fabric::DeliveryStatus;
 use crate::link::set_transfer;
-use crate::message::Header;
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::sync::ReachesHere;
@@ -63,15 +62,20 @@ impl<
         let Some((last, &number)) = last.and_then(|last| Some((last, self.free.get(last)?))) else {
             return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound);
         };
-        let mut header = Header { destination: proxy.remote.raw(), ..self.message.header };
-        set_transfer(&mut header, number.index() as u16);
-        if !self.link.push(&header, &self.message) {
+        self.message.header.destination = proxy.remote.raw();
+        set_transfer(&mut self.message.header, number.index() as u16);
+        if !self.link.push(&self.message.header, &self.message) {
             // There was room for it. The credit was written over.
             return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull);
         }
         self.free_count = last;
-        self.held[number] =
-            Held { state: HeldState::Sent, id, deadline_ns: header.deadline_ns, place: place.index() as u16, hops };
+        self.held[number] = Held {
+            state: HeldState::Sent,
+            id,
+            deadline_ns: self.message.header.deadline_ns,
+            place: place.index() as u16,
+            hops,
+        };
         proxy.held += 1;
         self.stats.sent = self.stats.sent.wrapping_add(1);
     }
