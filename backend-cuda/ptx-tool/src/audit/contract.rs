@@ -147,6 +147,10 @@ impl Contract {
                 let name = words.next().ok_or(fail("a function needs a name: `hot-function NAME [calls=NAME,..]`"))?;
                 let calls = match words.next().map(|word| word.strip_prefix("calls=")) {
                     None => BTreeSet::new(),
+                    // Every function has the empty name: it would agree to all calls.
+                    Some(Some(names)) if names.split(',').any(str::is_empty) => {
+                        return Err(fail("an empty name in calls=; without calls, leave it out"));
+                    }
                     Some(Some(names)) => names.split(',').map(str::to_owned).collect(),
                     Some(None) => return Err(fail("after a hot function's name may stand `calls=NAME,..`")),
                 };
@@ -263,6 +267,8 @@ mod tests {
             ("entry a\nhot-function f cold", 2),
             ("entry a\nhot-function f calls=g h", 2),
             ("entry a\nhot-function f\nhot-function f", 3),
+            ("entry a\nhot-function f calls=", 2),
+            ("entry a\nhot-function f calls=g,", 2),
             ("entry a\nld.acquire.sys", 2),
             ("entry a\nld.acquire.sys 1 2", 2),
             ("entry a\nst 1\nst 2", 3),
