@@ -536,6 +536,30 @@ fn a_gateway_that_leaves_says_so_and_can_be_followed() {
     }
 }
 
+/// The same if it ended without a word: its successor's hello says so.
+#[test]
+fn a_successor_ends_what_was_with_a_dead_other_side() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, _b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let id = a.send(to, &empty().with_deadline_ns(u64::MAX)).unwrap();
+    settle(&mut sides);
+    let [here, dead] = sides;
+    core::mem::forget(dead);
+    for id in memory.fabrics[1].kernels().filter(|(_, name)| name.as_str() != "b").map(|(id, _)| id) {
+        // SAFETY: the gateway was forgotten.
+        unsafe { memory.fabrics[1].take_over(id, &memory.platform) }.unwrap().unregister();
+    }
+    // SAFETY: as above, with its end.
+    let end = unsafe { LinkEnd::recover(&*memory.halves[1], &*memory.halves[0]) }.unwrap();
+    let mut sides = [here, Gateway::new(memory.register(1, "gateway"), end, GATEWAY)];
+    settle(&mut sides);
+    assert_eq!((status(&mut a, id), sides[0].in_flight()), (DeliveryStatus::Timeout, (0, 0)));
+    assert!(memory.fabrics[0].find("b").is_some_and(|again| again != to));
+}
+
 /// What its sender has timed out does not cross, also when that verdict was taken back and the clock set back.
 #[test]
 fn a_message_that_was_given_up_does_not_cross() {
