@@ -564,6 +564,8 @@ mod tests {
             let header = control.encode();
             assert_eq!(Control::decode(&header), Some(control));
             assert!(header.priority >= FIRST_CONTROL && header.payload_len == 0);
+            let delivered = Header { kind: DeliveryStatus::Delivered as u32, ..header };
+            assert_eq!(answer(&delivered).is_some(), matches!(control, Control::Answer { .. }));
         }
     }
 
