@@ -1,16 +1,16 @@
 //! Receiving in `async` code, with any executor and without blocking its threads.
 //!
 //! A sender, perhaps in another process, wakes a sleeping kernel through a futex, and nobody can `await` a futex. So
-//! each endpoint that is awaited gets a watcher: a thread that sleeps at the endpoint's doorbell in its place and then
+//! each endpoint that is awaited gets a watcher: a thread that sleeps at the endpoint's wake flag in its place and then
 //! calls the task's waker. It is started by the first `await` that finds no mail, and ends with the endpoint.
 //!
 //! ```text
-//!   task:      look ── none ── doorbell: asleep ── look again ── arm watcher ── Pending            poll: look ── Ready
+//!   task:      look ── none ── wake flag: asleep ── look again ── arm watcher ── Pending            poll: look ── Ready
 //!   watcher:                                                        └─> futex wait ──────> wake task ───┘
-//!   sender:                                               publish ── doorbell: awake, futex wake ──┘
+//!   sender:                                               publish ── wake flag: awake, futex wake ──┘
 //! ```
 //!
-//! 1. Only the task reads the inbox and says that it sleeps. The watcher touches nothing but the doorbell's word, as a
+//! 1. Only the task reads the inbox and says that it sleeps. The watcher touches nothing but the wake flag's word, as a
 //!    futex, and what the two share under a lock.
 //! 2. A message is taken out of the inbox in the same `poll` that returns it. So a future that is dropped, by `select!`
 //!    or by a timeout, has taken none.
@@ -23,7 +23,7 @@ use crate::{Endpoint, Host, Memory};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::{Endpoint as Core, Fabric, Message};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -61,7 +61,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Future
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let core = this.endpoint.core();
-        core.doorbell().wake_up();
+        core.wake_flag().wake_up();
         if let Some(message) = core.try_receive() {
             return Poll::Ready(Ok(message));
         }
@@ -83,17 +83,17 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop
 {
     fn drop(&mut self) {
         if self.polls > 0 {
-            let doorbell = self.endpoint.as_core().doorbell();
-            doorbell.wake_up();
+            let wake_flag = self.endpoint.as_core().wake_flag();
+            wake_flag.wake_up();
             if self.endpoint.watcher.as_ref().is_some_and(Watcher::disarm) {
-                ring(doorbell);
+                ring(wake_flag);
             }
         }
     }
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KERNELS, SLOTS, PAYLOAD> {
-    /// Lets the watcher wake a task when the doorbell rings, or after `rest`.
+    /// Lets the watcher wake a task when the wake flag rings, or after `rest`.
     fn watch(&mut self, waker: &Waker, rest: Option<Duration>) {
         if self.watcher.is_none() {
             self.watcher = Some(Watcher::start(self.memory().clone(), self.as_core()));
@@ -132,23 +132,23 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Watcher {
     shared: Arc<Shared>,
-    doorbell: DoorbellRef,
+    wake_flag: WakeFlagRef,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A doorbell whose memory the holder keeps alive.
+/// A wake flag whose memory the holder keeps alive.
 #[derive(Clone, Copy, Debug)]
-struct DoorbellRef(*const Doorbell);
+struct WakeFlagRef(*const WakeFlag);
 
-// SAFETY: `Doorbell: Sync`; the pointer is used only while the memory is held.
-unsafe impl Send for DoorbellRef {}
+// SAFETY: `WakeFlag: Sync`; the pointer is used only while the memory is held.
+unsafe impl Send for WakeFlagRef {}
 // SAFETY: as above.
-unsafe impl Sync for DoorbellRef {}
+unsafe impl Sync for WakeFlagRef {}
 
-impl DoorbellRef {
+impl WakeFlagRef {
     /// # Safety
     /// The memory of the fabric is alive.
-    const unsafe fn get<'a>(self) -> &'a Doorbell {
+    const unsafe fn get<'a>(self) -> &'a WakeFlag {
         // SAFETY: made from a reference; the caller vouches that its memory is still there.
         unsafe { &*self.0 }
     }
@@ -163,18 +163,18 @@ impl Watcher {
         Fabric<K, S, P>: Sync,
     {
         let shared = Arc::new(Shared::default());
-        let doorbell = DoorbellRef(endpoint.doorbell());
+        let wake_flag = WakeFlagRef(endpoint.wake_flag());
         let for_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name(format!("k2k-watch-{}", endpoint.id().index()))
             .spawn(move || {
-                let doorbell = doorbell;
+                let wake_flag = wake_flag;
                 // SAFETY: `memory` lives until the end of this thread.
-                for_thread.watch(unsafe { doorbell.get() });
+                for_thread.watch(unsafe { wake_flag.get() });
                 drop(memory);
             })
             .expect("the system gives a thread for the watcher of an endpoint");
-        Self { shared, doorbell, thread: Some(thread) }
+        Self { shared, wake_flag, thread: Some(thread) }
     }
 
     fn arm(&self, waker: &Waker, rest: Option<Duration>) {
@@ -200,7 +200,7 @@ impl Watcher {
 }
 
 impl Shared {
-    fn watch(&self, doorbell: &Doorbell) {
+    fn watch(&self, wake_flag: &WakeFlag) {
         let mut state = self.lock();
         while !state.quit {
             let Some(rest) = state.armed else {
@@ -208,7 +208,7 @@ impl Shared {
                 continue;
             };
             drop(state);
-            sleep_at(doorbell, rest);
+            sleep_at(wake_flag, rest);
             state = self.lock();
             state.armed = None;
             let waker = state.waker.take();
@@ -227,10 +227,10 @@ impl Drop for Watcher {
         self.shared.lock().quit = true;
         self.shared.changed.notify_one();
         // SAFETY: an endpoint drops its watcher before its memory.
-        let doorbell = unsafe { self.doorbell.get() };
+        let wake_flag = unsafe { self.wake_flag.get() };
         // From here on nobody says that this kernel sleeps, so the watcher either finds the word cleared or is woken.
-        doorbell.wake_up();
-        ring(doorbell);
+        wake_flag.wake_up();
+        ring(wake_flag);
         if let Some(thread) = self.thread.take() {
             // A waker may drop the task, and with it the endpoint, on the watcher's own thread.
             if thread.thread().id() != thread::current().id() {

@@ -31,7 +31,7 @@ use std::time::Instant;
 /// ```
 pub struct Endpoint<const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
     // The order of the fields is the order in which they are dropped: the thread that sleeps at this endpoint's
-    // doorbell, then the endpoint, then the memory that both use.
+    // wake flag, then the endpoint, then the memory that both use.
     pub(crate) watcher: Option<Watcher>,
     /// Borrows from `memory`. Never handed out by value or by `&mut`, nor with this lifetime.
     inner: Core<'static, Host, KERNELS, SLOTS, PAYLOAD>,

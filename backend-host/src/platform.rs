@@ -24,13 +24,13 @@
 //!
 //! # Waking
 //!
-//! A sleeping kernel waits in a futex on its doorbell. The futex is not process-private, because the sender may be
+//! A sleeping kernel waits in a futex on its wake flag. The futex is not process-private, because the sender may be
 //! another process that maps the same file.
 
 use core::cell::Cell;
 use core::time::Duration;
-use k2k_core::Doorbell;
 use k2k_core::Platform;
+use k2k_core::WakeFlag;
 use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -65,26 +65,26 @@ impl Platform for Host {
         self.ask_the_system()
     }
 
-    fn wake(&self, doorbell: &Doorbell) {
-        ring(doorbell);
+    fn wake(&self, wake_flag: &WakeFlag) {
+        ring(wake_flag);
     }
 }
 
-/// Wakes whoever sleeps at the doorbell. The word must have been cleared before.
-pub(crate) fn ring(doorbell: &Doorbell) {
-    // All of them: an endpoint's watcher thread and its owner can sleep at the same doorbell.
+/// Wakes whoever sleeps at the wake flag. The word must have been cleared before.
+pub(crate) fn ring(wake_flag: &WakeFlag) {
+    // All of them: an endpoint's watcher thread and its owner can sleep at the same wake flag.
     // A futex that cannot be woken is one that nobody can sleep at: nothing to do.
-    let _ = futex::wake(doorbell.word().as_std(), futex::Flags::empty(), i32::MAX as u32);
+    let _ = futex::wake(wake_flag.word().as_std(), futex::Flags::empty(), i32::MAX as u32);
 }
 
-/// Sleeps while the doorbell's word says that this kernel sleeps, at most for `limit`. May return early.
-pub(crate) fn sleep_at(doorbell: &Doorbell, limit: Option<Duration>) {
+/// Sleeps while the wake flag's word says that this kernel sleeps, at most for `limit`. May return early.
+pub(crate) fn sleep_at(wake_flag: &WakeFlag, limit: Option<Duration>) {
     let limit = limit.map(|limit| Timespec {
         tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: limit.subsec_nanos().into(),
     });
     // Every way out is a reason to look again: woken, already awake, interrupted, timed out.
-    let _ = futex::wait(doorbell.word().as_std(), futex::Flags::empty(), 1, limit.as_ref());
+    let _ = futex::wait(wake_flag.word().as_std(), futex::Flags::empty(), 1, limit.as_ref());
 }
 
 fn realtime_ns() -> u64 {

@@ -4,13 +4,13 @@
 //! | --- | --- | --- | --- |
 //! | [`Wait::Spin`] | looking again at once | lowest | a whole core |
 //! | [`Wait::Yield`] | looking, then letting other threads run in between | low, grows with load | a whole core that nobody else wants |
-//! | [`Wait::Park`] | looking, yielding, then sleeping at its doorbell | a wake-up, some µs | none |
+//! | [`Wait::Park`] | looking, yielding, then sleeping at its wake flag | a wake-up, some µs | none |
 //!
 //! # Why no wake-up is lost
 //!
-//! A kernel that parks says so at its [doorbell](k2k_core::Doorbell) and then looks at its inbox once more; a
-//! sender publishes its message and then looks at the doorbell. Between the two steps of each stands a fence, so at
-//! least one sees the other. The sleep itself is a futex on the doorbell's word: the system checks that the word still
+//! A kernel that parks says so at its [wake flag](k2k_core::WakeFlag) and then looks at its inbox once more; a
+//! sender publishes its message and then looks at the wake flag. Between the two steps of each stands a fence, so at
+//! least one sees the other. The sleep itself is a futex on the wake flag's word: the system checks that the word still
 //! says "asleep" in one step with going to sleep, so a wake-up in between is not lost either.
 //!
 //! Two things cannot ring: room in another's inbox (or whatever else a handler waits for that answers
@@ -64,7 +64,7 @@ const SPINS: u32 = 64;
 const YIELDS: u32 = SPINS + 16;
 /// The shortest and the longest nap where nobody rings.
 const NAP: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(1));
-/// The longest nap of a kernel that a supervisor has paused: its doorbell rings for commands.
+/// The longest nap of a kernel that a supervisor has paused: its wake flag rings for commands.
 const PAUSE_NAP: Duration = Duration::from_millis(100);
 
 impl Wait {
@@ -78,7 +78,7 @@ impl Wait {
         }
     }
 
-    /// Waits a little, or until the doorbell rings, but not longer than `limit`. `passes` counts the looks that found
+    /// Waits a little, or until the wake flag rings, but not longer than `limit`. `passes` counts the looks that found
     /// nothing. `true` if it slept for the whole of `limit`, or may have.
     pub(crate) fn idle<const K: usize, const S: usize, const P: usize>(
         self,
@@ -97,7 +97,7 @@ impl Wait {
 }
 
 impl Wait {
-    /// Waits a little for something that cannot ring, or until the doorbell rings.
+    /// Waits a little for something that cannot ring, or until the wake flag rings.
     pub(crate) fn idle_soon<const K: usize, const S: usize, const P: usize>(
         self,
         endpoint: &mut Core<'_, Host, K, S, P>,
@@ -118,24 +118,24 @@ fn sleep<const K: usize, const S: usize, const P: usize>(
     passes: u32,
     limit: Option<Duration>,
 ) {
-    if let Some((rest, doorbell)) = fall_asleep(endpoint, passes) {
+    if let Some((rest, wake_flag)) = fall_asleep(endpoint, passes) {
         let limit = [rest, limit].into_iter().flatten().min();
-        sleep_at(doorbell, limit);
-        doorbell.wake_up();
+        sleep_at(wake_flag, limit);
+        wake_flag.wake_up();
     }
 }
 
-/// Says at the doorbell that this kernel sleeps, unless there is something to do, and for how long it may (`None`:
+/// Says at the wake flag that this kernel sleeps, unless there is something to do, and for how long it may (`None`:
 /// until it is woken).
 ///
 /// On a kernel that is paused, mail is nothing to do; and transit traffic that found no room must be tried again soon.
 pub(crate) fn fall_asleep<'f, const K: usize, const S: usize, const P: usize>(
     endpoint: &mut Core<'f, Host, K, S, P>,
     passes: u32,
-) -> Option<(Option<Duration>, &'f k2k_core::Doorbell)> {
-    if let Some(doorbell) = endpoint.fall_asleep() {
+) -> Option<(Option<Duration>, &'f k2k_core::WakeFlag)> {
+    if let Some(wake_flag) = endpoint.fall_asleep() {
         let rest = (!endpoint.parks()).then(|| nap_length(passes));
-        return Some((rest, doorbell));
+        return Some((rest, wake_flag));
     }
     let before = (endpoint.command(), endpoint.backlog());
     let nap = match before {
@@ -148,13 +148,13 @@ pub(crate) fn fall_asleep<'f, const K: usize, const S: usize, const P: usize>(
         (Command::Pause, Backlog::None | Backlog::Mail) => PAUSE_NAP,
         (_, Backlog::Transit) => nap_length(passes),
     };
-    let doorbell = endpoint.doorbell();
-    doorbell.fall_asleep();
+    let wake_flag = endpoint.wake_flag();
+    wake_flag.fall_asleep();
     if (endpoint.command(), endpoint.backlog()) != before {
-        doorbell.wake_up();
+        wake_flag.wake_up();
         return None;
     }
-    Some((Some(if endpoint.parks() { nap } else { nap.min(NAP.1) }), doorbell))
+    Some((Some(if endpoint.parks() { nap } else { nap.min(NAP.1) }), wake_flag))
 }
 
 /// Receives, waiting until `deadline` at most.

@@ -95,7 +95,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 /// What a handler without mail has to say: when it wants to be asked again, should no mail come before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Idle {
-    /// It has nothing to do: it may sleep until its doorbell rings.
+    /// It has nothing to do: it may sleep until its wake flag rings.
     #[default]
     Done,
     /// It had something to do: at once.
@@ -324,7 +324,7 @@ pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD:
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::{Config, Doorbell, Fabric, Register};
+    use crate::{Config, Fabric, Register, WakeFlag};
     use core::cell::Cell;
 
     struct Turned<'c>(&'c Cell<u64>);
@@ -332,7 +332,7 @@ mod tests {
         fn now_ns(&self) -> u64 {
             self.0.get()
         }
-        fn wake(&self, _: &Doorbell) {}
+        fn wake(&self, _: &WakeFlag) {}
     }
 
     struct Deaf;

@@ -20,7 +20,6 @@
 #![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
 
 pub mod crew;
-mod doorbell;
 mod endpoint;
 pub mod error;
 pub mod fabric;
@@ -34,8 +33,8 @@ mod platform;
 pub mod ring;
 mod seat;
 pub mod sync;
+mod wake_flag;
 
-pub use doorbell::Doorbell;
 pub use endpoint::{Backlog, Endpoint, HIGH_BURST, Register, RegisterError, SendError};
 pub use fabric::{Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, Phase, ReceiptError, Stats};
 pub use gateway::Gateway;
@@ -43,3 +42,4 @@ pub use kernel::{Context, Idle, Kernel, Loop, Pass, Rest, run};
 pub use link::{LinkEnd, LinkHalf};
 pub use message::{Header, KernelId, Message, MessageId, Priority};
 pub use platform::Platform;
+pub use wake_flag::WakeFlag;

@@ -1,6 +1,6 @@
 //! What `core` asks of the place it runs in: the time, and a way to wake someone who sleeps.
 
-use crate::doorbell::Doorbell;
+use crate::wake_flag::WakeFlag;
 
 /// A backend: a host, a device, or a test. `core` never reads a clock and never makes a system call by itself.
 pub trait Platform {
@@ -9,9 +9,9 @@ pub trait Platform {
     /// is set back.
     fn now_ns(&self) -> u64;
 
-    /// Wakes the kernel that sleeps at `doorbell`, if it still does. Called only for kernels that registered as
-    /// [parking](crate::Register::parking), after [`Doorbell::answer`] said that it sleeps.
-    fn wake(&self, doorbell: &Doorbell);
+    /// Wakes the kernel that sleeps at `wake_flag`, if it still does. Called only for kernels that registered as
+    /// [parking](crate::Register::parking), after [`WakeFlag::answer`] said that it sleeps.
+    fn wake(&self, wake_flag: &WakeFlag);
 }
 
 impl<P: Platform + ?Sized> Platform for &P {
@@ -21,7 +21,7 @@ impl<P: Platform + ?Sized> Platform for &P {
     }
 
     #[inline(always)]
-    fn wake(&self, doorbell: &Doorbell) {
-        (**self).wake(doorbell);
+    fn wake(&self, wake_flag: &WakeFlag) {
+        (**self).wake(wake_flag);
     }
 }

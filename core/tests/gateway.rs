@@ -748,7 +748,7 @@ impl k2k_core::Platform for Wall {
         1 + self.0.elapsed().as_nanos() as u64
     }
 
-    fn wake(&self, _: &k2k_core::Doorbell) {}
+    fn wake(&self, _: &k2k_core::WakeFlag) {}
 }
 
 /// Each side sends so many to the other, from and to two kernels, while both gateways run on threads of their own.

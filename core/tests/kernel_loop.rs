@@ -264,7 +264,7 @@ fn a_parking_kernel_is_woken_once_per_sleep_by_mail_and_by_commands() {
     assert!(b.fall_asleep().unwrap().is_asleep());
     a.send(b.id(), &Message::new(1)).unwrap();
     a.send(b.id(), &Message::new(1)).unwrap();
-    assert_eq!((platform.wakes.get(), b.doorbell().is_asleep()), (1, false));
+    assert_eq!((platform.wakes.get(), b.wake_flag().is_asleep()), (1, false));
     while b.try_receive().is_some() {}
     assert!(b.fall_asleep().is_some());
     fabric.command(b.id(), Command::Pause, &platform).unwrap();

@@ -800,7 +800,7 @@ fn a_kernel_that_fails_gives_its_platform_back() {
         fn now_ns(&self) -> u64 {
             1_000
         }
-        fn wake(&self, _: &k2k_core::Doorbell) {}
+        fn wake(&self, _: &k2k_core::WakeFlag) {}
     }
     impl Drop for Counted<'_> {
         fn drop(&mut self) {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::fabric;
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::fabric::Event;
 use k2k_core::sync::AtomicU32;
 use k2k_core::sync::Ordering::{Acquire, Release};
@@ -26,7 +26,7 @@ impl Platform for Steady {
         1 + self.0.elapsed().as_nanos() as u64
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 /// Long after every deadline.
@@ -37,7 +37,7 @@ impl Platform for JudgementDay {
         u64::MAX
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 const fn scaled(count: u32) -> u32 {

@@ -3,7 +3,7 @@
 use arbitrary::{Result, Unstructured};
 use core::cell::Cell;
 use core::marker::PhantomData;
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::{
     Command, Config, Context, Endpoint, Fabric, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
     Register, Rest, SendError, run,
@@ -89,7 +89,7 @@ impl Platform for Clock {
         self.now_ns.get()
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 /// A few endpoints in a fabric that may hold anything.
@@ -211,9 +211,9 @@ impl<'m> World<'m> {
                 let _ = (endpoint.pending_count(), endpoint.backlog(), endpoint.command(), endpoint.stats().pending());
             }
             14 => {
-                if let Some(doorbell) = endpoint.fall_asleep() {
-                    let _ = doorbell.answer();
-                    doorbell.wake_up();
+                if let Some(wake_flag) = endpoint.fall_asleep() {
+                    let _ = wake_flag.answer();
+                    wake_flag.wake_up();
                 }
             }
             15 => {

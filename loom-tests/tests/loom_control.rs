@@ -3,7 +3,7 @@
 
 mod world;
 
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::sync::spin_hint;
 use k2k_core::{Command, Context, Fabric, Kernel, Message, Phase, Platform, run};
 use k2k_loom_tests::model;
@@ -21,7 +21,7 @@ impl Platform for Nobody {
         world::EARLY
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 /// A word that may be used by one thread at a time: loom fails the model if it is not.

@@ -3,7 +3,7 @@
 
 mod world;
 
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::sync::spin_hint;
 use k2k_core::{Command, Endpoint, Fabric, Message, Platform, Priority, Register};
 use k2k_loom_tests::model;
@@ -19,7 +19,7 @@ impl Platform for Bell {
         EARLY
     }
 
-    fn wake(&self, _: &Doorbell) {
+    fn wake(&self, _: &WakeFlag) {
         self.0.notify();
     }
 }
@@ -38,8 +38,8 @@ fn sleeper_and_sender(f: impl FnOnce(&'static Two, &'static Bell, End, End)) {
 }
 
 /// As a backend sleeps: until woken, however often that is for nothing.
-fn sleep(bell: &Bell, doorbell: &Doorbell) {
-    while doorbell.is_asleep() {
+fn sleep(bell: &Bell, wake_flag: &WakeFlag) {
+    while wake_flag.is_asleep() {
         bell.0.wait();
     }
 }
@@ -50,7 +50,7 @@ fn receive_parked(bell: &Bell, sleeper: &mut End) -> u32 {
             return message.header.kind;
         }
         match sleeper.fall_asleep() {
-            Some(doorbell) => sleep(bell, doorbell),
+            Some(wake_flag) => sleep(bell, wake_flag),
             // Something is there, or about to be: a position of the ticket ring is claimed.
             None => spin_hint(),
         }
@@ -125,8 +125,8 @@ fn two_senders() {
                     sender
                 })
             });
-            if let Some(doorbell) = sleeper.fall_asleep() {
-                sleep(bell, doorbell);
+            if let Some(wake_flag) = sleeper.fall_asleep() {
+                sleep(bell, wake_flag);
             }
             for _ in 0..2 {
                 while sleeper.try_receive().is_none() {
@@ -146,8 +146,8 @@ fn command() {
             let id = sleeper.id();
             let sleeper = thread::spawn(move || {
                 while sleeper.command() != Command::Stop {
-                    if let Some(doorbell) = sleeper.fall_asleep() {
-                        sleep(bell, doorbell);
+                    if let Some(wake_flag) = sleeper.fall_asleep() {
+                        sleep(bell, wake_flag);
                     }
                 }
                 sleeper

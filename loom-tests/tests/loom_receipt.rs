@@ -3,7 +3,7 @@
 
 mod world;
 
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::{DeliveryStatus, Fabric, Message, Platform, Priority, ReceiptError, Register};
 use k2k_loom_tests::model;
 use loom::sync::Mutex;
@@ -128,7 +128,7 @@ impl Platform for Wall {
         *self.0.lock().unwrap()
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 /// The receiver looks at the clock and then dozes off, so long that the sender gives the message up and overwrites the

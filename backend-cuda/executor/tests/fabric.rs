@@ -6,7 +6,7 @@ mod common;
 use common::module;
 use core::cell::Cell;
 use core::time::Duration;
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Platform, Register};
 use k2k_ptx_executor::{Background, Clock, Error, LaunchConfig, Machine, Module, Options, Order};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ impl Platform for Device<'_> {
         self.0.get()
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 struct Host;
@@ -31,7 +31,7 @@ impl Platform for Host {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 fn fabric() -> Box<TestFabric> {

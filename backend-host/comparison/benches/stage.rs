@@ -1,6 +1,6 @@
 //! Rings and kernels, warmed up, for counting.
 
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketProducer};
@@ -26,7 +26,7 @@ impl Platform for Frozen {
         self.0
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 fn zeroed<T>() -> &'static T {

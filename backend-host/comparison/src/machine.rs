@@ -1,7 +1,7 @@
 //! The machine: its clock, its cores, and how disturbed it is.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::Platform;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -83,7 +83,7 @@ impl Platform for Tsc {
         BASE.load(Relaxed).wrapping_add(ns)
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 /// The cores that this process may use.

@@ -1,7 +1,7 @@
 //! Tiles in one thread, stepped in any order, with a clock that is turned by hand.
 
 use core::cell::Cell;
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::{
     Config, Context, DeliveryStatus, Endpoint, Fabric, Idle, Kernel, KernelId, Message, Platform, Priority, Register,
 };
@@ -22,7 +22,7 @@ impl Platform for Clock {
         self.now_ns.get()
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 fn fabric<const K: usize, const S: usize, const P: usize>() -> Box<Fabric<K, S, P>> {

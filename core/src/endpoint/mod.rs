@@ -38,7 +38,6 @@ pub use receive::HIGH_BURST;
 pub use register::{Register, RegisterError};
 pub use send::SendError;
 
-use crate::doorbell::Doorbell;
 use crate::fabric::{
     COUNTERS, Command, Config, Counter, DeliveryStatus, Event, Fabric, Phase, Stats, Status, TraceEntry, TransitState,
 };
@@ -50,6 +49,7 @@ use crate::ring::lanes::LanesState;
 use crate::ring::spsc::ProducerState;
 use crate::ring::ticket::TicketConsumerState;
 use crate::sync::{ON_DEVICE, Scope, System};
+use crate::wake_flag::WakeFlag;
 use core::fmt;
 
 /// How many priorities there are.
@@ -58,7 +58,7 @@ const PRIORITIES: usize = 2;
 /// What an endpoint has left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backlog {
-    /// Nothing: it may sleep until its doorbell rings.
+    /// Nothing: it may sleep until its wake flag rings.
     None,
     /// Messages are put aside for next hops that are full: it may rest, but must poll again soon.
     Transit,
@@ -190,26 +190,26 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         high || self.lanes_in.any_rung(&inbox.lanes, first, step)
     }
 
-    /// Says that this kernel is about to sleep, and looks once more: if the answer is `None`, sleep at the doorbell
+    /// Says that this kernel is about to sleep, and looks once more: if the answer is `None`, sleep at the wake flag
     /// until it is awake again. The kernel must have registered as [parking](Register::parking). Senders with no room
     /// in a lane see it freed.
     #[must_use]
-    pub fn fall_asleep(&mut self) -> Option<&'f Doorbell> {
+    pub fn fall_asleep(&mut self) -> Option<&'f WakeFlag> {
         let entry = &self.fabric.kernels[self.place];
         self.lanes_in.publish(&self.fabric.inboxes[self.place].lanes);
-        entry.doorbell.fall_asleep();
+        entry.wake_flag.fall_asleep();
         let stays_awake = self.backlog() != Backlog::None || self.command() != Command::Run;
         if stays_awake {
-            entry.doorbell.wake_up();
+            entry.wake_flag.wake_up();
             return None;
         }
-        Some(&entry.doorbell)
+        Some(&entry.wake_flag)
     }
 
-    /// This kernel's doorbell.
+    /// This kernel's wake flag.
     #[must_use]
-    pub fn doorbell(&self) -> &'f Doorbell {
-        &self.fabric.kernels[self.place].doorbell
+    pub fn wake_flag(&self) -> &'f WakeFlag {
+        &self.fabric.kernels[self.place].wake_flag
     }
 
     /// What the supervisor wants.

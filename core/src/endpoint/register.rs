@@ -392,7 +392,7 @@ mod tests {
         fn now_ns(&self) -> u64 {
             1
         }
-        fn wake(&self, _: &crate::Doorbell) {}
+        fn wake(&self, _: &crate::WakeFlag) {}
     }
 
     #[test]

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::platform::Platform;
     use crate::sync::Gpu;
-    use crate::{Config, Doorbell, Register};
+    use crate::{Config, Register, WakeFlag};
 
     struct Manual;
 
@@ -95,7 +95,7 @@ mod tests {
             1
         }
 
-        fn wake(&self, _: &Doorbell) {}
+        fn wake(&self, _: &WakeFlag) {}
     }
 
     type Observed = Fabric<3, 8, 64>;

@@ -18,7 +18,7 @@
 //! 1. Free → Registering: compare-exchanged by whoever wants the place. Afterwards the state is written by the owner
 //!    alone, except that Failed → Free is compare-exchanged by whoever clears the place.
 //! 2. `name`: written by the owner between Registering and Registered.
-//! 3. `doorbell.asleep`: see [`crate::Doorbell`].
+//! 3. `wake_flag.asleep`: see [`crate::WakeFlag`].
 //! 4. `command`: set by the owner before Registered, then compare-exchanged by supervisors, who must find the owner's
 //!    generation in it. Read by the owner. `phase`, `heartbeat`, `counters`: written by the owner.
 //! 5. Scope: senders read `state` within the fabric's scope, once per message. All else is of system scope, for
@@ -32,11 +32,11 @@
 //! | `commanded` | supervisor's store | owner's load | what the supervisor did before |
 //! | `phase` | owner's store | supervisor's load | what the kernel did before it changed phase |
 
-use crate::doorbell::Doorbell;
 use crate::message::KernelId;
 use crate::platform::Platform;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64, Scope, shared_struct};
+use crate::wake_flag::WakeFlag;
 use core::fmt;
 
 /// Longest name of a kernel, bytes of UTF-8.
@@ -330,7 +330,7 @@ shared_struct! {
         state: AtomicU32<S>,
         _zero: AtomicU32,
         name: [AtomicU64; NAME_LEN / 8],
-        pub(crate) doorbell: Doorbell,
+        pub(crate) wake_flag: WakeFlag,
         control: Control,
         counters: Counters,
     }
@@ -388,7 +388,7 @@ impl<S: Scope> Entry<S> {
             // more.
             word.store(u64::from_le_bytes(*bytes), Release);
         }
-        self.doorbell.wake_up();
+        self.wake_flag.wake_up();
         // Relaxed: published by the state below.
         self.control.command.store(Self::command_word(generation, Command::Run), Relaxed);
         self.set_phase(Phase::Idle);
@@ -518,11 +518,11 @@ impl<S: Scope> Entry<S> {
         core::array::from_fn(|i| self.counters.counters[i].load(Relaxed))
     }
 
-    /// Rings the kernel's doorbell, if it may park and sleeps.
+    /// Rings the kernel's wake flag, if it may park and sleeps.
     #[inline(always)]
     pub(crate) fn wake(&self, parks: bool, platform: &impl Platform) {
-        if parks && self.doorbell.answer() {
-            platform.wake(&self.doorbell);
+        if parks && self.wake_flag.answer() {
+            platform.wake(&self.wake_flag);
         }
     }
 }

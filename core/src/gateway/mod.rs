@@ -235,20 +235,20 @@ impl Export {
 /// One side's carrier between its fabric and a link. See the [module's page](self).
 ///
 /// Drive it by [`pass`](Self::pass), on a thread or a GPU block of its own or together with other work. It cannot sleep
-/// at a doorbell: the other side has no way to ring it. Dropping it takes leave of the other side.
+/// at a wake flag: the other side has no way to ring it. Dropping it takes leave of the other side.
 ///
 /// It is large: a proxy's endpoint per place of the table, and a message per frame of the link. Where there is little
 /// stack, make it [in place](Self::new_in).
 ///
 /// ```
 /// use k2k_core::gateway::{Gateway, GatewayConfig};
-/// use k2k_core::{Config, Doorbell, Fabric, LinkEnd, LinkHalf, Message, Platform, Register};
+/// use k2k_core::{Config, WakeFlag, Fabric, LinkEnd, LinkHalf, Message, Platform, Register};
 ///
 /// # #[derive(Clone, Copy)]
 /// # struct Clock;
 /// # impl Platform for Clock {
 /// #     fn now_ns(&self) -> u64 { 1 }
-/// #     fn wake(&self, _: &Doorbell) {}
+/// #     fn wake(&self, _: &WakeFlag) {}
 /// # }
 /// static NEAR: Fabric<4, 8, 64> = Fabric::new();
 /// static FAR: Fabric<4, 8, 64> = Fabric::new();

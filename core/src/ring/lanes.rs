@@ -172,7 +172,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
 
     #[inline(always)]
     fn ring_bell(&self, lane: Place<PRODUCERS>, state: &ProducerState) {
-        // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the doorbell's fences.
+        // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the wake flag's fences.
         self.bells.at(lane).store(state.tail as u16, Relaxed);
     }
 

@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 use core::time::Duration;
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::{Config, Endpoint, Fabric, Platform, Register};
 
 /// A thread that waits for another longer than this has found a mistake.
@@ -31,7 +31,7 @@ impl Platform for Manual {
         self.now_ns.get()
     }
 
-    fn wake(&self, _: &Doorbell) {
+    fn wake(&self, _: &WakeFlag) {
         self.wakes.set(self.wakes.get() + 1);
     }
 }

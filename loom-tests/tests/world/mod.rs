@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use core::cell::Cell;
-use k2k_core::Doorbell;
+use k2k_core::WakeFlag;
 use k2k_core::{Config, Endpoint, Fabric, Message, MessageId, Platform, Register, SendError, Stats};
 use k2k_core::{KernelId, sync::spin_hint};
 
@@ -22,7 +22,7 @@ impl Platform for At {
         self.0.get()
     }
 
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }
 
 pub(crate) type End<const KERNELS: usize, const SLOTS: usize> = Endpoint<'static, At, KERNELS, SLOTS, 0>;

@@ -1,7 +1,7 @@
 //! The device's clock, as `core` wants it.
 
 use super::thread::globaltimer_ns;
-use k2k_core::{Doorbell, Platform};
+use k2k_core::{Platform, WakeFlag};
 
 /// `%globaltimer`, moved to the Unix epoch. Nobody sleeps on a device, so there is nobody to wake.
 #[derive(Clone, Copy, Debug)]
@@ -24,5 +24,5 @@ impl Platform for Clock {
     }
 
     #[inline(always)]
-    fn wake(&self, _: &Doorbell) {}
+    fn wake(&self, _: &WakeFlag) {}
 }

@@ -2,7 +2,7 @@
 //!
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |
-//! | `asleep` | fences on both sides | | each side's store to the other's load: see [`Doorbell`] |
+//! | `asleep` | fences on both sides | | each side's store to the other's load: see [`WakeFlag`] |
 
 use crate::sync::Ordering::{Relaxed, SeqCst};
 use crate::sync::{AtomicU32, fence, shared_struct};
@@ -15,13 +15,13 @@ shared_struct! {
     /// consistent fence between its two steps: with both, at least one of them sees the other ("store buffering" in the
     /// litmus tests), and no wake-up is lost. Only senders to kernels that registered as parking pay for it.
     #[repr(align(64))]
-    pub struct Doorbell[][] {
+    pub struct WakeFlag[][] {
         /// 1 while the kernel sleeps or is about to. Written by the kernel; cleared by whoever wakes it.
         asleep: AtomicU32,
     }
 }
 
-impl Doorbell {
+impl WakeFlag {
     /// For the kernel: says that it is about to sleep. It must look at its inbox once more before it does.
     pub fn fall_asleep(&self) {
         // Relaxed: ordered by the fence.
