@@ -286,7 +286,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
         endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
         kernel: &mut impl Kernel<PAYLOAD>,
     ) {
-        kernel.on_stop(endpoint);
+        if endpoint.platform().is_here() {
+            kernel.on_stop(endpoint);
+        }
         self.enter(endpoint, Phase::Stopped);
     }
 

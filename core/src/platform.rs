@@ -12,6 +12,14 @@ pub trait Platform {
     /// Wakes the kernel that sleeps at `wake_flag`, if it still does. Called only for kernels that registered as
     /// [parking](crate::Register::parking), after [`WakeFlag::answer`] said that it sleeps.
     fn wake(&self, wake_flag: &WakeFlag);
+
+    /// Whether this is the process that made the platform. A forked process has a copy of every endpoint of its parent;
+    /// a copy whose platform answers `false` writes nothing to shared memory, not even when it is dropped. Asked in
+    /// every call, so the answer must be cheap.
+    #[inline(always)]
+    fn is_here(&self) -> bool {
+        true
+    }
 }
 
 impl<P: Platform + ?Sized> Platform for &P {
@@ -23,5 +31,10 @@ impl<P: Platform + ?Sized> Platform for &P {
     #[inline(always)]
     fn wake(&self, wake_flag: &WakeFlag) {
         (**self).wake(wake_flag);
+    }
+
+    #[inline(always)]
+    fn is_here(&self) -> bool {
+        (**self).is_here()
     }
 }

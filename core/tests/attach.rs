@@ -71,6 +71,26 @@ fn zeroed_bytes_become_a_fabric_and_used_bytes_are_found() {
 }
 
 #[test]
+fn opening_writes_nothing_and_sets_nothing_up() {
+    let mut bytes = Bytes::zeroed();
+    let open = |bytes: &mut Bytes| {
+        let bytes = bytes.fabric();
+        // SAFETY: the bytes are lent to this closure alone.
+        unsafe { Small::open_raw(bytes.as_mut_ptr(), bytes.len()) }.map(|fabric| fabric.config())
+    };
+    assert_eq!(open(&mut bytes), Err(AttachError::Empty));
+    assert!(bytes.0.iter().all(|byte| *byte == 0));
+    assert!(AttachError::Empty.to_string().contains("opening does not create one"));
+    let mine = Config { hop_limit: 9, ..Config::default() };
+    Small::attach(bytes.fabric(), &mine).unwrap();
+    let before = bytes.clone();
+    assert_eq!(open(&mut bytes), Ok(mine));
+    assert!(bytes.0 == before.0);
+    bytes.set(0, b"another file");
+    assert!(matches!(open(&mut bytes), Err(AttachError::Magic { .. })));
+}
+
+#[test]
 fn the_first_to_attach_decides_the_configuration() {
     let mut bytes = Bytes::zeroed();
     let mine = Config { delivery_timeout_ns: 7, max_clock_offset_ns: 8, hop_limit: 9, tracing: true };

@@ -195,6 +195,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// in a lane see it freed.
     #[must_use]
     pub fn fall_asleep(&mut self) -> Option<&'f WakeFlag> {
+        if !self.platform.is_here() {
+            return None;
+        }
         let entry = &self.fabric.kernels[self.place];
         self.lanes_in.publish(&self.fabric.inboxes[self.place].lanes);
         entry.wake_flag.fall_asleep();
@@ -227,12 +230,18 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     /// Says what this kernel is doing. The run loop does so by itself.
     pub fn set_phase(&mut self, phase: Phase) {
+        if !self.platform.is_here() {
+            return;
+        }
         self.fabric.kernels[self.place].set_phase(phase);
     }
 
     /// Gives a sign of life. The run loop does so by itself.
     #[inline]
     pub fn beat(&mut self) {
+        if !self.platform.is_here() {
+            return;
+        }
         self.beats = self.beats.wrapping_add(1);
         self.fabric.kernels[self.place].set_heartbeat(self.beats);
     }
@@ -247,10 +256,10 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         self.stopping = true;
     }
 
-    /// Whether [`stop`](Self::stop) was called.
+    /// Whether [`stop`](Self::stop) was called, or this is a forked process's copy.
     #[must_use]
-    pub const fn is_stopping(&self) -> bool {
-        self.stopping
+    pub fn is_stopping(&self) -> bool {
+        self.stopping || !self.platform.is_here()
     }
 
     /// A new timestamp of this kernel's hybrid clock.

@@ -16,7 +16,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// # Errors
     /// [`ReceiptError::Overwritten`] once this kernel has sent `KERNELS × SLOTS` more messages.
     pub fn receipt(&mut self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
-        if id.source.index() == self.id.index() && id.sequence <= self.counts[Counter::Sent as usize] {
+        let asks = self.platform.is_here() && id.source.index() == self.id.index();
+        if asks && id.sequence <= self.counts[Counter::Sent as usize] {
             self.resolve(id.sequence);
         }
         self.fabric.receipt(id)
@@ -26,6 +27,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// message that was pending at the last call; the run loop calls it when idle.
     #[inline(never)]
     pub fn expire(&mut self) -> usize {
+        if !self.platform.is_here() {
+            return 0;
+        }
         let sent = self.counts[Counter::Sent as usize];
         let oldest = sent.saturating_sub((KERNELS * SLOTS) as u64 - 1).max(1);
         let mut first_pending = None;

@@ -40,6 +40,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// were.
     #[inline]
     pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+        if !self.platform.is_here() {
+            return false;
+        }
         self.flushed = false;
         if self.transit.len() > 0 {
             // A kernel with mail of its own all the time must not let others' wait for their deadlines.
@@ -67,6 +70,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// looked at.
     #[inline(never)]
     pub fn poll(&mut self) -> usize {
+        if !self.platform.is_here() {
+            return 0;
+        }
         let fabric = self.fabric;
         let me = self.id.index();
         let lanes = &fabric.inboxes[self.place].lanes;

@@ -378,6 +378,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     fn drop(&mut self) {
+        // A forked process drops a copy; the kernel stays the parent's.
+        if !self.platform.is_here() {
+            return;
+        }
         self.leave(self.leave_as);
     }
 }

@@ -33,6 +33,8 @@ pub enum SendError {
     },
     /// The header claims more payload than a message holds.
     PayloadTooLong(PayloadTooLong),
+    /// This process was forked: the endpoint is a copy, and only the parent's may be used.
+    Forked,
 }
 
 impl SendError {
@@ -43,7 +45,7 @@ impl SendError {
             Self::NotFound { .. } => Some(DeliveryStatus::NotFound),
             Self::QueueFull { .. } => Some(DeliveryStatus::QueueFull),
             Self::Timeout { .. } => Some(DeliveryStatus::Timeout),
-            Self::PayloadTooLong(_) => None,
+            Self::PayloadTooLong(_) | Self::Forked => None,
         }
     }
 }
@@ -61,6 +63,9 @@ impl fmt::Display for SendError {
                  for the fabric's delivery timeout"
             ),
             Self::PayloadTooLong(e) => e.fmt(f),
+            Self::Forked => f.write_str(
+                "this process was forked and has only a copy of the endpoint: register a kernel of its own here",
+            ),
         }
     }
 }
@@ -108,8 +113,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         priority: Priority,
     ) -> Result<MessageId, SendError> {
         let result = self.accept(to, given, message, priority);
-        if result.is_err() {
-            self.count(Counter::Refused);
+        match result {
+            Ok(_) | Err(SendError::Forked) => {}
+            Err(_) => self.count(Counter::Refused),
         }
         result
     }
@@ -131,6 +137,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         loop {
             match self.accept(to, &given, message, priority) {
                 Err(SendError::QueueFull { .. }) => {}
+                Err(SendError::Forked) => return Err(SendError::Forked),
                 Err(e) => {
                     self.count(Counter::Refused);
                     return Err(e);
@@ -167,6 +174,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         message: &Message<PAYLOAD>,
         priority: Priority,
     ) -> Result<MessageId, SendError> {
+        if !self.platform.is_here() {
+            return Err(SendError::Forked);
+        }
         let fabric = self.fabric;
         if given.payload_len as usize > PAYLOAD {
             let len = given.payload_len as usize;

@@ -62,6 +62,8 @@ pub enum AttachError {
         /// Alignment needed, bytes.
         expected: usize,
     },
+    /// The first word is zero: no fabric was created in these bytes. `open` creates none.
+    Empty,
     /// The bytes are neither zero nor a fabric.
     Magic {
         /// First word found.
@@ -97,10 +99,12 @@ impl fmt::Display for AttachError {
                     "the address is {remainder} bytes past a multiple of {expected}, which a fabric must start at"
                 )
             }
-            Self::Magic { found } => write!(
-                f,
-                "not a fabric: the first word is {found:#018x}, expected {MAGIC:#018x} (\"K2Kfabri\") or zero"
+            Self::Empty => f.write_str(
+                "no fabric: the first word is zero, so nobody has created one here, and opening does not create one",
             ),
+            Self::Magic { found } => {
+                write!(f, "not a fabric: the first word is {found:#018x}, expected {MAGIC:#018x} (\"K2Kfabri\")")
+            }
             Self::Unfinished => f.write_str(
                 "someone began to set this fabric up and has not finished: if its process is dead, remove the file or \
                  zero the memory",
@@ -132,22 +136,22 @@ impl FabricHeader {
     /// Sets up an all-zero header, or checks one that is in use. A fabric's configuration is what the first one to
     /// attach gave it; `config` is then ignored.
     pub(super) fn attach(&self, expected: Geometry, config: &Config) -> Result<(), AttachError> {
-        // Acquire [fabric-ready]: pairs with the magic's store below; the rest of the header is visible.
-        let mut magic = self.magic.load(Acquire);
-        if magic == 0 {
-            // Relaxed on success: zero publishes nothing.
-            // Acquire [fabric-ready]: on failure, as above.
-            match self.magic.compare_exchange(0, CLAIMED, Relaxed, Acquire) {
-                Ok(_) => {
-                    self.write(expected, config);
-                    // Release [fabric-ready]: whoever sees the magic sees the geometry and the configuration.
-                    self.magic.store(MAGIC, Release);
-                    return Ok(());
-                }
-                Err(found) => magic = found,
-            }
+        // Relaxed on success: zero publishes nothing.
+        // Relaxed on failure: `open` loads the magic again.
+        if self.magic.compare_exchange(0, CLAIMED, Relaxed, Relaxed).is_ok() {
+            self.write(expected, config);
+            // Release [fabric-ready]: whoever sees the magic sees the geometry and the configuration.
+            self.magic.store(MAGIC, Release);
+            return Ok(());
         }
-        // The other one needs a few stores. Long enough for that, and bounded, since it may have died.
+        self.open(expected)
+    }
+
+    /// Checks a header that is in use. Writes nothing, so that the memory may be a read-only mapping or no fabric at all.
+    pub(super) fn open(&self, expected: Geometry) -> Result<(), AttachError> {
+        // Acquire [fabric-ready]: pairs with the magic's store in `attach`; the rest of the header is visible.
+        let mut magic = self.magic.load(Acquire);
+        // The creator needs a few stores. Long enough for that, and bounded, since it may have died.
         let mut patience = if cfg!(loom) { 2 } else { 1_000_000 };
         while magic == CLAIMED && patience > 0 {
             spin_hint();
@@ -158,6 +162,7 @@ impl FabricHeader {
         match magic {
             MAGIC => self.check(expected),
             CLAIMED => Err(AttachError::Unfinished),
+            0 => Err(AttachError::Empty),
             found => Err(AttachError::Magic { found }),
         }
     }
@@ -176,7 +181,7 @@ impl FabricHeader {
     }
 
     fn check(&self, expected: Geometry) -> Result<(), AttachError> {
-        // Relaxed: made visible by the magic's load in `attach`.
+        // Relaxed: made visible by the magic's load in `open`.
         let version = self.version.load(Relaxed);
         if version != LAYOUT_VERSION {
             return Err(AttachError::Version { found: version, expected: LAYOUT_VERSION });

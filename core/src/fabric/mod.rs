@@ -131,6 +131,32 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// `base` is valid for reads and writes of `len` bytes for as long as `'m`, and this program accesses them in no
     /// other way than through fabrics (other programs may do what they like).
     pub unsafe fn attach_raw<'m>(base: *mut u8, len: usize, config: &Config) -> Result<&'m Self, AttachError> {
+        // SAFETY: the caller's promise is the same.
+        let fabric = unsafe { Self::at(base, len)? };
+        fabric.init(config)?;
+        Ok(fabric)
+    }
+
+    /// Finds a fabric that was set up before, in memory that others map as well. Writes nothing: bytes that are no
+    /// fabric stay as they are.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach), and [`AttachError::Empty`] where `attach` would set up a fabric.
+    ///
+    /// # Safety
+    /// As for [`attach_raw`](Self::attach_raw).
+    pub unsafe fn open_raw<'m>(base: *mut u8, len: usize) -> Result<&'m Self, AttachError> {
+        // SAFETY: the caller's promise is the same.
+        let fabric = unsafe { Self::at(base, len)? };
+        fabric.header.open(Self::GEOMETRY)?;
+        Ok(fabric)
+    }
+
+    /// The bytes as a fabric, if there are enough and they are aligned.
+    ///
+    /// # Safety
+    /// As for [`attach_raw`](Self::attach_raw).
+    unsafe fn at<'m>(base: *mut u8, len: usize) -> Result<&'m Self, AttachError> {
         let expected = size_of::<Self>();
         if len < expected {
             return Err(AttachError::TooSmall { found: len, expected });
@@ -141,9 +167,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         }
         // SAFETY: large enough and aligned; the caller vouches for the rest. `Shared`: any bytes are a valid `Self`,
         // and all of it is behind atomics and cells, so that others may write while the reference lives.
-        let fabric = unsafe { &*base.cast::<Self>() };
-        fabric.init(config)?;
-        Ok(fabric)
+        Ok(unsafe { &*base.cast::<Self>() })
     }
 
     /// Sets up a fabric that already has its type: a `static`, or zeroed memory from an allocator.

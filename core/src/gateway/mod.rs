@@ -76,7 +76,7 @@ use crate::platform::Platform;
 use crate::seat::Seat;
 use crate::sync::{ReachesHere, System, zeroed_in};
 use core::fmt;
-use core::mem::MaybeUninit;
+use core::mem::{ManuallyDrop, MaybeUninit};
 
 /// Frames, and messages of each priority, that a pass moves at most.
 const BATCH: usize = 64;
@@ -294,7 +294,8 @@ pub struct Gateway<
     S: ReachesHere = System,
 > {
     endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
-    link: LinkEnd<'l, FRAMES, PAYLOAD>,
+    /// Dropped by `Gateway::drop`, but not in a forked process.
+    link: ManuallyDrop<LinkEnd<'l, FRAMES, PAYLOAD>>,
     config: GatewayConfig,
     stats: GatewayStats,
     /// Whether the other side has said hello, and not left since.
@@ -421,7 +422,7 @@ impl<
         // is read.
         unsafe {
             let far_beat = (link.far_beat(), (*to).endpoint.platform().now_ns());
-            (&raw mut (*to).link).write(link);
+            (&raw mut (*to).link).write(ManuallyDrop::new(link));
             (&raw mut (*to).config).write(config);
             (&raw mut (*to).stats).write(GatewayStats::default());
             (&raw mut (*to).met).write(false);
@@ -543,6 +544,9 @@ impl<
 
     /// Carries what there is to carry, a bounded amount of it. `true` if something was done: come again at once.
     pub fn pass(&mut self) -> bool {
+        if !self.endpoint.platform().is_here() {
+            return false;
+        }
         let now_ns = self.endpoint.platform().now_ns();
         self.endpoint.beat();
         self.beat(now_ns);
@@ -607,8 +611,11 @@ impl<
 > Drop for Gateway<'_, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
 {
     /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Timeout`; mail for the
-    /// proxies ends in `NotFound`.
+    /// proxies ends in `NotFound`. A copy in a forked process does nothing.
     fn drop(&mut self) {
+        if !self.endpoint.platform().is_here() {
+            return;
+        }
         for &number in self.waiting.iter().take(self.waiting_count) {
             // It was not sent in this domain, and will not be.
             self.transfers[number].state = TransferState::Decided(DeliveryStatus::NotFound);
@@ -627,5 +634,7 @@ impl<
                 self.settle(number, DeliveryStatus::Timeout);
             }
         }
+        // SAFETY: it is not used after this, and nothing else drops it.
+        unsafe { ManuallyDrop::drop(&mut self.link) };
     }
 }

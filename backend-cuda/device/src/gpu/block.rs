@@ -15,7 +15,7 @@ use crate::launch::{Launch, Outcome};
 use core::mem::MaybeUninit;
 use k2k_core::sync::Ordering::{Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu, System};
-use k2k_core::{Config, Endpoint, Fabric, Kernel, Loop, Pass, Register, RegisterError};
+use k2k_core::{Endpoint, Fabric, Kernel, Loop, Pass, Register, RegisterError};
 
 /// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
 const POLLS: u32 = 64;
@@ -90,8 +90,7 @@ impl<'l> Block<'l> {
     ) -> Result<&'static Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>, (Outcome, [u64; 7])> {
         let geometry = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::GEOMETRY;
         // SAFETY: passed on.
-        let fabric =
-            unsafe { Fabric::attach_raw(self.launch().fabric as *mut u8, geometry.size as usize, &Config::default()) };
+        let fabric = unsafe { Fabric::open_raw(self.launch().fabric as *mut u8, geometry.size as usize) };
         fabric.map_err(|_| {
             let shape = [geometry.kernels, geometry.slots, geometry.payload].map(u64::from);
             (Outcome::WrongFabric, [shape[0], shape[1], shape[2], geometry.size, 0, 0, 0])
