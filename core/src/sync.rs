@@ -470,16 +470,6 @@ pub(crate) fn zeroed_in<T: bytemuck::Zeroable>(place: &mut core::mem::MaybeUnini
     }
 }
 
-/// Copies the first line of a private value and those behind it that hold its first `used` bytes; the rest of `to`
-/// stays what it was. An assignment of all of it is, in device code, a loop of single bytes.
-#[inline(always)]
-pub(crate) fn copy_used<T: bytemuck::Pod>(to: &mut T, from: &T, used: usize) {
-    let (from, to) = (core::ptr::from_ref(from).cast::<u8>(), core::ptr::from_mut(to).cast::<u8>());
-    let len = used.max(FIRST_LINE).next_multiple_of(8).min(size_of::<T>());
-    // SAFETY: `at + len` is at most the size of a `T`, and two references, one of them mutable, do not overlap.
-    unsafe { for_each_line(len, |at, len| to.add(at).copy_from_nonoverlapping(from.add(at), len)) };
-}
-
 /// Calls `each` with offset and length of the lines of `len` bytes, or with all of them at once where that is quicker.
 #[inline(always)]
 fn for_each_line(len: usize, mut each: impl FnMut(usize, usize)) {

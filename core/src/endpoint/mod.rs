@@ -42,7 +42,7 @@ use crate::fabric::{
     COUNTERS, Command, Config, Counter, DeliveryStatus, Event, Fabric, Phase, Stats, Status, TraceEntry, TransitState,
 };
 use crate::hlc::{Clock, Timestamp};
-use crate::message::{Header, KernelId, Message, MessageId};
+use crate::message::{Header, KernelId, MessageId};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
@@ -86,10 +86,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     high_run: u32,
     /// A position of the high ring that was claimed and not published, and since when that is known.
     stalled: Option<(u64, u64)>,
-    /// A message of high priority for this kernel that `poll` came across.
-    held: Message<PAYLOAD>,
-    /// Whether there is one.
-    holds: bool,
+    /// The sender whose turn it is in `poll`.
+    next_polled: Place<KERNELS>,
     /// Header of the message of high priority that is being sent.
     outgoing: Header,
     transit: TransitState,
@@ -161,17 +159,14 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[must_use]
     pub fn pending_count(&self) -> u64 {
         let inbox = &self.fabric.inboxes[self.place];
-        self.lanes_in.pending(&inbox.lanes)
-            + self.high_in.pending(&inbox.high)
-            + u64::from(self.holds)
-            + self.transit.len() as u64
+        self.lanes_in.pending(&inbox.lanes) + self.high_in.pending(&inbox.high) + self.transit.len() as u64
     }
 
     /// What is left to do.
     #[must_use]
     pub fn backlog(&self) -> Backlog {
         let inbox = &self.fabric.inboxes[self.place];
-        if self.holds || self.high_in.ready(&inbox.high) || self.lanes_in.any_ready(&inbox.lanes) {
+        if self.high_in.ready(&inbox.high) || self.lanes_in.any_ready(&inbox.lanes) {
             Backlog::Mail
         } else if self.transit.len() > 0 {
             Backlog::Transit
@@ -186,7 +181,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[must_use]
     pub fn has_rung(&self, first: usize, step: usize) -> bool {
         let inbox = &self.fabric.inboxes[self.place];
-        let high = first == 0 && (self.holds || self.high_in.ready(&inbox.high));
+        let high = first == 0 && self.high_in.ready(&inbox.high);
         high || self.lanes_in.any_rung(&inbox.lanes, first, step)
     }
 

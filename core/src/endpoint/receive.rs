@@ -6,14 +6,20 @@ use crate::message::{Header, Message};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::ticket::TicketPop;
-use crate::sync::{Scope, SharedCell, copy_used, zeroed_in};
+use crate::sync::{Scope, SharedCell, zeroed_in};
 use core::mem::MaybeUninit;
 
 /// Messages of high priority that are received in a row while normal ones wait.
 pub const HIGH_BURST: u32 = 16;
 
-/// Messages that one call of `try_receive` or `poll` takes out of the inbox at most.
+/// Messages that one call of `try_receive` takes out of the inbox at most.
 pub(super) const BUDGET: usize = 256;
+
+/// Messages that `poll` passes on from one sender, or from the high-priority ring, before the next one has its turn.
+const POLL_TURN: usize = 16;
+
+/// Turns of the high-priority ring, and of a sender, in one call of `poll`.
+const POLL_ROUNDS: usize = 8;
 
 /// Messages received in a row while others are put aside for full next hops, before those are tried again.
 const FLUSH_EVERY: u32 = 64;
@@ -65,47 +71,76 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Passes on transit traffic without receiving: for a kernel that is paused, or busy with something of its own.
     ///
-    /// A message for this kernel stays, and what the same sender sent after it waits behind it; behind one of high
-    /// priority waits all that is of high priority, since that comes through one ring. Returns how many messages were
-    /// looked at.
+    /// A message for this kernel stays in its ring, and keeps back what follows it there: later messages of the same
+    /// sender, or, for one of high priority, everything of high priority. Returns the number of messages passed on.
+    ///
+    /// One call has 8 rounds. In each round the high-priority ring has a turn, and then one sender that has transit
+    /// traffic at the head of its ring: the senders have theirs one after the other, across calls. A turn is 16 messages
+    /// at most. So transit traffic at the head of a sender's ring waits for at most `16 × (KERNELS - 1)` messages of other
+    /// senders and `16 × KERNELS` of high priority, and traffic of high priority for at most 16 normal messages.
     #[inline(never)]
     pub fn poll(&mut self) -> usize {
         if !self.platform.is_here() {
             return 0;
         }
-        let fabric = self.fabric;
-        let me = self.id.index();
-        let lanes = &fabric.inboxes[self.place].lanes;
-        let mut taken = 0;
         let mut place = MaybeUninit::uninit();
         let message = zeroed_in(&mut place);
         self.flush_transit();
-        while !self.holds && taken < BUDGET && self.take_high(message) {
-            taken += 1;
-            // For this kernel below, too: only someone who writes over slots makes a message change its destination.
-            if message.header.destination().index() == me {
-                copy_used(&mut self.held, message, message.used());
-                self.holds = true;
-            } else {
-                self.pass_over(message);
-            }
-        }
-        for lane in Place::all() {
-            while taken < BUDGET {
-                let Some(head) = self.lanes_in.peek_head::<_, Header, SLOTS, _>(lanes, lane) else { break };
-                if head.destination().index() == me {
+        let mut passed = 0;
+        for _ in 0..POLL_ROUNDS {
+            let before = passed;
+            passed += self.poll_high(message);
+            for _ in 0..KERNELS {
+                let sender = self.next_polled;
+                self.next_polled = sender.next();
+                let turn = self.poll_sender(sender, message);
+                passed += turn;
+                if turn > 0 {
                     break;
                 }
-                // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
-                let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(message, Message::used)) };
-                if self.lanes_in.pop_lane(lanes, lane, take).is_none() {
-                    break;
-                }
-                taken += 1;
-                self.pass_over(message);
+            }
+            if passed == before {
+                break;
             }
         }
-        taken
+        passed
+    }
+
+    /// One turn of the high-priority ring: passes on up to 16 messages.
+    fn poll_high(&mut self, message: &mut Message<PAYLOAD>) -> usize {
+        let ring = &self.fabric.inboxes[self.place].high;
+        let mut passed = 0;
+        while passed < POLL_TURN {
+            match self.high_in.peek_head::<_, Header, SLOTS, _>(ring) {
+                TicketPop::Message(head) if head.destination().index() == self.id.index() => break,
+                // The ring says the same again, unless a hostile writer is at work.
+                _ if !self.take_high(message) => break,
+                _ => {}
+            }
+            passed += 1;
+            self.pass_over(message);
+        }
+        passed
+    }
+
+    /// One sender's turn: passes on up to 16 messages.
+    fn poll_sender(&mut self, sender: Place<KERNELS>, message: &mut Message<PAYLOAD>) -> usize {
+        let lanes = &self.fabric.inboxes[self.place].lanes;
+        let mut passed = 0;
+        while passed < POLL_TURN {
+            let Some(head) = self.lanes_in.peek_head::<_, Header, SLOTS, _>(lanes, sender) else { break };
+            if head.destination().index() == self.id.index() {
+                break;
+            }
+            // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
+            let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(message, Message::used)) };
+            if self.lanes_in.pop_lane(lanes, sender, take).is_none() {
+                break;
+            }
+            passed += 1;
+            self.pass_over(message);
+        }
+        passed
     }
 
     /// Passes a message on without receiving it: one for this kernel ends in `NotFound`.
@@ -121,7 +156,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline(always)]
     pub(super) fn take(&mut self, message: &mut Message<PAYLOAD>) -> bool {
         let inbox = &self.fabric.inboxes[self.place];
-        let high_waits = self.holds || self.high_in.ready(&inbox.high);
+        let high_waits = self.high_in.ready(&inbox.high);
         if high_waits
             && (self.high_run < HIGH_BURST || !self.lanes_in.any_ready(&inbox.lanes))
             && self.take_high(message)
@@ -138,11 +173,6 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[cold]
     #[inline(never)]
     fn take_high(&mut self, message: &mut Message<PAYLOAD>) -> bool {
-        if self.holds {
-            self.holds = false;
-            copy_used(message, &self.held, self.held.used());
-            return true;
-        }
         let ring = &self.fabric.inboxes[self.place].high;
         match self.high_in.pop_into(ring, message, Message::used) {
             TicketPop::Message(()) => {

@@ -3,7 +3,7 @@
 use super::{Endpoint, PRIORITIES};
 use crate::fabric::{Counter, DeliveryStatus, Fabric, Name, NameError, Phase, Receipts, Status};
 use crate::hlc::Clock;
-use crate::message::{KernelId, Message};
+use crate::message::KernelId;
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
@@ -249,8 +249,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             (&raw mut (*to).high_in).write(TicketConsumerState::recover(&fabric.inboxes[me].high));
             (&raw mut (*to).high_run).write(0);
             (&raw mut (*to).stalled).write(None);
-            zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).held).cast());
-            (&raw mut (*to).holds).write(false);
+            (&raw mut (*to).next_polled).write(Place::FIRST);
             (&raw mut (*to).outgoing).write(bytemuck::Zeroable::zeroed());
             (&raw mut (*to).transit).write(transit);
             (&raw mut (*to).flushed).write(false);
@@ -277,8 +276,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             high_in: _,
             high_run: _,
             stalled: _,
-            held: _,
-            holds: _,
+            next_polled: _,
             outgoing: _,
             transit: _,
             parked: _,

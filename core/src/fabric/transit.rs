@@ -12,6 +12,13 @@
 //!
 //! Messages of one priority to the same next hop leave the store in the order in which they entered it.
 //!
+//! # If the kernel dies
+//!
+//! A message is in the store from the store of `last` on (or of `used`, where [`compact`](Transit::compact) has moved it)
+//! until its `used` becomes 0. `compact` copies a message into the gap before it, marks the copy as used, and then
+//! empties the original. A kernel that dies in between leaves the message twice, one copy right behind the other, which
+//! is how the successor knows it: [`recover`](Transit::recover) empties the second. Every other step is one store.
+//!
 //! 1. All words and bodies here are written and read by the kernel's own endpoint only. They lie in the fabric so that
 //!    an endpoint that is taken over finds them, and because a GPU block has no other place for them.
 
@@ -59,8 +66,20 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
             return TransitState::default();
         }
         let mut state = TransitState { first, last, len: 0 };
+        let mut before = None;
         for position in state.positions() {
-            state.len += u32::from(self.at(position).used.load(Relaxed) != 0);
+            let place = self.at(position);
+            if place.used.load(Relaxed) == 0 {
+                continue;
+            }
+            let id = Some(self.header(position).id());
+            if id == before {
+                // The predecessor died within `compact`: this message was copied, and the original was not yet emptied.
+                place.used.store(0, Relaxed);
+            } else {
+                state.len += 1;
+                before = id;
+            }
         }
         state
     }
@@ -146,7 +165,7 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
                 let used = self.header(from).used();
                 // SAFETY: rule 1; `to` is a gap, or was moved away from before.
                 unsafe { self.at(to).body.copy_from(&self.at(from).body, used) };
-                // Relaxed: rule 1.
+                // Relaxed, both: rule 1. In this order, so that a successor finds the message twice rather than not at all.
                 self.at(to).used.store(next_hop as u32 + 1, Relaxed);
                 self.at(from).used.store(0, Relaxed);
             }
@@ -191,7 +210,11 @@ mod tests {
     fn a_store_keeps_messages_and_their_order_across_gaps_and_refuses_when_full() {
         let store = store();
         let mut state = store.recover();
-        let message = |kind: u32| Message::from_bytes(kind, &[kind as u8; 60]).unwrap();
+        let message = |kind: u32| {
+            let mut message = Message::from_bytes(kind, &[kind as u8; 60]).unwrap();
+            message.header.sequence = u64::from(kind);
+            message
+        };
         for kind in 1..=4 {
             assert!(store.put(&mut state, &message(kind), 0));
         }
@@ -218,6 +241,25 @@ mod tests {
         store.remove(&mut state, first);
         let successor = store.recover();
         assert_eq!((successor.len(), kinds(&store, &successor)), (1, [2, 0, 0, 0]));
+    }
+
+    #[test]
+    fn a_message_that_was_being_moved_when_its_kernel_died_is_there_once() {
+        let store = store();
+        let mut state = store.recover();
+        for kind in 1..=4 {
+            let mut message = Message::new(kind);
+            (message.header.source, message.header.sequence) = (1 << 16, u64::from(kind));
+            store.put(&mut state, &message, 0);
+        }
+        // As `compact` does it: 2 goes, 3 is copied into the gap, and the kernel dies.
+        let second = state.positions().nth(1).unwrap();
+        store.remove(&mut state, second);
+        // SAFETY: one thread.
+        unsafe { store.at(second).body.copy_from(&store.at(second + 1).body, 56) };
+        store.at(second).used.store(1, Relaxed);
+        let successor = store.recover();
+        assert_eq!((successor.len(), kinds(&store, &successor)), (3, [1, 3, 4, 0]));
     }
 
     #[test]

@@ -512,8 +512,8 @@ impl TicketConsumerState {
         }
     }
 
-    /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone. Bytes behind stay
-    /// what they were.
+    /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone, and is called before
+    /// the message counts as taken. Bytes behind stay what they were.
     ///
     /// If a push happened before this call and its message was not taken yet, the answer is not `Empty`.
     #[inline(always)]
@@ -523,6 +523,43 @@ impl TicketConsumerState {
         to: &mut T,
         used: impl FnOnce(&T) -> usize,
     ) -> TicketPop<()> {
+        match self.front(ring) {
+            TicketPop::Message((slot, seen)) => {
+                // SAFETY: rule 1: published, so this consumer's until it stores FREE.
+                let used = unsafe { slot.body.read_used(to, used) };
+                if CONSUMER_WRITES_LINES {
+                    // Relaxed: for a successor, should this consumer die here: the message is taken.
+                    slot.word.store(seen.with(VOID).unowned().0, Relaxed);
+                    // SAFETY: rule 1: still this consumer's; the value has been copied out.
+                    unsafe { slot.body.scribble(used) };
+                }
+                self.free(ring, slot);
+                TicketPop::Message(())
+            }
+            TicketPop::Empty => TicketPop::Empty,
+            TicketPop::Stalled { producer, position } => TicketPop::Stalled { producer, position },
+        }
+    }
+
+    /// Copies out the first line of the oldest message, which stays in the ring.
+    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize, S: Scope>(
+        &mut self,
+        ring: &Ticket<T, N, S>,
+    ) -> TicketPop<H> {
+        match self.front(ring) {
+            // SAFETY: rule 1: published, so this consumer's until it stores FREE.
+            TicketPop::Message((slot, _)) => TicketPop::Message(unsafe { slot.body.read_head() }),
+            TicketPop::Empty => TicketPop::Empty,
+            TicketPop::Stalled { producer, position } => TicketPop::Stalled { producer, position },
+        }
+    }
+
+    /// The slot of the oldest message, and its word. Passes the positions before it that hold no message.
+    #[inline(always)]
+    fn front<'r, T: Pod + Send, const N: usize, S: Scope>(
+        &mut self,
+        ring: &'r Ticket<T, N, S>,
+    ) -> TicketPop<(&'r TicketSlot<T, S>, Word)> {
         for _ in 0..Ticket::<T, N, S>::ROUNDS {
             let slot = ring.at(self.head);
             // Acquire [slot-published]: pairs with `publish`; the body is visible. For a VOID it pairs with its former
@@ -533,18 +570,7 @@ impl TicketConsumerState {
                 break;
             }
             match seen.phase() {
-                PUBLISHED => {
-                    // SAFETY: rule 1: published, so this consumer's until it stores FREE.
-                    let used = unsafe { slot.body.read_used(to, used) };
-                    if CONSUMER_WRITES_LINES {
-                        // Relaxed: for a successor, should this consumer die here: the message is taken.
-                        slot.word.store(seen.with(VOID).unowned().0, Relaxed);
-                        // SAFETY: rule 1: still this consumer's; the value has been copied out.
-                        unsafe { slot.body.scribble(used) };
-                    }
-                    self.free(ring, slot);
-                    return TicketPop::Message(());
-                }
+                PUBLISHED => return TicketPop::Message((slot, seen)),
                 CLAIMED => return TicketPop::Stalled { producer: seen.producer(), position: self.head },
                 VOID if seen.is_held() => {
                     // Relaxed: the body stays its owner's. On failure the owner has come back: look again.
