@@ -66,8 +66,8 @@ fn all_to_all(wait: Wait) {
     impl Kernel<64> for Gated {
         fn on_message(&mut self, context: &mut impl Context<64>, message: &Message<64>) {
             if message.header.flags == 1 {
-                let peers: &[u32] = &(0..message.payload().len() / 4)
-                    .map(|i| u32::from_le_bytes(message.payload()[4 * i..][..4].try_into().unwrap()))
+                let peers: &[u64] = &(0..message.payload().len() / 8)
+                    .map(|i| u64::from_le_bytes(message.payload()[8 * i..][..8].try_into().unwrap()))
                     .collect::<Vec<_>>();
                 self.0.peers = peers.iter().map(|&p| KernelId::from_raw(p)).filter(|p| *p != context.id()).collect();
                 self.0.sent = vec![0; self.0.peers.len()];

@@ -13,7 +13,7 @@
 //! | the physical clock stands still or goes back | the wall part stays, the logical part counts |
 //! | a peer's clock is ahead by no more than `max_offset_ns` | the wall part follows it |
 //! | a peer's clock is ahead by more | [`Clock::update`] refuses, and the own clock is as before |
-//! | 2³² events in one nanosecond of wall time | the wall part moves on by 1 ns: order is kept, closeness costs 1 ns |
+//! | 2¹⁶ events in one nanosecond of wall time | the wall part moves on by 1 ns: order is kept, closeness costs 1 ns |
 
 use core::fmt;
 
@@ -23,7 +23,7 @@ pub struct Timestamp {
     /// ns since the Unix epoch. 64 bits last until the year 2554.
     pub wall_time_ns: u64,
     /// Counts events within one `wall_time_ns`.
-    pub logical: u32,
+    pub logical: u16,
 }
 
 impl Timestamp {
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const fn at(wall_time_ns: u64, logical: u32) -> Timestamp {
+    const fn at(wall_time_ns: u64, logical: u16) -> Timestamp {
         Timestamp { wall_time_ns, logical }
     }
 
@@ -174,22 +174,22 @@ mod tests {
     #[test]
     fn a_used_up_logical_part_borrows_a_nanosecond() {
         let mut clock = Clock::new(0);
-        clock.update(5, at(5, u32::MAX - 1)).unwrap();
-        assert_eq!(clock.last(), at(5, u32::MAX));
+        clock.update(5, at(5, u16::MAX - 1)).unwrap();
+        assert_eq!(clock.last(), at(5, u16::MAX));
         assert_eq!(clock.now(5), at(6, 0));
     }
 
     #[test]
     fn the_end_of_time_saturates() {
         let mut clock = Clock::new(u64::MAX);
-        clock.update(0, at(u64::MAX, u32::MAX)).unwrap();
+        clock.update(0, at(u64::MAX, u16::MAX)).unwrap();
         assert_eq!(clock.last().wall_time_ns, u64::MAX);
     }
 
     proptest! {
         #[test]
         fn time_never_goes_back_and_follows_causes(
-            steps in prop::collection::vec((any::<u32>(), prop::option::of((any::<u32>(), any::<u32>()))), 1..100),
+            steps in prop::collection::vec((any::<u32>(), prop::option::of((any::<u32>(), any::<u16>()))), 1..100),
         ) {
             let mut clock = Clock::new(1 << 20);
             let mut last = clock.last();

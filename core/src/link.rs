@@ -36,11 +36,12 @@
 //!
 //! What travels is a [`Message`]. Its `priority` says what it is: below `FIRST_CONTROL` a message of that priority,
 //! with source and destination in the addresses of its receiver's and its sender's own domains; above, a word between
-//! the gateways, without payload. In messages and answers the two bytes that say nothing on a link (`version`, since a
-//! link has one, and `reserved`) carry the number of the transfer.
+//! the gateways, without payload. In messages and answers, `logical` carries the number of the transfer. A message's
+//! own logical time does not travel: if it is not 0, the sender of the frame moves the wall time on by 1 ns, so that the
+//! timestamp that arrives is never before the one that was given.
 
 use crate::fabric::{DeliveryStatus, NAME_LEN};
-use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId};
+use crate::message::{Header, KernelId, Message, MessageId};
 use crate::ring::spsc::{ConsumerState, Credit, ProducerState, Slots, claim_end, release_end};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
@@ -52,7 +53,7 @@ pub const LINK_MAGIC: u64 = u64::from_le_bytes(*b"K2Klink0");
 const CLAIMED: u64 = u64::from_le_bytes(*b"K2Kbegun");
 
 /// Version of the layout of a half and of the frames.
-pub const LINK_VERSION: u32 = 1;
+pub const LINK_VERSION: u32 = 2;
 
 shared_struct! {
     /// What a half is, and who uses it. Its owner's.
@@ -448,7 +449,6 @@ pub(crate) enum Control {
 impl Control {
     pub(crate) fn encode(self) -> Header {
         let mut header: Header = bytemuck::Zeroable::zeroed();
-        header.version = HEADER_VERSION;
         match self {
             Self::Hello { reply, receipts } => {
                 header.priority = HELLO;
@@ -458,7 +458,7 @@ impl Control {
             Self::Bye => header.priority = BYE,
             Self::Announce { id, name } => {
                 header.priority = ANNOUNCE;
-                header.source = id.raw();
+                header.set_source(id);
                 let mut words = name.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap_or([0; 8])));
                 let mut next = || words.next().unwrap_or(0);
                 header.sequence = next();
@@ -468,16 +468,16 @@ impl Control {
             }
             Self::Withdraw { id } => {
                 header.priority = WITHDRAW;
-                header.source = id.raw();
+                header.set_source(id);
             }
             Self::Refuse { id } => {
                 header.priority = REFUSE;
-                header.source = id.raw();
+                header.set_source(id);
             }
             Self::Answer { transfer, id, status } => {
                 header.priority = ANSWER;
-                set_transfer(&mut header, transfer);
-                header.source = id.source.raw();
+                header.logical = transfer;
+                header.set_source(id.source);
                 header.sequence = id.sequence;
                 header.kind = status as u32;
             }
@@ -519,13 +519,20 @@ pub(crate) fn answer(header: &Header) -> Option<(u16, MessageId, DeliveryStatus)
 
 /// The number of the transfer that a message or an answer belongs to.
 pub(crate) const fn transfer(header: &Header) -> u16 {
-    u16::from_le_bytes([header.version, header.reserved])
+    header.logical
 }
 
+/// Puts the number of its transfer into a message's header, in the place of its logical time.
 pub(crate) const fn set_transfer(header: &mut Header, transfer: u16) {
-    let [low, high] = transfer.to_le_bytes();
-    header.version = low;
-    header.reserved = high;
+    if header.logical > 0 {
+        header.wall_time_ns = header.wall_time_ns.saturating_add(1);
+    }
+    header.logical = transfer;
+}
+
+/// The header of a message as it was before [`set_transfer`], but for its logical time.
+pub(crate) const fn without_transfer(header: &Header) -> Header {
+    Header { logical: 0, ..*header }
 }
 
 #[cfg(not(loom))]
@@ -577,6 +584,19 @@ mod tests {
         }
         for priority in [2, 15, 22, 255] {
             assert_eq!(Control::decode(&Header { priority, ..answer.encode() }), None);
+        }
+    }
+
+    #[test]
+    fn a_timestamp_that_crosses_is_never_before_the_one_that_was_given() {
+        for (wall_time_ns, logical) in [(5, 0), (5, 1), (5, u16::MAX), (u64::MAX, 3)] {
+            let mut header = Header { wall_time_ns, logical, ..bytemuck::Zeroable::zeroed() };
+            let given = header.sent();
+            set_transfer(&mut header, 0xabcd);
+            assert_eq!(transfer(&header), 0xabcd);
+            let arrived = without_transfer(&header).sent();
+            assert!(arrived >= given || given.wall_time_ns == u64::MAX, "{given} became {arrived}");
+            assert!(arrived.wall_time_ns - given.wall_time_ns <= 1 && arrived.logical == 0);
         }
     }
 

@@ -1,19 +1,20 @@
 //! What kernels send one another: a fixed header and up to `PAYLOAD` bytes.
 //!
 //! ```text
-//!   byte 0        8          16              24         32        40      44            48      52
-//!        +--------+----------+----------------+----------+---------+-------+-------------+-------+---------+
-//!        | stamp  | sequence | correlation_id | wall_time| deadline| source| destination |  kind | logical |
-//!        +--------+----------+----------------+----------+---------+-------+-------------+-------+---------+
-//!   byte 56            58        59      60     61          62         63       64
-//!        +-------------+---------+-------+------+-----------+----------+--------+-------- - - -
-//!        | payload_len | version | flags | hops | hop_limit | priority |  zero  | payload ..
-//!        +-------------+---------+-------+------+-----------+----------+--------+-------- - - -
+//!   byte 0        8          16              24         32         40                  44
+//!        +--------+----------+----------------+----------+----------+-------------------+------------------------+
+//!        | stamp  | sequence | correlation_id | wall_time| deadline | source_generation | destination_generation |
+//!        +--------+----------+----------------+----------+----------+-------------------+------------------------+
+//!   byte 48     52             54                  56            58        60      61     62          63         64
+//!        +------+--------------+-------------------+-------------+---------+-------+------+-----------+----------+-- -
+//!        | kind | source_index | destination_index | payload_len | logical | flags | hops | hop_limit | priority | payload
+//!        +------+--------------+-------------------+-------------+---------+-------+------+-----------+----------+-- -
 //! ```
 //!
 //! The stamp belongs to the ring slot and is not part of [`Message`]. Stamp and header fill exactly one cache line, and
 //! `PAYLOAD` is a multiple of 64, so a slot is a whole number of lines and a short message moves only the lines
-//! that it uses.
+//! that it uses. The header carries no version: [`LAYOUT_VERSION`](crate::fabric::LAYOUT_VERSION) of the fabric and
+//! [`LINK_VERSION`](crate::link::LINK_VERSION) of the link that it lies in say which one it is.
 //!
 //! Everything here is plain old data: every byte pattern is a `Message`. [`Header::check`] tells whether it is a
 //! sensible one; nothing else in the crate believes a header that has not been through it.
@@ -22,17 +23,16 @@ use crate::hlc::Timestamp;
 use bytemuck::{Pod, Zeroable};
 use core::fmt;
 
-/// Version of the header's layout. Receivers refuse any other.
-pub const HEADER_VERSION: u8 = 1;
-
 /// Address of a kernel: a place in the fabric's table, and which of that place's successive owners is meant.
 ///
 /// A message to a kernel that has left never reaches the one that took its place, because the generations differ.
-/// Generations of a place run from 1 to 65535 and start again; all mail is removed when a place changes hands, so an
-/// old message cannot meet its number again. The zero `KernelId` is nobody.
+/// An address never comes back: generations of a place run from 1 to 2³² - 1, and a place whose generations are used up
+/// is never given to anybody again. Free places are handed out in turn. A fabric of `KERNELS` places therefore serves
+/// `KERNELS` × 4.29 × 10⁹ registrations: at 1000 registrations a second and 16 places, 2177 years; at a million
+/// a second, 2.2 years. The zero `KernelId` is nobody.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct KernelId(u32);
+pub struct KernelId(u64);
 
 impl KernelId {
     /// The address of nobody.
@@ -40,19 +40,19 @@ impl KernelId {
 
     /// Owner number `generation` of place `index`.
     #[must_use]
-    pub const fn new(index: u16, generation: u16) -> Self {
-        Self((generation as u32) << 16 | index as u32)
+    pub const fn new(index: u16, generation: u32) -> Self {
+        Self((generation as u64) << 16 | index as u64)
     }
 
-    /// From [`raw`](Self::raw).
+    /// From [`raw`](Self::raw). The upper 16 bits do not count.
     #[must_use]
-    pub const fn from_raw(raw: u32) -> Self {
-        Self(raw)
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw & 0xffff_ffff_ffff)
     }
 
-    /// Generation in the upper half, index in the lower.
+    /// Index in the lowest 16 bits, generation in the 32 above. The upper 16 are zero.
     #[must_use]
-    pub const fn raw(self) -> u32 {
+    pub const fn raw(self) -> u64 {
         self.0
     }
 
@@ -64,8 +64,8 @@ impl KernelId {
 
     /// Which owner of the place; 0 is none.
     #[must_use]
-    pub const fn generation(self) -> u16 {
-        (self.0 >> 16) as u16
+    pub const fn generation(self) -> u32 {
+        (self.0 >> 16) as u32
     }
 
     /// Whether this is an address at all.
@@ -135,18 +135,20 @@ pub struct Header {
     pub wall_time_ns: u64,
     /// When delivery has failed, in ns on the clock of the fabric; 0 lets `send` set it from the fabric's timeout.
     pub deadline_ns: u64,
-    /// Raw [`KernelId`] of the sender. Set by `send`; never the caller's choice.
-    pub source: u32,
-    /// Raw [`KernelId`] of the receiver. Set by `send`.
-    pub destination: u32,
+    /// Generation of the [sender](Self::source). Set by `send`; never the caller's choice.
+    pub source_generation: u32,
+    /// Generation of the [receiver](Self::destination). Set by `send`.
+    pub destination_generation: u32,
     /// What the payload means: the caller's number.
     pub kind: u32,
-    /// Logical part of the hybrid timestamp. Set by `send`.
-    pub logical: u32,
+    /// Index of the [sender](Self::source). Set by `send`; never the caller's choice.
+    pub source_index: u16,
+    /// Index of the [receiver](Self::destination). Set by `send`.
+    pub destination_index: u16,
     /// Bytes of payload that count, at most `PAYLOAD`.
     pub payload_len: u16,
-    /// [`HEADER_VERSION`]. Set by `send`.
-    pub version: u8,
+    /// Logical part of the hybrid timestamp. Set by `send`.
+    pub logical: u16,
     /// Free for the caller.
     pub flags: u8,
     /// How often the message was forwarded. Set by `send` and by each forwarder.
@@ -155,8 +157,6 @@ pub struct Header {
     pub hop_limit: u8,
     /// A [`Priority`]. Set by `send`.
     pub priority: u8,
-    /// Zero, checked on receipt.
-    pub reserved: u8,
 }
 
 impl Header {
@@ -172,17 +172,17 @@ impl Header {
                 offset_of!(Self, correlation_id),
                 offset_of!(Self, wall_time_ns),
                 offset_of!(Self, deadline_ns),
-                offset_of!(Self, source),
-                offset_of!(Self, destination),
+                offset_of!(Self, source_generation),
+                offset_of!(Self, destination_generation),
                 offset_of!(Self, kind),
-                offset_of!(Self, logical),
+                offset_of!(Self, source_index),
+                offset_of!(Self, destination_index),
                 offset_of!(Self, payload_len),
-                offset_of!(Self, version),
+                offset_of!(Self, logical),
                 offset_of!(Self, flags),
                 offset_of!(Self, hops),
                 offset_of!(Self, hop_limit),
                 offset_of!(Self, priority),
-                offset_of!(Self, reserved),
             ],
         )
     };
@@ -192,11 +192,6 @@ impl Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// Another version of the layout.
-    Version {
-        /// What the header says.
-        found: u8,
-    },
     /// More payload than the slot holds.
     PayloadLen {
         /// What the header says, in bytes.
@@ -209,11 +204,6 @@ pub enum HeaderError {
         /// What the header says.
         found: u8,
     },
-    /// The reserved byte is not zero.
-    Reserved {
-        /// What the header says.
-        found: u8,
-    },
     /// Sender or receiver is not a kernel's address, or the sequence is 0.
     Address,
 }
@@ -221,12 +211,10 @@ pub enum HeaderError {
 impl fmt::Display for HeaderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Version { found } => write!(f, "header version {found}, but this side speaks {HEADER_VERSION}"),
             Self::PayloadLen { found, capacity } => {
                 write!(f, "header claims {found} bytes of payload, but a slot holds {capacity}")
             }
             Self::Priority { found } => write!(f, "priority {found} does not exist: 0 is normal, 1 is high"),
-            Self::Reserved { found } => write!(f, "reserved header byte is {found}, must be 0"),
             Self::Address => f.write_str("source, destination or sequence is 0, which `send` never writes"),
         }
     }
@@ -241,25 +229,19 @@ impl Header {
         size_of::<Self>() + self.payload_len as usize
     }
 
-    /// Checks everything that can be known from the header alone. After it, `payload_len`, `priority` and `version` can
-    /// be relied on; addresses still have to be looked up.
+    /// Checks everything that can be known from the header alone. After it, `payload_len` and `priority` can be
+    /// relied on; addresses still have to be looked up.
     ///
     /// # Errors
     /// The first rule that the header breaks.
     pub const fn check(&self, payload_capacity: usize) -> Result<(), HeaderError> {
-        if self.version != HEADER_VERSION {
-            return Err(HeaderError::Version { found: self.version });
-        }
         if self.payload_len as usize > payload_capacity {
             return Err(HeaderError::PayloadLen { found: self.payload_len, capacity: payload_capacity as u16 });
         }
         if self.priority > Priority::High as u8 {
             return Err(HeaderError::Priority { found: self.priority });
         }
-        if self.reserved != 0 {
-            return Err(HeaderError::Reserved { found: self.reserved });
-        }
-        if self.sequence == 0 || self.source >> 16 == 0 || self.destination >> 16 == 0 {
+        if self.sequence == 0 || self.source_generation == 0 || self.destination_generation == 0 {
             return Err(HeaderError::Address);
         }
         Ok(())
@@ -268,19 +250,33 @@ impl Header {
     /// The message's name.
     #[must_use]
     pub const fn id(&self) -> MessageId {
-        MessageId { source: KernelId::from_raw(self.source), sequence: self.sequence }
+        MessageId { source: self.source(), sequence: self.sequence }
     }
 
     /// Who sent it.
     #[must_use]
     pub const fn source(&self) -> KernelId {
-        KernelId::from_raw(self.source)
+        KernelId::new(self.source_index, self.source_generation)
+    }
+
+    /// Sets who sent it. What a caller sets here, `send` overwrites.
+    #[inline(always)]
+    pub const fn set_source(&mut self, source: KernelId) {
+        self.source_index = source.index() as u16;
+        self.source_generation = source.generation();
     }
 
     /// Who it is for.
     #[must_use]
     pub const fn destination(&self) -> KernelId {
-        KernelId::from_raw(self.destination)
+        KernelId::new(self.destination_index, self.destination_generation)
+    }
+
+    /// Sets who it is for. What a caller sets here, `send` overwrites.
+    #[inline(always)]
+    pub const fn set_destination(&mut self, destination: KernelId) {
+        self.destination_index = destination.index() as u16;
+        self.destination_generation = destination.generation();
     }
 
     /// When it was sent, as a hybrid timestamp.
@@ -492,17 +488,17 @@ const _: () = {
     assert!(offset_of!(Header, correlation_id) == 8);
     assert!(offset_of!(Header, wall_time_ns) == 16);
     assert!(offset_of!(Header, deadline_ns) == 24);
-    assert!(offset_of!(Header, source) == 32);
-    assert!(offset_of!(Header, destination) == 36);
+    assert!(offset_of!(Header, source_generation) == 32);
+    assert!(offset_of!(Header, destination_generation) == 36);
     assert!(offset_of!(Header, kind) == 40);
-    assert!(offset_of!(Header, logical) == 44);
+    assert!(offset_of!(Header, source_index) == 44);
+    assert!(offset_of!(Header, destination_index) == 46);
     assert!(offset_of!(Header, payload_len) == 48);
-    assert!(offset_of!(Header, version) == 50);
-    assert!(offset_of!(Header, flags) == 51);
-    assert!(offset_of!(Header, hops) == 52);
-    assert!(offset_of!(Header, hop_limit) == 53);
-    assert!(offset_of!(Header, priority) == 54);
-    assert!(offset_of!(Header, reserved) == 55);
+    assert!(offset_of!(Header, logical) == 50);
+    assert!(offset_of!(Header, flags) == 52);
+    assert!(offset_of!(Header, hops) == 53);
+    assert!(offset_of!(Header, hop_limit) == 54);
+    assert!(offset_of!(Header, priority) == 55);
     assert!(size_of::<Message<192>>() == 248);
 };
 
@@ -511,13 +507,10 @@ mod tests {
     use super::*;
 
     fn sent() -> Header {
-        Header {
-            sequence: 1,
-            source: KernelId::new(0, 1).raw(),
-            destination: KernelId::new(1, 1).raw(),
-            version: HEADER_VERSION,
-            ..Zeroable::zeroed()
-        }
+        let mut header = Header { sequence: 1, ..Zeroable::zeroed() };
+        header.set_source(KernelId::new(0, 1));
+        header.set_destination(KernelId::new(1, 1));
+        header
     }
 
     #[test]
@@ -527,13 +520,12 @@ mod tests {
 
     #[test]
     fn each_broken_field_is_named() {
-        assert_eq!(Header { version: 9, ..sent() }.check(64), Err(HeaderError::Version { found: 9 }));
         let long = Header { payload_len: 65, ..sent() };
         assert_eq!(long.check(64), Err(HeaderError::PayloadLen { found: 65, capacity: 64 }));
         assert_eq!(Header { priority: 2, ..sent() }.check(64), Err(HeaderError::Priority { found: 2 }));
-        assert_eq!(Header { reserved: 1, ..sent() }.check(64), Err(HeaderError::Reserved { found: 1 }));
         assert_eq!(Header { sequence: 0, ..sent() }.check(64), Err(HeaderError::Address));
-        assert_eq!(Header { source: 5, ..sent() }.check(64), Err(HeaderError::Address));
+        assert_eq!(Header { source_generation: 0, ..sent() }.check(64), Err(HeaderError::Address));
+        assert_eq!(Header { destination_generation: 0, ..sent() }.check(64), Err(HeaderError::Address));
     }
 
     #[test]
@@ -571,5 +563,19 @@ mod tests {
         let id = KernelId::new(300, 7);
         assert_eq!((id.index(), id.generation()), (300, 7));
         assert!(KernelId::NONE.is_none());
+        let last = KernelId::new(u16::MAX, u32::MAX);
+        assert_eq!((last.index(), last.generation()), (0xffff, u32::MAX));
+        assert_eq!(KernelId::from_raw(u64::MAX), last, "bits that mean nothing make no second address");
+        assert_eq!(KernelId::from_raw(last.raw()), last);
+    }
+
+    #[test]
+    fn a_header_gives_back_the_addresses_that_it_was_given() {
+        let mut header = sent();
+        let (source, destination) = (KernelId::new(u16::MAX, 1), KernelId::new(7, u32::MAX));
+        header.set_source(source);
+        header.set_destination(destination);
+        assert_eq!((header.source(), header.destination()), (source, destination));
+        assert_eq!(header.id(), MessageId { source, sequence: 1 });
     }
 }

@@ -263,10 +263,10 @@ impl AtomicU32 {
     }
 }
 
-impl<S: Scope> AtomicU32<S> {
+impl<S: Scope> AtomicU64<S> {
     /// The word for an access of system scope: a rare store that others look on from outside the scope.
     #[inline(always)]
-    pub(crate) const fn widened(&self) -> &AtomicU32 {
+    pub(crate) const fn widened(&self) -> &AtomicU64 {
         // SAFETY: both are transparent over the same atomic; the scope has no bytes.
         unsafe { &*core::ptr::from_ref(self).cast() }
     }

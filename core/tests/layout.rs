@@ -9,7 +9,6 @@ use k2k_core::LinkHalf;
 use k2k_core::WakeFlag;
 use k2k_core::fabric::{Event, FabricHeader, LAYOUT_VERSION, MAGIC, Status, TRACE_EVENTS, Trace};
 use k2k_core::link::{LINK_MAGIC, LINK_VERSION, LinkHeader, Pulse};
-use k2k_core::message::HEADER_VERSION;
 use k2k_core::ring::spsc::{Claims, Credit, Slot, Slots};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
 use k2k_core::sync::{Gpu, Shared, System};
@@ -30,9 +29,9 @@ fn codes_that_stand_in_shared_memory_never_change() {
     let states = [Status::Free, Status::Registering, Status::Registered, Status::Leaving, Status::Failed];
     assert_eq!(states.map(|status| status as u8), [0, 1, 2, 3, 4]);
     assert_eq!([Priority::Normal, Priority::High].map(|priority| priority as u8), [0, 1]);
-    assert_eq!((MAGIC, LAYOUT_VERSION, HEADER_VERSION), (0x6972_6261_664b_324b, 1, 1));
+    assert_eq!((MAGIC, LAYOUT_VERSION), (0x6972_6261_664b_324b, 2));
     assert_eq!((TRACE_EVENTS, HIGH_BURST), (64, 16));
-    assert_eq!(KernelId::new(0x1234, 0xabcd).raw(), 0xabcd_1234);
+    assert_eq!(KernelId::new(0x1234, 0xabcd_ef01).raw(), 0xabcd_ef01_1234);
 }
 
 #[test]
@@ -43,19 +42,19 @@ fn a_header_is_what_a_stamp_leaves_of_a_line() {
         offset_of!(Header, correlation_id),
         offset_of!(Header, wall_time_ns),
         offset_of!(Header, deadline_ns),
-        offset_of!(Header, source),
-        offset_of!(Header, destination),
+        offset_of!(Header, source_generation),
+        offset_of!(Header, destination_generation),
         offset_of!(Header, kind),
-        offset_of!(Header, logical),
+        offset_of!(Header, source_index),
+        offset_of!(Header, destination_index),
         offset_of!(Header, payload_len),
-        offset_of!(Header, version),
+        offset_of!(Header, logical),
         offset_of!(Header, flags),
         offset_of!(Header, hops),
         offset_of!(Header, hop_limit),
         offset_of!(Header, priority),
-        offset_of!(Header, reserved),
     ];
-    assert_eq!(offsets, [0, 8, 16, 24, 32, 36, 40, 44, 48, 50, 51, 52, 53, 54, 55]);
+    assert_eq!(offsets, [0, 8, 16, 24, 32, 36, 40, 44, 46, 48, 50, 52, 53, 54, 55]);
     assert_eq!([size_of::<Message<0>>(), size_of::<Message<64>>(), size_of::<Message<192>>()], [56, 120, 248]);
     assert_eq!(offset_of!(Message<64>, header), 0);
 }
@@ -67,20 +66,20 @@ fn a_header_lies_in_memory_byte_by_byte_as_documented() {
         correlation_id: 0x1817_1615_1413_1211,
         wall_time_ns: 0x2827_2625_2423_2221,
         deadline_ns: 0x3837_3635_3433_3231,
-        source: 0x4443_4241,
-        destination: 0x4847_4645,
+        source_generation: 0x4443_4241,
+        destination_generation: 0x4847_4645,
         kind: 0x5453_5251,
-        logical: 0x5857_5655,
+        source_index: 0x5655,
+        destination_index: 0x5857,
         payload_len: 0x6261,
-        version: 0x63,
-        flags: 0x64,
-        hops: 0x65,
-        hop_limit: 0x66,
-        priority: 0x67,
-        reserved: 0x68,
+        logical: 0x6463,
+        flags: 0x65,
+        hops: 0x66,
+        hop_limit: 0x67,
+        priority: 0x68,
     };
     let expected: Vec<u8> = (0..7u8).flat_map(|row| (1..=8).map(move |column| row << 4 | column)).collect();
-    // Rows 4 and 5 each hold two words of 4 bytes, row 6 the small fields: all little-endian, all in order.
+    // Rows 4 to 6 hold the smaller fields: all little-endian, all in order.
     if cfg!(target_endian = "little") {
         assert_eq!(bytemuck::bytes_of(&header), expected);
     }
@@ -105,7 +104,7 @@ fn a_fabric_has_the_size_that_every_side_expects() {
     assert_eq!(align_of::<Fabric<4, 8, 64>>(), 128);
     assert_eq!(
         [size_of::<Fabric<1, 1, 0>>(), size_of::<Fabric<4, 8, 64>>(), size_of::<Fabric<16, 64, 192>>()],
-        [5_120, 49_408, 5_375_104]
+        [5_120, 50_432, 5_507_200]
     );
 }
 
@@ -130,7 +129,7 @@ fn layouts_have_the_numbers_that_every_side_expects() {
 
 #[test]
 fn half_of_a_link_has_the_size_that_both_sides_expect() {
-    assert_eq!((LINK_MAGIC, LINK_VERSION), (0x306b_6e69_6c4b_324b, 1));
+    assert_eq!((LINK_MAGIC, LINK_VERSION), (0x306b_6e69_6c4b_324b, 2));
     assert_eq!((size_of::<LinkHeader>(), size_of::<Pulse>()), (128, 128));
     assert_eq!((align_of::<LinkHeader>(), align_of::<Pulse>()), (128, 128));
     assert_eq!((size_of::<LinkHalf<4, 0>>(), align_of::<LinkHalf<4, 0>>()), (640, 128));

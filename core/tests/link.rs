@@ -6,7 +6,7 @@ use common::{Manual, fabric};
 use core::mem::offset_of;
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::link::{LINK_MAGIC, LINK_VERSION, LinkError, LinkGeometry};
-use k2k_core::{Config, DeliveryStatus, Fabric, Header, LinkEnd, LinkHalf, Message, Priority, Register};
+use k2k_core::{Config, DeliveryStatus, Fabric, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Register};
 use proptest::prelude::*;
 
 const FRAMES: usize = 8;
@@ -75,7 +75,7 @@ fn a_half_is_set_up_once_and_found_afterwards() {
     assert_eq!(memory.half().check(), Err(LinkError::NotSetUp));
     assert_eq!(memory.half().set_up(), Ok(()));
     assert_eq!((memory.half().set_up(), memory.half().check()), (Ok(()), Ok(())));
-    assert_eq!((LINK_MAGIC, LINK_VERSION), (u64::from_le_bytes(*b"K2Klink0"), 1));
+    assert_eq!((LINK_MAGIC, LINK_VERSION), (u64::from_le_bytes(*b"K2Klink0"), 2));
     memory.poke(offset_of!(LinkHeader, magic), u64::from_le_bytes(*b"K2Kbegun"));
     assert_eq!(memory.half().set_up(), Err(LinkError::NotSetUp), "somebody is at it");
 }
@@ -93,8 +93,8 @@ fn what_is_wrong_with_a_half_is_named() {
     }
     memory.half().set_up().unwrap();
     memory.poke(offset_of!(LinkHeader, version), 9u32);
-    assert_eq!(memory.half().check(), Err(LinkError::Version { found: 9, expected: 1 }));
-    memory.poke(offset_of!(LinkHeader, version), 1u32);
+    assert_eq!(memory.half().check(), Err(LinkError::Version { found: 9, expected: LINK_VERSION }));
+    memory.poke(offset_of!(LinkHeader, version), LINK_VERSION);
     memory.poke(offset_of!(LinkHeader, frames), 16u32);
     let expected = LinkGeometry { frames: 8, payload: 64, size: SIZE as u64 };
     let error = LinkError::Geometry { found: LinkGeometry { frames: 16, ..expected }, expected };
@@ -148,34 +148,37 @@ fn number() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..12u64, 1 => Just(u64::MAX), 1 => any::<u64>(), 1 => (0..64u32).prop_map(|bit| 1 << bit)]
 }
 
-fn address() -> impl Strategy<Value = u32> {
-    prop_oneof![8 => (0..6u32, 0..4u32).prop_map(|(index, generation)| generation << 16 | index), 1 => any::<u32>()]
+fn address() -> impl Strategy<Value = KernelId> {
+    prop_oneof![
+        8 => (0..6u16, 0..4u32).prop_map(|(index, generation)| KernelId::new(index, generation)),
+        1 => any::<u64>().prop_map(KernelId::from_raw),
+    ]
 }
 
 fn frame() -> impl Strategy<Value = Header> {
     let kind = prop_oneof![4 => 0..2u8, 8 => 16..22u8, 1 => any::<u8>()];
     let name = prop_oneof![Just(u64::from(b'a')), Just(u64::from(b'x')), Just(u64::from(b'y')), number()];
-    let small = (0..9u8, prop_oneof![8 => Just(0u8), 1 => any::<u8>()], number(), number());
+    let small = (prop_oneof![8 => 0..9u16, 1 => any::<u16>()], number(), number());
     (kind, (name, number(), number(), number()), (address(), address()), prop_oneof![0..8u32, any::<u32>()], small)
         .prop_map(
             |(priority, (sequence, correlation_id, wall_time_ns, deadline_ns), (source, destination), kind, small)| {
-                let (low, high, payload_len, limits) = small;
+                let (logical, payload_len, limits) = small;
                 Header {
                     sequence,
                     correlation_id,
                     wall_time_ns,
                     deadline_ns,
-                    source,
-                    destination,
+                    source_generation: source.generation(),
+                    destination_generation: destination.generation(),
                     kind,
-                    logical: limits as u32,
+                    source_index: source.index() as u16,
+                    destination_index: destination.index() as u16,
                     payload_len: payload_len as u16,
-                    version: low,
+                    logical,
                     flags: 0,
                     hops: limits as u8,
                     hop_limit: (limits >> 8) as u8 | 4,
                     priority,
-                    reserved: high,
                 }
             },
         )
@@ -287,23 +290,27 @@ fn a_frame_written_by_hand_is_understood() {
     let end = open_end(near.half(), far.half()).unwrap();
     let mut gateway = Gateway::new(endpoint, end, GatewayConfig::default());
     let blank: Header = bytemuck::Zeroable::zeroed();
-    let source = 7 << 16 | 300;
+    let remote = KernelId::new(300, 7 << 16);
+    let from = |mut header: Header| {
+        header.set_source(remote);
+        header
+    };
     let frames = [
         // Hello, announce "r", and a message with number 5.
         Header { priority: 16, kind: 1, ..blank },
-        Header { priority: 18, source, sequence: u64::from(b'r'), ..blank },
-        Header {
+        from(Header { priority: 18, sequence: u64::from(b'r'), ..blank }),
+        from(Header {
             sequence: 1 << 40,
             deadline_ns: 20_000,
-            source,
-            destination: kernel.id().raw(),
+            destination_index: kernel.id().index() as u16,
+            destination_generation: kernel.id().generation(),
             kind: 3,
             payload_len: 2,
-            version: 5,
+            logical: 5,
             hops: 1,
             hop_limit: 2,
             ..blank
-        },
+        }),
     ];
     for (frame, header) in frames.into_iter().enumerate() {
         let at = SLOTS + frame * SLOT;
@@ -312,7 +319,7 @@ fn a_frame_written_by_hand_is_understood() {
         near.poke(at, frame as u64 + 1);
     }
     gateway.pass();
-    assert_eq!(gateway.proxies().map(|(_, remote)| remote.raw()).collect::<Vec<_>>(), [source]);
+    assert_eq!(gateway.proxies().map(|(_, remote)| remote).collect::<Vec<_>>(), [remote]);
     let message = kernel.try_receive().expect("placed");
     assert_eq!((message.payload(), message.header.sequence, message.header.kind), (&b"hi"[..], 1 << 40, 3));
     assert_eq!(Some(message.header.source()), fabric.find("r"));
@@ -322,6 +329,6 @@ fn a_frame_written_by_hand_is_understood() {
     // SAFETY: one thread.
     let answers = (0..FRAMES).map(|i| unsafe { far.base().add(SLOTS + i * SLOT + 8).cast::<Header>().read_volatile() });
     let answer = answers.into_iter().find(|header| header.priority == 21).expect("answered");
-    assert_eq!((answer.source, answer.sequence, answer.version), (source, 1 << 40, 5));
+    assert_eq!((answer.source(), answer.sequence, answer.logical), (remote, 1 << 40, 5));
     assert_eq!(answer.kind, DeliveryStatus::Delivered as u32);
 }

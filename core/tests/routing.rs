@@ -127,7 +127,8 @@ impl<'f, const S: usize> Mesh<'f, S> {
         let header = message.header;
         assert_eq!(header.destination(), self.id(index));
         assert!(self.received.insert(header.id()), "{} was received twice", header.id());
-        assert_eq!(message.value::<[u32; 3]>(), Ok([header.kind, header.source, header.destination]));
+        let (source, destination) = (header.source().raw(), header.destination().raw());
+        assert_eq!(message.value::<[u64; 3]>(), Ok([u64::from(header.kind), source, destination]));
         let fate = self.sent.iter().find(|(id, _)| *id == header.id()).expect("someone sent it").1;
         if self.fixed {
             assert_eq!((DeliveryStatus::Delivered, u64::from(header.hops)), fate);
@@ -143,7 +144,7 @@ impl<'f, const S: usize> Mesh<'f, S> {
             Operation::Send { from, to, hop_limit, high } => {
                 let to_id = self.id(to);
                 let kind = self.sent.len() as u32;
-                let payload = [kind, self.id(from).raw(), to_id.raw()];
+                let payload = [u64::from(kind), self.id(from).raw(), to_id.raw()];
                 let message = Message::from_value(kind, &payload).with_hop_limit(hop_limit);
                 let priority = if high { Priority::High } else { Priority::Normal };
                 let limit = if hop_limit == 0 { CONFIG.hop_limit } else { hop_limit };
@@ -302,7 +303,7 @@ fn a_cycle_of_full_inboxes_makes_progress() {
             for high in [Priority::Normal, Priority::High] {
                 for _ in 0..SLOTS {
                     let kind = mesh.sent.len() as u32;
-                    let message = Message::from_value(kind, &[kind, own.raw(), to.raw()]);
+                    let message = Message::from_value(kind, &[u64::from(kind), own.raw(), to.raw()]);
                     let id = mesh.kernel(from).send_priority(to, &message, high).unwrap();
                     mesh.sent.push((id, (DeliveryStatus::Delivered, distance as u64 - 1)));
                 }

@@ -1,7 +1,7 @@
 use crate::world::{Block, Clock};
 use arbitrary::{Result, Unstructured};
 use k2k_core::gateway::{Gateway, GatewayConfig};
-use k2k_core::{Config, Endpoint, Fabric, Header, LinkEnd, LinkHalf, Message, Priority, Register};
+use k2k_core::{Config, Endpoint, Fabric, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Register};
 
 type Domain = Fabric<6, 4, 64>;
 type Half = LinkHalf<8, 64>;
@@ -106,13 +106,12 @@ fn frame(input: &mut Unstructured<'_>, kernels: &[Option<Endpoint<'_, &Clock, 6,
     if header.priority == 18 {
         header.sequence = u64::from(*input.choose(b"abxyz")?);
     }
-    header.source = input.int_in_range(1..=3u32)? << 16 | input.int_in_range(0..=6)?;
+    header.set_source(KernelId::new(input.int_in_range(0..=6)?, input.int_in_range(1..=3)?));
     let to = input.choose_index(2)?;
-    header.destination = kernels[to].as_ref().map_or(1 << 16, |kernel| kernel.id().raw());
+    header.set_destination(kernels[to].as_ref().map_or(KernelId::new(0, 1), |kernel| kernel.id()));
     header.deadline_ns = if input.arbitrary()? { u64::MAX } else { input.int_in_range(0..=10_000)? };
     header.kind = input.int_in_range(0..=7)?;
     header.hop_limit = 4;
-    header.version = input.int_in_range(0..=FRAMES as u8)?;
-    header.reserved = 0;
+    header.logical = input.int_in_range(0..=FRAMES as u16)?;
     Ok(header)
 }

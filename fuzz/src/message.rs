@@ -36,7 +36,6 @@ fn decode<const P: usize>(input: &[u8]) {
     match header.check(P) {
         Ok(()) => {
             assert_eq!(usize::from(header.payload_len), message.payload().len());
-            assert_eq!((header.version, header.reserved), (k2k_core::message::HEADER_VERSION, 0));
             assert!(header.priority <= Priority::High as u8);
             assert!(header.sequence != 0 && !header.source().is_none() && !header.destination().is_none());
         }
@@ -55,11 +54,10 @@ fn carry(input: &[u8]) {
         }
     };
     // Everything that is not the caller's to say must be overwritten.
-    message.header.source = u32::from(*flags) << 24;
-    message.header.destination = u32::MAX;
-    message.header.version = *flags;
+    message.header.set_source(KernelId::new(u16::from(*flags), u32::from(*flags) << 24));
+    message.header.set_destination(KernelId::from_raw(u64::MAX));
+    message.header.logical = u16::from(*flags);
     message.header.hops = *flags;
-    message.header.reserved = *flags;
     message.header.priority = *flags;
     message.header.sequence = u64::from(*flags);
     let memory = Memory::zeroed();

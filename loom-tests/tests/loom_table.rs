@@ -25,11 +25,11 @@ fn names() {
             let name = fabric.name(id).map(|name| name.as_str().to_owned());
             assert!(matches!(name.as_deref(), None | Some("old")), "{id} is called {name:?}");
             for (id, name) in fabric.kernels() {
-                assert_eq!(name.as_str(), ["old", "new"][usize::from(id.generation()) - 1]);
+                assert_eq!(name.as_str(), ["old", "new"][id.generation() as usize - 1]);
             }
             let (id, status) = fabric.places().next().unwrap_or((id, Status::Free));
             let name = fabric.name(id).map(|name| name.as_str().to_owned());
-            let right = ["old", "new"][usize::from(id.generation()) - 1];
+            let right = ["old", "new"][id.generation() as usize - 1];
             assert!(name.as_deref().is_none_or(|name| name == right), "{id}, {status:?}, is called {name:?}");
             drop(owners.join().unwrap());
         });

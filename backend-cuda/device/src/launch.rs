@@ -1,6 +1,7 @@
 //! What host and device tell one another around a launch. Plain old data, the same bytes on both sides.
 
 use bytemuck::{Pod, Zeroable};
+use k2k_core::KernelId;
 
 /// The one argument of every entry point: `extern "ptx-kernel" fn(launch: *const Launch)`. Lies in device memory.
 ///
@@ -34,16 +35,33 @@ pub struct Launch {
 #[repr(C)]
 pub struct Report {
     /// An [`Outcome`] as a number.
-    pub outcome: u32,
-    /// Which kernel it became ([`KernelId::raw`](k2k_core::KernelId::raw)), or 0.
-    pub kernel: u32,
+    pub outcome: u16,
+    /// Index of the kernel that it became.
+    pub kernel_index: u16,
+    /// Generation of the kernel that it became, or 0.
+    pub kernel_generation: u32,
     /// Results; of a refusal, what was found and what was expected.
     pub values: [u64; 7],
 }
 
+impl Report {
+    /// Its first word.
+    #[must_use]
+    pub const fn first_word(outcome: Outcome, kernel: KernelId) -> u64 {
+        kernel.raw() << 16 | outcome as u64
+    }
+
+    /// Which kernel the block became.
+    #[must_use]
+    pub fn kernel(&self) -> Option<KernelId> {
+        let kernel = KernelId::new(self.kernel_index, self.kernel_generation);
+        (!kernel.is_none()).then_some(kernel)
+    }
+}
+
 /// Where a block is. The numbers stand in shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u16)]
 pub enum Outcome {
     /// Has not begun (yet).
     NotStarted = 0,
@@ -67,7 +85,7 @@ pub enum Outcome {
 impl Outcome {
     /// The outcome with that number, if there is one.
     #[must_use]
-    pub const fn from_number(number: u32) -> Option<Self> {
+    pub const fn from_number(number: u16) -> Option<Self> {
         Some(match number {
             0 => Self::NotStarted,
             1 => Self::Running,
@@ -83,4 +101,8 @@ impl Outcome {
 }
 
 const _: () = assert!(size_of::<Launch>() == 144 && size_of::<Report>() == 64 && align_of::<Report>() == 8);
-const _: () = assert!(core::mem::offset_of!(Report, kernel) == 4 && core::mem::offset_of!(Report, values) == 8);
+const _: () = {
+    use core::mem::offset_of;
+    assert!(offset_of!(Report, kernel_index) == 2 && offset_of!(Report, kernel_generation) == 4);
+    assert!(offset_of!(Report, values) == 8);
+};

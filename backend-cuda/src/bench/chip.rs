@@ -59,10 +59,7 @@ fn role(kind: RoleKind, name: &str, count: u64) -> Grid {
 
 /// Senders to the kernels at places 0 on, each to the one `step` further than the one before.
 fn senders(kind: RoleKind, name: &str, first: u16, step: u64, count: u64) -> Grid {
-    role(kind, name, count)
-        .parameter(1, u64::from(KernelId::new(first, 1).raw()))
-        .parameter(3, WINDOW)
-        .parameter(6, step)
+    role(kind, name, count).parameter(1, KernelId::new(first, 1).raw()).parameter(3, WINDOW).parameter(6, step)
 }
 
 /// Messages per second from the opening of the gate until all kernels have received and sent what they were to, and

@@ -155,7 +155,7 @@ fn through(rig: &Rig<'_>, relays: u32) -> Result<Spread, Failure> {
     let mut gate = Gate::new(&rig.tools)?;
     let role = |kind: RoleKind, name: &str| Grid::new("k2k_role").name(name).parameter(0, kind as u64);
     let ping = role(RoleKind::Ping, "ping")
-        .parameter(1, u64::from(KernelId::new(0, 1).raw()))
+        .parameter(1, KernelId::new(0, 1).raw())
         .parameter(2, count as u64)
         .parameter(7, samples.address());
     let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(rig.device, &patient())?;

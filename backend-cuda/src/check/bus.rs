@@ -120,10 +120,8 @@ pub(super) fn outward(bench: &Bench<'_>) -> Result<String, Failure> {
     // The proxy of the first kernel that the host announces takes the first place behind the device's own two.
     let proxy = KernelId::new(2, 1);
     let mut gate = Gate::new(bench)?;
-    let source = role(RoleKind::Source, "source")
-        .parameter(1, u64::from(proxy.raw()))
-        .parameter(2, count)
-        .parameter(3, WINDOW as u64);
+    let source =
+        role(RoleKind::Source, "source").parameter(1, proxy.raw()).parameter(2, count).parameter(3, WINDOW as u64);
     let (broker, mut running) = start(bench, &Config::default(), [gate.before(source)])?;
     let mut me = register(&broker, "me")?;
     bench.until("the host's kernel is announced", || Ok(running.observe()?.find("me") == Some(proxy)))?;

@@ -44,10 +44,7 @@ fn role(kind: RoleKind, name: &str) -> Grid {
 
 /// A source of `count` messages to the kernel at `place`, the first one there.
 fn source(name: &str, place: u16, count: u64) -> Grid {
-    role(RoleKind::Source, name)
-        .parameter(1, u64::from(KernelId::new(place, 1).raw()))
-        .parameter(2, count)
-        .parameter(3, WINDOW)
+    role(RoleKind::Source, name).parameter(1, KernelId::new(place, 1).raw()).parameter(2, count).parameter(3, WINDOW)
 }
 
 /// Waits until all messages that were accepted have ended, as the kernels' counters say, and the sources know it.

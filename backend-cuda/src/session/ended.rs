@@ -27,7 +27,7 @@ impl Ended {
     /// The address that it registered at.
     #[must_use]
     pub fn kernel(&self) -> Option<KernelId> {
-        (self.report.kernel != 0).then(|| KernelId::from_raw(self.report.kernel))
+        self.report.kernel()
     }
 
     /// Whether it gave up before it began its work, or found something wrong.
@@ -74,8 +74,9 @@ mod tests {
 
     #[test]
     fn each_outcome_says_what_would_be_right() {
-        let text = |outcome: u32| {
-            let report = Report { outcome, kernel: 0, values: [4, 16, 64, 1 << 20, 0, 0, 0] };
+        let text = |outcome: u16| {
+            let values = [4, 16, 64, 1 << 20, 0, 0, 0];
+            let report = Report { outcome, kernel_index: 0, kernel_generation: 0, values };
             Ended { name: "echo-1".into(), entry: "k2k_echo".into(), block: 1, report }.to_string()
         };
         let expected = [

@@ -192,6 +192,7 @@ static void *run(void *argument) {
     Job *job = argument;
     uint8_t *launch = job->launch;
     uint8_t *report = (uint8_t *)(uintptr_t)*u64(launch + 24) + 64 * job->block;
+    uint64_t address = 0;
     if (!strcmp(job->name, "k2k_read_globaltimer")) {
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);
@@ -200,19 +201,21 @@ static void *run(void *argument) {
         uint32_t place = *u32(launch + 40) + job->block;
         uint8_t *entry = (uint8_t *)(uintptr_t)*u64(launch) + 128 + 384 * place;
         memcpy(entry + 8, launch + 48, 32);
-        *u32(entry + 128) = 1 << 16;
-        *u32(entry + 132) = 1;
-        __atomic_store_n(u32(entry), 1 << 16 | 2, __ATOMIC_RELEASE);
-        *u32(report + 4) = 1 << 16 | place;
-        __atomic_store_n(u32(report), 1, __ATOMIC_RELEASE);
-        while (!strcmp(job->name, "test_stuck") || (__atomic_load_n(u32(entry + 128), __ATOMIC_ACQUIRE) & 0xffff) < 2) {
+        *u64(entry + 40) = 1;
+        *u64(entry + 128) = 1ull << 32;
+        *u32(entry + 144) = 1;
+        __atomic_store_n(u64(entry), 1ull << 32 | 2, __ATOMIC_RELEASE);
+        address = 1ull << 32 | place << 16;
+        __atomic_store_n(u64(report), address | 1, __ATOMIC_RELEASE);
+        while (!strcmp(job->name, "test_stuck") || (__atomic_load_n(u64(entry + 128), __ATOMIC_ACQUIRE) & 0xffff) < 2) {
             if (strcmp(job->name, "test_stuck")) ++*u64(entry + 136);
             usleep(100);
         }
-        *u64(report + 8) = *u32(entry + 128) & 0xffff;
-        __atomic_store_n(u32(entry), 1 << 16, __ATOMIC_RELEASE);
+        *u64(report + 8) = *u64(entry + 128) & 0xffff;
+        __atomic_store_n(u64(entry), 1ull << 32, __ATOMIC_RELEASE);
+        __atomic_store_n(u64(entry + 40), 0, __ATOMIC_RELEASE);
     }
-    __atomic_store_n(u32(report), 2, __ATOMIC_RELEASE);
+    __atomic_store_n(u64(report), address | 2, __ATOMIC_RELEASE);
     Stream *stream = job->stream;
     free(job);
     __atomic_sub_fetch(&running, 1, __ATOMIC_SEQ_CST);

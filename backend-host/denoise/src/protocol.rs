@@ -48,7 +48,7 @@ pub struct Start {
     pub patience_ns: u64,
     /// Raw [`KernelId`](k2k_core::KernelId) of the neighbour on each [`Side`](crate::Side), by number; 0 where the
     /// picture ends.
-    pub neighbours: [u32; 4],
+    pub neighbours: [u64; 4],
     /// See [`Params`](crate::Params).
     pub iterations: u32,
     /// See [`Params`](crate::Params).
@@ -156,9 +156,9 @@ impl Report {
 
 const _: () = {
     use core::mem::offset_of;
-    assert!(size_of::<Start>() == 40 && align_of::<Start>() == 8);
+    assert!(size_of::<Start>() == 56 && align_of::<Start>() == 8);
     assert!(offset_of!(Start, neighbours) == 8);
-    assert!(offset_of!(Start, iterations) == 24);
+    assert!(offset_of!(Start, iterations) == 40);
     assert!(size_of::<Report>() == 40 && align_of::<Report>() == 8);
     assert!(offset_of!(Report, outcome) == 24);
     assert!(offset_of!(Report, iterations) == 32);

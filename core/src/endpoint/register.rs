@@ -42,7 +42,7 @@ impl Register {
 #[derive(Debug)]
 pub(crate) struct Taken<const KERNELS: usize> {
     place: Place<KERNELS>,
-    generation: u16,
+    generation: u32,
 }
 
 impl<const KERNELS: usize> Taken<KERNELS> {
@@ -222,7 +222,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
         platform: L,
         me: Place<KERNELS>,
-        generation: u16,
+        generation: u32,
     ) -> &'e mut Self {
         let to = at.as_mut_ptr();
         let config = fabric.config();

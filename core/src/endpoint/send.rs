@@ -2,7 +2,7 @@
 
 use super::{Endpoint, Hop};
 use crate::fabric::{Counter, DeliveryStatus, Event};
-use crate::message::{HEADER_VERSION, Header, KernelId, Message, MessageId, PayloadTooLong, Priority};
+use crate::message::{Header, KernelId, Message, MessageId, PayloadTooLong, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::ticket::{TicketError, TicketProducerState};
@@ -200,17 +200,17 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             correlation_id: given.correlation_id,
             wall_time_ns: sent.wall_time_ns,
             deadline_ns,
-            source: self.id.raw(),
-            destination: to.raw(),
+            source_generation: self.id.generation(),
+            destination_generation: to.generation(),
             kind: given.kind,
-            logical: sent.logical,
+            source_index: self.id.index() as u16,
+            destination_index: to.index() as u16,
             payload_len: given.payload_len,
-            version: HEADER_VERSION,
+            logical: sent.logical,
             flags: given.flags,
             hops: 0,
             hop_limit: if given.hop_limit == 0 { self.config.hop_limit } else { given.hop_limit },
             priority: priority as u8,
-            reserved: 0,
         };
         // Order 1 of the module's page. Receipt and count go first: should this kernel die before the message is
         // published, its successor finds a message to time out rather than a sequence used twice.

@@ -10,7 +10,7 @@ use super::Endpoint;
 use super::receive::BUDGET;
 use super::send::SendError;
 use crate::fabric::{Counter, DeliveryStatus, Event, Status, Verdict};
-use crate::message::{HEADER_VERSION, Header, Message, MessageId, Priority};
+use crate::message::{Header, Message, MessageId, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::sync::Scope;
@@ -113,7 +113,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         {
             return Err(full);
         }
-        let header = Header { source: self.id.raw(), version: HEADER_VERSION, reserved: 0, ..*given };
+        let mut header = *given;
+        header.set_source(self.id);
         self.retract(id.sequence);
         // Order 1 of the module's page.
         fabric.receipts[self.place].open_anew(id, to, given.deadline_ns);

@@ -70,7 +70,7 @@ shared_struct! {
     ///
     /// `SLOTS` is a power of two, `PAYLOAD` a multiple of 64. `SLOTS` is RingKernel's `max_pending_messages`; 1024 is a
     /// good value where memory allows. The size is about
-    /// `KERNELS² × SLOTS × (PAYLOAD + 88) + 2 × KERNELS × SLOTS × (PAYLOAD + 64)` bytes; untouched lanes cost no memory on
+    /// `KERNELS² × SLOTS × (PAYLOAD + 104) + 2 × KERNELS × SLOTS × (PAYLOAD + 64)` bytes; untouched lanes cost no memory on
     /// systems that allocate lazily.
     ///
     /// `S` says how far apart its kernels may be: see [`Scope`]. Anyone can attach and look on; only code within the scope

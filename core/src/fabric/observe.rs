@@ -56,14 +56,14 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         at: KernelId,
         destination: KernelId,
         next_hop: Option<KernelId>,
-    ) -> Result<(usize, u32), NotRegistered> {
+    ) -> Result<(usize, u64), NotRegistered> {
         for id in [at, destination].into_iter().chain(next_hop) {
             if !self.is_registered(id) {
                 return Err(NotRegistered(id));
             }
         }
         let entry = at.index() * KERNELS + destination.index();
-        let place = offset_of!(Self, routes) + entry * size_of::<u32>();
+        let place = offset_of!(Self, routes) + entry * size_of::<u64>();
         Ok((place, next_hop.unwrap_or(KernelId::NONE).raw()))
     }
 
@@ -73,7 +73,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     ///
     /// # Errors
     /// [`NotRegistered`] if the kernel is not registered in this copy.
-    pub fn command_word(&self, id: KernelId, command: Command) -> Result<(usize, u32), NotRegistered> {
+    pub fn command_word(&self, id: KernelId, command: Command) -> Result<(usize, u64), NotRegistered> {
         let entry = self.kernels.get(id.index()).ok_or(NotRegistered(id))?;
         entry.is_registered(id).ok_or(NotRegistered(id))?;
         let place = offset_of!(Self, kernels) + id.index() * size_of::<Entry<S>>() + Entry::<S>::COMMAND_OFFSET;
@@ -140,14 +140,14 @@ mod tests {
         assert_eq!((COPY.waiting(a.id()), COPY.waiting(b.id())), (Some(0), Some(4)));
         let (at, word) = COPY.route_word(a.id(), b.id(), Some(a.id())).unwrap();
         // SAFETY: inside; nobody uses it now.
-        unsafe { core::ptr::from_ref(&FABRIC).cast_mut().cast::<u8>().add(at).cast::<u32>().write(word) };
+        unsafe { core::ptr::from_ref(&FABRIC).cast_mut().cast::<u8>().add(at).cast::<u64>().write(word) };
         assert_eq!(FABRIC.route(a.id(), b.id()), Some(a.id()));
         assert_eq!(COPY.stats(a.id()), FABRIC.stats(a.id()));
         assert_eq!(COPY.trace(a.id()).unwrap().read().count(), 5);
         let (place, word) = COPY.command_word(b.id(), Command::Drain).unwrap();
         FABRIC.command(b.id(), Command::Drain, &Manual).unwrap();
         // SAFETY: as above; a word of the table.
-        assert_eq!(unsafe { core::ptr::from_ref(&FABRIC).cast::<u8>().add(place).cast::<u32>().read() }, word);
+        assert_eq!(unsafe { core::ptr::from_ref(&FABRIC).cast::<u8>().add(place).cast::<u64>().read() }, word);
         let gone = KernelId::new(2, 1);
         assert_eq!(COPY.command_word(gone, Command::Stop), Err(NotRegistered(gone)));
     }

@@ -149,9 +149,10 @@ shared_struct! {
         /// The message's name as in a word, with the status `Pending`; 0: none.
         opened: AtomicU64<S>,
         deadline_ns: AtomicU64<S>,
-        destination: AtomicU32<S>,
+        destination: AtomicU64<S>,
         /// For a proxy's messages: 1 when its gateway knows how this one has ended.
         collected: AtomicU32<S>,
+        _zero: AtomicU32<S>,
     }
 }
 
@@ -191,7 +192,9 @@ const GENERATION_SHIFT: u32 = 48;
 const TRIES: u32 = 16;
 
 const fn word(id: MessageId, status: u64) -> u64 {
-    (id.source.generation() as u64) << GENERATION_SHIFT | id.sequence << SEQUENCE_CUT >> (SEQUENCE_CUT - 4) | status
+    (id.source.generation() as u16 as u64) << GENERATION_SHIFT
+        | id.sequence << SEQUENCE_CUT >> (SEQUENCE_CUT - 4)
+        | status
 }
 
 /// The generation in a word.
@@ -218,7 +221,7 @@ enum Tells {
 impl Tells {
     #[inline(always)]
     const fn of(found: u64, id: MessageId) -> Self {
-        match generation_in(found).wrapping_sub(id.source.generation()) {
+        match generation_in(found).wrapping_sub(id.source.generation() as u16) {
             0 => match sequence_ahead(found, id.sequence) {
                 0 => Self::This,
                 1.. => Self::Later,
@@ -297,7 +300,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         let found = entry.load(Relaxed);
         let taken_back = found & !(BY_SENDER | STATUS) | RETRACTED;
         let retracted = found & BY_SENDER != 0 && entry.compare_exchange(found, taken_back, Relaxed, Relaxed).is_ok();
-        if generation_in(found) != id.source.generation() && Tells::of(found, id) == Tells::Later {
+        if generation_in(found) != id.source.generation() as u16 && Tells::of(found, id) == Tells::Later {
             // Relaxed: as in `open_anew`.
             entry.store(0, Relaxed);
         }
@@ -367,7 +370,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         if opened == 0 || sequence_ahead(opened, sequence) != 0 {
             return None;
         }
-        let id = MessageId { source: KernelId::new(0, generation_in(opened)), sequence };
+        let id = MessageId { source: KernelId::new(0, u32::from(generation_in(opened))), sequence };
         let pending = match Tells::of(found, id) {
             Tells::Earlier => true,
             Tells::This => found & (BY_SENDER | STATUS) == HELD,
@@ -398,7 +401,8 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         let terms = self.terms_at(id.sequence);
         // Relaxed, both: this sender's own.
         let opened = terms.opened.load(Relaxed);
-        let own = opened != 0 && generation_in(opened) == id.source.generation() && terms.collected.load(Relaxed) == 0;
+        let own =
+            opened != 0 && generation_in(opened) == id.source.generation() as u16 && terms.collected.load(Relaxed) == 0;
         let behind = -sequence_ahead(opened, id.sequence);
         // Relaxed: the word alone decides. A later message that was given up and is still to be found needs its mark.
         let found = self.word_at(id.sequence).load(Relaxed);
@@ -601,7 +605,7 @@ mod tests {
         assert_eq!(table.decide(later, DeliveryStatus::Delivered), Verdict::Decided);
         assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Alone);
         // The generation wraps from 65535 to 1.
-        let last = MessageId { source: KernelId::new(0, u16::MAX), sequence: 1 };
+        let last = MessageId { source: KernelId::new(0, u32::from(u16::MAX)), sequence: 1 };
         assert_eq!(table.read(last), Err(ReceiptError::Overwritten));
         assert_eq!(table.read(MessageId { source: KernelId::new(0, 3), sequence: 1 }), Err(ReceiptError::Unknown));
     }

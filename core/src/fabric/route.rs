@@ -13,7 +13,7 @@
 
 use crate::message::KernelId;
 use crate::place::Place;
-use crate::sync::AtomicU32;
+use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::shared_struct;
 
@@ -21,7 +21,7 @@ shared_struct! {
     /// All kernels' next hops: `next[at][destination]`, a raw [`KernelId`], 0 for direct.
     #[repr(align(128))]
     pub(crate) struct Routes[const KERNELS: usize,][KERNELS,] {
-        next: [[AtomicU32; KERNELS]; KERNELS],
+        next: [[AtomicU64; KERNELS]; KERNELS],
     }
 }
 

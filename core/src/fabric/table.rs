@@ -147,20 +147,20 @@ pub enum Status {
 /// The state word, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State {
-    pub(crate) generation: u16,
+    pub(crate) generation: u32,
     pub(crate) parks: bool,
     /// `None` if the word holds no status that exists.
     pub(crate) status: Option<Status>,
 }
 
 impl State {
-    pub(crate) const fn encode(generation: u16, parks: bool, status: Status) -> u32 {
-        (generation as u32) << 16 | (parks as u32) << 8 | status as u32
+    pub(crate) const fn encode(generation: u32, parks: bool, status: Status) -> u64 {
+        (generation as u64) << 32 | (parks as u64) << 8 | status as u64
     }
 
-    const fn decode(word: u32) -> Self {
+    const fn decode(word: u64) -> Self {
         Self {
-            generation: (word >> 16) as u16,
+            generation: (word >> 32) as u32,
             parks: word >> 8 & 1 == 1,
             status: match word & 0xff {
                 0 => Some(Status::Free),
@@ -315,10 +315,11 @@ shared_struct! {
     /// The words that a supervisor and a kernel exchange.
     #[repr(align(128))]
     pub(crate) struct Control[][] {
-        /// generation << 16 | [`Command`]; a command for another generation is none.
-        command: AtomicU32,
-        phase: AtomicU32,
+        /// generation << 32 | [`Command`]; a command for another generation is none.
+        command: AtomicU64,
         heartbeat: AtomicU64,
+        phase: AtomicU32,
+        _zero: AtomicU32,
     }
 }
 
@@ -327,8 +328,7 @@ shared_struct! {
     #[repr(align(128))]
     pub(crate) struct Entry[][] in S {
         /// With `name`: written at registration, read by every sender.
-        state: AtomicU32<S>,
-        _zero: AtomicU32,
+        state: AtomicU64<S>,
         name: [AtomicU64; NAME_LEN / 8],
         pub(crate) wake_flag: WakeFlag,
         control: Control,
@@ -359,22 +359,22 @@ impl<S: Scope> Entry<S> {
     }
 
     /// Whether the owner of this generation has neither left nor failed.
-    pub(crate) fn is_owned(&self, generation: u16) -> bool {
+    pub(crate) fn is_owned(&self, generation: u32) -> bool {
         let state = self.state();
         let owned = matches!(state.status, Some(Status::Registering | Status::Registered | Status::Leaving));
         state.generation == generation && owned
     }
 
     /// Takes a free place; returns the new generation.
-    pub(crate) fn begin_register(&self) -> Option<u16> {
+    pub(crate) fn begin_register(&self) -> Option<u32> {
         // Relaxed: only a first look.
         let word = self.state.load(Relaxed);
         let state = State::decode(word);
         if state.status != Some(Status::Free) {
             return None;
         }
-        // Generation 0 means nobody.
-        let generation = state.generation.checked_add(1).unwrap_or(1);
+        // A place whose generations are used up is nobody's for ever: a generation never comes back.
+        let generation = state.generation.checked_add(1)?;
         let taken = State::encode(generation, false, Status::Registering);
         // Acquire [place-left]: what the last owner did with the inbox and its counters is visible.
         // Relaxed on failure: the place is someone else's.
@@ -382,7 +382,7 @@ impl<S: Scope> Entry<S> {
     }
 
     /// Opens the place for mail.
-    pub(crate) fn finish_register(&self, generation: u16, name: &Name, parks: bool) {
+    pub(crate) fn finish_register(&self, generation: u32, name: &Name, parks: bool) {
         for (word, bytes) in self.name.iter().zip(name.bytes.as_chunks::<8>().0) {
             // Release [name-began]: who reads this word sees in the state that the place is not its predecessor's any
             // more.
@@ -397,13 +397,13 @@ impl<S: Scope> Entry<S> {
     }
 
     /// For the owner: moves on to Leaving, Failed or Free.
-    pub(crate) fn set_status(&self, generation: u16, status: Status) {
+    pub(crate) fn set_status(&self, generation: u32, status: Status) {
         // Release [place-left]: everything this owner did is visible to the next one.
         self.state.widened().store(State::encode(generation, false, status), Release);
     }
 
     /// Makes a failed place free.
-    pub(crate) fn clear_failed(&self, generation: u16) -> bool {
+    pub(crate) fn clear_failed(&self, generation: u32) -> bool {
         let failed = State::encode(generation, false, Status::Failed);
         let free = State::encode(generation, false, Status::Free);
         // Relaxed, both: the next owner's exchange reads through this one to the store of Failed (a release sequence),
@@ -412,7 +412,7 @@ impl<S: Scope> Entry<S> {
     }
 
     /// The name, if `generation` still owns the place after it was read.
-    pub(crate) fn name(&self, generation: u16) -> Option<Name> {
+    pub(crate) fn name(&self, generation: u32) -> Option<Name> {
         let state = self.state();
         let named = matches!(state.status, Some(Status::Registered | Status::Leaving | Status::Failed));
         if state.generation != generation || !named {
@@ -432,15 +432,15 @@ impl<S: Scope> Entry<S> {
     pub(super) const COMMAND_OFFSET: usize =
         core::mem::offset_of!(Self, control) + core::mem::offset_of!(Control, command);
 
-    pub(super) const fn command_word(generation: u16, command: Command) -> u32 {
-        (generation as u32) << 16 | command as u32
+    pub(super) const fn command_word(generation: u32, command: Command) -> u64 {
+        (generation as u64) << 32 | command as u64
     }
 
     /// For a supervisor; `false` if the place has another owner by now, whose commands are not touched.
-    pub(crate) fn set_command(&self, generation: u16, command: Command) -> bool {
+    pub(crate) fn set_command(&self, generation: u32, command: Command) -> bool {
         // Relaxed: `is_registered` has made the word of this generation visible; the exchange decides.
         let seen = self.control.command.load(Relaxed);
-        if seen >> 16 != u32::from(generation) {
+        if seen >> 32 != u64::from(generation) {
             return false;
         }
         let new = Self::command_word(generation, command);
@@ -451,7 +451,7 @@ impl<S: Scope> Entry<S> {
     }
 
     #[inline(always)]
-    pub(crate) fn command(&self, generation: u16) -> Command {
+    pub(crate) fn command(&self, generation: u32) -> Command {
         // Acquire [commanded]: pairs with the exchange above.
         let word = self.control.command.load(Acquire);
         Self::command_in(word, generation)
@@ -459,7 +459,7 @@ impl<S: Scope> Entry<S> {
 
     /// Whether [`command`](Self::command) would say anything but `Run`.
     #[inline(always)]
-    pub(crate) fn is_commanded(&self, generation: u16) -> bool {
+    pub(crate) fn is_commanded(&self, generation: u32) -> bool {
         // Relaxed: whoever is to obey looks again, and sees this word or a later one. A kernel that goes on running
         // needs nothing of what its supervisor did, and on a GPU an acquire of system scope would be the
         // dearest access of a message's way.
@@ -468,9 +468,9 @@ impl<S: Scope> Entry<S> {
     }
 
     #[inline(always)]
-    fn command_in(word: u32, generation: u16) -> Command {
-        match word & 0xffff {
-            _ if word >> 16 != u32::from(generation) => Command::Run,
+    fn command_in(word: u64, generation: u32) -> Command {
+        match word & 0xffff_ffff {
+            _ if word >> 32 != u64::from(generation) => Command::Run,
             1 => Command::Pause,
             2 => Command::Drain,
             3 => Command::Stop,
@@ -540,7 +540,7 @@ mod tests {
     }
 
     /// Registers, and returns the generation.
-    fn own(entry: &Entry, name: &str) -> u16 {
+    fn own(entry: &Entry, name: &str) -> u32 {
         let generation = entry.begin_register().unwrap();
         entry.finish_register(generation, &Name::new(name).unwrap(), false);
         generation

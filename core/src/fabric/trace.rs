@@ -70,7 +70,7 @@ shared_struct! {
     struct Entry[][] {
         /// 0: never used; `n + 1`: event `n`.
         number: AtomicU64,
-        /// source << 32 | hops << 16 | status << 8 | event
+        /// source << 16 | hops << 8 | status << 4 | event
         what: AtomicU64,
         sequence: AtomicU64,
         wall_time_ns: AtomicU64,
@@ -106,9 +106,9 @@ impl Trace {
     /// Writes event `number`. Only the kernel's own endpoint calls this.
     pub(crate) fn write(&self, entry: &TraceEntry) {
         let slot = &self.entries[(entry.number % TRACE_EVENTS as u64) as usize];
-        let what = u64::from(entry.id.source.raw()) << 32
-            | u64::from(entry.hops) << 16
-            | u64::from(entry.status) << 8
+        let what = entry.id.source.raw() << 16
+            | u64::from(entry.hops) << 8
+            | u64::from(entry.status & 0xf) << 4
             | entry.event as u64;
         let values =
             [entry.number.wrapping_add(1), what, entry.id.sequence, entry.at.wall_time_ns, u64::from(entry.at.logical)];
@@ -132,11 +132,11 @@ impl Trace {
             let [number, what, sequence, wall_time_ns, logical] = values;
             Some(TraceEntry {
                 number: number.checked_sub(1)?,
-                event: Event::from_bits(what & 0xff)?,
-                status: (what >> 8) as u8,
-                hops: (what >> 16) as u8,
-                id: MessageId { source: KernelId::from_raw((what >> 32) as u32), sequence },
-                at: Timestamp { wall_time_ns, logical: logical as u32 },
+                event: Event::from_bits(what & 0xf)?,
+                status: (what >> 4 & 0xf) as u8,
+                hops: (what >> 8) as u8,
+                id: MessageId { source: KernelId::from_raw(what >> 16), sequence },
+                at: Timestamp { wall_time_ns, logical: logical as u16 },
             })
         })
     }

@@ -249,7 +249,7 @@ mod tests {
         let mut state = store.recover();
         for kind in 1..=4 {
             let mut message = Message::new(kind);
-            (message.header.source, message.header.sequence) = (1 << 16, u64::from(kind));
+            (message.header.source_generation, message.header.sequence) = (1, u64::from(kind));
             store.put(&mut state, &message, 0);
         }
         // As `compact` does it: 2 goes, 3 is copied into the gap, and the kernel dies.

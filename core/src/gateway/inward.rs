@@ -3,8 +3,8 @@
 use super::{BATCH, Gateway, HeldState, LOOKS, Proxy, Transfer, TransferState};
 use crate::endpoint::SendError;
 use crate::fabric::DeliveryStatus;
-use crate::link::{Control, FIRST_CONTROL, answer, transfer};
-use crate::message::{HEADER_VERSION, Header, Message, MessageId, Priority};
+use crate::link::{Control, FIRST_CONTROL, answer, transfer, without_transfer};
+use crate::message::{Message, MessageId, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::seat::Seat;
@@ -87,7 +87,7 @@ impl<
     #[inline(never)]
     fn on_message(&mut self, leaving: bool) {
         let number = Place::new(transfer(&self.incoming) as usize);
-        let header = Header { version: HEADER_VERSION, reserved: 0, ..self.incoming };
+        let header = without_transfer(&self.incoming);
         let number = number.filter(|&number| self.transfers[number].state == TransferState::Free);
         let Some(number) = number.filter(|_| header.check(PAYLOAD).is_ok()) else {
             self.stats.rejected = self.stats.rejected.wrapping_add(1);

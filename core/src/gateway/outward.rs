@@ -62,7 +62,7 @@ impl<
         let Some((last, &number)) = last.and_then(|last| Some((last, self.free.get(last)?))) else {
             return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound);
         };
-        self.message.header.destination = proxy.remote.raw();
+        self.message.header.set_destination(proxy.remote);
         set_transfer(&mut self.message.header, number.index() as u16);
         if !self.link.push(&self.message.header, &self.message) {
             // There was room for it. The credit was written over.

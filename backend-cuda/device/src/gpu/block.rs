@@ -11,11 +11,11 @@
 use super::clock::Clock;
 use super::thread::{block_index, globaltimer_ns, rest, thread_index};
 use super::warp::Warp;
-use crate::launch::{Launch, Outcome};
+use crate::launch::{Launch, Outcome, Report};
 use core::mem::MaybeUninit;
 use k2k_core::sync::Ordering::{Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu, System};
-use k2k_core::{Endpoint, Fabric, Kernel, Loop, Pass, Register, RegisterError};
+use k2k_core::{Endpoint, Fabric, Kernel, KernelId, Loop, Pass, Register, RegisterError};
 
 /// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
 const POLLS: u32 = 64;
@@ -65,7 +65,7 @@ impl<'l> Block<'l> {
     }
 
     /// Says where this block is. For one thread of it.
-    pub fn report(&self, outcome: Outcome, kernel: u32, values: [u64; 7]) {
+    pub fn report(&self, outcome: Outcome, kernel: KernelId, values: [u64; 7]) {
         // SAFETY: the host has put a report per block there, eight words of which this block writes. It reads them any
         // time.
         let words: &[AtomicU64<System>; 8] =
@@ -78,7 +78,7 @@ impl<'l> Block<'l> {
         // Release [reported]: the values above are there for a copy that the host begins after one that has this
         // outcome, and for every copy after the grid has ended. A copy engine reads in parts, in no order: the values
         // in the first copy that has the outcome may be older. Outcome and kernel are one word.
-        words[0].store(u64::from(outcome as u32) | u64::from(kernel) << 32, Release);
+        words[0].store(Report::first_word(outcome, kernel), Release);
     }
 
     /// The fabric.
@@ -226,7 +226,7 @@ unsafe fn end<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
         let handler = state.handler.assume_init_mut();
         let endpoint = state.endpoint.assume_init_mut();
         state.passes.assume_init_mut().finish(endpoint, handler);
-        let kernel = endpoint.id().raw();
+        let kernel = endpoint.id();
         let values = values(handler);
         state.handler.assume_init_drop();
         state.endpoint.assume_init_drop();
@@ -250,7 +250,7 @@ where
     match set_up(block, state, len, make) {
         Ok(()) => true,
         Err((outcome, values)) => {
-            block.report(outcome, 0, values);
+            block.report(outcome, KernelId::NONE, values);
             false
         }
     }
@@ -280,7 +280,7 @@ where
     let made = handler.write(make(block, rest)?);
     match register(block, |who, place, clock| fabric.register_at_in(endpoint, place, who, clock)) {
         Ok(endpoint) => {
-            block.report(Outcome::Running, endpoint.id().raw(), [0; 7]);
+            block.report(Outcome::Running, endpoint.id(), [0; 7]);
             Loop::new_in(passes).start(endpoint, made);
             Ok(())
         }

@@ -5,9 +5,9 @@ use super::thread::{rest, thread_index, threads};
 use super::warp::Warp;
 use crate::launch::{Launch, Outcome};
 use crate::share::Share;
-use k2k_core::Kernel;
 use k2k_core::crew::{Board, Call, Leader};
 use k2k_core::sync::Gpu;
+use k2k_core::{Kernel, KernelId};
 
 /// Warps of a block beside the first.
 const HANDS: usize = 31;
@@ -121,7 +121,7 @@ pub unsafe fn run_crew<H, J: Share, const KERNELS: usize, const SLOTS: usize, co
     let needed = crew_workspace_len::<J>();
     if len < needed {
         if thread_index() == 0 {
-            block.report(Outcome::SmallWorkspace, 0, [len, needed, 0, 0, 0, 0, 0]);
+            block.report(Outcome::SmallWorkspace, KernelId::NONE, [len, needed, 0, 0, 0, 0, 0]);
         }
         return;
     }

@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::link::{LinkEnd, LinkHalf};
 use k2k_core::sync::Gpu;
-use k2k_core::{Backlog, Command, Phase};
+use k2k_core::{Backlog, Command, KernelId, Phase};
 
 /// Rest between two passes that found nothing to do, ns. Each looks across the bus.
 const REST_NS: u32 = 200;
@@ -42,7 +42,7 @@ pub unsafe fn run_gateway<const KERNELS: usize, const SLOTS: usize, const PAYLOA
     // SAFETY: passed on.
     match unsafe { open::<KERNELS, SLOTS, PAYLOAD, FRAMES>(&block) } {
         Ok(gateway) => serve(&block, gateway),
-        Err((outcome, values)) => block.report(outcome, 0, values),
+        Err((outcome, values)) => block.report(outcome, KernelId::NONE, values),
     }
 }
 
@@ -90,7 +90,7 @@ fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const F
     block: &Block<'_>,
     gateway: &mut Ours<KERNELS, SLOTS, PAYLOAD, FRAMES>,
 ) {
-    let kernel = gateway.endpoint().id().raw();
+    let kernel = gateway.endpoint().id();
     block.report(Outcome::Running, kernel, [0; 7]);
     gateway.endpoint().set_phase(Phase::Running);
     loop {

@@ -1,6 +1,7 @@
 //! Bare flags and bare rings, there and back: the floors that messages are compared with, and what comes close to them.
 
 use crate::shape::TestSpsc;
+use k2k_core::KernelId;
 use k2k_core::ring::{Consumer, Producer};
 use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::sync::{AtomicU64, Gpu, ReachesHere, Scope, System};
@@ -50,7 +51,7 @@ impl<'l, S: Scope> Flags<'l, S> {
 
     fn end(&self, done: u64, ns: u64) {
         let outcome = if done == self.count { Outcome::Finished } else { Outcome::CheckFailed };
-        self.block.report(outcome, 0, [done, ns, 0, 0, 0, 0, 0]);
+        self.block.report(outcome, KernelId::NONE, [done, ns, 0, 0, 0, 0, 0]);
     }
 }
 
@@ -131,7 +132,7 @@ impl<S: ReachesHere> Rings<'_, S> {
         });
         let ns = thread::globaltimer_ns() - began_ns;
         let outcome = if done == self.count && bad == 0 { Outcome::Finished } else { Outcome::CheckFailed };
-        self.block.report(outcome, 0, [done, ns, bad, 0, 0, 0, 0]);
+        self.block.report(outcome, KernelId::NONE, [done, ns, bad, 0, 0, 0, 0]);
     }
 }
 

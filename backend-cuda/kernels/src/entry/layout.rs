@@ -1,6 +1,7 @@
 //! How the shared types lie in memory as the device sees them.
 
 use crate::shape::LAYOUT;
+use k2k_core::KernelId;
 use k2k_device::{Block, Launch, Outcome, thread};
 
 /// For a comparison without a device: it stands in the PTX.
@@ -18,6 +19,6 @@ pub(crate) unsafe extern "ptx-kernel" fn k2k_layout(launch: *const Launch) {
     if thread::thread_index() == 0 {
         // SAFETY: a static. Volatile, so that it is read on the device, where it lies, and not by the compiler.
         let words = unsafe { (&raw const k2k_layout_words).read_volatile() };
-        block.report(Outcome::Finished, 0, words);
+        block.report(Outcome::Finished, KernelId::NONE, words);
     }
 }

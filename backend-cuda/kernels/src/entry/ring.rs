@@ -5,6 +5,7 @@
 //! `%globaltimer` when this block began and when it was done.
 
 use crate::shape::{Body, PRODUCERS, RING_SLOTS, TestLanes, TestSpsc, TestTicket, body};
+use k2k_core::KernelId;
 use k2k_core::ring::ticket::TicketPop;
 use k2k_core::sync::Ordering::Release;
 use k2k_core::sync::{AtomicU64, Gpu, ReachesHere, Scope, System};
@@ -50,11 +51,11 @@ impl<'l> Task<'l> {
 
     fn end(&self, moved: u64, bad: u64) {
         let outcome = if moved == self.count && bad == 0 { Outcome::Finished } else { Outcome::CheckFailed };
-        self.block.report(outcome, 0, [moved, bad, self.began_ns, thread::globaltimer_ns(), 0, 0, 0]);
+        self.block.report(outcome, KernelId::NONE, [moved, bad, self.began_ns, thread::globaltimer_ns(), 0, 0, 0]);
     }
 
     fn end_taken(&self) {
-        self.block.report(Outcome::PlaceTaken, 0, [0; 7]);
+        self.block.report(Outcome::PlaceTaken, KernelId::NONE, [0; 7]);
     }
 
     /// Calls `step` with how many have been moved, until all are or the patience is over; it says how many more.
@@ -146,7 +147,7 @@ fn lanes_produce<S: ReachesHere>(task: &Task<'_>, queue: &TestLanes<S>) {
     // A lane per block, from parameter 4 on.
     let lane = task.block.parameter(4).wrapping_add(u64::from(task.block.index()));
     if lane >= PRODUCERS as u64 {
-        return task.block.report(Outcome::BadParameter, 0, [4, task.block.parameter(4), 0, 0, 0, 0, 0]);
+        return task.block.report(Outcome::BadParameter, KernelId::NONE, [4, task.block.parameter(4), 0, 0, 0, 0, 0]);
     }
     let Ok(mut producer) = queue.producer(lane as usize) else { return task.end_taken() };
     task.push_all(|value| producer.push(value).is_ok());

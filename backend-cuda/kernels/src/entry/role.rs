@@ -29,7 +29,7 @@ mod parameter {
 }
 
 fn order(block: &Block<'_>, kind: RoleKind) -> Order {
-    let first = KernelId::from_raw(block.parameter(parameter::TO) as u32);
+    let first = KernelId::from_raw(block.parameter(parameter::TO));
     let step = block.parameter(parameter::STEP) as u32;
     let place = first.index() as u32 + block.index() * (step & 0xffff);
     let place = if step >> 16 == 0 { place } else { place % (step >> 16) };

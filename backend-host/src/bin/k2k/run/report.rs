@@ -101,7 +101,7 @@ pub(crate) struct TraceLine {
     pub(crate) hops: u8,
     /// Hybrid time.
     pub(crate) wall_time_ns: u64,
-    pub(crate) logical: u32,
+    pub(crate) logical: u16,
 }
 
 impl Latency {
