@@ -18,13 +18,14 @@
 //!    watcher again. A wake-up too many costs a look; one too few cannot happen.
 
 use crate::platform::{ring, sleep_at};
+use crate::process::Own;
 use crate::wait::{self, ReceiveError};
 use crate::{Endpoint, Host, Memory};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use k2k_core::WakeFlag;
-use k2k_core::{Endpoint as Core, Fabric, Message};
+use k2k_core::{Endpoint as Core, Fabric, Message, Platform as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -61,6 +62,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Future
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let core = this.endpoint.core();
+        if !core.platform().is_here() {
+            return Poll::Ready(Err(ReceiveError::Forked));
+        }
         core.wake_flag().wake_up();
         if let Some(message) = core.try_receive() {
             return Poll::Ready(Ok(message));
@@ -82,7 +86,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop
     for ReceiveAsync<'_, KERNELS, SLOTS, PAYLOAD>
 {
     fn drop(&mut self) {
-        if self.polls > 0 {
+        if self.polls > 0 && self.endpoint.as_core().platform().is_here() {
             let wake_flag = self.endpoint.as_core().wake_flag();
             wake_flag.wake_up();
             if self.endpoint.watcher.as_ref().is_some_and(Watcher::disarm) {
@@ -133,7 +137,7 @@ impl Shared {
 pub(crate) struct Watcher {
     shared: Arc<Shared>,
     wake_flag: WakeFlagRef,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Own<JoinHandle<()>>>,
 }
 
 /// A wake flag whose memory the holder keeps alive.
@@ -174,7 +178,7 @@ impl Watcher {
                 drop(memory);
             })
             .expect("the system gives a thread for the watcher of an endpoint");
-        Self { shared, wake_flag, thread: Some(thread) }
+        Self { shared, wake_flag, thread: Some(Own::new(thread)) }
     }
 
     fn arm(&self, waker: &Waker, rest: Option<Duration>) {
@@ -224,6 +228,10 @@ impl Shared {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        let Some(thread) = self.thread.take().and_then(Own::into_inner) else {
+            // A forked process: the lock may be held, and the thread is the parent's.
+            return;
+        };
         self.shared.lock().quit = true;
         self.shared.changed.notify_one();
         // SAFETY: an endpoint drops its watcher before its memory.
@@ -231,11 +239,9 @@ impl Drop for Watcher {
         // From here on nobody says that this kernel sleeps, so the watcher either finds the word cleared or is woken.
         wake_flag.wake_up();
         ring(wake_flag);
-        if let Some(thread) = self.thread.take() {
-            // A waker may drop the task, and with it the endpoint, on the watcher's own thread.
-            if thread.thread().id() != thread::current().id() {
-                let _ = thread.join();
-            }
+        // A waker may drop the task, and with it the endpoint, on the watcher's own thread.
+        if thread.thread().id() != thread::current().id() {
+            let _ = thread.join();
         }
     }
 }

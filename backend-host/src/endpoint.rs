@@ -5,7 +5,7 @@
 
 use crate::asynchronous::Watcher;
 use crate::wait::{self, ReceiveError, Wait};
-use crate::{Host, Memory};
+use crate::{EndpointError, Host, Memory};
 use core::fmt;
 use core::time::Duration;
 use k2k_core::hlc::Timestamp;
@@ -49,49 +49,57 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     /// Takes the first free place of the fabric, for an endpoint that keeps the memory alive.
     ///
     /// # Errors
-    /// As for [`Fabric::register`].
-    pub fn register_owned(&self, who: &Register) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+    /// As for [`Fabric::register`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
+    pub fn register_owned(&self, who: &Register) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
         Endpoint::new(self, |fabric| fabric.register(who, Host::new()))
     }
 
     /// Takes a certain place of the fabric, for an endpoint that keeps the memory alive.
     ///
     /// # Errors
-    /// As for [`Fabric::register_at`].
+    /// As for [`Fabric::register_at`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
     pub fn register_owned_at(
         &self,
         index: usize,
         who: &Register,
-    ) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+    ) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
         Endpoint::new(self, |fabric| fabric.register_at(index, who, Host::new()))
     }
 
     /// Takes over the endpoint of a kernel that died: see [`Fabric::take_over`].
     ///
     /// # Errors
-    /// As for [`Fabric::take_over`].
+    /// As for [`Fabric::take_over`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
     ///
     /// # Safety
     /// The endpoint that registered as `id` is not used any more, in any process.
-    pub unsafe fn take_over_owned(&self, id: KernelId) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, RegisterError> {
+    pub unsafe fn take_over_owned(&self, id: KernelId) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
         // SAFETY: the caller vouches for it.
         Endpoint::new(self, |fabric| unsafe { fabric.take_over(id, Host::new()) })
     }
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KERNELS, SLOTS, PAYLOAD> {
-    fn new<E>(
+    fn new(
         memory: &Memory<KERNELS, SLOTS, PAYLOAD>,
         register: impl FnOnce(
             &'static Fabric<KERNELS, SLOTS, PAYLOAD>,
-        ) -> Result<Core<'static, Host, KERNELS, SLOTS, PAYLOAD>, E>,
-    ) -> Result<Self, E> {
+        ) -> Result<Core<'static, Host, KERNELS, SLOTS, PAYLOAD>, RegisterError>,
+    ) -> Result<Self, EndpointError> {
+        if memory.is_private_copy() {
+            return Err(EndpointError::Forked);
+        }
         let memory = memory.clone();
         // SAFETY: the fabric stays mapped, at this address, until the last clone of `memory` is dropped. The clone in
         // the returned value is dropped after `inner`, and nothing else gets hold of this lifetime: `register`
         // is one of the three functions above, and every method below shortens it to the borrow of `self`.
         let fabric: &'static Fabric<KERNELS, SLOTS, PAYLOAD> = unsafe { &*core::ptr::from_ref(memory.fabric()) };
-        Ok(Self { watcher: None, inner: register(fabric)?, memory, wait: Wait::default() })
+        Ok(Self {
+            watcher: None,
+            inner: register(fabric).map_err(EndpointError::Register)?,
+            memory,
+            wait: Wait::default(),
+        })
     }
 
     pub(crate) const fn core(&mut self) -> &mut Core<'static, Host, KERNELS, SLOTS, PAYLOAD> {

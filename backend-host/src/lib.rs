@@ -14,6 +14,14 @@
 //!
 //! It needs Linux: futexes on shared memory are what lets a process wake another's kernel without anyone in between.
 //!
+//! # After a fork
+//!
+//! A forked process has copies of its parent's endpoints, brokers and handles. The copies refuse every operation
+//! (`Forked`) or do nothing, also when they are dropped: the kernels, their mail and their threads stay the parent's. A
+//! child that wants kernels of its own registers them in a [`Memory::open`]ed file, or in the [`Memory`] of a file that
+//! it has inherited: `Broker::new(memory.clone())`. Memory on the heap is a private copy in the child, so nobody can
+//! register in it.
+//!
 //! The smallest program is in the repository's README; [`Builder`], [`Endpoint`] and [`Memory`] have examples too.
 
 /// The README's program, which is compiled and run with the tests of the documentation.
@@ -26,10 +34,11 @@ pub mod broker;
 mod endpoint;
 pub mod memory;
 pub mod platform;
+mod process;
 pub mod runner;
 pub mod wait;
 
-pub use broker::{Broker, Builder, EndpointError, UnregisterError};
+pub use broker::{Broker, Builder, ControlError, EndpointError, UnregisterError};
 pub use endpoint::Endpoint;
 pub use k2k_core;
 pub use k2k_core::{

@@ -27,6 +27,7 @@
 //! A sleeping kernel waits in a futex on its wake flag. The futex is not process-private, because the sender may be
 //! another process that maps the same file.
 
+use crate::process::Origin;
 use core::cell::Cell;
 use core::time::Duration;
 use k2k_core::Platform;
@@ -37,9 +38,16 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 /// The platform of a host thread. Cheap to make; each endpoint has its own.
 ///
 /// It becomes fast 1 ms after its first use; before that each reading asks the system.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Host {
     clock: Cell<Clock>,
+    origin: Origin,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { clock: Cell::default(), origin: Origin::here() }
+    }
 }
 
 impl Host {
@@ -67,6 +75,11 @@ impl Platform for Host {
 
     fn wake(&self, wake_flag: &WakeFlag) {
         ring(wake_flag);
+    }
+
+    #[inline(always)]
+    fn is_here(&self) -> bool {
+        self.origin.is_here()
     }
 }
 

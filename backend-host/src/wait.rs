@@ -21,7 +21,7 @@ use crate::Host;
 use crate::platform::sleep_at;
 use core::fmt;
 use core::time::Duration;
-use k2k_core::{Backlog, Command, Endpoint as Core};
+use k2k_core::{Backlog, Command, Endpoint as Core, Platform as _};
 use std::time::Instant;
 
 /// What a kernel does while there is nothing to do. See the [module's page](self).
@@ -45,6 +45,8 @@ pub enum ReceiveError {
     Timeout,
     /// A supervisor told this kernel to stop or drain, and its inbox is empty.
     Stopped,
+    /// This process was forked: the endpoint is a copy, and only the parent's receives.
+    Forked,
 }
 
 impl fmt::Display for ReceiveError {
@@ -52,6 +54,9 @@ impl fmt::Display for ReceiveError {
         f.write_str(match self {
             Self::Timeout => "no message came in time",
             Self::Stopped => "this kernel was told to stop",
+            Self::Forked => {
+                "this process was forked and has only a copy of the endpoint: register a kernel of its own here"
+            }
         })
     }
 }
@@ -165,6 +170,9 @@ pub(crate) fn receive<const K: usize, const S: usize, const P: usize>(
 ) -> Result<k2k_core::Message<P>, ReceiveError> {
     let mut passes = 0u32;
     loop {
+        if !endpoint.platform().is_here() {
+            return Err(ReceiveError::Forked);
+        }
         if let Some(message) = endpoint.try_receive() {
             return Ok(message);
         }

@@ -3,7 +3,8 @@
 mod common;
 use common::{Echo, GUARD, broker, eventually, patient};
 use core::time::Duration;
-use k2k_host::fabric::{Event, NotRegistered};
+use k2k_host::ControlError;
+use k2k_host::fabric::Event;
 use k2k_host::{
     Broker, Builder, Config, DefaultFabric, DeliveryStatus, EndpointError, Message, ReceiptError, RegisterError,
     StartOptions, UnregisterError,
@@ -98,7 +99,7 @@ fn routes_are_per_kernel_or_everywhere() {
     drop(hub);
     let gone = broker.find("late").unwrap();
     drop(late);
-    assert_eq!(broker.add_route_everywhere(target_id, gone), Err(NotRegistered(gone)));
+    assert_eq!(broker.add_route_everywhere(target_id, gone), Err(ControlError::NotRegistered(gone)));
 }
 
 #[test]

@@ -12,13 +12,20 @@ pub enum EndpointError {
     Name(NameError),
     /// The fabric has no place, or the name is taken.
     Register(RegisterError),
+    /// This process was forked, and has only a copy of the broker or of memory that is not shared.
+    Forked,
 }
+
+/// What a forked process is told by a copy.
+const FORKED: &str = "this process was forked and has only a copy of its parent's: open the fabric's file again, or \
+                      make a broker of the inherited memory, if that is a file";
 
 impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(e) => e.fmt(f),
             Self::Register(e) => e.fmt(f),
+            Self::Forked => f.write_str(FORKED),
         }
     }
 }
@@ -33,6 +40,8 @@ pub enum UnregisterError {
     NotRegistered(KernelId),
     /// It was not started by this broker: who holds its endpoint drops that.
     NotStartedHere(KernelId),
+    /// This process was forked, and has only a copy of the broker.
+    Forked,
 }
 
 impl fmt::Display for UnregisterError {
@@ -42,8 +51,36 @@ impl fmt::Display for UnregisterError {
             Self::NotStartedHere(id) => {
                 write!(f, "{id} was not started by this broker: it leaves when its endpoint is dropped")
             }
+            Self::Forked => f.write_str(FORKED),
         }
     }
 }
 
 impl core::error::Error for UnregisterError {}
+
+/// Why a broker or a handle did not do something to a kernel or a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// Nobody is registered at this address (any more).
+    NotRegistered(KernelId),
+    /// This process was forked, and has only a copy of the broker or handle.
+    Forked,
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRegistered(id) => NotRegistered(*id).fmt(f),
+            Self::Forked => f.write_str(FORKED),
+        }
+    }
+}
+
+impl core::error::Error for ControlError {}
+
+impl From<NotRegistered> for ControlError {
+    fn from(e: NotRegistered) -> Self {
+        Self::NotRegistered(e.0)
+    }
+}

@@ -27,22 +27,31 @@ mod builder;
 mod error;
 
 pub use builder::Builder;
-pub use error::{EndpointError, UnregisterError};
+pub use error::{ControlError, EndpointError, UnregisterError};
 
 use crate::platform::Host;
+use crate::process::Origin;
 use crate::{Backing, Endpoint, Memory};
 use core::fmt;
-use k2k_core::fabric::{Name, NotRegistered, TraceEntry};
+use k2k_core::fabric::{Name, TraceEntry};
 use k2k_core::{Command, DeliveryReceipt, KernelId, MessageId, ReceiptError, Register, Stats};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The control plane of a fabric. Clones are the same broker.
+/// The control plane of a fabric. Clones are the same broker; a forked process's copies only look on.
 pub struct Broker<const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
     memory: Memory<KERNELS, SLOTS, PAYLOAD>,
-    own: Arc<Mutex<Own>>,
+    own: Arc<Owned>,
 }
 
-/// What only this broker knows.
+/// What only this broker knows, in the process that made it: elsewhere the lock may be held by a thread that is not
+/// there.
+#[derive(Debug)]
+struct Owned {
+    origin: Origin,
+    lists: Mutex<Own>,
+}
+
+/// The lists of a broker.
 #[derive(Debug, Default)]
 struct Own {
     /// Kernels that run on threads it started.
@@ -67,7 +76,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// For a fabric in this memory.
     #[must_use]
     pub fn new(memory: Memory<KERNELS, SLOTS, PAYLOAD>) -> Self {
-        Self { memory, own: Arc::default() }
+        Self { memory, own: Arc::new(Owned { origin: Origin::here(), lists: Mutex::default() }) }
     }
 
     /// The fabric's memory.
@@ -100,8 +109,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     }
 
     fn register_as(&self, who: &Register) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
-        let own = self.own();
-        let endpoint = self.memory.register_owned(who).map_err(EndpointError::Register)?;
+        let own = self.own().ok_or(EndpointError::Forked)?;
+        let endpoint = self.memory.register_owned(who)?;
         for &(destination, next_hop) in &own.everywhere {
             self.set_route_unless_own(endpoint.id(), destination, next_hop);
         }
@@ -116,8 +125,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// # Safety
     /// The endpoint that registered as `id` is not used any more, in any process.
     pub unsafe fn take_over(&self, id: KernelId) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+        if !self.is_here() {
+            return Err(EndpointError::Forked);
+        }
         // SAFETY: the caller vouches for it.
-        unsafe { self.memory.take_over_owned(id) }.map_err(EndpointError::Register)
+        unsafe { self.memory.take_over_owned(id) }
     }
 
     /// Tells a kernel that this broker [started](Self::start) to stop; it unregisters when it has. Does not wait.
@@ -125,10 +137,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// # Errors
     /// [`UnregisterError::NotStartedHere`] for other kernels: they leave when their endpoint is dropped.
     pub fn unregister(&self, id: KernelId) -> Result<(), UnregisterError> {
+        let own = self.own().ok_or(UnregisterError::Forked)?;
         if !self.is_registered(id) {
             return Err(UnregisterError::NotRegistered(id));
         }
-        if !self.own().started.contains(&id) {
+        if !own.started.contains(&id) {
             return Err(UnregisterError::NotStartedHere(id));
         }
         self.command(id, Command::Stop).map_err(|_| UnregisterError::NotRegistered(id))
@@ -137,17 +150,19 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// Tells any kernel of the fabric, in whatever process, what to do.
     ///
     /// # Errors
-    /// [`NotRegistered`] if it has left.
-    pub fn command(&self, id: KernelId, command: Command) -> Result<(), NotRegistered> {
-        self.memory.command(id, command, &Host::new())
+    /// [`ControlError::NotRegistered`] if it has left.
+    pub fn command(&self, id: KernelId, command: Command) -> Result<(), ControlError> {
+        self.here()?;
+        Ok(self.memory.command(id, command, &Host::new())?)
     }
 
     /// Makes the place of a failed kernel free for others.
     ///
     /// # Errors
-    /// [`NotRegistered`] if `id` is not a failed kernel.
-    pub fn clear_failed(&self, id: KernelId) -> Result<(), NotRegistered> {
-        self.memory.clear_failed(id)
+    /// [`ControlError::NotRegistered`] if `id` is not a failed kernel.
+    pub fn clear_failed(&self, id: KernelId) -> Result<(), ControlError> {
+        self.here()?;
+        Ok(self.memory.clear_failed(id)?)
     }
 
     /// The registered kernel of that name.
@@ -171,14 +186,17 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// Sets or replaces the next hop that the kernel `at` uses for messages to `destination`, while traffic flows.
     ///
     /// # Errors
-    /// [`NotRegistered`] names the address nobody is registered at.
-    pub fn add_route(&self, at: KernelId, destination: KernelId, next_hop: KernelId) -> Result<(), NotRegistered> {
-        self.memory.set_route(at, destination, next_hop)
+    /// [`ControlError::NotRegistered`] names the address nobody is registered at.
+    pub fn add_route(&self, at: KernelId, destination: KernelId, next_hop: KernelId) -> Result<(), ControlError> {
+        self.here()?;
+        Ok(self.memory.set_route(at, destination, next_hop)?)
     }
 
     /// Removes a route: the kernel `at` sends to `destination` directly again.
     pub fn remove_route(&self, at: KernelId, destination: KernelId) {
-        self.memory.remove_route(at, destination);
+        if self.is_here() {
+            self.memory.remove_route(at, destination);
+        }
     }
 
     /// The next hop that `at` uses for `destination`; `None`: directly.
@@ -192,14 +210,14 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// are.
     ///
     /// # Errors
-    /// [`NotRegistered`] names the address nobody is registered at.
-    pub fn add_route_everywhere(&self, destination: KernelId, next_hop: KernelId) -> Result<(), NotRegistered> {
+    /// [`ControlError::NotRegistered`] names the address nobody is registered at.
+    pub fn add_route_everywhere(&self, destination: KernelId, next_hop: KernelId) -> Result<(), ControlError> {
+        let mut own = self.own().ok_or(ControlError::Forked)?;
         for id in [destination, next_hop] {
             if !self.is_registered(id) {
-                return Err(NotRegistered(id));
+                return Err(ControlError::NotRegistered(id));
             }
         }
-        let mut own = self.own();
         own.everywhere.retain(|(known, _)| *known != destination);
         own.everywhere.push((destination, next_hop));
         for (at, _) in self.memory.kernels() {
@@ -210,7 +228,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
 
     /// Removes the routes that all kernels have for `destination`.
     pub fn remove_route_everywhere(&self, destination: KernelId) {
-        let mut own = self.own();
+        let Some(mut own) = self.own() else { return };
         own.everywhere.retain(|(known, _)| *known != destination);
         for (at, _) in self.memory.kernels() {
             self.memory.remove_route(at, destination);
@@ -246,7 +264,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
 
     /// Switches tracing on or off for all kernels, at any time.
     pub fn set_tracing(&self, on: bool) {
-        self.memory.set_tracing(on);
+        if self.is_here() {
+            self.memory.set_tracing(on);
+        }
     }
 
     /// The last events at a kernel's place, oldest first.
@@ -258,16 +278,30 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     }
 
     pub(crate) fn remember_started(&self, id: KernelId) {
-        self.own().started.push(id);
+        if let Some(mut own) = self.own() {
+            own.started.push(id);
+        }
     }
 
     pub(crate) fn forget_started(&self, id: KernelId) {
-        self.own().started.retain(|known| *known != id);
+        if let Some(mut own) = self.own() {
+            own.started.retain(|known| *known != id);
+        }
     }
 
-    fn own(&self) -> MutexGuard<'_, Own> {
+    /// Whether this process made the broker.
+    pub(crate) fn is_here(&self) -> bool {
+        self.own.origin.is_here()
+    }
+
+    fn here(&self) -> Result<(), ControlError> {
+        if self.is_here() { Ok(()) } else { Err(ControlError::Forked) }
+    }
+
+    /// The lists; `None` in a forked process.
+    fn own(&self) -> Option<MutexGuard<'_, Own>> {
         // Every change to the lists is whole when something panics.
-        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+        self.is_here().then(|| self.own.lists.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

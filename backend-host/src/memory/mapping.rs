@@ -1,6 +1,7 @@
 //! Mappings of this process, and what stands behind them.
 
 use super::MemoryError;
+use crate::process::Origin;
 use core::fmt;
 use core::ptr::NonNull;
 use k2k_core::fabric::AttachError;
@@ -69,6 +70,7 @@ pub(super) struct Mapping {
     base: NonNull<u8>,
     len: usize,
     pub(super) backing: Backing,
+    origin: Origin,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread; its bytes are reached through `Fabric: Sync` alone.
@@ -95,6 +97,11 @@ impl Mapping {
         let skip = self.base.addr().get().next_multiple_of(align) - self.base.addr().get();
         // `map_transparent` has mapped one huge page more than the fabric needs; other mappings are aligned already.
         (self.base.as_ptr().wrapping_add(skip), self.len.saturating_sub(skip))
+    }
+
+    /// Whether this is a forked process's copy of memory that is not shared.
+    pub(super) fn is_private_copy(&self) -> bool {
+        !matches!(self.backing, Backing::File { .. }) && !self.origin.is_here()
     }
 
     pub(super) fn refused(&self, why: AttachError) -> MemoryError {
@@ -125,7 +132,7 @@ fn map_anonymous(len: usize, flags: MapFlags, backing: Backing) -> io::Result<Ma
     // SAFETY: the system chooses an address that nothing else uses.
     let base =
         unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), len, protection, MapFlags::PRIVATE | flags)? };
-    Ok(Mapping { base: not_null(base), len, backing })
+    Ok(Mapping { base: not_null(base), len, backing, origin: Origin::here() })
 }
 
 /// Memory that is shared with everyone who maps the file, which has `len` bytes at least.
@@ -133,7 +140,7 @@ pub(super) fn map_file(file: &File, len: usize, path: PathBuf) -> io::Result<Map
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     // SAFETY: the system chooses an address that nothing else uses.
     let base = unsafe { rustix::mm::mmap(core::ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0)? };
-    Ok(Mapping { base: not_null(base), len, backing: Backing::File { path } })
+    Ok(Mapping { base: not_null(base), len, backing: Backing::File { path }, origin: Origin::here() })
 }
 
 /// Ordinary memory that the system is asked to back with huge pages.

@@ -216,6 +216,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
         }
     }
 
+    /// Whether this is a forked process's copy of memory that is not shared: the parent's kernels are elsewhere.
+    pub(crate) fn is_private_copy(&self) -> bool {
+        self.mapping.is_private_copy()
+    }
+
     fn attach(mapping: Mapping, config: &Config) -> Result<Self, MemoryError> {
         let (base, len) = mapping.fabric_bytes(align_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>());
         // SAFETY: the mapping is readable and writable for `len` bytes, and this program reaches it through the

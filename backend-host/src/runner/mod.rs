@@ -8,13 +8,13 @@ mod error;
 
 pub use error::{Hanging, KernelFailure, StartError, StopError};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, ControlError};
+use crate::process::Own;
 use crate::wait::Wait;
 use core::any::Any;
 use core::fmt;
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
-use k2k_core::fabric::NotRegistered;
 use k2k_core::{Command, Kernel, KernelId, Phase};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io;
@@ -47,8 +47,8 @@ pub struct KernelHandle<T, const KERNELS: usize = 16, const SLOTS: usize = 1024,
     id: KernelId,
     name: String,
     broker: Broker<KERNELS, SLOTS, PAYLOAD>,
-    end: mpsc::Receiver<Result<T, KernelFailure>>,
-    thread: JoinHandle<()>,
+    end: Own<mpsc::Receiver<Result<T, KernelFailure>>>,
+    thread: Own<JoinHandle<()>>,
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERNELS, SLOTS, PAYLOAD> {
@@ -73,6 +73,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
         let id = endpoint.id();
         let (pinned, is_pinned) = mpsc::sync_channel(1);
         let (ended, end) = mpsc::sync_channel(1);
+        let ended = Own::new(ended);
         let broker = self.clone();
         let for_thread = (broker.clone(), name.to_owned());
         let run = move || {
@@ -87,6 +88,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
             // A handler that panics gets at most its own state wrong, and that is dropped below. The endpoint is called
             // by the handler, never the other way round, so it is whole.
             let result = catch_unwind(AssertUnwindSafe(|| endpoint.run(&mut kernel, options.heartbeat)));
+            if !broker.is_here() {
+                // The handler forked, and this is the child: nobody waits for its copy of the kernel.
+                return;
+            }
             broker.forget_started(id);
             let result = match result {
                 Ok(()) => {
@@ -113,7 +118,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
             self.forget_started(id);
             return Err(StartError::Pin { core: options.pin.unwrap_or_default(), why });
         }
-        Ok(KernelHandle { id, name: name.to_owned(), broker, end, thread })
+        Ok(KernelHandle { id, name: name.to_owned(), broker, end: Own::new(end), thread: Own::new(thread) })
     }
 }
 
@@ -166,40 +171,43 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHa
     /// Lets it forward transit traffic, but handle nothing.
     ///
     /// # Errors
-    /// [`NotRegistered`] if it has ended.
-    pub fn pause(&self) -> Result<(), NotRegistered> {
+    /// [`ControlError::NotRegistered`] if it has ended.
+    pub fn pause(&self) -> Result<(), ControlError> {
         self.broker.command(self.id, Command::Pause)
     }
 
     /// Lets it handle messages again.
     ///
     /// # Errors
-    /// [`NotRegistered`] if it has ended.
-    pub fn resume(&self) -> Result<(), NotRegistered> {
+    /// [`ControlError::NotRegistered`] if it has ended.
+    pub fn resume(&self) -> Result<(), ControlError> {
         self.broker.command(self.id, Command::Run)
     }
 
     /// Lets it handle what is in its inbox, then stop.
     ///
     /// # Errors
-    /// [`NotRegistered`] if it has ended.
-    pub fn drain(&self) -> Result<(), NotRegistered> {
+    /// [`ControlError::NotRegistered`] if it has ended.
+    pub fn drain(&self) -> Result<(), ControlError> {
         self.broker.command(self.id, Command::Drain)
     }
 
     /// Lets it stop after the message in hand.
     ///
     /// # Errors
-    /// [`NotRegistered`] if it has ended.
-    pub fn stop(&self) -> Result<(), NotRegistered> {
+    /// [`ControlError::NotRegistered`] if it has ended.
+    pub fn stop(&self) -> Result<(), ControlError> {
         self.broker.command(self.id, Command::Stop)
     }
 
     /// Waits until it has ended, and returns its state.
     ///
     /// # Errors
-    /// [`KernelFailure`] if its handler panicked.
+    /// [`KernelFailure`] if its handler panicked, or if this is a forked process, which has no such thread.
     pub fn join(self) -> Result<T, KernelFailure> {
+        if !self.thread.is_here() {
+            return self.thread_is_done(None);
+        }
         let result = self.end.recv();
         self.thread_is_done(result.ok())
     }
@@ -209,6 +217,9 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHa
     /// # Errors
     /// [`StopError::Hangs`] if it has not stopped by then, with what it said last; the handle is in it.
     pub fn stop_and_join(self, timeout: Duration) -> Result<T, StopError<T, KERNELS, SLOTS, PAYLOAD>> {
+        if !self.thread.is_here() {
+            return self.thread_is_done(None).map_err(StopError::Failed);
+        }
         let before = self.heartbeat();
         // One that has left already needs no telling.
         let _ = self.stop();
@@ -226,6 +237,10 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHa
 
     fn thread_is_done(self, result: Option<Result<T, KernelFailure>>) -> Result<T, KernelFailure> {
         let Self { id, name, broker, thread, .. } = self;
+        let Some(thread) = thread.into_inner() else {
+            let message = "its thread is the parent's: this process was forked, and has only a copy of the handle";
+            return Err(KernelFailure { id, name, message: message.to_owned(), trace: Vec::new() });
+        };
         let outcome = thread.join();
         result.unwrap_or_else(|| {
             // Only a panic outside of the handler ends the thread without a result: one while the endpoint left.
