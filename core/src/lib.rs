@@ -20,6 +20,8 @@
 #![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
 
 pub mod crew;
+#[cfg(all(test, not(loom)))]
+mod deaths;
 mod endpoint;
 pub mod error;
 pub mod fabric;

@@ -129,6 +129,7 @@ mod op {
 
                 #[inline(always)]
                 pub(super) fn store_word(&self, value: $int, order: Ordering) {
+                    super::step();
                     self.0.store(value, order);
                 }
 
@@ -139,6 +140,7 @@ mod op {
                     success: Ordering,
                     failure: Ordering,
                 ) -> Result<$int, $int> {
+                    super::step();
                     self.0.compare_exchange(current, new, success, failure)
                 }
             }
@@ -172,6 +174,14 @@ mod op {
 #[cfg(all(target_arch = "nvptx64", feature = "ptx-asm"))]
 #[path = "sync/ptx.rs"]
 mod op;
+
+/// Where a process may die: before each store to shared memory and each compare-exchange. In core's own tests, whoever
+/// runs the code may be told of it ([`crate::deaths`]); anywhere else there is nothing.
+#[inline(always)]
+fn step() {
+    #[cfg(all(test, not(loom)))]
+    crate::deaths::step();
+}
 
 macro_rules! atomic {
     ($(#[$doc:meta])* $name:ident, $int:ty) => {
@@ -445,6 +455,9 @@ unsafe fn copy_one<U: Copy>(shared: Side, from: *const U, to: *mut U) {
 #[inline(always)]
 unsafe fn copy_line<const LEN: usize>(shared: Side, from: *const u8, to: *mut u8) {
     const { assert!(LEN == LINE || LEN == FIRST_LINE) };
+    if shared == Side::To {
+        step();
+    }
     debug_assert!((if shared == Side::To { to.addr() } else { from.addr() } + LEN).is_multiple_of(size_of::<Chunk>()));
     let mut at = 0;
     // SAFETY: `at` stays below `LEN`; behind the first word of a first line, the shared side is aligned to 16.
@@ -674,6 +687,7 @@ impl<T: bytemuck::Pod> SharedCell<T> {
         if !Self::WHOLE_LINES {
             return;
         }
+        step();
         self.with_mut(|to| {
             let to = to.cast::<u8>();
             // SAFETY: each word lies inside `T`, see `copy_lines`.

@@ -1,0 +1,75 @@
+//! A death at every step. In core's own tests, each store to shared memory, each compare-exchange and each call of the
+//! platform is a numbered step ([`step`]). A driver runs every scenario once per step: the actor dies there, or stops
+//! and goes on after everybody else has timed out. Then a successor takes over, the other kernels run on, and all
+//! promises are checked.
+//!
+//! Random kills find none of the windows that this finds: they are a few nanoseconds wide, between two instructions.
+//!
+//! A scenario is a few lines in `scenarios.rs`: which kernels there are, what happened before, and what the actor does.
+
+extern crate std;
+
+mod scenarios;
+mod world;
+
+use core::cell::{Cell, RefCell};
+use std::boxed::Box;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// What is done to the thread that comes to a step.
+enum Fate {
+    /// Dies: unwinds, without a word to anybody.
+    Dies,
+    /// Says that it has stopped, and waits until it may go on.
+    Stops { stopped: Sender<()>, go_on: Receiver<()> },
+}
+
+std::thread_local! {
+    /// The step at which this thread's fate comes, counted down; `None`: nobody counts.
+    static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    static FATE: RefCell<Option<Fate>> = const { RefCell::new(None) };
+}
+
+/// What a killed actor unwinds with.
+struct Killed;
+
+/// The hook of `sync.rs`: called before each store and each compare-exchange.
+pub(crate) fn step() {
+    // A thread that ends has no thread-local values any more, and no fate either.
+    let fated = LEFT.try_with(|left| {
+        let Some(n) = left.get() else { return false };
+        left.set(n.checked_sub(1));
+        n == 0
+    });
+    if fated == Ok(true) {
+        match FATE.with(|fate| fate.borrow_mut().take()) {
+            // Not a panic: nobody prints anything.
+            Some(Fate::Dies) => std::panic::resume_unwind(Box::new(Killed)),
+            Some(Fate::Stops { stopped, go_on }) => {
+                stopped.send(()).expect("the driver waits");
+                go_on.recv().expect("the driver lets it go on");
+            }
+            None => {}
+        }
+    }
+}
+
+/// Runs `act` on this thread and lets it meet its fate at a step. `false` if it ended before that step.
+fn with_fate(at: u32, fate: Fate, act: impl FnOnce()) -> bool {
+    FATE.with(|slot| *slot.borrow_mut() = Some(fate));
+    LEFT.with(|left| left.set(Some(at)));
+    let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(act));
+    LEFT.with(|left| left.set(None));
+    let unmet = FATE.with(|slot| slot.borrow_mut().take()).is_some();
+    match result {
+        Err(panic) if !panic.is::<Killed>() => std::panic::resume_unwind(panic),
+        _ => !unmet,
+    }
+}
+
+/// The two ends of a stop: the actor's and the driver's.
+fn stop() -> (Fate, Receiver<()>, Sender<()>) {
+    let (stopped, is_stopped) = channel();
+    let (go, go_on) = channel();
+    (Fate::Stops { stopped, go_on }, is_stopped, go)
+}
