@@ -1,4 +1,4 @@
-//! What the device's clock reads when the host's reads the Unix time.
+//! The device's clock beside the host's: `%globaltimer` beside `CLOCK_MONOTONIC`, neither of which can be set.
 //!
 //! ```text
 //!   host    before ---------------------------- after         offset = (before + after) / 2 - read
@@ -6,7 +6,9 @@
 //! ```
 //!
 //! Measured some times, of which the one with the smallest error counts. It is not measured again: a device's clock
-//! that drifts by 10 ppm is 36 ms off after an hour.
+//! that drifts by 10 ppm is 36 ms off after an hour. Within a device's fabric that is no matter, as all of its kernels
+//! read the one timer. Across a link, [`GatewayConfig::grace_ns`](k2k_core::gateway::GatewayConfig) has to be more than
+//! the drift of a session.
 
 use crate::device::{Device, DeviceBuffer};
 use crate::driver::{Driver, Handle, Shape};
@@ -23,9 +25,11 @@ use std::time::Instant;
 /// The difference between a device's `%globaltimer` and the host's clock, when it was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockOffset {
-    /// What to add to `%globaltimer` for ns since the Unix epoch.
+    /// What to add to `%globaltimer` for the host's [`now_ns`](Platform::now_ns), the clock of deadlines.
     pub offset_ns: i64,
-    /// How far that may be wrong, ns.
+    /// What to add (wrapping) to that for the wall time: the host's [`wall_offset_ns`](Platform::wall_offset_ns).
+    pub wall_offset_ns: u64,
+    /// How far `offset_ns` may be wrong, ns.
     pub error_ns: u64,
 }
 
@@ -135,7 +139,7 @@ impl ClockOffset {
             let half = after.wrapping_sub(before) / 2;
             let offset_ns = before.wrapping_add(half).wrapping_sub(blink.device_ns()?).cast_signed();
             if best.is_none_or(|best| half < best.error_ns) {
-                best = Some(Self { offset_ns, error_ns: half });
+                best = Some(Self { offset_ns, wall_offset_ns: host.wall_offset_ns(), error_ns: half });
             }
         }
         best.ok_or(Error::NoAnswer { action: "read its clock", waited: LIMIT })

@@ -45,7 +45,7 @@ pub use error::{BridgeError, Error, PlacementError, Version};
 pub use k2k_core;
 pub use k2k_device::{Launch, Outcome, Report};
 #[cfg(feature = "emulated")]
-pub use k2k_ptx_executor::Clock;
+pub use k2k_ptx_executor::{Clock, host_clock_ns};
 pub use probe::{OLDEST, Placement, Probe, Where};
 pub use ptx::Ptx;
 pub use session::{Ended, Grid, Hung, HungKernel, Running, Session, Snapshot};

@@ -6,9 +6,9 @@ use core::time::Duration;
 use k2k_cuda::k2k_core::fabric::Status;
 use k2k_cuda::k2k_core::sync::AtomicU32;
 use k2k_cuda::k2k_core::sync::Ordering::Acquire;
-use k2k_cuda::k2k_core::{Command, Config, KernelId, Phase};
-use k2k_cuda::{Clock, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session};
-use k2k_host::Memory;
+use k2k_cuda::k2k_core::{CLOCK_MARGIN_NS, Command, Config, KernelId, Phase, Platform};
+use k2k_cuda::{Clock, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session, host_clock_ns};
+use k2k_host::{Host, Memory};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -329,14 +329,26 @@ fn the_clock_is_measured_to_within_its_error() {
     let options = EmulatedOptions { clock: Clock::Host, ..EmulatedOptions::default() };
     let running = start(&Device::emulated(options).unwrap(), [Grid::new("test_once")]);
     let clock = running.clock();
-    assert!(clock.offset_ns.unsigned_abs() <= clock.error_ns, "the same clock: {clock:?}");
+    // The two start at different times, and neither can be set: what is between them stays.
+    let host = Host::new();
+    let (before, device_ns, after) = (host.now_ns(), host_clock_ns(), host.now_ns());
+    let between = before.wrapping_sub(device_ns).cast_signed();
+    let error = (clock.offset_ns - between).unsigned_abs();
+    assert!(
+        error <= clock.error_ns + (after - before) + CLOCK_MARGIN_NS,
+        "{clock:?}, seen {between} by {}",
+        after - before
+    );
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let device_wall = host_clock_ns().wrapping_add_signed(clock.offset_ns).wrapping_add(clock.wall_offset_ns);
+    assert!(wall.abs_diff(device_wall) < LONG.as_nanos() as u64, "{wall} {device_wall}");
 
     let options = EmulatedOptions {
         clock: Clock::Virtual { start_ns: 1000, ns_per_instruction: 1 },
         ..EmulatedOptions::default()
     };
     let running = start(&Device::emulated(options).unwrap(), [Grid::new("test_once")]);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as i64;
+    let now = host.now_ns().cast_signed();
     let off = (now - running.clock().offset_ns).unsigned_abs();
     assert!(off < LONG.as_nanos() as u64, "the device's clock is near 0: {off}");
 }

@@ -172,11 +172,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     }
 
     /// Sends, and waits for room in the next hop's inbox until the message's deadline, by default the fabric's delivery
-    /// timeout from now. Transit traffic is forwarded meanwhile; mail for this kernel is not received, so two kernels
-    /// that fill each other's inboxes this way wait until their deadlines.
+    /// timeout from now, or until a supervisor sends [`Command::Stop`] to this kernel: it hears that within a
+    /// millisecond or two, so a message without end (a deadline in [`Duration::MAX`]) is allowed. Transit traffic is
+    /// forwarded meanwhile; mail for this kernel is not received, so two kernels that fill each other's inboxes this way
+    /// wait until their deadlines.
     ///
     /// # Errors
-    /// As for [`send`](Self::send), but [`SendError::Timeout`] in place of `QueueFull`.
+    /// As for [`send`](Self::send), but [`SendError::Timeout`] or [`SendError::Stopped`] in place of `QueueFull`.
     pub fn send_blocking(&mut self, to: KernelId, message: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
         self.send_priority_blocking(to, message, Priority::Normal)
     }
@@ -276,9 +278,32 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
         self.inner.command()
     }
 
-    /// A new timestamp of this kernel's hybrid clock.
+    /// A new timestamp of this kernel's hybrid clock: wall time, for people and for order.
     pub fn now(&mut self) -> Timestamp {
         self.inner.now()
+    }
+
+    /// Elapsed time in ns, on the clock of deadlines: `CLOCK_MONOTONIC`, which nobody can set.
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.inner.now_ns()
+    }
+
+    /// The deadline of a message that has this long from now.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use k2k_host::{Broker, Message};
+    ///
+    /// let broker: Broker = Broker::builder().build()?;
+    /// let mut me = broker.register("me")?;
+    /// let note = Message::new(1).with_deadline_ns(me.deadline_in(Duration::from_millis(20)));
+    /// me.send(me.id(), &note)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn deadline_in(&self, time: Duration) -> u64 {
+        self.inner.deadline_in(time)
     }
 
     /// This kernel's counters.
@@ -352,6 +377,14 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Context<PAY
 
     fn now(&mut self) -> Timestamp {
         self.inner.now()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.inner.now_ns()
+    }
+
+    fn deadline_in(&self, time: Duration) -> u64 {
+        self.inner.deadline_in(time)
     }
 
     fn find(&self, name: &str) -> Option<KernelId> {

@@ -2,25 +2,35 @@
 //!
 //! # Time
 //!
-//! The clock is `CLOCK_REALTIME`: kernels in several processes compare deadlines, so all must read the same one. On
-//! x86-64 [`Host`] reads the processor's time stamp counter between looks at that clock:
+//! Two clocks, as [`Platform`] wants them: `CLOCK_MONOTONIC` for everything that lasts, which nobody can set and which is
+//! the same in all processes of a machine; and `CLOCK_REALTIME` for timestamps. On x86-64 [`Host`] reads the processor's
+//! time stamp counter between looks at those clocks:
 //!
 //! ```text
 //!   clock_gettime ──┬── rdtsc, rdtsc, rdtsc, ... ──┬── rdtsc ... ──┬──
-//!                anchor       at most 1 ms       anchor         anchor
+//!                anchor      at most 0.5 ms      anchor         anchor
 //! ```
 //!
-//! 1. An anchor is a pair (counter, clock) read together, within [`TIGHT_TICKS`] of each other.
-//! 2. The rate comes from two anchors at least 1 ms apart. It is used for at most 1 ms at a time, so even a rate that
-//!    is wrong by the 500 ppm that a clock may be slewed by makes an error of 0.5 µs, and a clock that is set is
-//!    followed within 1 ms.
-//! 3. When an anchor differs from what the rate predicted by more than 1/512 of the time in between, the clock was set,
-//!    or the counter is not what it was (a machine that moved, a laptop that slept): the rate is measured anew.
-//! 4. Where the system does not use the counter as its own clock source, it does not trust it, and neither do we: every
+//! 1. An anchor is a pair (counter, `CLOCK_MONOTONIC`) read together, within [`TIGHT_TICKS`] of each other.
+//! 2. The rate comes from two anchors at least 0.5 ms apart, and is used once two such pairs in a row agree about it to
+//!    within 1/512. A single pair could have a suspended machine between its anchors.
+//! 3. A line (anchor and rate) is used for 0.5 ms at most. Even a clock that is slewed by the 10 % that the system allows
+//!    is then off by 50 µs, and by 0.25 µs at the usual 500 ppm; a rate that is wrong by 1/512 makes 1 µs. All are within
+//!    half of [`CLOCK_MARGIN_NS`](k2k_core::CLOCK_MARGIN_NS), so two processes never differ by more than the margin.
+//! 4. When an anchor differs from what the line predicted by more than 1/512 of the time in between, the counter is not
+//!    what it was (a machine that moved, a laptop that slept): back to step 2, and until then each reading asks the system.
+//! 5. Where the system does not use the counter as its own clock source, it does not trust it, and neither do we: every
 //!    reading is then a `clock_gettime`.
 //!
-//! The time may go back by a fraction of a microsecond at an anchor; [`Platform::now_ns`] allows it, and the hybrid
-//! clock above it never goes back.
+//! The difference between the two clocks is read with each anchor, or every 0.5 ms where there are none. So a message
+//! costs no second reading, and a wall clock that is set is followed within 0.5 ms.
+//!
+//! The time may go back by a fraction of a microsecond at an anchor; [`Platform::now_ns`] allows it.
+//!
+//! # Which clock
+//!
+//! `CLOCK_MONOTONIC` begins anew with each boot, and a time namespace can move it. [`clock_id`] names boot and namespace;
+//! it stands in the header of every fabric that a host creates, and a process on another clock is refused.
 //!
 //! # Waking
 //!
@@ -37,16 +47,18 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// The platform of a host thread. Cheap to make; each endpoint has its own.
 ///
-/// It becomes fast 1 ms after its first use; before that each reading asks the system.
+/// It becomes fast 1 ms after its first use; before that each reading asks the system. It cannot be set: a wall clock that
+/// jumps moves timestamps, and nothing else.
 #[derive(Debug)]
 pub struct Host {
     clock: Cell<Clock>,
+    wall: Cell<Wall>,
     origin: Origin,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { clock: Cell::default(), origin: Origin::here() }
+        Self { clock: Cell::default(), wall: Cell::default(), origin: Origin::here() }
     }
 }
 
@@ -71,6 +83,12 @@ impl Platform for Host {
             }
         }
         self.ask_the_system()
+    }
+
+    #[inline]
+    fn wall_offset_ns(&self) -> u64 {
+        let wall = self.wall.get();
+        if wall.read_ns == 0 { self.read_wall(monotonic_ns()) } else { wall.offset_ns }
     }
 
     fn wake(&self, wake_flag: &WakeFlag) {
@@ -100,17 +118,35 @@ pub(crate) fn sleep_at(wake_flag: &WakeFlag, limit: Option<Duration>) {
     let _ = futex::wait(wake_flag.word().as_std(), futex::Flags::empty(), 1, limit.as_ref());
 }
 
-fn realtime_ns() -> u64 {
-    let now = clock_gettime(ClockId::Realtime);
-    // A clock set before 1970 reads 0. The product overflows in the year 2554.
-    u64::try_from(now.tv_sec).unwrap_or(0).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
+fn monotonic_ns() -> u64 {
+    to_ns(clock_gettime(ClockId::Monotonic))
 }
 
-/// How long a rate is used before the next anchor, and the least time between two anchors that give one, ns.
-const ANCHOR_NS: u64 = 1_000_000;
+/// Seconds before the zero wrap: the difference of two clocks is right all the same.
+const fn to_ns(time: Timespec) -> u64 {
+    time.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec.cast_unsigned())
+}
+
+/// How long a line is used before the next anchor, the least time between two anchors that give a rate, and how long the
+/// difference to the wall clock is used, ns.
+const ANCHOR_NS: u64 = 500_000;
 
 /// Two readings of the counter around a look at the clock must be this close, or they are no anchor: 1 to 2 µs.
 pub const TIGHT_TICKS: u64 = 4096;
+
+/// Two readings of `CLOCK_MONOTONIC` around a look at the wall clock should be this close, ns.
+const TIGHT_NS: u64 = 2_000;
+
+/// Tries to read the wall clock that closely.
+const WALL_TRIES: u32 = 3;
+
+/// The wall clock beside the other one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wall {
+    offset_ns: u64,
+    /// When it was read; 0: never.
+    read_ns: u64,
+}
 
 /// A line through the last anchor.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,7 +155,7 @@ struct Clock {
     anchor_ns: u64,
     /// ns per tick, times 2³²; 0: unknown.
     rate: u64,
-    /// The line is used for this many ticks.
+    /// The line is used for this many ticks; 0 while only one pair of anchors vouches for the rate.
     valid_ticks: u64,
     /// The counter cannot be used.
     unusable: bool,
@@ -134,21 +170,31 @@ impl Clock {
     fn anchor(&mut self, ticks: u64, ns: u64) {
         let elapsed_ticks = ticks.wrapping_sub(self.anchor_ticks);
         let elapsed_ns = ns.saturating_sub(self.anchor_ns);
-        if self.rate != 0 && self.ns_after(elapsed_ticks).abs_diff(elapsed_ns) > elapsed_ns / 512 + 1_000 {
-            *self = Self::default();
-        } else if self.anchor_ns != 0 {
-            if elapsed_ns < ANCHOR_NS && ticks > self.anchor_ticks && ns >= self.anchor_ns {
-                return; // The last anchor stays until it is old enough to measure from.
+        let known = self.anchor_ns != 0;
+        if known && elapsed_ns < ANCHOR_NS && ticks > self.anchor_ticks && ns >= self.anchor_ns {
+            // Too close to measure from. The last anchor stays, unless its line is wrong already.
+            if self.rate == 0 || self.predicts(elapsed_ticks, elapsed_ns) {
+                return;
             }
+            (self.rate, self.valid_ticks) = (0, 0);
+        } else if known {
+            let agrees = self.rate != 0 && self.predicts(elapsed_ticks, elapsed_ns);
             let rate = (u128::from(elapsed_ns) << 32) / u128::from(elapsed_ticks.max(1));
             // 0.1 to 20 GHz; anything else is not a counter that measures time.
-            if let Some(rate) = u64::try_from(rate).ok().filter(|rate| (214_748_364..=42_949_672_960).contains(rate)) {
-                self.rate = rate;
-                self.valid_ticks = ((u128::from(ANCHOR_NS) << 32) / u128::from(rate)) as u64;
-            }
+            let rate = u64::try_from(rate).ok().filter(|rate| (214_748_364..=42_949_672_960).contains(rate));
+            self.rate = rate.unwrap_or(0);
+            self.valid_ticks = match rate {
+                Some(rate) if agrees => ((u128::from(ANCHOR_NS) << 32) / u128::from(rate)) as u64,
+                _ => 0,
+            };
         }
         self.anchor_ticks = ticks;
         self.anchor_ns = ns;
+    }
+
+    /// Whether the line leads to this anchor.
+    fn predicts(&self, elapsed_ticks: u64, elapsed_ns: u64) -> bool {
+        self.ns_after(elapsed_ticks).abs_diff(elapsed_ns) <= elapsed_ns / 512 + 1_000
     }
 }
 
@@ -156,23 +202,72 @@ impl Host {
     #[cold]
     fn ask_the_system(&self) -> u64 {
         let mut clock = self.clock.get();
-        if clock.unusable {
-            return realtime_ns();
-        }
-        if !counter_is_trusted() {
+        if !clock.unusable && !counter_is_trusted() {
             clock.unusable = true;
             self.clock.set(clock);
-            return realtime_ns();
+        }
+        if clock.unusable {
+            let ns = monotonic_ns();
+            if ns.wrapping_sub(self.wall.get().read_ns) > ANCHOR_NS {
+                self.read_wall(ns);
+            }
+            return ns;
         }
         let before = ticks();
-        let ns = realtime_ns();
+        let ns = monotonic_ns();
         let after = ticks();
         if after.wrapping_sub(before) <= TIGHT_TICKS {
             clock.anchor(before + (after - before) / 2, ns);
             self.clock.set(clock);
         }
+        if ns.wrapping_sub(self.wall.get().read_ns) >= ANCHOR_NS / 2 {
+            self.read_wall(ns);
+        }
         ns
     }
+
+    /// Reads the wall clock's difference to the other one; `before_ns` was read just now.
+    #[cold]
+    fn read_wall(&self, mut before_ns: u64) -> u64 {
+        let mut best = (u64::MAX, 0);
+        for _ in 0..WALL_TRIES {
+            let wall_ns = to_ns(clock_gettime(ClockId::Realtime));
+            let after_ns = monotonic_ns();
+            let apart_ns = after_ns.saturating_sub(before_ns);
+            if apart_ns < best.0 {
+                best = (apart_ns, wall_ns.wrapping_sub(before_ns + apart_ns / 2));
+            }
+            before_ns = after_ns;
+            if apart_ns <= TIGHT_NS {
+                break;
+            }
+        }
+        self.wall.set(Wall { offset_ns: best.1, read_ns: before_ns.max(1) });
+        best.1
+    }
+}
+
+/// Names the clock behind [`Host`]: the same number in all processes for which `CLOCK_MONOTONIC` reads the same. Never 0.
+///
+/// Made of the kernel's boot id and the process's time namespace. Where these cannot be read, processes that cannot read
+/// them either have the same number.
+#[must_use]
+pub fn clock_id() -> u64 {
+    use std::sync::OnceLock;
+    static ID: OnceLock<u64> = OnceLock::new();
+    *ID.get_or_init(|| {
+        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
+        clock_id_of(&boot, namespace.as_os_str().as_encoded_bytes())
+    })
+}
+
+fn clock_id_of(boot: &[u8], namespace: &[u8]) -> u64 {
+    // FNV-1a, 64 bits.
+    let bytes = b"CLOCK_MONOTONIC".iter().chain(boot).chain(b"/").chain(namespace);
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    hash.max(1)
 }
 
 /// Whether the system itself uses the counter as its clock: it has then checked that the counter runs evenly and alike
@@ -208,40 +303,123 @@ fn ticks() -> u64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_rate_comes_from_two_anchors_a_millisecond_apart() {
+    /// Half a nanosecond per tick.
+    const RATE: u64 = 1 << 31;
+
+    fn running() -> Clock {
         let mut clock = Clock::default();
         clock.anchor(1_000, 5_000_000);
-        clock.anchor(2_000, 5_000_500);
-        assert_eq!((clock.rate, clock.anchor_ticks), (0, 1_000));
+        clock.anchor(1_000 + 1_000_000, 5_500_000);
         clock.anchor(1_000 + 2_000_000, 6_000_000);
-        assert_eq!(clock.rate, 1 << 31, "half a nanosecond per tick");
-        assert_eq!(clock.valid_ticks, 2_000_000);
-        assert_eq!(clock.ns_after(1_000), 500);
+        assert_eq!((clock.rate, clock.valid_ticks), (RATE, 1_000_000));
+        clock
     }
 
     #[test]
-    fn a_clock_that_was_set_makes_the_rate_unknown() {
+    fn a_rate_is_used_when_two_pairs_of_anchors_agree() {
         let mut clock = Clock::default();
-        clock.anchor(1, 1_000_000);
-        clock.anchor(2_000_001, 2_000_000);
-        assert_ne!(clock.valid_ticks, 0);
-        clock.anchor(4_000_001, 3_000_100);
+        clock.anchor(1_000, 5_000_000);
+        clock.anchor(2_000, 5_000_500);
+        assert_eq!((clock.rate, clock.anchor_ticks), (0, 1_000), "too close together");
+        clock.anchor(1_000 + 1_000_000, 5_500_000);
+        assert_eq!((clock.rate, clock.valid_ticks), (RATE, 0), "one pair alone");
+        clock.anchor(1_000 + 2_000_000, 6_000_000);
+        assert_eq!((clock.rate, clock.valid_ticks), (RATE, 1_000_000));
+        assert_eq!(clock.ns_after(1_000), 500);
+    }
+
+    /// The counter goes on while the machine sleeps, and the clock does not; or the other way round.
+    #[test]
+    fn a_machine_that_slept_between_two_anchors_does_not_give_its_rate() {
+        for (slept_ticks, slept_ns) in [(20_000_000, 0), (0, 10_000_000)] {
+            // While the first rate is measured.
+            let mut clock = Clock::default();
+            clock.anchor(1_000, 5_000_000);
+            let (mut ticks, mut ns) = (1_001_000 + slept_ticks, 5_500_000 + slept_ns);
+            clock.anchor(ticks, ns);
+            assert_eq!(clock.valid_ticks, 0);
+            for valid_ticks in [0, 1_000_000, 1_000_000] {
+                (ticks, ns) = (ticks + 1_000_000, ns + 500_000);
+                clock.anchor(ticks, ns);
+                assert_eq!(clock.valid_ticks, valid_ticks);
+            }
+            // And later.
+            let mut clock = running();
+            (ticks, ns) = (3_001_000 + slept_ticks, 6_500_000 + slept_ns);
+            clock.anchor(ticks, ns);
+            assert_eq!(clock.valid_ticks, 0);
+            for valid_ticks in [0, 1_000_000] {
+                (ticks, ns) = (ticks + 1_000_000, ns + 500_000);
+                clock.anchor(ticks, ns);
+                assert_eq!(clock.valid_ticks, valid_ticks);
+            }
+        }
+    }
+
+    #[test]
+    fn the_noise_of_an_anchor_is_put_up_with_and_a_wrong_line_is_not() {
+        let mut clock = running();
+        clock.anchor(3_001_000, 6_500_100);
         assert_ne!(clock.valid_ticks, 0, "100 ns are the noise of an anchor");
-        clock.anchor(6_000_001, 900_000_000);
-        assert_eq!((clock.valid_ticks, clock.anchor_ns), (0, 900_000_000));
-        clock.anchor(8_000_001, 901_000_000);
-        clock.anchor(10_000_001, 5_000);
-        assert_eq!((clock.valid_ticks, clock.anchor_ns), (0, 5_000), "and set back");
+        // Within the time that the line is for: a counter that differs from core to core, say.
+        clock.anchor(3_001_000 + 800_000, 6_500_100 + 100_000);
+        assert_eq!((clock.rate, clock.valid_ticks), (0, 0));
+    }
+
+    /// As fast as the system lets anybody slew its clock: 10 %. Between anchors the line is off by half of the margin.
+    #[test]
+    fn two_lines_through_a_slewed_clock_stay_within_the_margin() {
+        let margin_ns = k2k_core::CLOCK_MARGIN_NS;
+        let mut clock = running();
+        let slewed = |ticks: u64| 6_000_000 + (ticks - 2_001_000) * 11 / 20;
+        let last = clock.anchor_ticks + clock.valid_ticks - 1;
+        let line = clock.anchor_ns + clock.ns_after(last - clock.anchor_ticks);
+        assert!(line.abs_diff(slewed(last)) <= margin_ns / 2 + 1, "{line} {}", slewed(last));
+        clock.anchor(last + 1, slewed(last + 1));
+        assert_eq!(clock.valid_ticks, 0, "measured anew");
     }
 
     #[test]
     fn a_counter_that_stands_still_gives_no_rate() {
         let mut clock = Clock::default();
         clock.anchor(7, 1_000_000);
-        clock.anchor(7, 9_000_000);
-        assert_eq!(clock.valid_ticks, 0);
-        clock.anchor(3, 19_000_000);
+        for i in 1..9 {
+            clock.anchor(7, 1_000_000 + i * 8_000_000);
+            assert_eq!(clock.valid_ticks, 0);
+        }
+        clock.anchor(3, 99_000_000);
         assert_eq!(clock.valid_ticks, 0, "nor one that goes back");
+    }
+
+    #[test]
+    fn the_wall_clock_is_read_with_the_anchors_and_not_with_each_message() {
+        let host = Host::new();
+        let is_right = |host: &Host| {
+            let now_ns = host.now_ns();
+            let wall_ns = now_ns.wrapping_add(host.wall_offset_ns());
+            to_ns(clock_gettime(ClockId::Realtime)).abs_diff(wall_ns) < 50_000_000
+        };
+        assert!(is_right(&host));
+        assert!(is_right(&Host { wall: Cell::default(), ..Host::default() }));
+        // As if the wall clock had just been set by an hour.
+        let mut wall = host.wall.get();
+        wall.offset_ns = wall.offset_ns.wrapping_add(3_600_000_000_000);
+        host.wall.set(wall);
+        if !cfg!(miri) {
+            assert!(!is_right(&host) || host.wall.get().read_ns != wall.read_ns);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(is_right(&host), "followed");
+    }
+
+    #[test]
+    fn a_clock_is_named_by_boot_and_namespace() {
+        let here = clock_id();
+        assert!(here != 0 && here == clock_id());
+        let ids = [(b"1" as &[u8], b"" as &[u8]), (b"2", b""), (b"1", b"time:[4026531834]"), (b"", b"1")];
+        let ids = ids.map(|(boot, namespace)| clock_id_of(boot, namespace));
+        for (i, id) in ids.iter().enumerate() {
+            assert!(!ids[..i].contains(id));
+        }
     }
 }

@@ -6,7 +6,8 @@
 //! A timestamp is (wall time, logical). If event *a* can have influenced event *b*, then `a < b`. The wall part is
 //! never behind the physical clock of any kernel heard from, nor more than the allowed skew ahead of the own one.
 //!
-//! The physical clock is a parameter of each call, so that tests turn it by hand and a GPU passes `%globaltimer`.
+//! The physical clock is a parameter of each call, so that tests turn it by hand. Kernels pass the wall time, which may
+//! be set at any time; nothing but timestamps hangs on it.
 //!
 //! | hazard | what happens |
 //! | --- | --- |

@@ -7,6 +7,7 @@ use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
 use crate::sync::{Scope, zeroed_in};
 use core::mem::MaybeUninit;
+use core::time::Duration;
 
 /// What a handler can do. [`Endpoint`] implements it; a handler that takes `impl Context` does not depend on the
 /// fabric's shape or on where it runs.
@@ -48,6 +49,12 @@ pub trait Context<const PAYLOAD: usize> {
     /// See [`Endpoint::now`].
     fn now(&mut self) -> Timestamp;
 
+    /// See [`Endpoint::now_ns`].
+    fn now_ns(&self) -> u64;
+
+    /// See [`Endpoint::deadline_in`].
+    fn deadline_in(&self, time: Duration) -> u64;
+
     /// The registered kernel of that name.
     fn find(&self, name: &str) -> Option<KernelId>;
 
@@ -81,6 +88,15 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     fn now(&mut self) -> Timestamp {
         Endpoint::now(self)
+    }
+
+    #[inline]
+    fn now_ns(&self) -> u64 {
+        Endpoint::now_ns(self)
+    }
+
+    fn deadline_in(&self, time: Duration) -> u64 {
+        Endpoint::deadline_in(self, time)
     }
 
     fn find(&self, name: &str) -> Option<KernelId> {
@@ -354,7 +370,7 @@ mod tests {
         run.start(&mut a, &mut Deaf);
         let _ = run.pass(&mut a, &mut Deaf);
         run.empty_passes = u32::MAX;
-        now.set(5_000);
+        now.set(5_000 + crate::CLOCK_MARGIN_NS);
         for _ in 0..EXPIRE_EVERY {
             let _ = run.pass(&mut a, &mut Deaf);
         }

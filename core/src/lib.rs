@@ -43,5 +43,5 @@ pub use gateway::Gateway;
 pub use kernel::{Context, Idle, Kernel, Loop, Pass, Rest, run};
 pub use link::{LinkEnd, LinkHalf};
 pub use message::{Header, KernelId, Message, MessageId, Priority};
-pub use platform::Platform;
+pub use platform::{CLOCK_MARGIN_NS, Platform};
 pub use wake_flag::WakeFlag;

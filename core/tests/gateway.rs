@@ -6,7 +6,8 @@ use common::{Manual, fabric};
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::link::LinkError;
 use k2k_core::{
-    Config, DeliveryStatus, Endpoint, Fabric, LinkEnd, LinkHalf, Message, MessageId, Priority, Register, SendError,
+    CLOCK_MARGIN_NS, Config, DeliveryStatus, Endpoint, Fabric, LinkEnd, LinkHalf, Message, MessageId, Priority,
+    Register, SendError,
 };
 
 const KERNELS: usize = 6;
@@ -18,10 +19,12 @@ type Side<'w> = Gateway<'w, 'w, &'w Manual, KERNELS, SLOTS, 64, FRAMES>;
 type End<'w> = Endpoint<'w, &'w Manual, KERNELS, SLOTS, 64>;
 
 const TIMEOUT_NS: u64 = 1_000;
+/// After so long, a sender gives its message up.
+const OVERDUE_NS: u64 = TIMEOUT_NS + CLOCK_MARGIN_NS + 1;
 const CONFIG: Config =
     Config { delivery_timeout_ns: TIMEOUT_NS, max_clock_offset_ns: 1_000_000, hop_limit: 4, tracing: true };
-const GRACE_NS: u64 = 500;
-const GATEWAY: GatewayConfig = GatewayConfig { silence_ns: 10_000, grace_ns: GRACE_NS, export_all: true };
+const GRACE_NS: u64 = 2 * CLOCK_MARGIN_NS;
+const GATEWAY: GatewayConfig = GatewayConfig { silence_ns: 1_000_000, grace_ns: GRACE_NS, export_all: true };
 
 /// A link on the heap, both halves set up.
 fn link() -> [Box<Half>; 2] {
@@ -197,7 +200,7 @@ fn a_message_that_is_not_received_in_time_is_timed_out_over_there() {
     let to = memory.fabrics[0].find("b").unwrap();
     let id = a.send(to, &empty()).unwrap();
     settle(&mut sides);
-    memory.platform.advance(TIMEOUT_NS + 1);
+    memory.platform.advance(OVERDUE_NS);
     assert_eq!(status(&mut a, id), DeliveryStatus::Pending, "held: only the answer decides");
     assert_eq!(a.expire(), 1);
     settle(&mut sides);
@@ -214,7 +217,7 @@ fn a_message_that_no_gateway_has_taken_is_timed_out_by_its_sender() {
     settle(&mut sides);
     let to = memory.fabrics[0].find("b").unwrap();
     let id = a.send(to, &empty()).unwrap();
-    memory.platform.advance(TIMEOUT_NS + 1);
+    memory.platform.advance(OVERDUE_NS);
     assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
     settle(&mut sides);
     assert_eq!(sides[0].stats().sent, 0);
@@ -454,7 +457,7 @@ fn a_dead_other_side_ends_messages_by_deadline_and_grace() {
     let id = a.send(to, &empty()).unwrap();
     here.pass();
     assert_eq!(here.stats().sent, 1, "nothing is sent to who is silent");
-    memory.platform.advance(TIMEOUT_NS + 1);
+    memory.platform.advance(OVERDUE_NS);
     assert_eq!(status(&mut a, id), DeliveryStatus::Timeout, "so its sender decides");
     assert_eq!(here.in_flight().0, 1, "a number that the other side may still hold is not used again");
 
@@ -569,14 +572,14 @@ fn a_message_that_was_given_up_does_not_cross() {
     settle(&mut sides);
     let to = memory.fabrics[0].find("b").unwrap();
     let late = a.send(to, &empty()).unwrap();
-    memory.platform.advance(TIMEOUT_NS + 1);
+    memory.platform.advance(OVERDUE_NS);
     assert_eq!(status(&mut a, late), DeliveryStatus::Timeout);
     // The entry is needed again.
     for sent in 1..=KERNELS * SLOTS {
         a.send(a.id(), &empty()).unwrap();
         assert!(sent == KERNELS * SLOTS || a.try_receive().is_some());
     }
-    memory.platform.now_ns.set(memory.platform.now_ns.get() - TIMEOUT_NS);
+    memory.platform.now_ns.set(memory.platform.now_ns.get() - OVERDUE_NS);
     settle(&mut sides);
     assert_eq!((sides[0].stats().sent, b.try_receive()), (0, None));
     assert!(a.try_receive().is_some());
@@ -642,7 +645,7 @@ fn three_domains_in_a_row_carry_messages_and_statuses() {
     assert_eq!(c.try_receive(), None);
     let late = a.send(to, &empty()).unwrap();
     settle(&mut sides);
-    platform.advance(TIMEOUT_NS + 1);
+    platform.advance(OVERDUE_NS);
     settle(&mut sides);
     assert_eq!(status(&mut a, late), DeliveryStatus::Timeout);
     for fabric in &fabrics {

@@ -6,8 +6,8 @@ use common::{Manual, fabric, register_all};
 use core::cell::RefCell;
 use k2k_core::fabric::Event;
 use k2k_core::{
-    Command, Config, Context, DeliveryStatus, Endpoint, Fabric, Idle, Kernel, Loop, Message, Pass, Phase, Register,
-    Rest, run,
+    CLOCK_MARGIN_NS, Command, Config, Context, DeliveryStatus, Endpoint, Fabric, Idle, Kernel, Loop, Message, Pass,
+    Phase, Register, Rest, run,
 };
 
 type Small = Fabric<4, 8, 64>;
@@ -248,7 +248,7 @@ fn an_idle_loop_times_out_what_is_overdue() {
         (Manual::at(1), fabric::<4, 8, 64>(&Config { delivery_timeout_ns: 10, ..Config::default() }));
     let [mut a, b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
     let id = a.send(b.id(), &Message::new(1)).unwrap();
-    platform.advance(11);
+    platform.advance(11 + CLOCK_MARGIN_NS);
     run(&mut a, &mut Diary::default(), |endpoint, _| endpoint.stop());
     assert_eq!(fabric.receipt(id).unwrap().status, DeliveryStatus::Timeout);
 }

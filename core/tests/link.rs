@@ -215,7 +215,7 @@ proptest! {
         let fabric: Box<Fabric<6, 4, 64>> = fabric(&config);
         let register = |name: &str| fabric.register(&Register::new(name).unwrap(), &platform);
         let end = open_end(near.half(), far.half()).unwrap();
-        let config = GatewayConfig { silence_ns: 5_000, grace_ns: 500, export_all: true };
+        let config = GatewayConfig { silence_ns: 500_000, grace_ns: 200_000, export_all: true };
         let mut gateway = Gateway::new(register("gateway").unwrap(), end, config);
         let mut kernels = [register("a").ok(), register("b").ok()];
         let (mut tail, mut beat) = (0u64, 0u64);
@@ -260,7 +260,7 @@ proptest! {
         }
         // What the other side has sent may be counted twice, or pending, since its numbers are its own. This domain's own
         // messages may not.
-        platform.advance(100_000);
+        platform.advance(1_000_000);
         for _ in 0..64 {
             gateway.pass();
             for kernel in kernels.iter_mut().flatten() {

@@ -4,14 +4,16 @@ mod common;
 
 use common::{Manual, ManualEndpoint, fabric, register_all};
 use k2k_core::{
-    Backlog, Config, DeliveryStatus, Endpoint, Fabric, KernelId, Message, MessageId, Priority, ReceiptError, Register,
-    SendError, Stats,
+    Backlog, CLOCK_MARGIN_NS, Config, DeliveryStatus, Endpoint, Fabric, KernelId, Message, MessageId, Priority,
+    ReceiptError, Register, SendError, Stats,
 };
 
 type Small = Fabric<4, 4, 64>;
 type Kernels<'f> = Vec<ManualEndpoint<'f, 4, 4, 64>>;
 
 const TIMEOUT_NS: u64 = 1_000;
+/// After so long, a sender gives its message up.
+const OVERDUE_NS: u64 = TIMEOUT_NS + CLOCK_MARGIN_NS + 1;
 const CONFIG: Config =
     Config { delivery_timeout_ns: TIMEOUT_NS, max_clock_offset_ns: 1_000_000, hop_limit: 8, tracing: true };
 
@@ -285,6 +287,8 @@ fn a_message_that_is_not_received_in_time_is_timed_out_by_its_sender() {
     let id = a.send(b.id(), &empty()).unwrap();
     platform.advance(TIMEOUT_NS);
     assert_eq!(status(a, id), Ok(DeliveryStatus::Pending), "the deadline itself is in time");
+    platform.advance(CLOCK_MARGIN_NS);
+    assert_eq!(status(a, id), Ok(DeliveryStatus::Pending), "its receiver's clock may be behind");
     platform.advance(1);
     assert_eq!(fabric.receipt(id).unwrap().status, DeliveryStatus::Pending, "looking changes nothing");
     assert_eq!(status(a, id), Ok(DeliveryStatus::Timeout));
@@ -369,8 +373,8 @@ fn a_send_that_waits_for_room_ends_in_timeout_at_its_deadline() {
     assert_eq!((a.stats().sent, a.stats().refused), (4, 4));
     assert_eq!(
         SendError::Timeout { deadline_ns: 1 }.to_string(),
-        "the message's deadline, 1 ns on the fabric's clock, had passed before it was sent; 0 stands for the fabric's \
-         delivery timeout"
+        "the message's deadline, 1 ns on the clock of `Platform::now_ns`, had passed before it was sent; 0 stands for \
+         the fabric's delivery timeout, and `deadline_in` makes a deadline of a duration"
     );
 }
 
@@ -472,7 +476,7 @@ fn anyone_can_read_a_receipt_but_only_the_sender_decides_by_asking() {
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     let id = a.send(b.id(), &empty()).unwrap();
-    platform.advance(TIMEOUT_NS + 1);
+    platform.advance(OVERDUE_NS);
     assert_eq!(status(b, id), Ok(DeliveryStatus::Pending));
     assert_eq!(status(a, id), Ok(DeliveryStatus::Timeout));
     assert_eq!(status(b, id), Ok(DeliveryStatus::Timeout));
@@ -488,7 +492,7 @@ fn expire_decides_everything_that_is_overdue_and_counts_the_rest() {
     let short = a.send(b.id(), &empty()).unwrap();
     let to_c = a.send(c.id(), &empty()).unwrap();
     assert_eq!(a.expire(), 3);
-    platform.advance(TIMEOUT_NS + 1);
+    platform.advance(OVERDUE_NS);
     assert_eq!(a.expire(), 1);
     for (id, expected) in
         [(long, DeliveryStatus::Pending), (short, DeliveryStatus::Timeout), (to_c, DeliveryStatus::Timeout)]
@@ -509,7 +513,7 @@ fn a_message_that_is_found_after_its_receipt_was_overwritten_is_counted_once() {
         let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
         let [a, b, c] = &mut kernels[..] else { unreachable!() };
         let late = a.send(b.id(), &empty()).unwrap();
-        platform.advance(TIMEOUT_NS + 1);
+        platform.advance(OVERDUE_NS);
         assert_eq!(status(a, late), Ok(DeliveryStatus::Timeout));
         assert_adds_up(&fabric, 0);
         if found_before {
@@ -535,7 +539,7 @@ fn a_message_that_a_predecessor_gave_up_is_counted_once_when_it_is_found() {
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let to = kernels[1].id();
     let late = kernels[0].send(to, &empty()).unwrap();
-    platform.advance(TIMEOUT_NS + 1);
+    platform.advance(OVERDUE_NS);
     assert_eq!(status(&mut kernels[0], late), Ok(DeliveryStatus::Timeout));
     kernels.remove(0).unregister();
     let mut successor = fabric.register_at(0, &Register::new("successor").unwrap(), &platform).unwrap();
@@ -558,7 +562,7 @@ fn a_message_that_was_given_up_is_not_received_by_an_earlier_clock() {
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     let late = a.send(b.id(), &empty()).unwrap();
-    platform.advance(TIMEOUT_NS + 1);
+    platform.advance(OVERDUE_NS);
     assert_eq!(status(a, late), Ok(DeliveryStatus::Timeout));
     // The entry is needed again, and the sender's count taken back.
     for sent in 1..=16 {
@@ -589,7 +593,7 @@ fn receipts_of_an_owner_of_long_ago_do_not_pass_for_later_ones() {
     let mut last = fabric.register(&who, &platform).unwrap();
     let id = last.send(receiver.id(), &empty()).unwrap();
     assert_eq!(status(&mut last, id), Ok(DeliveryStatus::Pending));
-    platform.advance(TIMEOUT_NS + 1);
+    platform.advance(OVERDUE_NS);
     assert_eq!(status(&mut last, id), Ok(DeliveryStatus::Timeout));
 }
 
@@ -713,7 +717,7 @@ fn counters_are_of_the_place_and_go_on_with_its_next_owner() {
     assert_eq!((first.sequence, second.sequence), (1, 2));
     // The predecessor's message is pending for its successor, who answers for the place.
     assert_eq!(a.expire(), 2);
-    platform.advance(TIMEOUT_NS + 1);
+    platform.advance(OVERDUE_NS);
     assert_eq!((a.expire(), a.stats().timeout), (0, 2));
     assert_adds_up(&fabric, 0);
 }

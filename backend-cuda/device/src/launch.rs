@@ -17,7 +17,7 @@ pub struct Launch {
     pub workspace_len: u64,
     /// Device address of one [`Report`] per block, zeroed before the launch.
     pub reports: u64,
-    /// What to add to `%globaltimer` for ns since the Unix epoch.
+    /// What to add (wrapping) to `%globaltimer` for the host's `CLOCK_MONOTONIC`, on which deadlines are.
     pub clock_offset_ns: i64,
     /// Place in the fabric's table of block 0's kernel; block `i` takes the one `i` further on.
     pub first_place: u32,
@@ -27,6 +27,8 @@ pub struct Launch {
     pub name: [u8; 32],
     /// What the entry point makes of them is its own business: addresses of links, counts, sizes.
     pub parameters: [u64; 8],
+    /// What to add (wrapping) to that for the wall time, ns since the Unix epoch: as it was at the launch.
+    pub wall_offset_ns: u64,
 }
 
 /// What a block says about how it went. Written by the device, eight bytes at a time and the first of them last; read
@@ -100,7 +102,7 @@ impl Outcome {
     }
 }
 
-const _: () = assert!(size_of::<Launch>() == 144 && size_of::<Report>() == 64 && align_of::<Report>() == 8);
+const _: () = assert!(size_of::<Launch>() == 152 && size_of::<Report>() == 64 && align_of::<Report>() == 8);
 const _: () = {
     use core::mem::offset_of;
     assert!(offset_of!(Report, kernel_index) == 2 && offset_of!(Report, kernel_generation) == 4);

@@ -12,7 +12,7 @@
 //! | `run_crew`, `Crew` | the same, with all threads of the block to work on jobs ([`Share`]) |
 //! | `run_gateway` | one side of a link to another domain |
 //! | `Warp` | 32 threads as one: ballot, shuffles; a `Gang` for rings |
-//! | `Clock` | `%globaltimer` at the Unix epoch, as a `Platform` |
+//! | `Clock` | `%globaltimer` on the host's clock, as a `Platform` |
 //! | `thread` | indices, the timer, rest |
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(asm_experimental_arch, link_llvm_intrinsics))]

@@ -91,7 +91,9 @@ mod race;
 
 pub use decode::Module;
 pub use error::{Doing, Error, Fault, FaultKind, Place, ThreadReport, Who};
-pub use machine::{Arg, Background, Bounds, Clock, Dim, LaunchConfig, LaunchId, Machine, Options, explore};
+pub use machine::{
+    Arg, Background, Bounds, Clock, Dim, LaunchConfig, LaunchId, Machine, Options, explore, host_clock_ns,
+};
 pub use memory::Region;
 pub use op::{Order, Scope};
 pub use parse::ParseError;

@@ -8,8 +8,8 @@ use core::cell::Cell;
 use core::time::Duration;
 use k2k_core::WakeFlag;
 use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Platform, Register};
-use k2k_ptx_executor::{Background, Clock, Error, LaunchConfig, Machine, Module, Options, Order};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use k2k_ptx_executor::{Background, Clock, Error, LaunchConfig, Machine, Module, Options, Order, host_clock_ns};
+use std::time::Instant;
 
 type TestFabric = Fabric<4, 8, 64>;
 
@@ -28,7 +28,7 @@ struct Host;
 
 impl Platform for Host {
     fn now_ns(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64)
+        host_clock_ns()
     }
 
     fn wake(&self, _: &WakeFlag) {}

@@ -1,6 +1,7 @@
 //! The handlers behind the entry points: plain kernels, which run on a host thread as well.
 
 use bytemuck::{Pod, Zeroable};
+use core::time::Duration;
 use k2k_core::sync::AtomicU32;
 use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::{
@@ -39,8 +40,8 @@ pub struct Hang {
 
 impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Hang {
     fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, _: &Message<PAYLOAD>) {
-        let until_ns = context.now().wall_time_ns.saturating_add(self.lasts_ns);
-        while self.lasts_ns == 0 || context.now().wall_time_ns < until_ns {}
+        let until_ns = context.now_ns().saturating_add(self.lasts_ns);
+        while self.lasts_ns == 0 || context.now_ns() < until_ns {}
     }
 }
 
@@ -187,7 +188,7 @@ impl Source {
         let mut message = Message::from_value(NUMBERED, &Numbered::new(self.accepted));
         message.header.hop_limit = hop_limit;
         if timeout_ns > 0 {
-            message.header.deadline_ns = context.now().wall_time_ns.saturating_add(timeout_ns);
+            message.header.deadline_ns = context.deadline_in(Duration::from_nanos(timeout_ns));
         }
         match context.send_priority(to, &message, priority) {
             Ok(id) => {
@@ -315,7 +316,7 @@ impl<S: AsRef<[u32]> + AsMut<[u32]>> Ping<S> {
 
 impl<S: AsRef<[u32]> + AsMut<[u32]>, const PAYLOAD: usize> Kernel<PAYLOAD> for Ping<S> {
     fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
-        let now_ns = context.now().wall_time_ns;
+        let now_ns = context.now_ns();
         let Some(sent_ns) = self.sent_ns.take() else { return };
         self.wrong += u64::from(message.value() != Ok(self.done as u64));
         if let Some(sample) = self.samples.as_mut().get_mut(self.done) {
@@ -336,7 +337,7 @@ impl<S: AsRef<[u32]> + AsMut<[u32]>, const PAYLOAD: usize> Kernel<PAYLOAD> for P
             return Idle::Soon;
         }
         self.gate = None;
-        let now_ns = context.now().wall_time_ns;
+        let now_ns = context.now_ns();
         match context.send(self.to, &Message::from_value(NUMBERED, &(self.done as u64))) {
             Ok(_) => {
                 self.sent_ns = Some(now_ns);

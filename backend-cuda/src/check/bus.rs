@@ -3,6 +3,7 @@
 use super::{Bench, Failure, Gate, ensure};
 use crate::denoise::{Planes, diffuse};
 use crate::session::{Ended, Grid, Running, Session};
+use core::time::Duration;
 use k2k_core::fabric::Event;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::{Command, Config, DeliveryStatus, KernelId, Message, MessageId, Phase, Priority, SendError};
@@ -157,7 +158,7 @@ pub(super) fn failures(bench: &Bench<'_>) -> Result<String, Failure> {
     };
     // Waits on the device for longer than it may.
     let mut message = number(1);
-    message.header.deadline_ns = me.now().wall_time_ns + 100_000_000;
+    message.header.deadline_ns = me.deadline_in(Duration::from_millis(100));
     let late = send(&mut me, echo, &message)?;
     // A gateway is a hop.
     let mut message = number(2);

@@ -360,6 +360,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
                 workspace_len: workspace_len as u64,
                 reports: reports.address(),
                 clock_offset_ns: clock.offset_ns,
+                wall_offset_ns: clock.wall_offset_ns,
                 first_place: added.first_place,
                 blocks: added.grid.blocks,
                 name,

@@ -195,7 +195,7 @@ static void *run(void *argument) {
     uint64_t address = 0;
     if (!strcmp(job->name, "k2k_read_globaltimer")) {
         struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
+        clock_gettime(CLOCK_MONOTONIC, &now);
         *u64(report + 8) = now.tv_sec * 1000000000ull + now.tv_nsec + 5000000000ull; /* 5 s ahead */
     } else if (strcmp(job->name, "test_once")) {
         uint32_t place = *u32(launch + 40) + job->block;

@@ -428,7 +428,7 @@ impl<S: AsRef<[f32]> + AsMut<[f32]>, const PAYLOAD: usize> Kernel<PAYLOAD> for T
             // For the controller. The supervisor's stop word ends that.
             return Idle::Done;
         }
-        let now_ns = context.now().wall_time_ns;
+        let now_ns = context.now_ns();
         let since_ns = *self.idle_since_ns.get_or_insert(now_ns);
         if now_ns.saturating_sub(since_ns) > self.patience_ns {
             if self.phase == Phase::Failing {

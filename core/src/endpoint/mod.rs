@@ -51,6 +51,14 @@ use crate::ring::ticket::TicketConsumerState;
 use crate::sync::{ON_DEVICE, Scope, System};
 use crate::wake_flag::WakeFlag;
 use core::fmt;
+use core::time::Duration;
+
+/// The deadline of a message that has `time` from `now_ns`.
+fn deadline_after(now_ns: u64, time: Duration) -> u64 {
+    let ns = time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos().into());
+    // 0 in a header stands for the fabric's delivery timeout.
+    now_ns.saturating_add(ns).max(1)
+}
 
 /// How many priorities there are.
 const PRIORITIES: usize = 2;
@@ -257,10 +265,41 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         self.stopping || !self.platform.is_here()
     }
 
-    /// A new timestamp of this kernel's hybrid clock.
+    /// A new timestamp of this kernel's hybrid clock: wall time, for people and for order. Deadlines are on another
+    /// clock: see [`deadline_in`](Self::deadline_in).
     pub fn now(&mut self) -> Timestamp {
-        let physical_ns = self.platform.now_ns();
-        self.clock.now(physical_ns)
+        let now_ns = self.platform.now_ns();
+        self.clock.now(self.wall_ns(now_ns))
+    }
+
+    /// Elapsed time in ns, on the clock of deadlines: see [`Platform::now_ns`].
+    #[inline]
+    #[must_use]
+    pub fn now_ns(&self) -> u64 {
+        self.platform.now_ns()
+    }
+
+    /// The deadline of a message that has this long from now, for
+    /// [`Message::with_deadline_ns`](crate::Message::with_deadline_ns). A time too long for the clock is never over.
+    ///
+    /// ```
+    /// # use core::time::Duration;
+    /// # use k2k_core::{Endpoint, KernelId, Message, Platform, SendError};
+    /// # fn ask<P: Platform>(me: &mut Endpoint<'_, P, 4, 8, 64>, echo: KernelId) -> Result<(), SendError> {
+    /// let question = Message::new(7).with_deadline_ns(me.deadline_in(Duration::from_millis(20)));
+    /// me.send(echo, &question)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn deadline_in(&self, time: Duration) -> u64 {
+        deadline_after(self.platform.now_ns(), time)
+    }
+
+    /// The wall time at a reading of the other clock that was just taken.
+    #[inline(always)]
+    fn wall_ns(&self, now_ns: u64) -> u64 {
+        now_ns.wrapping_add(self.platform.wall_offset_ns())
     }
 
     /// This kernel's counters.

@@ -4,14 +4,14 @@ use super::Endpoint;
 use crate::fabric::{Counter, DeliveryReceipt, DeliveryStatus, Event, ReceiptError, Receipts, Verdict};
 use crate::message::{Header, MessageId};
 use crate::place::Place;
-use crate::platform::Platform;
+use crate::platform::{CLOCK_MARGIN_NS, Platform};
 use crate::sync::Scope;
 
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
     /// What became of a message. For one of this kernel's own that is pending, this also decides: `Timeout` if its
-    /// deadline has passed, `NotFound` if its destination has left.
+    /// deadline and the margin of the clocks ([`CLOCK_MARGIN_NS`]) have passed, `NotFound` if its destination has left.
     ///
     /// # Errors
     /// [`ReceiptError::Overwritten`] once this kernel has sent `KERNELS × SLOTS` more messages.
@@ -49,7 +49,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let receipts = &self.fabric.receipts[self.place];
         let Some(pending) = receipts.pending(sequence) else { return true };
         let (deadline_ns, destination) = receipts.terms(sequence);
-        let status = if deadline_ns < self.platform.now_ns() {
+        // Until then, its receiver may take the message although the receipt was overwritten: see the page of `Platform`.
+        let status = if deadline_ns.saturating_add(CLOCK_MARGIN_NS) < self.platform.now_ns() {
             DeliveryStatus::Timeout
         } else if self.registered(destination).is_none() {
             DeliveryStatus::NotFound

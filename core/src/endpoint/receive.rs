@@ -229,7 +229,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
         // Order 2 and 3 of the module's page.
         match self.decide(header, DeliveryStatus::Delivered) {
-            // A look at the clock after the one that the sender has acted on, should it have given this message up.
+            // A look at the clock after the one that the sender has acted on, should it have given this message up: as
+            // that one was past the deadline and the margin, this one is past the deadline.
             Verdict::Alone if header.deadline_ns < self.platform.now_ns() => {
                 self.end(header, DeliveryStatus::Timeout);
                 false
@@ -240,8 +241,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             }
             Verdict::Decided | Verdict::Alone => {
                 self.count(Counter::Received);
-                if self.clock.update(now_ns, header.sent()).is_err() {
-                    self.clock.now(now_ns);
+                let wall_ns = self.wall_ns(now_ns);
+                if self.clock.update(wall_ns, header.sent()).is_err() {
+                    self.clock.now(wall_ns);
                     self.count(Counter::ClockSkews);
                 }
                 self.trace(Event::Received, None, header);

@@ -1,7 +1,7 @@
 //! Sending: from the caller's message to the next hop's inbox.
 
 use super::{Endpoint, Hop};
-use crate::fabric::{Counter, DeliveryStatus, Event};
+use crate::fabric::{Command, Counter, DeliveryStatus, Event};
 use crate::message::{Header, KernelId, Message, MessageId, PayloadTooLong, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
@@ -28,8 +28,13 @@ pub enum SendError {
     },
     /// The deadline has passed, perhaps while waiting for room.
     Timeout {
-        /// The deadline, ns on the fabric's clock.
+        /// The deadline, ns on the clock of [`Platform::now_ns`].
         deadline_ns: u64,
+    },
+    /// The inbox had no room, and a supervisor told this kernel to stop while it waited for some.
+    Stopped {
+        /// Whose inbox.
+        next_hop: KernelId,
     },
     /// The header claims more payload than a message holds.
     PayloadTooLong(PayloadTooLong),
@@ -45,7 +50,7 @@ impl SendError {
             Self::NotFound { .. } => Some(DeliveryStatus::NotFound),
             Self::QueueFull { .. } => Some(DeliveryStatus::QueueFull),
             Self::Timeout { .. } => Some(DeliveryStatus::Timeout),
-            Self::PayloadTooLong(_) | Self::Forked => None,
+            Self::Stopped { .. } | Self::PayloadTooLong(_) | Self::Forked => None,
         }
     }
 }
@@ -59,9 +64,12 @@ impl fmt::Display for SendError {
             }
             Self::Timeout { deadline_ns } => write!(
                 f,
-                "the message's deadline, {deadline_ns} ns on the fabric's clock, had passed before it was sent; 0 stands \
-                 for the fabric's delivery timeout"
+                "the message's deadline, {deadline_ns} ns on the clock of `Platform::now_ns`, had passed before it was \
+                 sent; 0 stands for the fabric's delivery timeout, and `deadline_in` makes a deadline of a duration"
             ),
+            Self::Stopped { next_hop } => {
+                write!(f, "this kernel was told to stop while it waited for room in the inbox of {next_hop}")
+            }
             Self::PayloadTooLong(e) => e.fmt(f),
             Self::Forked => f.write_str(
                 "this process was forked and has only a copy of the endpoint: register a kernel of its own here",
@@ -120,11 +128,16 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         result
     }
 
-    /// Sends, and waits for room until the message's deadline (by default the fabric's delivery timeout from now).
-    /// While it waits, transit traffic is forwarded, and `wait` is called between tries.
+    /// Sends, and waits for room until the message's deadline (by default the fabric's delivery timeout from now), or
+    /// until a supervisor tells this kernel to stop. So a deadline that never comes is allowed. While it waits, transit
+    /// traffic is forwarded, and `wait` is called between tries: it should return within milliseconds, since nothing
+    /// else looks at the deadline and the supervisor's command.
+    ///
+    /// A kernel that was told to stop before, or that drains its inbox, can still send: the first try comes first, and
+    /// [`Command::Drain`] does not end the wait.
     ///
     /// # Errors
-    /// As for [`send`](Self::send), but [`SendError::Timeout`] in place of `QueueFull`.
+    /// As for [`send`](Self::send), but [`SendError::Timeout`] or [`SendError::Stopped`] in place of `QueueFull`.
     pub fn send_waiting(
         &mut self,
         to: KernelId,
@@ -135,14 +148,18 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let deadline_ns = self.deadline(&message.header, self.platform.now_ns());
         let given = Header { deadline_ns, ..message.header };
         loop {
-            match self.accept(to, &given, message, priority) {
-                Err(SendError::QueueFull { .. }) => {}
+            let next_hop = match self.accept(to, &given, message, priority) {
+                Err(SendError::QueueFull { next_hop }) => next_hop,
                 Err(SendError::Forked) => return Err(SendError::Forked),
                 Err(e) => {
                     self.count(Counter::Refused);
                     return Err(e);
                 }
                 sent => return sent,
+            };
+            if self.command() == Command::Stop {
+                self.count(Counter::Refused);
+                return Err(SendError::Stopped { next_hop });
             }
             self.poll();
             wait();
@@ -193,7 +210,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if priority == Priority::Normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place]) {
             return Err(SendError::QueueFull { next_hop: hop.id });
         }
-        let sent = self.clock.now(now_ns);
+        let sent = self.clock.now(self.wall_ns(now_ns));
         let sequence = self.counts[Counter::Sent as usize].wrapping_add(1);
         let header = Header {
             sequence,

@@ -30,8 +30,9 @@
 //! sender*: set with the sender's verdict, cleared by the holder that finds the message. A sender that needs an entry
 //! with the mark again takes its count back (`RETRACTED`), and leaves the message to its holder, which counts it as timed
 //! out. Both do so with a compare-exchange, so exactly one of them has it. A holder that finds a later message in the
-//! entry decides alone, and looks at the clock once more: what may have been said of its message before, that it timed
-//! out, is still true (if the clock was not set back meanwhile: see [`Platform`](crate::Platform)).
+//! entry decides alone, and looks at the clock once more. Its sender may have given the message up before; it did so past
+//! the deadline and the margin of the clocks, so the holder's look finds the deadline passed, and the message ends as
+//! timed out here, too. (The clock cannot be set: see [`Platform`](crate::Platform), which has the margin as well.)
 //!
 //! A message that leaves the domain through a [gateway](crate::gateway) is decided on the other side, where this word
 //! cannot be reached. So the gateway *holds* it: it moves the word to `HELD`, which still reads as `Pending`, but which

@@ -61,7 +61,7 @@ impl<'l> Block<'l> {
     /// The clock that all kernels of this device read.
     #[must_use]
     pub const fn clock(&self) -> Clock {
-        Clock::new(self.launch.clock_offset_ns)
+        Clock::new(self.launch)
     }
 
     /// Says where this block is. For one thread of it.

@@ -1,7 +1,8 @@
 //! What `%globaltimer` and `%clock64` read, and when sleepers wake.
 
 use core::time::Duration;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
+use std::time::Instant;
 
 /// The device's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum Clock {
         /// Time that one instruction of one thread takes, in ns.
         ns_per_instruction: u64,
     },
-    /// The host's: ns since the Unix epoch.
+    /// The host's: what [`host_clock_ns`] reads.
     Host,
 }
 
@@ -21,6 +22,14 @@ impl Default for Clock {
     fn default() -> Self {
         Self::Virtual { start_ns: 1_000_000_000, ns_per_instruction: 1 }
     }
+}
+
+/// What [`Clock::Host`] reads: ns on a clock that cannot be set, as a GPU's cannot, from 1 s at its first reading in this
+/// process.
+#[must_use]
+pub fn host_clock_ns() -> u64 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    1_000_000_000 + FIRST.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 #[derive(Debug)]
@@ -45,7 +54,7 @@ impl Timer {
                 let ran = (self.executed + u64::from(ahead)).wrapping_mul(ns_per_instruction);
                 start_ns.wrapping_add(ran).wrapping_add(self.skipped_ns)
             }
-            Clock::Host => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
+            Clock::Host => host_clock_ns(),
         }
     }
 

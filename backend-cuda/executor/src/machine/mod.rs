@@ -11,7 +11,7 @@ pub(crate) mod schedule;
 mod sync;
 
 pub use background::Background;
-pub use clock::Clock;
+pub use clock::{Clock, host_clock_ns};
 pub use explore::{Bounds, explore};
 pub use launch::{Arg, Dim, LaunchConfig, LaunchId};
 

@@ -97,12 +97,16 @@ struct Sink {
     arrivals: Arrivals,
     /// Set when something has gone wrong, so that the first kernel stops.
     spoiled: Arc<OnceLock<()>>,
+    /// The time that each message has: its deadline less that is when it was sent.
+    timeout_ns: u64,
 }
 
 impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Sink {
     fn on_message(&mut self, context: &mut impl Context<PAYLOAD>, message: &Message<PAYLOAD>) {
         let header = &message.header;
-        let latency_ns = context.now().wall_time_ns.saturating_sub(header.wall_time_ns);
+        // Not by the timestamps: the wall clock may be set meanwhile.
+        let sent_ns = header.deadline_ns.saturating_sub(self.timeout_ns);
+        let latency_ns = context.now_ns().saturating_sub(sent_ns);
         if !self.arrivals.take(header.correlation_id, message.payload(), latency_ns) {
             let _ = self.spoiled.set(());
         }
@@ -160,7 +164,9 @@ fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
     };
 
     let spoiled = Arc::new(OnceLock::new());
-    let mut mesh = Mesh::start(&broker, plan, Sink { arrivals, spoiled: Arc::clone(&spoiled) })?;
+    let timeout_ns = broker.memory().config().delivery_timeout_ns;
+    let sink = Sink { arrivals, spoiled: Arc::clone(&spoiled), timeout_ns };
+    let mut mesh = Mesh::start(&broker, plan, sink)?;
     let sink = mesh.sink.id();
     let mut source = Source { endpoint: mesh.source, sink, message: Message::new(0), last: None };
     let mut fed = Fed::default();
