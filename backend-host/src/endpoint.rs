@@ -29,7 +29,7 @@ use std::time::Instant;
 /// assert_eq!(worker.join().unwrap()?.payload(), b"over there");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Endpoint<const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
+pub struct Endpoint<const KERNELS: usize = 16, const SLOTS: usize = 256, const PAYLOAD: usize = 192> {
     // The order of the fields is the order in which they are dropped: the thread that sleeps at this endpoint's
     // wake flag, then the endpoint, then the memory that both use.
     pub(crate) watcher: Option<Watcher>,

@@ -51,6 +51,6 @@ pub use platform::Host;
 pub use runner::{Hanging, KernelFailure, KernelHandle, StartError, StartOptions, StopError, allowed_cores};
 pub use wait::{ReceiveError, Wait};
 
-/// A fabric for up to 16 kernels, with 1024 pending messages of up to 192 bytes per pair. The default shape of
+/// A fabric for up to 16 kernels, with 256 pending messages of up to 192 bytes per pair: 22 MB. The default shape of
 /// [`Broker`], [`Endpoint`] and [`KernelHandle`].
-pub type DefaultFabric = Fabric<16, 1024, 192>;
+pub type DefaultFabric = Fabric<16, 256, 192>;

@@ -27,7 +27,7 @@ fn a_builder_sets_every_part_of_the_configuration() {
 #[test]
 fn the_default_shape_needs_no_parameters() {
     let broker: Broker = Broker::builder().build().unwrap();
-    assert_eq!(k2k_host::Memory::<16, 1024, 192>::SIZE, size_of::<DefaultFabric>());
+    assert_eq!(k2k_host::Memory::<16, 256, 192>::SIZE, size_of::<DefaultFabric>());
     let endpoint: k2k_host::Endpoint = broker.register("me").unwrap();
     drop(endpoint);
 }

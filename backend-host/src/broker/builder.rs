@@ -1,6 +1,7 @@
 //! Settings of a fabric, and where it goes.
 
 use super::Broker;
+use crate::memory::FileOptions;
 use crate::{Memory, MemoryError};
 use core::time::Duration;
 use k2k_core::Config;
@@ -30,6 +31,7 @@ enum Place {
 pub struct Builder {
     config: Config,
     place: Place,
+    file: FileOptions,
 }
 
 impl Builder {
@@ -98,6 +100,37 @@ impl Builder {
         self
     }
 
+    /// With whom a file is shared, and how its room is taken. Counts for the three constructors of files.
+    pub fn file_options(mut self, options: FileOptions) -> Self {
+        self.file = options;
+        self
+    }
+
+    /// Mode of the file: what it gets when it is created, and what is accepted when it is opened. Default 0600. See
+    /// [`FileOptions::mode`].
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.file = self.file.mode(mode);
+        self
+    }
+
+    /// Group of the file, a numeric id: see [`FileOptions::group`].
+    pub fn group(mut self, gid: u32) -> Self {
+        self.file = self.file.group(gid);
+        self
+    }
+
+    /// Accepts files of this user (a numeric id), too: see [`FileOptions::trust_owner`].
+    pub fn trust_owner(mut self, uid: u32) -> Self {
+        self.file = self.file.trust_owner(uid);
+        self
+    }
+
+    /// Takes a file's room when it is written, and not when it is created: see [`FileOptions::sparse`].
+    pub fn sparse(mut self) -> Self {
+        self.file = self.file.sparse();
+        self
+    }
+
     /// Makes or opens the fabric.
     ///
     /// # Errors
@@ -108,9 +141,9 @@ impl Builder {
         let memory = match &self.place {
             Place::Heap => Memory::heap(&self.config),
             Place::HugePages => Memory::huge_pages(&self.config),
-            Place::Create(name) => Memory::create(name, &self.config),
-            Place::Open(name) => Memory::open(name),
-            Place::CreateOrOpen(name) => Memory::create_or_open(name, &self.config),
+            Place::Create(name) => Memory::create_with(name, &self.config, &self.file),
+            Place::Open(name) => Memory::open_with(name, &self.file),
+            Place::CreateOrOpen(name) => Memory::create_or_open_with(name, &self.config, &self.file),
         };
         memory.map(Broker::new)
     }

@@ -38,7 +38,7 @@ use k2k_core::{Command, DeliveryReceipt, KernelId, MessageId, ReceiptError, Regi
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The control plane of a fabric. Clones are the same broker; a forked process's copies only look on.
-pub struct Broker<const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
+pub struct Broker<const KERNELS: usize = 16, const SLOTS: usize = 256, const PAYLOAD: usize = 192> {
     memory: Memory<KERNELS, SLOTS, PAYLOAD>,
     own: Arc<Owned>,
 }

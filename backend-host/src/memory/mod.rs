@@ -6,28 +6,35 @@
 //! | [`Memory::huge_pages`] | the same in huge pages, as far as the system gives any; [`Backing`] tells | cloning |
 //! | [`Memory::create`], [`Memory::open`] | a file, by default in `/dev/shm` | [`Memory::open`] with the same name |
 //!
-//! A name without a `/` is a POSIX shared-memory object: the file `/dev/shm/<name>`. A name with one is a path. The
-//! file has mode 0600: who may write it can stop every kernel in it, or end the processes that map it by making it
-//! shorter (SIGBUS), although nothing that is *in* it causes undefined behaviour. So does a file system that fills up:
-//! room is checked when the file is created, but its pages are taken only when they are first written.
+//! A name without a `/` is a POSIX shared-memory object: the file `/dev/shm/<name>`. A name with one is a path.
 //!
-//! `create` sets a file up under another name and then links it to its own, so that nobody ever opens half a fabric.
+//! # Who can do what to a file
+//!
+//! Nothing that is *in* a file causes undefined behaviour. But a process that can write it can stop every kernel in it,
+//! and can make it shorter: then every process that maps it ends by SIGBUS. So a file has mode 0600 unless
+//! [`FileOptions`] name a group or a mode, and `open` refuses a file that another user owns, that others can write, or
+//! that is a symbolic link. Only `create` writes a header: opening a file that is no fabric changes nothing in it.
+//!
+//! A file's room is taken when it is created (`fallocate`), so a file system that fills up later does no harm. The
+//! default shape takes 22 MB, of the 64 MiB that a container has in `/dev/shm` by default.
+//!
+//! `create` sets a file up without a name and then gives it one, so that nobody ever opens half a fabric, and a creator
+//! that is killed leaves nothing.
 
 mod error;
+mod file;
 mod mapping;
 
 pub use error::MemoryError;
+pub use file::FileOptions;
 pub use mapping::Backing;
 
 use core::fmt;
 use core::ops::Deref;
 use core::ptr::NonNull;
+use file::{Draft, Shape};
 use k2k_core::{Config, Fabric};
 use mapping::{Mapping, map_file, map_heap, map_huge};
-use rustix::fs::{Mode, OFlags};
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,6 +95,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     /// Size of the fabric, bytes.
     pub const SIZE: usize = Fabric::<KERNELS, SLOTS, PAYLOAD>::GEOMETRY.size as usize;
 
+    const SHAPE: Shape = Shape { size: Self::SIZE as u64, kernels: KERNELS, slots: SLOTS, payload: PAYLOAD };
+
     /// A new fabric in ordinary memory of this process. Only the pages that kernels touch are ever committed, so a
     /// large fabric with few kernels costs little.
     ///
@@ -110,71 +119,55 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
         Self::attach(mapping, config)
     }
 
-    /// A new fabric in a new shared-memory file. The file stays until it is [removed](remove).
+    /// A new fabric in a new shared-memory file of this user's. The file stays until it is [removed](remove). All of its
+    /// room is taken at once: a file system that is too small is refused here, and not by SIGBUS later.
     ///
     /// # Errors
     /// [`MemoryError::Exists`] if the name is taken, [`MemoryError::NoSpace`] if the file system has too little room.
     pub fn create(name: &str, config: &Config) -> Result<Self, MemoryError> {
+        Self::create_with(name, config, &FileOptions::new())
+    }
+
+    /// As [`create`](Self::create), for a file that is shared with others or takes its room later.
+    ///
+    /// # Errors
+    /// As for `create`, and [`MemoryError::CannotGive`] if the group may not have it.
+    pub fn create_with(name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
         let path = path_of(name)?;
-        if path.exists() {
-            return Err(MemoryError::Exists { path });
-        }
-        let system = |action| {
-            let path = path.clone();
-            move |e: io::Error| MemoryError::system(Some(path), action, e)
-        };
-        let draft = draft_name(&path);
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&draft, flags, Mode::RUSR | Mode::WUSR).map_err(|e| system("create")(e.into()))?;
-        let file = File::from(file);
-        let result = (|| {
-            let free = rustix::fs::fstatvfs(&file).map_err(|e| system("look at")(e.into()))?;
-            let free = free.f_bavail.saturating_mul(free.f_frsize);
-            if free < Self::SIZE as u64 {
-                return Err(MemoryError::NoSpace { path: path.clone(), free, needed: Self::SIZE as u64 });
-            }
-            file.set_len(Self::SIZE as u64).map_err(system("resize"))?;
-            let memory = Self::attach(map_file(&file, Self::SIZE, path.clone()).map_err(system("map"))?, config)?;
-            std::fs::hard_link(&draft, &path).map_err(|e| match e.kind() {
-                io::ErrorKind::AlreadyExists => MemoryError::Exists { path: path.clone() },
-                _ => system("name")(e),
-            })?;
-            Ok(memory)
-        })();
-        // The draft is this call's own; if it cannot be removed, a nameless leftover harms nobody.
-        let _ = std::fs::remove_file(&draft);
-        result
+        let draft = Draft::new(&path, Self::SHAPE, options)?;
+        let mapping =
+            map_file(&draft.file, Self::SIZE, path.clone()).map_err(|e| MemoryError::system(Some(path), "map", e))?;
+        let memory = Self::attach(mapping, config)?;
+        draft.publish()?;
+        Ok(memory)
     }
 
     /// The fabric in a shared-memory file that this or another process [created](Self::create). Its configuration is
-    /// the one it was created with.
+    /// the one it was created with. A file that is none stays as it is.
     ///
     /// # Errors
-    /// [`MemoryError::NotFound`], [`MemoryError::NotAFile`], [`MemoryError::TooShort`] before anything is mapped;
-    /// [`MemoryError::Attach`] if the contents are not a fabric of this shape.
+    /// [`MemoryError::NotFound`], [`MemoryError::NotAFile`], [`MemoryError::SymbolicLink`], [`MemoryError::Owner`],
+    /// [`MemoryError::Mode`], [`MemoryError::TooShort`] before anything is mapped; [`MemoryError::Attach`] if the contents
+    /// are not a fabric of this shape.
     pub fn open(name: &str) -> Result<Self, MemoryError> {
+        Self::open_with(name, &FileOptions::new())
+    }
+
+    /// As [`open`](Self::open), for a file that others own or can write as well.
+    ///
+    /// # Errors
+    /// As for `open`, and [`MemoryError::Group`].
+    pub fn open_with(name: &str, options: &FileOptions) -> Result<Self, MemoryError> {
         let path = path_of(name)?;
-        let system = |action, e: io::Error| MemoryError::system(Some(path.clone()), action, e);
-        // NONBLOCK: opening a pipe must not wait for its other end. It means nothing for a file.
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(rustix::io::Errno::NOENT) => return Err(MemoryError::NotFound { path }),
-            Err(rustix::io::Errno::ISDIR) => return Err(MemoryError::NotAFile { path }),
-            Err(e) => return Err(system("open", e.into())),
-        };
-        let meta = file.metadata().map_err(|e| system("look at", e))?;
-        if !meta.is_file() {
-            return Err(MemoryError::NotAFile { path });
+        let file = file::open(&path, Self::SIZE as u64, options)?;
+        let mapping =
+            map_file(&file, Self::SIZE, path.clone()).map_err(|e| MemoryError::system(Some(path), "map", e))?;
+        let (base, len) = mapping.fabric_bytes(align_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>());
+        // SAFETY: as in `attach`.
+        match unsafe { Fabric::open_raw(base, len) } {
+            Ok(fabric) => Ok(Self { fabric: NonNull::from(fabric), mapping: Arc::new(mapping) }),
+            Err(why) => Err(mapping.refused(why)),
         }
-        if meta.len() < Self::SIZE as u64 {
-            let mut head = [0; 8];
-            let is_fabric =
-                file.read_exact_at(&mut head, 0).is_ok() && u64::from_le_bytes(head) == k2k_core::fabric::MAGIC;
-            return Err(MemoryError::TooShort { path, found: meta.len(), expected: Self::SIZE as u64, is_fabric });
-        }
-        let mapping = map_file(&file, Self::SIZE, path.clone()).map_err(|e| system("map", e))?;
-        Self::attach(mapping, &Config::default())
     }
 
     /// [Opens](Self::open) a file or, if there is none, [creates](Self::create) it: for processes that start in any
@@ -184,11 +177,19 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     /// As for `open` and `create`, but neither `NotFound` nor `Exists`, unless others create and remove it all the
     /// time.
     pub fn create_or_open(name: &str, config: &Config) -> Result<Self, MemoryError> {
-        let mut result = Self::open(name);
+        Self::create_or_open_with(name, config, &FileOptions::new())
+    }
+
+    /// As [`create_or_open`](Self::create_or_open), with the options of both.
+    ///
+    /// # Errors
+    /// As for `create_or_open`.
+    pub fn create_or_open_with(name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
+        let mut result = Self::open_with(name, options);
         for _ in 0..16 {
             result = match result {
-                Err(MemoryError::NotFound { .. }) => Self::create(name, config),
-                Err(MemoryError::Exists { .. }) => Self::open(name),
+                Err(MemoryError::NotFound { .. }) => Self::create_with(name, config, options),
+                Err(MemoryError::Exists { .. }) => Self::open_with(name, options),
                 done => return done,
             };
         }
@@ -233,17 +234,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     }
 }
 
-/// Removes a shared-memory file's name. Processes that have it open keep it.
+/// Removes a shared-memory file's name. Processes that have it open keep it. Also removes what a creator of this name
+/// left that was killed, on file systems where that is possible.
 ///
 /// # Errors
 /// [`MemoryError::NotFound`] if there is none.
 pub fn remove(name: &str) -> Result<(), MemoryError> {
-    let path = path_of(name)?;
-    match std::fs::remove_file(&path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(MemoryError::NotFound { path }),
-        Err(e) => Err(MemoryError::system(Some(path), "remove", e)),
-    }
+    file::remove(&path_of(name)?)
 }
 
 /// The file that a name stands for.
@@ -255,13 +252,4 @@ pub fn path_of(name: &str) -> Result<PathBuf, MemoryError> {
         return Err(MemoryError::BadName { name: name.to_owned() });
     }
     Ok(if name.contains('/') { PathBuf::from(name) } else { Path::new(SHM).join(name) })
-}
-
-/// A name beside `path` that no other call, in any process, uses at the moment.
-fn draft_name(path: &Path) -> PathBuf {
-    use core::hash::BuildHasher;
-    use std::hash::RandomState;
-    let file = path.file_name().unwrap_or_default().to_string_lossy();
-    let unique = RandomState::new().hash_one(std::process::id());
-    path.with_file_name(format!(".{file}.{unique:016x}"))
 }

@@ -43,7 +43,7 @@ impl Default for StartOptions {
 }
 
 /// A kernel that runs on a thread of its own. Dropping the handle lets it run on; the [`Broker`] can still stop it.
-pub struct KernelHandle<T, const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
+pub struct KernelHandle<T, const KERNELS: usize = 16, const SLOTS: usize = 256, const PAYLOAD: usize = 192> {
     id: KernelId,
     name: String,
     broker: Broker<KERNELS, SLOTS, PAYLOAD>,

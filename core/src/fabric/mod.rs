@@ -68,8 +68,8 @@ shared_struct! {
 shared_struct! {
     /// The memory that up to `KERNELS` kernels share, with room for `SLOTS` messages of `PAYLOAD` bytes per kernel pair.
     ///
-    /// `SLOTS` is a power of two, `PAYLOAD` a multiple of 64. `SLOTS` is RingKernel's `max_pending_messages`; 1024 is a
-    /// good value where memory allows. The size is about
+    /// `SLOTS` is a power of two, `PAYLOAD` a multiple of 64. `SLOTS` is RingKernel's `max_pending_messages`; 256 is a
+    /// good value, 1024 where memory allows. The size is about
     /// `KERNELS² × SLOTS × (PAYLOAD + 104) + 2 × KERNELS × SLOTS × (PAYLOAD + 64)` bytes; untouched lanes cost no memory on
     /// systems that allocate lazily.
     ///
