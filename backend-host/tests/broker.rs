@@ -19,8 +19,13 @@ fn a_builder_sets_every_part_of_the_configuration() {
         .tracing(true)
         .build()
         .unwrap();
-    let expected =
-        Config { delivery_timeout_ns: 250_000_000, max_clock_offset_ns: 2_000_000_000, hop_limit: 5, tracing: true };
+    let expected = Config {
+        delivery_timeout_ns: 250_000_000,
+        max_clock_offset_ns: 2_000_000_000,
+        hop_limit: 5,
+        tracing: true,
+        ..Config::default()
+    };
     assert_eq!(broker.memory().config(), expected);
 }
 
@@ -42,7 +47,10 @@ fn kernels_are_found_by_name_while_they_are_registered() {
         broker.kernels().iter().map(|(id, name)| (*id, name.to_string())).collect::<Vec<_>>(),
         [(a.id(), "a".to_owned()), (b.id(), "b".to_owned())]
     );
-    assert_eq!(broker.register("c").unwrap_err(), EndpointError::Register(RegisterError::NoPlace { kernels: 2 }));
+    assert_eq!(
+        broker.register("c").unwrap_err(),
+        EndpointError::Register(RegisterError::NoPlace { kernels: 2, used_up: 0 })
+    );
     assert_eq!(broker.register("b").unwrap_err(), EndpointError::Register(RegisterError::NameTaken { by: b.id() }));
     assert!(matches!(broker.register(""), Err(EndpointError::Name(_))));
     let gone = b.id();

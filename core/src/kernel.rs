@@ -302,7 +302,7 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
         endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
         kernel: &mut impl Kernel<PAYLOAD>,
     ) {
-        if endpoint.platform().is_here() {
+        if endpoint.may_write() {
             kernel.on_stop(endpoint);
         }
         self.enter(endpoint, Phase::Stopped);

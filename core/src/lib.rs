@@ -38,7 +38,7 @@ pub mod sync;
 mod wake_flag;
 
 pub use endpoint::{Backlog, Endpoint, HIGH_BURST, Register, RegisterError, SendError};
-pub use fabric::{Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, Phase, ReceiptError, Stats};
+pub use fabric::{Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, Phase, ProcessDomain, ReceiptError, Stats};
 pub use gateway::Gateway;
 pub use kernel::{Context, Idle, Kernel, Loop, Pass, Rest, run};
 pub use link::{LinkEnd, LinkHalf};

@@ -7,7 +7,7 @@ use common::Manual;
 use core::mem::offset_of;
 use k2k_core::fabric::{AttachError, Geometry, LAYOUT_VERSION, MAGIC};
 use k2k_core::sync::Gpu;
-use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Priority, Register};
+use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Priority, ProcessDomain, Register};
 
 type Small = Fabric<3, 4, 64>;
 
@@ -93,7 +93,8 @@ fn opening_writes_nothing_and_sets_nothing_up() {
 #[test]
 fn the_first_to_attach_decides_the_configuration() {
     let mut bytes = Bytes::zeroed();
-    let mine = Config { delivery_timeout_ns: 7, max_clock_offset_ns: 8, hop_limit: 9, tracing: true };
+    let domain = ProcessDomain { boot: 10, namespace: 11 };
+    let mine = Config { delivery_timeout_ns: 7, max_clock_offset_ns: 8, hop_limit: 9, tracing: true, domain };
     assert_eq!(Small::attach(bytes.fabric(), &mine).unwrap().config(), mine);
     assert_eq!(Small::attach(bytes.fabric(), &Config::default()).unwrap().config(), mine);
 }

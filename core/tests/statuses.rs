@@ -14,8 +14,13 @@ type Kernels<'f> = Vec<ManualEndpoint<'f, 4, 4, 64>>;
 const TIMEOUT_NS: u64 = 1_000;
 /// After so long, a sender gives its message up.
 const OVERDUE_NS: u64 = TIMEOUT_NS + CLOCK_MARGIN_NS + 1;
-const CONFIG: Config =
-    Config { delivery_timeout_ns: TIMEOUT_NS, max_clock_offset_ns: 1_000_000, hop_limit: 8, tracing: true };
+const CONFIG: Config = Config {
+    delivery_timeout_ns: TIMEOUT_NS,
+    max_clock_offset_ns: 1_000_000,
+    hop_limit: 8,
+    tracing: true,
+    ..Config::DEFAULT
+};
 
 fn status<const K: usize, const S: usize>(
     sender: &mut Endpoint<'_, &Manual, K, S, 64>,

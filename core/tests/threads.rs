@@ -46,7 +46,7 @@ const fn scaled(count: u32) -> u32 {
 
 /// A hundred seconds are for ever here: nothing times out while the threads run.
 const PATIENT: Config =
-    Config { delivery_timeout_ns: 100_000_000_000, max_clock_offset_ns: u64::MAX, hop_limit: 8, tracing: false };
+    Config { delivery_timeout_ns: 100_000_000_000, max_clock_offset_ns: u64::MAX, hop_limit: 8, ..Config::DEFAULT };
 
 fn register<'f, const K: usize, const S: usize>(
     fabric: &'f Fabric<K, S, 64>,

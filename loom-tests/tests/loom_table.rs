@@ -6,7 +6,7 @@ mod world;
 use core::cell::Cell;
 use k2k_core::fabric::Status;
 use k2k_core::sync::spin_hint;
-use k2k_core::{DeliveryStatus, KernelId, Message, Register, SendError};
+use k2k_core::{DeliveryStatus, KernelId, Message, Platform, Register, SendError, WakeFlag};
 use k2k_loom_tests::model;
 use loom::thread;
 use world::{At, EARLY, assert_adds_up, fabric, receive, register, send};
@@ -39,7 +39,7 @@ fn names() {
 /// Two want the same place: one gets it.
 #[test]
 fn one_place_for_two() {
-    model("table.one_place_for_two", 24, || {
+    model("table.one_place_for_two", 72, || {
         fabric::<1, 1>(|fabric| {
             let apply = move || fabric.register_at(0, &Register::new("k").unwrap(), At(Cell::new(EARLY))).ok();
             let other = thread::spawn(apply);
@@ -53,7 +53,7 @@ fn one_place_for_two() {
 /// Each owner of a place goes on where the one before stopped: no sequence is used twice, and counters add up.
 #[test]
 fn owners_in_turn() {
-    model("table.owners_in_turn", 169, || {
+    model("table.owners_in_turn", 1_050, || {
         fabric::<1, 1>(|fabric| {
             let own = move || {
                 let mut endpoint = register(fabric, 0, "k");
@@ -75,7 +75,7 @@ fn owners_in_turn() {
 /// The place of a kernel that failed is cleared by someone else, and goes on from there.
 #[test]
 fn failed_place() {
-    model("table.failed_place", 34, || {
+    model("table.failed_place", 94, || {
         fabric::<1, 1>(|fabric| {
             let failing = thread::spawn(move || {
                 let mut endpoint = register(fabric, 0, "k");
@@ -139,6 +139,81 @@ fn senders_in_turn() {
             assert_eq!((receive(&mut receiver), receive(&mut receiver)), (1, 2));
             senders.join().unwrap();
             assert_adds_up(&fabric.total_stats());
+        });
+    });
+}
+
+/// Who registers, as a supervisor sees it.
+struct Of(u64, At);
+
+impl Platform for Of {
+    fn now_ns(&self) -> u64 {
+        self.1.now_ns()
+    }
+
+    fn wake(&self, wake_flag: &WakeFlag) {
+        self.1.wake(wake_flag);
+    }
+
+    fn owner(&self) -> u64 {
+        1 << 63 | self.0
+    }
+}
+
+/// Two supervisors find a dead owner, and a third kernel wants its place: one seizes it, and each new owner has a new
+/// generation.
+#[test]
+fn a_dead_owner() {
+    model("table.a_dead_owner", 55, || {
+        fabric::<1, 1>(|fabric| {
+            let who = || Register::new("k").unwrap();
+            let of = |owner| Of(owner, At(Cell::new(EARLY)));
+            let dead = fabric.register_at(0, &who(), of(1)).unwrap();
+            let owner = dead.platform().owner();
+            core::mem::forget(dead);
+            let reap = move |as_owner| {
+                // SAFETY: nobody uses it any more.
+                let seized = unsafe { fabric.seize(0, owner, of(as_owner)) }.ok();
+                seized.map(|endpoint| endpoint.id())
+            };
+            let other = thread::spawn(move || reap(2));
+            let third = fabric.register_at(0, &who(), of(3)).ok().map(|endpoint| endpoint.id());
+            let mine = reap(4);
+            let other = other.join().unwrap();
+            assert!(mine.is_some() != other.is_some(), "one of {mine:?} and {other:?}");
+            assert_eq!(mine.or(other), Some(KernelId::new(0, 2)));
+            assert!(third.is_none_or(|id| id == KernelId::new(0, 3)), "{third:?}");
+            assert_eq!((fabric.owners().count(), fabric.places().count()), (0, 0));
+            let next = fabric.register_at(0, &who(), of(5)).unwrap();
+            assert_eq!(next.id().generation(), if third.is_some() { 4 } else { 3 });
+        });
+    });
+}
+
+/// An owner that was taken for dead leaves while its place is seized: it is either gone, or finds out, and does not let
+/// anybody into its successor's place.
+#[test]
+fn an_owner_that_was_not_dead() {
+    model("table.an_owner_that_was_not_dead", 20, || {
+        fabric::<1, 1>(|fabric| {
+            let who = || Register::new("k").unwrap();
+            let of = |owner| Of(owner, At(Cell::new(EARLY)));
+            let zombie = fabric.register_at(0, &who(), of(1)).unwrap();
+            let owner = zombie.platform().owner();
+            let leaving = thread::spawn(move || drop(zombie));
+            // SAFETY: there is no mail, so that the two cannot be in one ring at once.
+            let seized = unsafe { fabric.seize(0, owner, of(2)) };
+            leaving.join().unwrap();
+            match seized {
+                Ok(successor) => {
+                    assert_eq!(successor.id(), KernelId::new(0, 2));
+                    assert!(!successor.is_evicted());
+                    assert_eq!(fabric.owner(successor.id()), Some(successor.platform().owner()));
+                    assert!(fabric.register_at(0, &who(), of(3)).is_err(), "it is the successor's");
+                }
+                Err(_) => assert_eq!(fabric.owners().count(), 0),
+            }
+            assert!(fabric.register_at(0, &who(), of(3)).is_ok());
         });
     });
 }

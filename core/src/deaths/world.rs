@@ -3,7 +3,7 @@
 extern crate std;
 
 use crate::endpoint::Endpoint;
-use crate::fabric::{Config, DeliveryStatus, Fabric};
+use crate::fabric::{Config, DeliveryStatus, Fabric, Owned, Status};
 use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
 use crate::{Command, Register, SendError, WakeFlag};
@@ -226,10 +226,18 @@ impl World {
     /// A successor takes over all that the dead actor had, also a place that it had half taken or half left.
     pub(super) fn take_over(&mut self, actor: usize) {
         let known: Vec<_> = self.nodes.iter().filter(|n| n.is_here()).map(|n| n.id).collect();
-        let orphans: Vec<_> = self.fabric.places().map(|(id, _)| id).filter(|id| !known.contains(id)).collect();
-        for id in orphans {
+        let orphans: Vec<_> = self.fabric.owners().filter(|owned| !known.contains(&owned.id)).collect();
+        for Owned { id, status, owner } in orphans {
             // SAFETY: its owner has unwound, and nobody uses its endpoint.
-            let Ok(endpoint) = (unsafe { self.fabric.take_over(id, self.platform) }) else { continue };
+            let endpoint = unsafe {
+                match status {
+                    Some(Status::Registering | Status::Registered | Status::Leaving) => {
+                        self.fabric.take_over(id, self.platform)
+                    }
+                    _ => self.fabric.seize(id.index(), owner, self.platform),
+                }
+            };
+            let Ok(endpoint) = endpoint else { continue };
             let registered = self.fabric.is_registered(id);
             let node = &mut self.nodes[actor];
             if registered && node.endpoint.is_none() {

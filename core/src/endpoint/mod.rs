@@ -39,7 +39,8 @@ pub use register::{Register, RegisterError};
 pub use send::SendError;
 
 use crate::fabric::{
-    COUNTERS, Command, Config, Counter, DeliveryStatus, Event, Fabric, Phase, Stats, Status, TraceEntry, TransitState,
+    COUNTERS, Claim, Command, Config, Counter, DeliveryStatus, Event, Fabric, Phase, Stats, Status, TraceEntry,
+    TransitState,
 };
 use crate::hlc::{Clock, Timestamp};
 use crate::message::{Header, KernelId, MessageId};
@@ -86,6 +87,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     id: KernelId,
     /// The place of `id`.
     place: Place<KERNELS>,
+    /// What this endpoint has written last into its entry of the kernel table.
+    claim: Claim,
     /// This kernel's lanes to the others.
     lanes_out: [ProducerState; KERNELS],
     lanes_in: LanesState<KERNELS>,
@@ -144,6 +147,22 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         self.id
     }
 
+    /// Whether this kernel's place was taken away, because somebody took its process for dead. Its address is gone and
+    /// nothing can be sent or received any more: drop it, and register anew. Every operation looks first.
+    // The kernels of a GPU end all together, or not at all: nobody takes their places away one by one, and a load of
+    // what others may write is dear there.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_evicted(&self) -> bool {
+        !ON_DEVICE && !self.fabric.kernels[self.place].is_in(self.claim.state)
+    }
+
+    /// Whether this endpoint may write to the fabric: it is no forked process's copy, and not evicted.
+    #[inline(always)]
+    pub(crate) fn may_write(&self) -> bool {
+        self.platform.is_here() && !self.is_evicted()
+    }
+
     /// Whether this kernel registered as [parking](Register::parking).
     #[must_use]
     pub fn parks(&self) -> bool {
@@ -198,7 +217,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// in a lane see it freed.
     #[must_use]
     pub fn fall_asleep(&mut self) -> Option<&'f WakeFlag> {
-        if !self.platform.is_here() {
+        if !self.may_write() {
             return None;
         }
         let entry = &self.fabric.kernels[self.place];
@@ -218,10 +237,13 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         &self.fabric.kernels[self.place].wake_flag
     }
 
-    /// What the supervisor wants.
+    /// What the supervisor wants. An [evicted](Self::is_evicted) kernel has to stop.
     #[inline]
     #[must_use]
     pub fn command(&self) -> Command {
+        if self.is_evicted() {
+            return Command::Stop;
+        }
         self.fabric.kernels[self.place].command(self.id.generation())
     }
 
@@ -233,7 +255,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     /// Says what this kernel is doing. The run loop does so by itself.
     pub fn set_phase(&mut self, phase: Phase) {
-        if !self.platform.is_here() {
+        if !self.may_write() {
             return;
         }
         self.fabric.kernels[self.place].set_phase(phase);
@@ -242,7 +264,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// Gives a sign of life. The run loop does so by itself.
     #[inline]
     pub fn beat(&mut self) {
-        if !self.platform.is_here() {
+        if !self.may_write() {
             return;
         }
         self.beats = self.beats.wrapping_add(1);
@@ -259,10 +281,10 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         self.stopping = true;
     }
 
-    /// Whether [`stop`](Self::stop) was called, or this is a forked process's copy.
+    /// Whether [`stop`](Self::stop) was called, or this is a forked process's copy, or [evicted](Self::is_evicted).
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.stopping || !self.platform.is_here()
+        self.stopping || !self.may_write()
     }
 
     /// A new timestamp of this kernel's hybrid clock: wall time, for people and for order. Deadlines are on another

@@ -16,7 +16,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// # Errors
     /// [`ReceiptError::Overwritten`] once this kernel has sent `KERNELS × SLOTS` more messages.
     pub fn receipt(&mut self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
-        let asks = self.platform.is_here() && id.source.index() == self.id.index();
+        let asks = self.may_write() && id.source.index() == self.id.index();
         if asks && id.sequence <= self.counts[Counter::Sent as usize] {
             self.resolve(id.sequence);
         }
@@ -27,7 +27,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// message that was pending at the last call; the run loop calls it when idle.
     #[inline(never)]
     pub fn expire(&mut self) -> usize {
-        if !self.platform.is_here() {
+        if !self.may_write() {
             return 0;
         }
         let sent = self.counts[Counter::Sent as usize];

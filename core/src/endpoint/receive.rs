@@ -46,7 +46,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// were.
     #[inline]
     pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
-        if !self.platform.is_here() {
+        if !self.may_write() {
             return false;
         }
         self.flushed = false;
@@ -80,7 +80,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// senders and `16 × KERNELS` of high priority, and traffic of high priority for at most 16 normal messages.
     #[inline(never)]
     pub fn poll(&mut self) -> usize {
-        if !self.platform.is_here() {
+        if !self.may_write() {
             return 0;
         }
         let mut place = MaybeUninit::uninit();

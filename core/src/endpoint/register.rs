@@ -1,7 +1,7 @@
 //! Taking a place and leaving it.
 
 use super::{Endpoint, PRIORITIES};
-use crate::fabric::{Counter, DeliveryStatus, Fabric, Name, NameError, Phase, Receipts, Status};
+use crate::fabric::{Claim, Counter, DeliveryStatus, Fabric, Name, NameError, Phase, Receipts, Status, Unclaimed};
 use crate::hlc::Clock;
 use crate::message::KernelId;
 use crate::place::Place;
@@ -42,7 +42,7 @@ impl Register {
 #[derive(Debug)]
 pub(crate) struct Taken<const KERNELS: usize> {
     place: Place<KERNELS>,
-    generation: u32,
+    claim: Claim,
 }
 
 impl<const KERNELS: usize> Taken<KERNELS> {
@@ -55,10 +55,12 @@ impl<const KERNELS: usize> Taken<KERNELS> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// All places are taken.
+    /// No place is free.
     NoPlace {
         /// Places there are.
         kernels: usize,
+        /// Those of them that have had as many owners as a place can have. They stay empty for ever.
+        used_up: usize,
     },
     /// A kernel of that name is registered.
     NameTaken {
@@ -70,20 +72,34 @@ pub enum RegisterError {
         /// Its index.
         index: usize,
     },
+    /// The place that was asked for has had as many owners as a place can have. It stays empty for ever.
+    PlaceUsedUp {
+        /// Its index.
+        index: usize,
+    },
 }
 
 impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoPlace { kernels } => write!(
+            Self::NoPlace { kernels, used_up: 0 } => write!(
                 f,
                 "all {kernels} places of the fabric are taken: unregister a kernel, clear a failed one, or use a fabric \
                  with more KERNELS"
+            ),
+            Self::NoPlace { kernels, used_up } => write!(
+                f,
+                "of the {kernels} places of the fabric, {used_up} are used up, having had 2^32 - 2 owners each, and the \
+                 others are taken: create a new fabric"
             ),
             Self::NameTaken { by } => {
                 write!(f, "the name is taken by {by}: unregister it first or choose another name")
             }
             Self::PlaceTaken { index } => write!(f, "place {index} does not exist or is taken"),
+            Self::PlaceUsedUp { index } => write!(
+                f,
+                "place {index} is used up, having had 2^32 - 2 owners: take another place, or create a new fabric"
+            ),
         }
     }
 }
@@ -91,7 +107,7 @@ impl fmt::Display for RegisterError {
 impl core::error::Error for RegisterError {}
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Fabric<KERNELS, SLOTS, PAYLOAD, S> {
-    /// Takes the first free place and opens it for mail.
+    /// Takes a free place and opens it for mail. Free places are taken in turn.
     ///
     /// # Errors
     /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoPlace`] if all are taken.
@@ -123,29 +139,38 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     where
         S: ReachesHere,
     {
-        let taken = self.take_place(who)?;
+        let taken = self.take_place(who, platform.owner())?;
         Ok(Endpoint::open(at, self, platform, taken, who))
     }
 
-    /// Takes the first free place, for [`Endpoint::open`] or to be [given back](Self::give_back).
-    pub(crate) fn take_place(&self, who: &Register) -> Result<Taken<KERNELS>, RegisterError> {
+    /// Takes the next free place, for [`Endpoint::open`] or to be [given back](Self::give_back).
+    pub(crate) fn take_place(&self, who: &Register, owner: u64) -> Result<Taken<KERNELS>, RegisterError> {
         if let Some(by) = self.find_named(&who.name) {
             return Err(RegisterError::NameTaken { by });
         }
-        Place::all()
-            .find_map(|place| Some(Taken { place, generation: self.kernels[place].begin_register()? }))
-            .ok_or(RegisterError::NoPlace { kernels: KERNELS })
+        let mut used_up = 0;
+        for place in self.places_in_turn() {
+            match self.kernels[place].claim(owner) {
+                Ok(claim) => {
+                    self.set_last_taken(place);
+                    return Ok(Taken { place, claim });
+                }
+                Err(Unclaimed::UsedUp) => used_up += 1,
+                Err(Unclaimed::InUse) => {}
+            }
+        }
+        Err(RegisterError::NoPlace { kernels: KERNELS, used_up })
     }
 
     /// Makes a place free that was taken and not opened.
     pub(crate) fn give_back(&self, taken: Taken<KERNELS>) {
-        self.kernels[taken.place].set_status(taken.generation, Status::Free);
+        self.kernels[taken.place].finish_leave(&taken.claim, Status::Free);
     }
 
     /// Takes a certain place.
     ///
     /// # Errors
-    /// [`RegisterError::PlaceTaken`] unless it is free.
+    /// [`RegisterError::PlaceTaken`] unless it is free, [`RegisterError::PlaceUsedUp`] if it will not be any more.
     pub fn register_at<L: Platform>(
         &self,
         index: usize,
@@ -177,8 +202,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     {
         let refused = RegisterError::PlaceTaken { index };
         let place = Place::new(index).ok_or(refused)?;
-        let generation = self.kernels[place].begin_register().ok_or(refused)?;
-        Ok(Endpoint::open(at, self, platform, Taken { place, generation }, who))
+        let claim = self.kernels[place].claim(platform.owner()).map_err(|why| match why {
+            Unclaimed::InUse => refused,
+            Unclaimed::UsedUp => RegisterError::PlaceUsedUp { index },
+        })?;
+        Ok(Endpoint::open(at, self, platform, Taken { place, claim }, who))
     }
 
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that
@@ -189,7 +217,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// [`RegisterError::PlaceTaken`] if `id` is not there.
     ///
     /// # Safety
-    /// The endpoint that registered as `id` is not used any more, in any process.
+    /// The endpoint that registered as `id` is not used any more, in any process, and `id` is taken over once.
     pub unsafe fn take_over<L: Platform>(
         &self,
         id: KernelId,
@@ -198,17 +226,62 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     where
         S: ReachesHere,
     {
-        let place = Place::new(id.index())
-            .filter(|&place| self.kernels[place].is_owned(id.generation()))
+        let taken = Place::new(id.index())
+            .and_then(|place| {
+                Some(Taken { place, claim: self.kernels[place].take_over(id.generation(), platform.owner())? })
+            })
             .ok_or(RegisterError::PlaceTaken { index: id.index() })?;
+        // SAFETY: the caller vouches that this producer is dead.
+        Ok(unsafe { self.succeed(taken, platform) })
+    }
+
+    /// Takes a place away from its owner, which is dead, at whichever step of registering, working or leaving it died: see
+    /// [`owners`](Self::owners). The endpoint that is returned has a new address, at which nobody can send to it; dropping it
+    /// ends the mail of the dead kernel in `NotFound`, passes transit traffic on, and frees the place.
+    ///
+    /// An owner that was taken for dead and is not finds that it is [evicted](Endpoint::is_evicted).
+    ///
+    /// # Errors
+    /// [`RegisterError::PlaceTaken`] if `dead` does not own the place (any more).
+    ///
+    /// # Safety
+    /// No thread of the owner is in the middle of an operation of the endpoint that has the place.
+    pub unsafe fn seize<L: Platform>(
+        &self,
+        index: usize,
+        dead: u64,
+        platform: L,
+    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    where
+        S: ReachesHere,
+    {
+        let taken = Place::new(index)
+            .and_then(|place| Some(Taken { place, claim: self.kernels[place].seize(dead, platform.owner())? }))
+            .ok_or(RegisterError::PlaceTaken { index })?;
+        // SAFETY: the caller vouches that this producer is dead.
+        Ok(unsafe { self.succeed(taken, platform) })
+    }
+
+    /// The endpoint of a kernel that goes on in the place of a dead one.
+    ///
+    /// # Safety
+    /// The dead kernel writes to no slot any more.
+    unsafe fn succeed<L: Platform>(
+        &self,
+        taken: Taken<KERNELS>,
+        platform: L,
+    ) -> Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
+    where
+        S: ReachesHere,
+    {
         for inbox in &self.inboxes {
-            // SAFETY: the caller vouches that this producer is dead, so it writes to no slot any more.
-            unsafe { inbox.high.reclaim(id.index() as u16) };
+            // SAFETY: the caller's promise.
+            unsafe { inbox.high.reclaim(taken.place.index() as u16) };
         }
         let mut at = MaybeUninit::uninit();
-        Endpoint::recover(&mut at, self, platform, place, id.generation());
+        Endpoint::recover(&mut at, self, platform, taken);
         // SAFETY: `recover` has initialised it.
-        Ok(unsafe { at.assume_init() })
+        unsafe { at.assume_init() }
     }
 }
 
@@ -221,8 +294,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         at: &'e mut MaybeUninit<Self>,
         fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
         platform: L,
-        me: Place<KERNELS>,
-        generation: u32,
+        Taken { place: me, claim }: Taken<KERNELS>,
     ) -> &'e mut Self {
         let to = at.as_mut_ptr();
         let config = fabric.config();
@@ -238,8 +310,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         unsafe {
             (&raw mut (*to).fabric).write(fabric);
             (&raw mut (*to).platform).write(platform);
-            (&raw mut (*to).id).write(KernelId::new(me.index() as u16, generation));
+            (&raw mut (*to).id).write(KernelId::new(me.index() as u16, claim.generation));
             (&raw mut (*to).place).write(me);
+            (&raw mut (*to).claim).write(claim);
             for place in Place::<KERNELS>::all() {
                 let producer = fabric.inboxes[place].lanes.recover_producer(me);
                 (&raw mut (*to).lanes_out).cast::<ProducerState>().add(place.index()).write(producer);
@@ -271,6 +344,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             platform: _,
             id: _,
             place: _,
+            claim: _,
             lanes_out: _,
             lanes_in: _,
             high_in: _,
@@ -307,14 +381,15 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         at: &'e mut MaybeUninit<Self>,
         fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
         platform: L,
-        Taken { place, generation }: Taken<KERNELS>,
+        taken: Taken<KERNELS>,
         who: &Register,
     ) -> &'e mut Self {
-        let endpoint = Self::recover(at, fabric, platform, place, generation);
+        let place = taken.place;
+        let endpoint = Self::recover(at, fabric, platform, taken);
         // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
         endpoint.throw_out_mail();
         fabric.routes.clear(place);
-        fabric.kernels[place].finish_register(generation, &who.name, who.parks);
+        endpoint.claim.state = fabric.kernels[place].finish_register(&endpoint.claim, &who.name, who.parks);
         endpoint
     }
 
@@ -333,9 +408,13 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline(never)]
     pub(super) fn leave(&mut self, then: Status) {
         let entry = &self.fabric.kernels[self.place];
-        entry.set_status(self.id.generation(), Status::Leaving);
+        // A place that was taken away is left to its new owner.
+        let Some(leaving) = entry.begin_leave(&self.claim) else { return };
+        self.claim.state = leaving;
         self.throw_out_mail();
-        entry.set_status(self.id.generation(), then);
+        if then != Status::Leaving {
+            entry.finish_leave(&self.claim, then);
+        }
     }
 
     /// Empties the inbox and the transit store: mail for this place ends in `NotFound`, the rest is passed on, or ends
@@ -404,8 +483,8 @@ mod tests {
         fabric.init(&Config::default()).unwrap();
         let who = Register::new("a").unwrap();
         // While it registered, while it left, and in between.
-        let taken = fabric.take_place(&who).unwrap();
-        let registering = KernelId::new(taken.place.index() as u16, taken.generation);
+        let taken = fabric.take_place(&who, 1).unwrap();
+        let registering = KernelId::new(taken.place.index() as u16, taken.claim.generation);
         let mut leaving = fabric.register(&who, Still).unwrap();
         leaving.close();
         let registered = fabric.register(&who, Still).unwrap();
@@ -425,10 +504,10 @@ mod tests {
         let fabric: Fabric<2, 4, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();
         let [a, b, c] = ["a", "b", "c"].map(|name| Register::new(name).unwrap());
-        let first = fabric.take_place(&a).unwrap();
-        fabric.take_place(&b).unwrap();
-        assert_eq!(fabric.take_place(&c).unwrap_err(), RegisterError::NoPlace { kernels: 2 });
+        let first = fabric.take_place(&a, 1).unwrap();
+        fabric.take_place(&b, 1).unwrap();
+        assert_eq!(fabric.take_place(&c, 1).unwrap_err(), RegisterError::NoPlace { kernels: 2, used_up: 0 });
         fabric.give_back(first);
-        assert_eq!(fabric.take_place(&c).unwrap().place().index(), 0);
+        assert_eq!(fabric.take_place(&c, 1).unwrap().place().index(), 0);
     }
 }

@@ -40,6 +40,12 @@ pub enum SendError {
     PayloadTooLong(PayloadTooLong),
     /// This process was forked: the endpoint is a copy, and only the parent's may be used.
     Forked,
+    /// This kernel's place was taken away, because somebody took its process for dead: see
+    /// [`Endpoint::is_evicted`](crate::Endpoint::is_evicted).
+    Evicted {
+        /// The address that this kernel had.
+        kernel: KernelId,
+    },
 }
 
 impl SendError {
@@ -50,7 +56,7 @@ impl SendError {
             Self::NotFound { .. } => Some(DeliveryStatus::NotFound),
             Self::QueueFull { .. } => Some(DeliveryStatus::QueueFull),
             Self::Timeout { .. } => Some(DeliveryStatus::Timeout),
-            Self::Stopped { .. } | Self::PayloadTooLong(_) | Self::Forked => None,
+            Self::Stopped { .. } | Self::PayloadTooLong(_) | Self::Forked | Self::Evicted { .. } => None,
         }
     }
 }
@@ -73,6 +79,10 @@ impl fmt::Display for SendError {
             Self::PayloadTooLong(e) => e.fmt(f),
             Self::Forked => f.write_str(
                 "this process was forked and has only a copy of the endpoint: register a kernel of its own here",
+            ),
+            Self::Evicted { kernel } => write!(
+                f,
+                "{kernel} was taken for dead and its place was taken away: drop this endpoint and register anew"
             ),
         }
     }
@@ -122,7 +132,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     ) -> Result<MessageId, SendError> {
         let result = self.accept(to, given, message, priority);
         match result {
-            Ok(_) | Err(SendError::Forked) => {}
+            Ok(_) | Err(SendError::Forked | SendError::Evicted { .. }) => {}
             Err(_) => self.count(Counter::Refused),
         }
         result
@@ -150,7 +160,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         loop {
             let next_hop = match self.accept(to, &given, message, priority) {
                 Err(SendError::QueueFull { next_hop }) => next_hop,
-                Err(SendError::Forked) => return Err(SendError::Forked),
+                Err(why @ (SendError::Forked | SendError::Evicted { .. })) => return Err(why),
                 Err(e) => {
                     self.count(Counter::Refused);
                     return Err(e);
@@ -158,6 +168,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 sent => return sent,
             };
             if self.command() == Command::Stop {
+                if self.is_evicted() {
+                    return Err(SendError::Evicted { kernel: self.id });
+                }
                 self.count(Counter::Refused);
                 return Err(SendError::Stopped { next_hop });
             }
@@ -193,6 +206,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     ) -> Result<MessageId, SendError> {
         if !self.platform.is_here() {
             return Err(SendError::Forked);
+        }
+        if self.is_evicted() {
+            return Err(SendError::Evicted { kernel: self.id });
         }
         let fabric = self.fabric;
         if given.payload_len as usize > PAYLOAD {

@@ -22,6 +22,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// may not make another hop, or is too late, is ended; what is for others is passed on. `false` if there is
     /// none.
     pub(crate) fn take_for_transfer(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+        if !self.may_write() {
+            return false;
+        }
         self.flushed = false;
         for _ in 0..BUDGET {
             if !self.take(message) {
@@ -73,6 +76,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Ends the way of a message that was [taken for transfer](Self::take_for_transfer), and counts it here.
     pub(crate) fn settle(&mut self, id: MessageId, hops: u8, status: DeliveryStatus) {
+        if !self.may_write() {
+            return;
+        }
         let Some(receipts) = self.fabric.receipts.get(id.source.index()) else { return };
         match receipts.settle(id, status) {
             Verdict::Lost => self.discard(id, hops),
@@ -94,6 +100,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// # Errors
     /// As for `send`. `QueueFull` also while the receipt's entry is in use: try again.
     pub(crate) fn send_for(&mut self, message: &Message<PAYLOAD>, receipts: u64) -> Result<(), SendError> {
+        if self.is_evicted() {
+            return Err(SendError::Evicted { kernel: self.id });
+        }
         let fabric = self.fabric;
         let given = &message.header;
         let to = given.destination();

@@ -1,6 +1,6 @@
 //! The first bytes of a fabric: what it is, its shape, and its configuration.
 
-use super::Config;
+use super::{Config, ProcessDomain};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64, shared_struct, spin_hint};
 use core::fmt;
@@ -28,6 +28,11 @@ shared_struct! {
         max_clock_offset_ns: AtomicU64,
         hop_limit: AtomicU32,
         tracing: AtomicU32,
+        /// In which boot and in which process id namespace the owners' numbers are meant.
+        domain: [AtomicU64; 2],
+        /// Where the search for a free place begins.
+        next_place: AtomicU32,
+        _zero: AtomicU32,
     }
 }
 
@@ -178,6 +183,9 @@ impl FabricHeader {
         self.max_clock_offset_ns.store(config.max_clock_offset_ns, Relaxed);
         self.hop_limit.store(u32::from(config.hop_limit), Relaxed);
         self.set_tracing(config.tracing);
+        for (word, value) in self.domain.iter().zip([config.domain.boot, config.domain.namespace]) {
+            word.store(value, Relaxed);
+        }
     }
 
     fn check(&self, expected: Geometry) -> Result<(), AttachError> {
@@ -203,6 +211,7 @@ impl FabricHeader {
             max_clock_offset_ns: self.max_clock_offset_ns.load(Relaxed),
             hop_limit: self.hop_limit.load(Relaxed).clamp(1, 255) as u8,
             tracing: self.tracing(),
+            domain: ProcessDomain { boot: self.domain[0].load(Relaxed), namespace: self.domain[1].load(Relaxed) },
         }
     }
 
@@ -215,6 +224,18 @@ impl FabricHeader {
     pub(super) fn set_tracing(&self, on: bool) {
         // Relaxed: as above.
         self.tracing.store(u32::from(on), Relaxed);
+    }
+
+    /// Where the search for a free place begins, as a number that may be anything.
+    pub(super) fn next_place(&self) -> u32 {
+        // Relaxed: a hint.
+        self.next_place.load(Relaxed)
+    }
+
+    /// Moves the beginning of the next search on, unless another registration has moved it since `found` was read.
+    pub(super) fn set_next_place(&self, found: u32, next: u32) {
+        // Relaxed, both: a hint. On failure the other registration's hint is as good.
+        let _ = self.next_place.compare_exchange(found, next, Relaxed, Relaxed);
     }
 }
 

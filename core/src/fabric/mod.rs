@@ -26,7 +26,7 @@ pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
 pub(crate) use receipt::{Receipts, Verdict};
 pub(crate) use route::Routes;
-pub(crate) use table::{COUNTERS, Counter, Entry};
+pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Unclaimed};
 pub(crate) use transit::{Transit, TransitState};
 
 use crate::message::{KernelId, Message, MessageId};
@@ -47,12 +47,34 @@ pub struct Config {
     pub hop_limit: u8,
     /// Whether kernels write traces.
     pub tracing: bool,
+    /// Where the [owners](crate::Platform::owner) of kernels can be told apart.
+    pub domain: ProcessDomain,
+}
+
+/// Where process ids mean something. Written by the creator of a fabric, so that a supervisor that runs elsewhere does
+/// not take a living owner for a dead one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ProcessDomain {
+    /// A number for the boot of the machine; 0 says nothing.
+    pub boot: u64,
+    /// A number for the process id namespace; 0 says nothing.
+    pub namespace: u64,
+}
+
+impl Config {
+    /// 5 s, 500 ms, 8 hops, no tracing.
+    pub const DEFAULT: Self = Self {
+        delivery_timeout_ns: 5_000_000_000,
+        max_clock_offset_ns: 500_000_000,
+        hop_limit: 8,
+        tracing: false,
+        domain: ProcessDomain { boot: 0, namespace: 0 },
+    };
 }
 
 impl Default for Config {
-    /// 5 s, 500 ms, 8 hops, no tracing.
     fn default() -> Self {
-        Self { delivery_timeout_ns: 5_000_000_000, max_clock_offset_ns: 500_000_000, hop_limit: 8, tracing: false }
+        Self::DEFAULT
     }
 }
 
@@ -84,6 +106,18 @@ shared_struct! {
         pub(crate) transit: [Transit<SLOTS, PAYLOAD>; KERNELS],
         pub(crate) traces: [Trace; KERNELS],
     }
+}
+
+/// A place that somebody owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// Its index and its last generation.
+    pub id: KernelId,
+    /// Its status; `Free` if its owner has claimed it and not begun to register, or has left and not let go. `None` if
+    /// its state word holds no status that exists.
+    pub status: Option<Status>,
+    /// The [owner](crate::Platform::owner).
+    pub owner: u64,
 }
 
 /// Something was asked of an address that nobody is registered at.
@@ -228,6 +262,37 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
             let status = state.status.filter(|s| *s != Status::Free)?;
             Some((KernelId::new(i as u16, state.generation), status))
         })
+    }
+
+    /// All places that somebody owns, also those of kernels that have begun to register and have no address yet, or have
+    /// left and not let go: what a supervisor looks through for dead owners.
+    pub fn owners(&self) -> impl Iterator<Item = Owned> + '_ {
+        self.kernels.iter().enumerate().filter_map(|(i, entry)| {
+            let owner = entry.owner()?;
+            let state = entry.state();
+            Some(Owned { id: KernelId::new(i as u16, state.generation), status: state.status, owner })
+        })
+    }
+
+    /// The [owner](crate::Platform::owner) of the place of `id`, unless the place is free, failed, or has another
+    /// generation by now.
+    pub fn owner(&self, id: KernelId) -> Option<u64> {
+        let entry = self.kernels.get(id.index())?;
+        let owner = entry.owner()?;
+        (entry.state().generation == id.generation()).then_some(owner)
+    }
+
+    /// Where [`Endpoint`](crate::Endpoint)s look for a free place: after the one that was taken last, so that each place
+    /// rests for as long as others are free.
+    pub(crate) fn places_in_turn(&self) -> impl Iterator<Item = Place<KERNELS>> + '_ {
+        let first = self.header.next_place();
+        let first = Place::new(first as usize).unwrap_or(Place::FIRST);
+        core::iter::successors(Some(first), |place| Some(place.next())).take(KERNELS)
+    }
+
+    /// Lets the next search begin after `place`.
+    pub(crate) fn set_last_taken(&self, place: Place<KERNELS>) {
+        self.header.set_next_place(self.header.next_place(), place.next().index() as u32);
     }
 
     /// The registered kernel of that name; of several, the one with the lowest index.

@@ -4,19 +4,58 @@
 //! good:
 //!
 //! ```text
-//!    31            16 15            8 7           0
-//!   +----------------+---------------+-------------+
-//!   |   generation   |  1: may park  |   status    |      0: free, never used
-//!   +----------------+---------------+-------------+
+//!    63            32 31         10       9              8        7           0
+//!   +----------------+---------------+---------+----------------+-------------+
+//!   |   generation   |     zero      | reserved|  1: may park   |   status    |      0: free, never used
+//!   +----------------+---------------+---------+----------------+-------------+
 //!
-//!           register (compare-exchange, generation + 1)
-//!   Free ------------------> Registering ---> Registered ---> Leaving ---> Free
-//!                            (old mail is                 \-> Failed  --/
-//!                             thrown out)
+//!   owner:  0 ----> me                                              me ----> 0
+//!              (1)                                                     (6)
+//!   state:      Free ----> Registering ----> Registered ----> Leaving ----> Free, generation as before
+//!                     (2)               (3)              (4)         (5)
+//!               generation + 1,                                      \----> Failed       owner: me ----> failed
+//!               old mail is thrown out                               (5)                             (6)
 //! ```
 //!
-//! 1. Free → Registering: compare-exchanged by whoever wants the place. Afterwards the state is written by the owner
-//!    alone, except that Failed → Free is compare-exchanged by whoever clears the place.
+//! # Who owns a place
+//!
+//! The word `owner` says it: 0 is nobody, else it is the [platform's number](Platform::owner) of the owner. Step 1, the
+//! claim, compare-exchanges it from 0 before anything else is written, and step 6 is the last thing that an owner
+//! writes. So wherever an owner dies, one of two things is true: the place is free, or the word names the dead owner:
+//!
+//! | death after | `owner` | state | |
+//! | --- | --- | --- | --- |
+//! | claim (1) | dead | Free | old mail may wait |
+//! | 2 | dead | Registering | old mail may wait; the name may be half written, and nobody reads it |
+//! | 3 | dead | Registered | senders still find it |
+//! | 4 | dead | Leaving | mail may wait |
+//! | 5 | dead | Free or Failed | late mail may wait, as always |
+//! | 6 | 0 or failed | Free or Failed | as if it had not died |
+//!
+//! A successor of the dead owner *seizes* the place, in the same way from each of these states: it compare-exchanges
+//! `owner` from the dead owner's number to its own, and then the state to Registering with the next generation, as in
+//! step 2. It throws out the mail, and leaves by steps 4 to 6. Should it die as well, the same table is true of it.
+//!
+//! An owner that was taken for dead and is not finds another generation in the state: it compares the whole word with
+//! what it has written last, before each operation ([`Endpoint::is_evicted`](crate::Endpoint::is_evicted)), and each of
+//! its steps 2 to 6 is a compare-exchange, which fails. It writes nothing more.
+//!
+//! A failed kernel's place keeps its trace until somebody clears it. Its `owner` is then a number made of the
+//! generation: the place is nobody's, and the state alone decides when it is free. A clearing kernel compare-exchanges the
+//! state to Free, and then `owner` to 0; should it die in between, the next claim takes Free and the failed number
+//! together for free.
+//!
+//! # Generations
+//!
+//! A generation never comes back. A place serves 2³² - 2 owners; then it is used up, and is not given to anybody again
+//! (the last generation is kept for a successor). Free places are taken in turn: each search begins behind the place
+//! that was taken last. With `KERNELS` places, of which most are free, and `r` registrations a second, a
+//! fabric lasts `KERNELS` × 4.29 × 10⁹ / `r` seconds: 16 places at 1000 a second, 2177 years; one place that is taken a
+//! million times a second, 71 minutes, and then it is refused, not reused.
+//!
+//! # Rules
+//!
+//! 1. `owner` and the state: compare-exchanged as above.
 //! 2. `name`: written by the owner between Registering and Registered.
 //! 3. `wake_flag.asleep`: see [`crate::WakeFlag`].
 //! 4. `command`: set by the owner before Registered, then compare-exchanged by supervisors, who must find the owner's
@@ -26,9 +65,9 @@
 //!
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |
-//! | `registered` | owner's store of Registered | `is_registered`, `find`, senders | the name; an inbox emptied of old mail |
+//! | `registered` | owner's exchange to Registered | `is_registered`, `find`, senders | the name; an inbox emptied of old mail |
 //! | `name-began` | each name word's store | each name word's load | that the place has changed hands |
-//! | `place-left` | owner's store of Free | the next owner's compare-exchange | everything the last owner did with the place |
+//! | `place-left` | owner's last exchange of `owner` | the next owner's first one | everything the last owner did with the place |
 //! | `commanded` | supervisor's store | owner's load | what the supervisor did before |
 //! | `phase` | owner's store | supervisor's load | what the kernel did before it changed phase |
 
@@ -142,6 +181,50 @@ pub enum Status {
     Leaving = 3,
     /// Its owner failed. Stays until it is [cleared](super::Fabric::clear_failed), so that its trace can be read.
     Failed = 4,
+}
+
+/// The last generation that a kernel registers with. One more is for a successor that clears up after its death.
+pub(crate) const LAST_GENERATION: u32 = u32::MAX - 1;
+
+/// Tries of a successor that finds the state changed by an owner that should be dead.
+const SEIZE_TRIES: u32 = 4;
+
+/// `owner` of a place that nobody owns.
+const NOBODY: u64 = 0;
+/// Upper bits of `owner` for a failed place; the generation is below them.
+const FAILED: u64 = 0b01 << 62;
+/// An owner of whom nothing is known.
+const NOT_SAID: u64 = 1;
+
+const fn failed(generation: u32) -> u64 {
+    FAILED | generation as u64
+}
+
+const fn is_failed(owner: u64) -> bool {
+    owner >> 62 == FAILED >> 62
+}
+
+/// What a platform says of itself, as a number that can stand in `owner`.
+const fn number(owner: u64) -> u64 {
+    if owner >> 63 == 1 { owner } else { NOT_SAID }
+}
+
+/// A place that is the caller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) generation: u32,
+    /// The state that the caller has written last.
+    pub(crate) state: u64,
+    pub(crate) owner: u64,
+}
+
+/// Why a place could not be claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unclaimed {
+    /// It is not free.
+    InUse,
+    /// It is free, and has no generation left.
+    UsedUp,
 }
 
 /// The state word, decoded.
@@ -330,6 +413,8 @@ shared_struct! {
         /// With `name`: written at registration, read by every sender.
         state: AtomicU64<S>,
         name: [AtomicU64; NAME_LEN / 8],
+        /// Written at registration only.
+        owner: AtomicU64<S>,
         pub(crate) wake_flag: WakeFlag,
         control: Control,
         counters: Counters,
@@ -358,31 +443,119 @@ impl<S: Scope> Entry<S> {
         (state.generation == id.generation() && state.status == Some(Status::Registered)).then_some(state.parks)
     }
 
-    /// Whether the owner of this generation has neither left nor failed.
-    pub(crate) fn is_owned(&self, generation: u32) -> bool {
-        let state = self.state();
-        let owned = matches!(state.status, Some(Status::Registering | Status::Registered | Status::Leaving));
-        state.generation == generation && owned
+    /// Whether the state is the one that an owner has written last.
+    #[inline(always)]
+    pub(crate) fn is_in(&self, state: u64) -> bool {
+        // Relaxed: a place that was taken away says so soon enough, and nothing is read through it.
+        self.state.load(Relaxed) == state
     }
 
-    /// Takes a free place; returns the new generation.
-    pub(crate) fn begin_register(&self) -> Option<u32> {
-        // Relaxed: only a first look.
-        let word = self.state.load(Relaxed);
-        let state = State::decode(word);
-        if state.status != Some(Status::Free) {
+    /// The owner's number; `None` for a place that is free or failed.
+    pub(crate) fn owner(&self) -> Option<u64> {
+        // Relaxed: a number to be asked about, or exchanged.
+        Some(self.owner.load(Relaxed)).filter(|&owner| owner != NOBODY && !is_failed(owner))
+    }
+
+    /// Step 1 and 2 of the module's page: claims a free place.
+    pub(crate) fn claim(&self, owner: u64) -> Result<Claim, Unclaimed> {
+        // Relaxed, both: only a first look.
+        let state = State::decode(self.state.load(Relaxed));
+        let from = self.owner.load(Relaxed);
+        if state.status != Some(Status::Free) || from != NOBODY && from != failed(state.generation) {
+            return Err(Unclaimed::InUse);
+        }
+        if state.generation >= LAST_GENERATION {
+            return Err(Unclaimed::UsedUp);
+        }
+        let owner = number(owner);
+        if !self.pass_on(from, owner) {
+            return Err(Unclaimed::InUse);
+        }
+        // Relaxed: written by the last owner before it let go.
+        let found = self.state.load(Relaxed);
+        let state = State::decode(found);
+        if state.status == Some(Status::Free)
+            && state.generation < LAST_GENERATION
+            && let Some(claim) = self.begin(found, owner)
+        {
+            return Ok(claim);
+        }
+        // Used up meanwhile, or somebody has written over the table.
+        self.let_go(owner, NOBODY);
+        Err(Unclaimed::InUse)
+    }
+
+    /// Takes a place away from an owner that is dead, with a new generation, from whichever of its steps. `None` if it is
+    /// not that owner's (any more).
+    pub(crate) fn seize(&self, dead: u64, owner: u64) -> Option<Claim> {
+        let owner = number(owner);
+        if dead == NOBODY || is_failed(dead) || !self.pass_on(dead, owner) {
             return None;
         }
-        // A place whose generations are used up is nobody's for ever: a generation never comes back.
-        let generation = state.generation.checked_add(1)?;
-        let taken = State::encode(generation, false, Status::Registering);
-        // Acquire [place-left]: what the last owner did with the inbox and its counters is visible.
-        // Relaxed on failure: the place is someone else's.
-        self.state.compare_exchange(word, taken, Acquire, Relaxed).ok().map(|_| generation)
+        // More than one try only if the owner is not dead, and goes on.
+        for _ in 0..SEIZE_TRIES {
+            // Relaxed: the exchange decides.
+            let found = self.state.load(Relaxed);
+            if let Some(claim) = self.begin(found, owner) {
+                return Some(claim);
+            }
+        }
+        self.let_go(owner, dead);
+        None
     }
 
-    /// Opens the place for mail.
-    pub(crate) fn finish_register(&self, generation: u32, name: &Name, parks: bool) {
+    /// Takes over the place of an owner that does not use it any more, with its generation.
+    pub(crate) fn take_over(&self, generation: u32, owner: u64) -> Option<Claim> {
+        let owned = |word| {
+            let state = State::decode(word);
+            let owned = matches!(state.status, Some(Status::Registering | Status::Registered | Status::Leaving));
+            state.generation == generation && owned
+        };
+        // Relaxed, all: the caller vouches that the owner has ended; that knowledge is the synchronisation.
+        let from = self.owner.load(Relaxed);
+        let owner = number(owner);
+        if !owned(self.state.load(Relaxed)) || !self.pass_on(from, owner) {
+            return None;
+        }
+        let state = self.state.load(Relaxed);
+        if owned(state) {
+            return Some(Claim { generation, state, owner });
+        }
+        self.let_go(owner, from);
+        None
+    }
+
+    /// Step 1.
+    fn pass_on(&self, from: u64, to: u64) -> bool {
+        // Acquire [place-left]: what the last owner did with the inbox and its counters is visible.
+        // Relaxed on failure: the place is someone else's.
+        self.owner.widened().compare_exchange(from, to, Acquire, Relaxed).is_ok()
+    }
+
+    /// Step 2.
+    fn begin(&self, found: u64, owner: u64) -> Option<Claim> {
+        let generation = State::decode(found).generation.saturating_add(1);
+        let state = State::encode(generation, false, Status::Registering);
+        self.advance(found, state).then_some(Claim { generation, state, owner })
+    }
+
+    /// Step 6.
+    fn let_go(&self, owner: u64, to: u64) {
+        // Release [place-left]: everything this owner did is visible to the next one.
+        // Relaxed on failure: the place was taken away.
+        let _ = self.owner.widened().compare_exchange(owner, to, Release, Relaxed);
+    }
+
+    /// A step of the state; `false` if the place was taken away.
+    fn advance(&self, from: u64, to: u64) -> bool {
+        // Relaxed: what the owner does with the place is published by its last step. An exchange continues the release
+        // sequence of Registered, so that the name stays visible in the states after it.
+        // Relaxed on failure: nothing was read.
+        self.state.widened().compare_exchange(from, to, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Step 3: opens the place for mail. Returns the state as it is then, also if the place was taken away.
+    pub(crate) fn finish_register(&self, claim: &Claim, name: &Name, parks: bool) -> u64 {
         for (word, bytes) in self.name.iter().zip(name.bytes.as_chunks::<8>().0) {
             // Release [name-began]: who reads this word sees in the state that the place is not its predecessor's any
             // more.
@@ -390,25 +563,41 @@ impl<S: Scope> Entry<S> {
         }
         self.wake_flag.wake_up();
         // Relaxed: published by the state below.
-        self.control.command.store(Self::command_word(generation, Command::Run), Relaxed);
+        self.control.command.store(Self::command_word(claim.generation, Command::Run), Relaxed);
         self.set_phase(Phase::Idle);
+        let registered = State::encode(claim.generation, parks, Status::Registered);
         // Release [registered]: the name, and that old mail is gone, are visible to whoever sees this state.
-        self.state.widened().store(State::encode(generation, parks, Status::Registered), Release);
+        // Relaxed on failure: the place was taken away, as the owner will find.
+        let _ = self.state.widened().compare_exchange(claim.state, registered, Release, Relaxed);
+        registered
     }
 
-    /// For the owner: moves on to Leaving, Failed or Free.
-    pub(crate) fn set_status(&self, generation: u32, status: Status) {
-        // Release [place-left]: everything this owner did is visible to the next one.
-        self.state.widened().store(State::encode(generation, false, status), Release);
+    /// Step 4: no mail any more. Returns the new state, unless the place was taken away.
+    pub(crate) fn begin_leave(&self, claim: &Claim) -> Option<u64> {
+        let leaving = State::encode(claim.generation, false, Status::Leaving);
+        self.advance(claim.state, leaving).then_some(leaving)
+    }
+
+    /// Step 5 and 6: the place is free, or failed.
+    pub(crate) fn finish_leave(&self, claim: &Claim, then: Status) {
+        if !self.advance(claim.state, State::encode(claim.generation, false, then)) {
+            return;
+        }
+        let nobody = if then == Status::Failed { failed(claim.generation) } else { NOBODY };
+        self.let_go(claim.owner, nobody);
     }
 
     /// Makes a failed place free.
     pub(crate) fn clear_failed(&self, generation: u32) -> bool {
-        let failed = State::encode(generation, false, Status::Failed);
+        let state = State::encode(generation, false, Status::Failed);
         let free = State::encode(generation, false, Status::Free);
-        // Relaxed, both: the next owner's exchange reads through this one to the store of Failed (a release sequence),
-        // and so sees what the failed owner did. This caller adds nothing to it.
-        self.state.compare_exchange(failed, free, Relaxed, Relaxed).is_ok()
+        // The exchange of `owner` continues the release sequence of the failed owner's last step; if that is yet to
+        // come, the place is free with it.
+        if !self.advance(state, free) {
+            return false;
+        }
+        self.let_go(failed(generation), NOBODY);
+        true
     }
 
     /// The name, if `generation` still owns the place after it was read.
@@ -539,35 +728,162 @@ mod tests {
         unsafe { core::mem::zeroed() }
     }
 
-    /// Registers, and returns the generation.
-    fn own(entry: &Entry, name: &str) -> u32 {
-        let generation = entry.begin_register().unwrap();
-        entry.finish_register(generation, &Name::new(name).unwrap(), false);
-        generation
+    /// Registers.
+    fn own(entry: &Entry, name: &str) -> Claim {
+        let mut claim = entry.claim(ME).unwrap();
+        claim.state = entry.finish_register(&claim, &Name::new(name).unwrap(), false);
+        claim
     }
+
+    fn leave(entry: &Entry, mut claim: Claim, then: Status) {
+        claim.state = entry.begin_leave(&claim).unwrap();
+        entry.finish_leave(&claim, then);
+    }
+
+    const ME: u64 = 1 << 63 | 7;
+    const OTHER: u64 = 1 << 63 | 8;
 
     #[test]
     fn a_command_for_the_owner_before_does_not_push_out_one_for_the_owner() {
         let entry = entry();
         let old = own(&entry, "old");
-        entry.set_status(old, Status::Free);
+        leave(&entry, old, Status::Free);
         let new = own(&entry, "new");
-        assert!(entry.set_command(new, Command::Stop));
-        assert!(!entry.set_command(old, Command::Drain));
-        assert_eq!(entry.command(new), Command::Stop);
-        assert_eq!(entry.command(old), Command::Run);
+        assert!(entry.set_command(new.generation, Command::Stop));
+        assert!(!entry.set_command(old.generation, Command::Drain));
+        assert_eq!(entry.command(new.generation), Command::Stop);
+        assert_eq!(entry.command(old.generation), Command::Run);
     }
 
     #[test]
     fn a_name_belongs_to_one_owner() {
         let entry = entry();
         let old = own(&entry, "old");
-        assert_eq!(entry.name(old).unwrap().as_str(), "old");
-        entry.set_status(old, Status::Free);
-        assert_eq!(entry.name(old), None);
-        let new = entry.begin_register().unwrap();
-        assert_eq!(entry.name(new), None, "not written yet");
-        entry.finish_register(new, &Name::new("new").unwrap(), true);
-        assert_eq!((entry.name(old), entry.name(new).unwrap().as_str()), (None, "new"));
+        assert_eq!(entry.name(old.generation).unwrap().as_str(), "old");
+        leave(&entry, old, Status::Free);
+        assert_eq!(entry.name(old.generation), None);
+        let new = entry.claim(ME).unwrap();
+        assert_eq!(entry.name(new.generation), None, "not written yet");
+        entry.finish_register(&new, &Name::new("new").unwrap(), true);
+        let name = entry.name(new.generation);
+        assert_eq!((entry.name(old.generation), name.unwrap().as_str()), (None, "new"));
+    }
+
+    /// An entry, and what its owner has of it, after a number of steps of the module's page.
+    fn after(steps: usize, then: Status) -> (Entry, Option<Claim>) {
+        let entry = entry();
+        if steps == 1 {
+            assert!(entry.pass_on(NOBODY, ME));
+            return (entry, None);
+        }
+        let mut claim = entry.claim(ME).unwrap();
+        if steps >= 3 {
+            claim.state = entry.finish_register(&claim, &Name::new("k").unwrap(), true);
+        }
+        if steps >= 4 {
+            claim.state = entry.begin_leave(&claim).unwrap();
+        }
+        if steps == 5 {
+            let state = State::encode(claim.generation, false, then);
+            assert!(entry.advance(claim.state, state));
+            claim.state = state;
+        }
+        if steps == 6 {
+            entry.finish_leave(&claim, then);
+        }
+        (entry, Some(claim))
+    }
+
+    #[test]
+    fn a_place_comes_back_wherever_its_owner_died() {
+        for then in [Status::Free, Status::Failed] {
+            for steps in 1..=5 {
+                let (entry, zombie) = after(steps, then);
+                assert_eq!(entry.owner(), Some(ME), "after {steps}");
+                assert_eq!(entry.claim(OTHER), Err(Unclaimed::InUse), "after {steps}");
+                assert_eq!(entry.seize(OTHER, OTHER), None, "not the dead owner's");
+                let claim = entry.seize(ME, OTHER).unwrap();
+                assert_eq!(entry.seize(ME, OTHER), None, "once");
+                assert_eq!(claim.generation, if steps == 1 { 1 } else { 2 });
+                assert!(entry.is_in(claim.state) && entry.owner() == Some(OTHER));
+                // The owner was not dead after all.
+                if let Some(zombie) = zombie {
+                    assert!(!entry.is_in(zombie.state));
+                    assert_eq!(entry.begin_leave(&zombie), None);
+                    entry.finish_leave(&zombie, then);
+                    entry.finish_register(&zombie, &Name::new("z").unwrap(), true);
+                    assert!(entry.is_in(claim.state) && entry.owner() == Some(OTHER), "after {steps}");
+                }
+                leave(&entry, claim, Status::Free);
+                assert_eq!((entry.owner(), entry.seize(OTHER, ME)), (None, None));
+                assert_eq!(own(&entry, "next").generation, claim.generation + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_place_is_nobodys_until_it_is_cleared() {
+        let (entry, claim) = after(6, Status::Failed);
+        let generation = claim.unwrap().generation;
+        assert_eq!((entry.owner(), entry.claim(ME)), (None, Err(Unclaimed::InUse)));
+        assert_eq!(entry.seize(failed(generation), ME), None);
+        assert!(!entry.clear_failed(generation + 1) && !entry.clear_failed(generation + (1 << 16)));
+        assert!(entry.clear_failed(generation) && !entry.clear_failed(generation));
+        assert_eq!(own(&entry, "next").generation, generation + 1);
+        // The one that clears it dies between its two steps, or is quicker than the failed owner's last one.
+        for steps in [6, 5] {
+            let (entry, claim) = after(steps, Status::Failed);
+            let claim = claim.unwrap();
+            if steps == 6 {
+                assert!(
+                    entry.advance(claim.state, 0) || entry.advance(State::encode(1, false, Status::Failed), 1 << 32)
+                );
+            } else {
+                assert!(entry.clear_failed(1));
+                assert_eq!(entry.claim(ME), Err(Unclaimed::InUse), "its owner has not let go");
+                entry.let_go(claim.owner, failed(1));
+            }
+            assert_eq!(own(&entry, "next").generation, 2);
+        }
+    }
+
+    #[test]
+    fn a_used_up_place_is_not_given_to_anybody() {
+        let entry = entry();
+        entry.state.store(State::encode(LAST_GENERATION - 1, false, Status::Free), Relaxed);
+        let last = own(&entry, "last");
+        assert_eq!(last.generation, LAST_GENERATION);
+        leave(&entry, last, Status::Free);
+        assert_eq!((entry.claim(ME), entry.owner()), (Err(Unclaimed::UsedUp), None));
+        // The last owner dies: a successor clears up, and then it is used up as well.
+        entry.state.store(State::encode(LAST_GENERATION - 1, false, Status::Free), Relaxed);
+        own(&entry, "last");
+        let successor = entry.seize(ME, OTHER).unwrap();
+        assert_eq!(successor.generation, u32::MAX);
+        leave(&entry, successor, Status::Free);
+        assert_eq!((entry.claim(ME), entry.owner()), (Err(Unclaimed::UsedUp), None));
+        assert!(entry.state().generation == u32::MAX && entry.name(LAST_GENERATION).is_none());
+    }
+
+    #[test]
+    fn a_command_and_a_name_ask_for_the_whole_generation() {
+        let entry = entry();
+        let old = own(&entry, "old");
+        for turns in [65_535, 65_536] {
+            entry.state.store(State::encode(old.generation + turns - 1, false, Status::Free), Relaxed);
+            entry.owner.store(NOBODY, Relaxed);
+            let new = own(&entry, "new");
+            assert_eq!(new.generation, old.generation + turns);
+            assert!(!entry.set_command(old.generation, Command::Stop));
+            assert_eq!((entry.command(new.generation), entry.name(old.generation)), (Command::Run, None));
+            leave(&entry, new, Status::Failed);
+            assert!(!entry.clear_failed(old.generation) && entry.clear_failed(new.generation));
+        }
+    }
+
+    #[test]
+    fn an_owner_that_says_nothing_sensible_has_said_nothing() {
+        assert_eq!([0, 1, 7, FAILED | 3, u64::MAX >> 1].map(number), [NOT_SAID; 5]);
+        assert_eq!((number(ME), number(u64::MAX)), (ME, u64::MAX));
     }
 }

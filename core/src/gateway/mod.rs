@@ -544,7 +544,7 @@ impl<
 
     /// Carries what there is to carry, a bounded amount of it. `true` if something was done: come again at once.
     pub fn pass(&mut self) -> bool {
-        if !self.endpoint.platform().is_here() {
+        if !self.endpoint.may_write() {
             return false;
         }
         let now_ns = self.endpoint.platform().now_ns();
@@ -613,7 +613,7 @@ impl<
     /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Timeout`; mail for the
     /// proxies ends in `NotFound`. A copy in a forked process does nothing.
     fn drop(&mut self) {
-        if !self.endpoint.platform().is_here() {
+        if !self.endpoint.may_write() {
             return;
         }
         for &number in self.waiting.iter().take(self.waiting_count) {

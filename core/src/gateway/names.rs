@@ -114,7 +114,7 @@ impl<
     fn stand_for(&mut self, remote: KernelId, who: &Register) -> bool {
         let fabric = self.endpoint.fabric();
         let platform = self.endpoint.platform().clone();
-        let Ok(taken) = fabric.take_place(who) else { return false };
+        let Ok(taken) = fabric.take_place(who, platform.owner()) else { return false };
         let seat = &mut self.proxies[taken.place()];
         if seat.as_ref().is_some() {
             // Only if someone writes over the fabric's table.

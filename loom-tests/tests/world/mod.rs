@@ -36,8 +36,13 @@ pub(crate) fn shared<T: 'static>(value: T, f: impl FnOnce(&'static T)) {
     drop(unsafe { Box::from_raw(value) });
 }
 
-pub(crate) const CONFIG: Config =
-    Config { delivery_timeout_ns: DEADLINE - EARLY, max_clock_offset_ns: 1_000, hop_limit: 2, tracing: false };
+pub(crate) const CONFIG: Config = Config {
+    delivery_timeout_ns: DEADLINE - EARLY,
+    max_clock_offset_ns: 1_000,
+    hop_limit: 2,
+    tracing: false,
+    ..Config::DEFAULT
+};
 
 /// A fabric of messages without payload.
 pub(crate) fn fabric<const KERNELS: usize, const SLOTS: usize>(f: impl FnOnce(&'static Fabric<KERNELS, SLOTS, 0>)) {
