@@ -1,8 +1,8 @@
 #!/bin/sh
 # Everything that is made from device crates: k2k.ptx and check.ptx, the numbers of their contracts (the words behind the names
 # of entry points stay), the table of their machine code, and the example's double.ptx. Run it after a change of core, device
-# or kernels, and read what changes in the contracts. Needs a device toolchain (Debian: rustc-web rust-web-src) and ptxas
-# and nvdisasm (pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm), but no GPU. One to three minutes on two processors.
+# or kernels, and read what changes in the contracts. Needs a compiler with the sources of `core` and ptxas
+# and nvdisasm, but no GPU (`k2k doctor` says which are here, and how to get them). One to three minutes on two processors.
 #
 # With --check: writes nothing, and fails if a PTX file was not made from this source.
 # K2K_RUSTC is the compiler, if not the distribution's.

@@ -22,14 +22,17 @@ pub(crate) enum Command {
 /// Compile a device crate to one PTX file.
 ///
 /// The crate is `no_std`, has a panic handler, and its kernels are `#[unsafe(no_mangle)] pub unsafe extern "ptx-kernel"
-/// fn` (with `#![feature(abi_ptx)]`). Neither CUDA nor a GPU is needed, but a compiler with the sources of `core`: one
-/// of rustup's with the component rust-src, or the distribution's with its package of the sources. Features of nightly
-/// work on it, whatever its channel.
+/// fn` (with `#![feature(abi_ptx)]`). Neither CUDA nor a GPU is needed, but a compiler with the sources of `core`, see
+/// below. Features of nightly work on it, whatever its channel.
 ///
 /// The same sources, options and compiler give the same file, byte for byte, in any folder of any machine.
 #[derive(Args, Debug)]
 #[command(
-    after_long_help = "Exit status: 0 written (or, with --check, the same), 1 not the same, 2 not built, or bad arguments."
+    after_long_help = format!(
+        "A compiler with the sources of `core` is what one of these brings: {}.\n\nExit status: 0 written (or, with \
+         --check, the same), 1 not the same, 2 not built, or bad arguments, 141 nobody reads standard output any more.",
+        k2k_ptx::build::toolchains()
+    )
 )]
 pub(crate) struct BuildArgs {
     /// The crate's Cargo.toml.
@@ -45,7 +48,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "VERSION")]
     pub(crate) ptx_version: Option<String>,
 
-    /// The file to write; without it, the PTX goes to the standard output.
+    /// The file to write; - or nothing is the standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 
@@ -93,7 +96,8 @@ pub(crate) struct BuildArgs {
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "Exit status: 0 passed, 1 something found, 2 an error or bad arguments, 3 passed but the machine \
-                             code was not looked at, because a program for that is missing."
+                             code was not looked at, because a program for that is missing, 141 nobody reads standard \
+                             output any more."
 )]
 pub(crate) struct AuditArgs {
     /// The PTX files.
@@ -118,8 +122,8 @@ pub(crate) struct AuditArgs {
     pub(crate) hot: Vec<String>,
 
     /// Also assemble for these processors, such as sm_75,sm_90, and audit the machine code: no more registers, stack
-    /// and spills than agreed, and no memory order lost. Needs ptxas and nvdisasm (in PATH, $CUDA_HOME/bin, or
-    /// from pip), but no GPU.
+    /// and spills than agreed, and no memory order lost. Needs ptxas and nvdisasm (pip install nvidia-cuda-nvcc
+    /// nvidia-cuda-nvdisasm), but no GPU.
     #[arg(long, value_name = "SM", value_delimiter = ',')]
     pub(crate) sass: Vec<String>,
 
@@ -137,7 +141,8 @@ pub(crate) struct AuditArgs {
 /// An order is dropped or becomes relaxed, a scope is dropped or narrowed, a fence left out. The contract is the one
 /// beside the file, or, without one, what the file does today.
 #[derive(Args, Debug)]
-#[command(after_long_help = "Exit status: 0 all found, 1 some not found, 2 an error or bad arguments.")]
+#[command(after_long_help = "Exit status: 0 all found, 1 some not found, 2 an error or bad arguments, 141 \
+                                 nobody reads standard output any more.")]
 pub(crate) struct MutateArgs {
     /// The PTX files.
     #[arg(required = true, value_name = "FILE")]

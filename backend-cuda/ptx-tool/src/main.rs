@@ -5,7 +5,7 @@
 mod args;
 
 use args::{AuditArgs, BuildArgs, Cli, Command, MutateArgs};
-use clap::Parser;
+use k2k_command::{note, say};
 use k2k_ptx::audit::{self, Contract};
 use k2k_ptx::build::{self, BuildOptions, Toolchain};
 use k2k_ptx::mutate::mutate;
@@ -13,7 +13,6 @@ use k2k_ptx::ptx::Module;
 use k2k_ptx::sass::{self, EntryCode, SassError, Tools};
 use std::error::Error;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -22,25 +21,26 @@ fn main() -> ExitCode {
     if let Some(code) = build::rustc_wrapper() {
         return code;
     }
-    let done = match Cli::parse().command {
-        Command::Build(args) => build(args),
-        Command::Audit(args) => audit(&args),
-        Command::Mutate(args) => mutations(&args),
+    let done = match k2k_command::parse::<Cli>("error").map(|cli| cli.command) {
+        Ok(Command::Build(args)) => build(args),
+        Ok(Command::Audit(args)) => audit(&args),
+        Ok(Command::Mutate(args)) => mutations(&args),
+        Err(status) => return status,
     };
-    done.unwrap_or_else(|why| {
-        eprintln!("error: {why}");
-        ExitCode::from(ERROR)
-    })
+    // As cargo and rustc begin their lines.
+    k2k_command::end("error", ERROR, done)
 }
 
 /// Exit status of a command that could not do its work; [`ExitCode::FAILURE`] is for what it found.
 const ERROR: u8 = 2;
 
-fn build(args: BuildArgs) -> Result<ExitCode, Box<dyn Error>> {
+fn build(mut args: BuildArgs) -> Result<ExitCode, Box<dyn Error>> {
     // Now rather than after the compilation.
+    args.out.take_if(|file| file.as_os_str() == "-");
     if let Some(file) = &args.out {
         can_be_written(file)?;
     }
+    build::manifest(&args.manifest_path)?;
     let folder = args.manifest_path.parent().unwrap_or(Path::new("."));
     let toolchain = Toolchain::find(folder, args.toolchain_rustc.as_deref(), args.toolchain_cargo.as_deref())?;
     let options = BuildOptions {
@@ -62,9 +62,9 @@ fn build(args: BuildArgs) -> Result<ExitCode, Box<dyn Error>> {
         Some(file) => {
             fs::write(file, &ptx).map_err(|why| format!("cannot write {}: {why}", file.display()))?;
             let entries = ptx.lines().filter(|line| line.contains(".entry ")).count();
-            eprintln!("{}: {entries} entry points, {} lines", file.display(), ptx.lines().count());
+            note(format_args!("{}: {entries} entry points, {} lines", file.display(), ptx.lines().count()));
         }
-        None => std::io::stdout().write_all(ptx.as_bytes())?,
+        None => k2k_command::print(ptx)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,26 +83,29 @@ fn can_be_written(file: &Path) -> Result<(), String> {
 /// Says whether the file is what was just built, and if not, where it differs first.
 fn compare(file: &Path, old: &str, new: &str) -> ExitCode {
     if old == new {
-        eprintln!("{}: up to date", file.display());
+        note(format_args!("{}: up to date", file.display()));
         return ExitCode::SUCCESS;
     }
     let (mut old_lines, mut new_lines) = (old.lines(), new.lines());
     let (first_old, first_new) = (old_lines.next().unwrap_or(""), new_lines.next().unwrap_or(""));
     if first_old != first_new {
-        eprintln!("error: {} was made from something else:\n  file: {first_old}\n  now:  {first_new}", file.display());
+        note(format_args!(
+            "error: {} was made from something else:\n  file: {first_old}\n  now:  {first_new}",
+            file.display()
+        ));
         return ExitCode::FAILURE;
     }
     // The second line is the hash, which differs anyway.
     let differing = old_lines.zip(new_lines).enumerate().skip(1).find(|(_, (old, new))| old != new);
     match differing {
-        Some((index, (old, new))) => eprintln!(
+        Some((index, (old, new))) => note(format_args!(
             "error: {} is out of date, from line {} on:\n  file: {old}\n  now:  {new}",
             file.display(),
             index + 2
-        ),
-        None => eprintln!("error: {} is out of date: one is longer", file.display()),
+        )),
+        None => note(format_args!("error: {} is out of date: one is longer", file.display())),
     }
-    eprintln!("write it anew with `k2k-ptx build --out {}` and the same options", file.display());
+    note(format_args!("write it anew with `k2k-ptx build --out {}` and the same options", file.display()));
     ExitCode::FAILURE
 }
 
@@ -141,7 +144,7 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
                 sass::allow(&mut blessed, &codes);
             }
             fs::write(&path, blessed.to_string()).map_err(|why| format!("cannot write {}: {why}", path.display()))?;
-            eprintln!("{}: written", path.display());
+            note(format_args!("{}: written", path.display()));
             contract = Some(blessed);
         }
         let mut findings = audit::audit(&module, contract.as_ref());
@@ -154,18 +157,25 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
             tables.push_str(&format!("\n## {name}\n\n{}", sass::table(&codes)));
         }
         for finding in &findings {
-            println!("{}:{finding}", file.display());
+            say!("{}:{finding}", file.display())?;
         }
         if contract.is_none() {
-            eprintln!("{}: no contract, so lost orders show only where the text itself tells: --bless", file.display());
+            note(format_args!(
+                "{}: no contract, so lost orders show only where the text itself tells: --bless",
+                file.display()
+            ));
         }
         let strong: usize = module.functions.iter().flat_map(|it| &it.instructions).filter(|it| is_strong(it)).count();
         let entries = module.entries().count();
-        eprintln!("{}: {entries} entry points, {strong} strong accesses, {} findings", file.display(), findings.len());
+        note(format_args!(
+            "{}: {entries} entry points, {strong} strong accesses, {} findings",
+            file.display(),
+            findings.len()
+        ));
         found += findings.len();
     }
     if let Some(Err(why)) = &tools {
-        eprintln!("machine code not looked at: {why}");
+        note(format_args!("machine code not looked at: {why}"));
     } else if let (Some(table), Some(Ok(tools))) = (&args.table, &tools) {
         let head = format!(
             "# Machine code of the PTX\n\n\
@@ -226,13 +236,13 @@ fn mutations(args: &MutateArgs) -> Result<ExitCode, Box<dyn Error>> {
         let contract = read_contract(&contract_path(file))?.unwrap_or_else(|| Contract::of(&module, None));
         let all = mutate(&module, &contract);
         for mutation in all.iter().filter(|mutation| !mutation.found) {
-            println!("{}:{}: not found: {} for {}", file.display(), mutation.line, mutation.after, mutation.before);
+            say!("{}:{}: not found: {} for {}", file.display(), mutation.line, mutation.after, mutation.before)?;
             missed += 1;
         }
         let found = all.iter().filter(|mutation| mutation.found).count();
         let alone = all.iter().filter(|mutation| mutation.found_without_contract).count();
         let (name, all) = (file.display(), all.len());
-        println!("{name}: {found} of {all} mutations found, {alone} of them also without the contract");
+        say!("{name}: {found} of {all} mutations found, {alone} of them also without the contract")?;
     }
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,7 @@
 //! The command: what it prints, and how it ends.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -102,6 +103,11 @@ fn bad_input_is_named_in_one_line_and_ends_with_2() {
         (&["audit", &good().display().to_string(), "--contract", &not_ptx], "line 1: the first line is `entry NAME`"),
         (&["build", "--toolchain-rustc", "/nowhere/rustc"], "/nowhere/rustc cannot compile device code"),
         // Before a compiler is looked for.
+        (
+            &["build", "--manifest-path", "nothere/Cargo.toml"],
+            "nothere/Cargo.toml: no such file; --manifest-path takes",
+        ),
+        (&["build", "--manifest-path", "/"], "/: this is a folder; --manifest-path takes its Cargo.toml"),
         (&["build", "--out", "/nowhere/x.ptx"], "cannot write /nowhere/x.ptx: /nowhere is no folder"),
         (&["build", "--out", "/"], "cannot write /: this is a folder"),
     ] {
@@ -153,5 +159,58 @@ fn each_command_has_help() {
     for command in ["build", "audit", "mutate"] {
         let output = run(&[command, "--help"]);
         assert!(texts(&output).0.contains("Exit status: 0 "), "{command}");
+    }
+}
+
+#[test]
+fn output_that_nobody_reads_ends_it_quietly_and_a_full_disk_with_one_line() {
+    let (bad, good) = (bad("bare-atomic.ptx"), good().display().to_string());
+    for args in [&["audit", &bad][..], &["mutate", &good], &["--help"], &["build", "--help"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_k2k-ptx"));
+        command.args(args);
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let (unread, says) = {
+            let output = command.stdout(writer).output().unwrap();
+            (output.status.code(), texts(&output).1)
+        };
+        assert_eq!(unread, Some(141), "{args:?}: {says}");
+        assert!(!says.contains("error"), "{args:?}: {says}");
+        let output = command.stdout(File::options().write(true).open("/dev/full").unwrap()).output().unwrap();
+        let (_, says) = texts(&output);
+        let errors: Vec<&str> = says.lines().filter(|line| line.starts_with("error")).collect();
+        assert_eq!(errors, ["error: cannot write to standard output: No space left on device (os error 28)"]);
+        let status = if args.contains(&"--help") { 1 } else { 2 };
+        assert_eq!(output.status.code(), Some(status), "{args:?}");
+    }
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_not_there_is_named() {
+    if k2k_ptx::sass::Tools::find().is_err() {
+        eprintln!("skipped: no ptxas");
+        return;
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k2k-ptx"));
+    let good = good().display().to_string();
+    let output = command.args(["audit", &good, "--sass", "sm_90"]).env("TMPDIR", "/no such folder").output().unwrap();
+    let (_, err) = texts(&output);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.contains("/no such folder") && err.contains("TMPDIR"), "{err}");
+}
+
+#[test]
+fn one_list_says_what_brings_a_compiler_for_device_code() {
+    let (help, _) = texts(&run(&["build", "--help"]));
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let error = k2k_ptx::build::BuildError::NoToolchain { tried: Vec::new() }.to_string();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    // The package does not hold it.
+    let page = fs::read_to_string(page).unwrap_or_else(|_| k2k_ptx::build::toolchains());
+    for (whom, command) in k2k_ptx::build::TOOLCHAINS {
+        let entry = format!("`{command}` ({whom})");
+        for text in [&help, &error, &page] {
+            assert!(text.contains(&entry), "{entry} is not in {text}");
+        }
     }
 }

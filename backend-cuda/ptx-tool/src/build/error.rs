@@ -80,10 +80,9 @@ impl fmt::Display for BuildError {
             Self::NoToolchain { tried } => {
                 write!(
                     f,
-                    "no compiler here has the sources of `core`, which device code needs. Any one of these brings one: \
-                     `rustup component add rust-src` (rustup); `apt-get install rustc-web cargo-web rust-web-src` \
-                     (Debian 12); `apt-get install rustc cargo rust-src` (Debian 13, if its rustc is 1.95 or later); \
-                     or name one with --toolchain-rustc and --toolchain-cargo"
+                    "no compiler here has the sources of `core`, which device code needs. Any one of these brings one: {}; \
+                     or name one with --toolchain-rustc and --toolchain-cargo",
+                    super::toolchains()
                 )?;
                 for entry in tried {
                     write!(f, "; looked at {entry}")?;

@@ -24,6 +24,20 @@ use std::process::Command;
 /// The device target.
 pub const TARGET: &str = "nvptx64-nvidia-cuda";
 
+/// What brings a compiler with the sources of `core`: for whom, and the command. This list is printed wherever such a
+/// compiler is asked for.
+pub const TOOLCHAINS: [(&str, &str); 3] = [
+    ("rustup", "rustup component add rust-src"),
+    ("Debian 12", "apt-get install rustc-web cargo-web rust-web-src"),
+    ("Debian 13, if its rustc is 1.95 or later", "apt-get install rustc cargo rust-src"),
+];
+
+/// [`TOOLCHAINS`] in one line.
+#[must_use]
+pub fn toolchains() -> String {
+    TOOLCHAINS.map(|(whom, command)| format!("`{command}` ({whom})")).join("; ")
+}
+
 /// What every device module can be loaded on: Volta, the first with a memory model.
 pub const DEFAULT_ARCH: &str = "sm_70";
 
@@ -79,16 +93,7 @@ impl BuildOptions {
 /// # Errors
 /// Each reason is a variant of [`BuildError`].
 pub fn build(options: &BuildOptions, toolchain: &Toolchain) -> Result<String, BuildError> {
-    let manifest = absolute(&options.manifest_path)?;
-    if !manifest.is_file() {
-        let why = if manifest.is_dir() {
-            "this is a folder; --manifest-path takes its Cargo.toml"
-        } else {
-            "no such file; --manifest-path takes the device crate's Cargo.toml"
-        };
-        let why = why.to_owned();
-        return Err(BuildError::Manifest { path: options.manifest_path.clone(), why });
-    }
+    let manifest = manifest(&options.manifest_path)?;
     let known = toolchain.archs();
     if !known.contains(&options.arch) {
         return Err(BuildError::UnknownArch { arch: options.arch.clone(), known });
@@ -164,6 +169,20 @@ pub fn build(options: &BuildOptions, toolchain: &Toolchain) -> Result<String, Bu
     let body = fs::read_to_string(&assembly).map_err(system(&assembly, "read"))?;
     check(&body, &package, toolchain)?;
     Ok(with_header(&body, &package, options, toolchain))
+}
+
+/// The absolute path of a manifest. Needs no compiler, so that it can come before one is looked for.
+///
+/// # Errors
+/// [`BuildError::Manifest`] if it is no file.
+pub fn manifest(path: &Path) -> Result<PathBuf, BuildError> {
+    let manifest = absolute(path)?;
+    let why = match () {
+        () if manifest.is_file() => return Ok(manifest),
+        () if manifest.is_dir() => "this is a folder; --manifest-path takes its Cargo.toml",
+        () => "no such file; --manifest-path takes the device crate's Cargo.toml",
+    };
+    Err(BuildError::Manifest { path: path.to_path_buf(), why: why.to_owned() })
 }
 
 /// What cargo says about the package.

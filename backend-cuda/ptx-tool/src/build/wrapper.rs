@@ -57,7 +57,7 @@ pub fn rustc_wrapper() -> Option<ExitCode> {
         Ok(true) => Some(ExitCode::SUCCESS),
         Ok(false) => Some(ExitCode::FAILURE),
         Err(why) => {
-            eprintln!("k2k-ptx: cannot run {}: {why}", rustc.display());
+            k2k_command::complain("k2k-ptx", format_args!("cannot run {}: {why}", rustc.display()));
             Some(ExitCode::FAILURE)
         }
     }

@@ -15,7 +15,7 @@
 mod parse;
 mod tools;
 
-pub use tools::{INSTALL, SassError, Tools};
+pub use tools::{INSTALL, PLACES, SassError, Tools};
 
 use crate::access::{Access, Kind, Scope};
 use crate::audit::{Clause, Contract, Finding, Rule};

@@ -12,6 +12,9 @@ use std::sync::Mutex;
 /// Which packages bring the programs.
 pub const INSTALL: &str = "pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm";
 
+/// Where they are looked for.
+pub const PLACES: &str = "in PATH, in $CUDA_HOME/bin, $CUDA_PATH/bin, /usr/local/cuda/bin or among Python's packages";
+
 /// The assembler and the disassembler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tools {
@@ -61,7 +64,7 @@ impl fmt::Display for SassError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { program } => {
-                write!(f, "no {program} in PATH, in $CUDA_HOME/bin or among Python's packages: {INSTALL}")
+                write!(f, "no {program} {PLACES}: {INSTALL}")
             }
             Self::UnknownArch { arch, version, known } => {
                 write!(f, "ptxas {version} knows no processor `{arch}`; it knows {}", known.join(", "))
@@ -82,7 +85,7 @@ impl core::error::Error for SassError {
 }
 
 impl Tools {
-    /// Looks in `PATH`, in `$CUDA_HOME/bin`, and among the packages of `python3`.
+    /// Looks in `PATH`, in CUDA's own folder, and among the packages of `python3`.
     ///
     /// # Errors
     /// [`SassError::Missing`] names the first program that is nowhere.
@@ -125,7 +128,7 @@ impl Tools {
         if !known.iter().any(|name| name == arch) {
             return Err(SassError::UnknownArch { arch: arch.to_owned(), version: self.version.clone(), known });
         }
-        let cubin = Temporary::new();
+        let cubin = Temporary::new()?;
         let mut ptxas = Command::new(&self.ptxas);
         ptxas.arg(format!("-arch={arch}")).arg("-v").arg(file).arg("-o").arg(&cubin.0);
         let log = run(&mut ptxas, &self.ptxas)?;
@@ -138,7 +141,8 @@ impl Tools {
 fn folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
-    folders.extend(env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin")));
+    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
+    folders.extend(homes.chain(["/usr/local/cuda".into()]).map(|home| home.join("bin")));
     let print = "import sys; print('\\n'.join(sys.path))";
     let packages = Command::new("python3").args(["-c", print]).output();
     let packages = packages.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
@@ -167,11 +171,16 @@ fn run(command: &mut Command, program: &Path) -> Result<String, SassError> {
 struct Temporary(PathBuf);
 
 impl Temporary {
-    fn new() -> Self {
+    fn new() -> Result<Self, SassError> {
         static NEXT: Mutex<usize> = Mutex::new(0);
+        let folder = env::temp_dir();
+        if !folder.is_dir() {
+            let why = io::Error::new(io::ErrorKind::NotFound, "no such folder for temporary files; TMPDIR names it");
+            return Err(SassError::System { path: folder, why });
+        }
         let mut next = NEXT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *next += 1;
-        Self(env::temp_dir().join(format!("k2k-ptx-{}-{next}.cubin", std::process::id())))
+        Ok(Self(folder.join(format!("k2k-ptx-{}-{next}.cubin", std::process::id()))))
     }
 }
 
