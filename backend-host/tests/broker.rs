@@ -75,7 +75,7 @@ fn unregister_stops_a_kernel_that_this_broker_started_and_no_other() {
 
 #[test]
 fn routes_are_per_kernel_or_everywhere() {
-    let broker = patient().hop_limit(4).build::<6, 8, 64>().unwrap();
+    let broker = patient::<6, 8, 64>().hop_limit(4).build().unwrap();
     let mut a = broker.register("a").unwrap();
     let mut b = broker.register("b").unwrap();
     let mut hub = broker.register("hub").unwrap();
@@ -167,4 +167,13 @@ fn brokers_on_one_file_see_the_same_kernels() {
     two.command(handle.id(), k2k_host::Command::Stop).unwrap();
     assert_eq!(handle.join().unwrap().handled, 1);
     eventually("it has left", || two.find("echo").is_none());
+}
+
+#[test]
+fn a_builder_takes_the_shape_from_wherever_it_is_written() {
+    let spelt = Broker::<8, 4, 64>::builder().build().unwrap();
+    let inferred: Broker<8, 4, 64> = Broker::builder().build().unwrap();
+    let default: Broker = Broker::builder().build().unwrap();
+    for _ in [spelt, inferred] {}
+    assert_eq!(size_of_val(&**default.memory()), size_of::<DefaultFabric>());
 }

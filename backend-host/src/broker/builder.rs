@@ -19,22 +19,27 @@ enum Place {
 
 /// Makes a [`Broker`]. Without any call: heap, 5 s delivery timeout, 8 hops, 500 ms clock offset, no tracing.
 ///
+/// The fabric's shape is the type's, wherever it is written:
+///
 /// ```
 /// use core::time::Duration;
 /// use k2k_host::{Broker, Builder};
 ///
-/// let broker: Broker<4, 64, 192> = Builder::new().delivery_timeout(Duration::from_secs(1)).tracing(true).build()?;
+/// let default: Broker = Broker::builder().delivery_timeout(Duration::from_secs(1)).build()?;
+/// let small: Broker<4, 64, 192> = Broker::builder().build()?;
+/// let broker = Broker::<4, 64, 192>::builder().tracing(true).build()?;
+/// let broker = Builder::<4, 64, 192>::new().huge_pages().build()?;
 /// # Ok::<(), k2k_host::MemoryError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
-pub struct Builder {
+pub struct Builder<const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
     config: Config,
     place: Place,
     file: FileOptions,
 }
 
-impl Builder {
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Builder<KERNELS, SLOTS, PAYLOAD> {
     /// A builder with everything at its default.
     pub fn new() -> Self {
         Self::default()
@@ -135,9 +140,7 @@ impl Builder {
     ///
     /// # Errors
     /// Those of the [`Memory`] constructor that was chosen.
-    pub fn build<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-        self,
-    ) -> Result<Broker<KERNELS, SLOTS, PAYLOAD>, MemoryError> {
+    pub fn build(self) -> Result<Broker<KERNELS, SLOTS, PAYLOAD>, MemoryError> {
         let memory = match &self.place {
             Place::Heap => Memory::heap(&self.config),
             Place::HugePages => Memory::huge_pages(&self.config),

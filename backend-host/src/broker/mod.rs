@@ -73,6 +73,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug 
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERNELS, SLOTS, PAYLOAD> {
+    /// A builder for a fabric of this shape.
+    pub fn builder() -> Builder<KERNELS, SLOTS, PAYLOAD> {
+        Builder::new()
+    }
+
     /// For a fabric in this memory.
     #[must_use]
     pub fn new(memory: Memory<KERNELS, SLOTS, PAYLOAD>) -> Self {
@@ -302,12 +307,5 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     fn own(&self) -> Option<MutexGuard<'_, Own>> {
         // Every change to the lists is whole when something panics.
         self.is_here().then(|| self.own.lists.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Broker {
-    /// A builder; for fabrics of the default shape and others alike, since the type says which.
-    pub fn builder() -> Builder {
-        Builder::new()
     }
 }

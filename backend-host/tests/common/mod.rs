@@ -16,7 +16,7 @@ pub fn broker<const K: usize, const S: usize, const P: usize>() -> Broker<K, S, 
 }
 
 /// A builder in which no message times out while a test runs.
-pub fn patient() -> Builder {
+pub fn patient<const K: usize, const S: usize, const P: usize>() -> Builder<K, S, P> {
     Builder::new().delivery_timeout(GUARD * 2)
 }
 

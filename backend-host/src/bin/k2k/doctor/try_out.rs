@@ -47,7 +47,7 @@ pub(super) fn round_trips() -> Result<Tried, String> {
 pub(super) fn shared_fabric() -> Result<(), String> {
     let name = format!("k2k-doctor-{}", std::process::id());
     let made: Broker<2, 64, 64> = Builder::new().create(&name).build().map_err(|e| e.to_string())?;
-    let opened = Builder::new().open(&name).build::<2, 64, 64>();
+    let opened = Builder::<2, 64, 64>::new().open(&name).build();
     let removed = k2k_host::memory::remove(&name);
     let mut kernel = made.register("doctor").map_err(|e| e.to_string())?;
     let opened = opened.map_err(|e| e.to_string())?;
