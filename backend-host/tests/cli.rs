@@ -1,10 +1,14 @@
 //! The command as its users see it: exit status, output, and what it says when something is wrong.
 #![cfg(feature = "cli")]
 
+use core::time::Duration;
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Instant;
 
 fn k2k(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_k2k")).args(args).output().expect("the command starts")
@@ -94,7 +98,7 @@ fn a_file_arrives_intact_through_every_topology() {
         assert_eq!(report["messages"], 250);
         assert_eq!(report["route"].as_array().map(Vec::len), Some(way), "{topology}");
         // More if something had to be sent again.
-        assert!(number(&report["hops"]) >= 250 * (way as u64 - 1), "{topology}: {}", report["hops"]);
+        assert!(number(&report["hops"]) >= 250 * (way as u64 - 2), "{topology}: {}", report["hops"]);
         let latency = ["p50", "p99", "p99_9", "max"].map(|which| number(&report["latency_ns"][which]));
         assert!(latency.is_sorted(), "{latency:?}");
     }
@@ -159,7 +163,8 @@ fn the_table_says_what_happened() {
     let table = stdout(&output);
     for part in [
         "ring of 4 kernels: 0 -> 1 -> 2",
-        "2 hops each",
+        "1 each",
+        "too short to measure with",
         "on the heap, room for ",
         "messages/s",
         "hops/s",
@@ -210,7 +215,7 @@ fn pinning_and_huge_pages_are_accepted_everywhere() {
 
 #[test]
 fn a_hop_limit_that_is_too_low_ends_in_failure_and_says_so() {
-    let output = Input::new(1000).run(&["--hop-limit", "2", "--json"]);
+    let output = Input::new(1000).run(&["--kernels", "6", "--hop-limit", "2", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("message 0 was not delivered: hop limit exceeded"), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
@@ -219,7 +224,7 @@ fn a_hop_limit_that_is_too_low_ends_in_failure_and_says_so() {
     assert!(number(&account["max_hops_exceeded"]) > 0);
     assert_eq!(account["pending"], 0, "what failed is accounted for as well: {account}");
 
-    let table = stdout(&Input::new(1000).run(&["--hop-limit", "1"]));
+    let table = stdout(&Input::new(1000).run(&["--kernels", "6", "--hop-limit", "1"]));
     assert!(table.contains("  hops ") && !table.contains(" each"), "nothing made all of its hops: {table}");
 }
 
@@ -287,11 +292,248 @@ fn a_job_without_data_or_with_two_kinds_of_it_is_refused() {
     assert_refused(&k2k(&["run", "--duration", "1", "--output", "x"]), &["cannot be used with"]);
 }
 
+/// Runs with a standard output that nobody reads.
+fn unread(args: &[&str]) -> Output {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k2k"));
+    command.args(args).stdout(writer).output().expect("the command starts")
+}
+
+/// Runs with a standard output on a full disk.
+fn on_a_full_disk(args: &[&str]) -> Output {
+    let full = File::options().write(true).open("/dev/full").expect("a device that is always full");
+    Command::new(env!("CARGO_BIN_EXE_k2k")).args(args).stdout(full).output().expect("the command starts")
+}
+
+#[test]
+fn output_that_nobody_reads_ends_it_quietly_and_a_full_disk_with_one_line() {
+    let input = Input::new(1000);
+    let file = text(&input.path());
+    let run = ["run", "--input", &file];
+    for args in [&run[..], &[&run[..], &["--json"]].concat(), &[&run[..], &["--output", "-"]].concat(), &["doctor"]] {
+        let output = unread(args);
+        let report_is_stderr = args.contains(&"-");
+        assert_eq!(output.status.code(), Some(141), "{args:?}: {}", stderr(&output));
+        assert!(report_is_stderr || stderr(&output).is_empty(), "{args:?}: {}", stderr(&output));
+        let output = on_a_full_disk(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));
+        let says = stderr(&output);
+        assert!(says.contains("cannot write to standard output: No space left on device"), "{args:?}: {says}");
+        assert_eq!(says.lines().count(), 1, "{args:?}: {says}");
+    }
+    for args in [&["doctor", "--json"][..], &["--help"], &["run", "--help"], &["--version"]] {
+        assert_eq!((unread(args).status.code(), stderr(&unread(args)).as_str()), (Some(141), ""), "{args:?}");
+        assert_eq!(on_a_full_disk(args).status.code(), Some(1), "{args:?}");
+    }
+}
+
+#[test]
+fn messages_that_nobody_reads_change_no_exit_status() {
+    let input = Input::new(1000);
+    let file = text(&input.path());
+    for (args, status) in
+        [(&["run", "--kernels", "65", "--input", &file][..], 2), (&["run", "--input", &file, "--output", "-"], 0)]
+    {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        let full = File::options().write(true).open("/dev/full").expect("a device that is always full");
+        for stderr in [Stdio::from(writer), Stdio::from(full)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_k2k"));
+            let output = command.args(args).stderr(stderr).output().expect("the command starts");
+            assert_eq!(output.status.code(), Some(status), "{args:?}");
+        }
+    }
+}
+
+/// Runs with that on standard input.
+fn fed(args: &[&str], input: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k2k"));
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the command starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input = input.to_vec();
+    // It reads while it writes.
+    let feeder = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().expect("it ends");
+    feeder.join().expect("no panic").expect("all is read");
+    output
+}
+
+#[test]
+fn a_dash_is_standard_input_and_output() {
+    let input = Input::new(100_007);
+    let output = fed(&["run", "--input", "-", "--output", "-"], &input.content);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(output.stdout, input.content);
+    assert!(stderr(&output).contains("identical: yes   nothing lost: yes"), "{}", stderr(&output));
+    assert!(!Path::new("-").exists(), "no file is called -");
+
+    let report = fed(&["run", "--input", "-", "--json", "--output", &text(&input.output())], &input.content);
+    let report: Value = serde_json::from_slice(&report.stdout).expect("one JSON object");
+    assert_eq!((&report["identical"], &report["bytes"]), (&Value::Bool(true), &Value::from(100_007)));
+    assert_eq!(fs::read(input.output()).expect("readable"), input.content);
+
+    let output = fed(&["run", "--input", "-"], b"");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    // A report that goes the other way is still one JSON object.
+    let output = input.run(&["--output", "-", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stderr).expect("one JSON object");
+    assert_eq!((&report["identical"], output.stdout == input.content), (&Value::Bool(true), true));
+}
+
+#[test]
+fn standard_input_that_is_the_output_is_refused() {
+    let input = Input::new(10);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k2k"));
+    command.args(["run", "--input", "-", "--output", &text(&input.path())]);
+    let output = command.stdin(File::open(input.path()).expect("readable")).output().expect("the command starts");
+    assert_refused(&output, &["both input and output"]);
+    assert_eq!(fs::read(input.path()).expect("readable"), input.content);
+}
+
+#[test]
+fn numbers_out_of_range_are_refused_with_the_range_also_negative_ones() {
+    for (option, range) in [
+        ("--kernels", "at least 2"),
+        ("--kernels=", "2 to 64"),
+        ("--message-size", "1 to 4032"),
+        ("--window", "1..=1024"),
+        ("--hop-limit", "1..=255"),
+        ("--duration", "above 0, at most 1000000"),
+    ] {
+        let number = if option.ends_with('=') {
+            "-7"
+        } else if option == "--kernels" {
+            "1"
+        } else {
+            "-1"
+        };
+        let option = option.trim_end_matches('=');
+        let data: &[&str] = if option == "--duration" { &[] } else { &["--duration", "1"] };
+        assert_refused(&k2k(&[&["run", option, number], data].concat()), &[number, range]);
+    }
+    let help = stdout(&k2k(&["run", "--help"])).split_whitespace().collect::<Vec<_>>().join(" ");
+    for range in ["2 to 64", "1 to 4032", "1 to 1024", "1 to 255", "up to 1000000 s"] {
+        assert!(help.contains(range), "{range:?} is not in {help}");
+    }
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_not_there_is_named() {
+    let input = Input::new(10);
+    for args in [&["run", "--input", &text(&input.path())][..], &["run", "--input", "-", "--output", "x"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_k2k"));
+        let output = command.args(args).env("TMPDIR", "/no such folder").stdin(Stdio::null()).output();
+        assert_refused(&output.expect("the command starts"), &["temporary file in /no such folder", "TMPDIR"]);
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_had_is_named_with_what_to_lower() {
+    let limited = |kilobytes: &str, args: &str| {
+        let script = format!("ulimit -v {kilobytes}; exec \"$0\" run --duration 0.1 {args}");
+        Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_k2k")]).output().expect("a shell")
+    };
+    let output = limited("500000", "--kernels 64 --message-size 4032");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    for part in ["a fabric of ", " GiB: ", "lower --kernels or --message-size"] {
+        assert!(stderr(&output).contains(part), "{part:?} is not in {}", stderr(&output));
+    }
+}
+
+#[test]
+fn fewer_hops_than_the_way_has_fail_and_as_many_pass() {
+    let input = Input::new(1000);
+    let report = input.run_json(&["--kernels", "6", "--hop-limit", "4"]);
+    assert_eq!(number(&report["hops"]), 4 * number(&report["messages"]), "a hop is a kernel that passes it on");
+    assert_eq!(input.run(&["--kernels", "6", "--hop-limit", "3"]).status.code(), Some(1));
+}
+
+#[test]
+fn without_a_number_of_kernels_there_are_about_as_many_as_cores() {
+    let report = Input::new(1000).run_json(&[]);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(number(&report["kernels"]), cores.clamp(3, 6) as u64);
+    assert_eq!(number(&report["cores"]), cores as u64);
+    let table = stdout(&Input::new(1000).run(&["--kernels", "64"]));
+    assert!(cores >= 64 || table.contains("64 kernels share"), "{table}");
+}
+
+/// Waits, but not for ever.
+fn ended(mut child: Child) -> Output {
+    let began = Instant::now();
+    while child.try_wait().expect("a child").is_none() {
+        if began.elapsed() > Duration::from_secs(60) {
+            let _ = child.kill();
+            panic!("it does not end");
+        }
+        sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("a child")
+}
+
+fn interrupt(child: &Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    assert!(status.success());
+}
+
+#[test]
+fn an_interrupted_job_prints_the_figures_so_far() {
+    let start = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_k2k"));
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("the command starts")
+    };
+    let child = start(&["run", "--duration", "1000", "--json"]);
+    sleep(Duration::from_millis(500));
+    interrupt(&child);
+    let output = ended(child);
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!((&report["interrupted"], &report["identical"]), (&Value::Bool(true), &Value::Bool(true)));
+    assert!(number(&report["messages"]) > 0);
+    assert_adds_up(&report);
+
+    // While it waits for more of its input.
+    let mut child = start(&["run", "--input", "-", "--message-size", "10", "--output", "-"]);
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(&[7; 95]).expect("it reads");
+    sleep(Duration::from_millis(500));
+    interrupt(&child);
+    let output = ended(child);
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert_eq!(output.stdout, [7; 95], "what was carried");
+    assert!(stderr(&output).contains("interrupted: "), "{}", stderr(&output));
+}
+
+#[test]
+fn the_second_interrupt_ends_it() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k2k"));
+    let mut child = command.args(["run", "--duration", "1000"]).stdout(Stdio::piped()).spawn().expect("it starts");
+    sleep(Duration::from_millis(300));
+    // A job that ends slowly would have to be made; so both come at once, and whichever way it ends is soon.
+    interrupt(&child);
+    interrupt(&child);
+    let mut text = String::new();
+    child.stdout.take().expect("a pipe").read_to_string(&mut text).expect("UTF-8");
+    assert_eq!(ended(child).status.code(), Some(130));
+}
+
 #[test]
 fn the_doctor_finds_that_the_host_part_works() {
     let output = k2k(&["doctor"]);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
-    for part in ["cores", "shared memory", "huge pages", "clock", "CUDA driver", "ptxas", "Kernels on the host: yes"] {
+    for part in [
+        "cores",
+        "shared memory",
+        "huge pages",
+        "clock",
+        "CUDA driver",
+        "device compiler",
+        "ptxas, nvdisasm",
+        "Kernels on the host: yes",
+    ] {
         assert!(stdout(&output).contains(part), "{part:?} is not in\n{}", stdout(&output));
     }
 }

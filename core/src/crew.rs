@@ -165,10 +165,10 @@ impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Hand<'_, J, HANDS, S> {
     }
 }
 
-#[cfg(not(k2k_loom))]
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Board<u64, 31>>() == 256);
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::sync::System;

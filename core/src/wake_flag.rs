@@ -56,7 +56,7 @@ impl WakeFlag {
     }
 
     /// The word to sleep on: sleep while it is 1.
-    #[cfg(not(k2k_loom))]
+    #[cfg(not(loom))]
     #[must_use]
     pub const fn word(&self) -> &AtomicU32 {
         &self.asleep

@@ -1,5 +1,5 @@
 //! Two attach to the same zeroed memory at the same moment.
-#![cfg(k2k_loom)]
+#![cfg(loom)]
 
 mod world;
 

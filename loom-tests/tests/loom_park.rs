@@ -1,5 +1,5 @@
 //! A parked receiver: whoever has something for it wakes it. A wake-up that is lost shows as a deadlock.
-#![cfg(k2k_loom)]
+#![cfg(loom)]
 
 mod world;
 

@@ -1,5 +1,5 @@
 //! Forwarding: routes change and hops fill up while messages pass.
-#![cfg(k2k_loom)]
+#![cfg(loom)]
 
 mod world;
 

@@ -1,5 +1,5 @@
 //! The trace: a reader gets an event whole or not at all.
-#![cfg(k2k_loom)]
+#![cfg(loom)]
 
 mod world;
 

@@ -48,7 +48,7 @@ use bytemuck::Pod;
 use core::mem::MaybeUninit;
 
 /// Bells in a row: two cache lines full. Loom's atomics are larger, and its stacks are small.
-const ROW: usize = if cfg!(k2k_loom) { 1 } else { 64 };
+const ROW: usize = if cfg!(loom) { 1 } else { 64 };
 
 /// So many lanes have a row each for their bells.
 const SPREAD_LANES: usize = 16;
@@ -132,11 +132,11 @@ shared_struct! {
 
 impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
     /// How far bells and notes, which stand first, reach.
-    #[cfg(not(k2k_loom))]
+    #[cfg(not(loom))]
     pub(crate) const BELL_BYTES: usize = core::mem::offset_of!(Self, claims);
 
     /// Messages that wait in all lanes, for an onlooker: what was rung for, less what the consumer noted as taken.
-    #[cfg(not(k2k_loom))]
+    #[cfg(not(loom))]
     pub(crate) fn waiting(&self) -> u64 {
         // Relaxed, both: a number to show; whoever acts on it looks again.
         Place::all()
@@ -386,7 +386,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 }
 
-#[cfg(not(k2k_loom))]
+#[cfg(not(loom))]
 impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Default for Lanes<T, PRODUCERS, N, S> {
     fn default() -> Self {
         Self::new()
@@ -395,7 +395,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Default fo
 
 impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
     /// An empty queue.
-    #[cfg(not(k2k_loom))]
+    #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
         const { assert!(Slots::<T, N, S>::MASK < u64::MAX && PRODUCERS > 0) };
@@ -404,7 +404,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
     }
 
     /// An empty queue.
-    #[cfg(k2k_loom)]
+    #[cfg(loom)]
     #[must_use]
     pub fn new() -> Self {
         crate::sync::Shared::idle()
@@ -449,7 +449,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
 
 /// The producing end of one lane. Dropping it lets another one be taken.
 #[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
 pub struct LaneProducer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
     lane: Place<PRODUCERS>,
@@ -488,7 +488,7 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Drop for L
 
 /// The consuming end of a [`Lanes`] queue. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
 pub struct LanesConsumer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
     state: LanesState<PRODUCERS>,

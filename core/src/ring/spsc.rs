@@ -501,7 +501,7 @@ impl core::fmt::Display for Taken {
 
 impl core::error::Error for Taken {}
 
-#[cfg(not(k2k_loom))]
+#[cfg(not(loom))]
 impl<T: Pod + Send, const N: usize, S: Scope> Default for Spsc<T, N, S> {
     fn default() -> Self {
         Self::new()
@@ -510,7 +510,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> Default for Spsc<T, N, S> {
 
 impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     /// An empty ring.
-    #[cfg(not(k2k_loom))]
+    #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
         const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
@@ -519,7 +519,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     }
 
     /// An empty ring.
-    #[cfg(k2k_loom)]
+    #[cfg(loom)]
     #[must_use]
     pub fn new() -> Self {
         crate::sync::Shared::idle()
@@ -585,7 +585,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
 
 /// The producing end of an [`Spsc`]. Dropping it lets another one be taken.
 #[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
 pub struct Producer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     state: ProducerState,
@@ -610,7 +610,7 @@ impl<'r, T: Pod + Send, const N: usize, S: Scope> Producer<'r, T, N, S> {
     pub fn push_batch(&mut self, values: &[T]) -> usize {
         let Spsc { slots, credit, .. } = self.ring;
         // Loom's slots are larger than a line; its models of lanes have the other way.
-        if !ON_DEVICE && (size_of::<Slot<T, S>>() <= LINE || cfg!(k2k_loom)) {
+        if !ON_DEVICE && (size_of::<Slot<T, S>>() <= LINE || cfg!(loom)) {
             self.state.push_runs(slots, credit, values)
         } else {
             self.state.push_batch(slots, credit, values)
@@ -659,7 +659,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
 
     /// Address of the message in the ring, for writing parts of it. Write with volatile or atomic stores if a hostile
     /// process can map the same memory.
-    #[cfg(not(k2k_loom))]
+    #[cfg(not(loom))]
     #[inline]
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.slot().body.as_ptr()
@@ -679,7 +679,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
 
 /// The consuming end of an [`Spsc`]. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
 pub struct Consumer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     state: ConsumerState,
@@ -741,7 +741,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
 
     /// Address of the message in the ring, for reading parts of it. Read with volatile or atomic loads if a hostile
     /// process can map the same memory.
-    #[cfg(not(k2k_loom))]
+    #[cfg(not(loom))]
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const T {
@@ -761,7 +761,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
@@ -790,7 +790,7 @@ mod tests {
     }
 }
 
-#[cfg(not(k2k_loom))]
+#[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<Credit>() == 128 && align_of::<Credit>() == 128);
     assert!(size_of::<Claims>() == 128);

@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, shapes_help};
+use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, USUAL_KERNELS, shapes_help};
 use crate::topology::Topology;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -31,39 +31,43 @@ pub(crate) enum Command {
     group = clap::ArgGroup::new("data").required(true).args(["input", "duration"])
 )]
 pub(crate) struct RunArgs {
-    /// The file to carry.
+    /// The file to carry; - is standard input.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
 
-    /// Where to write what arrives. It is overwritten, and stays also if it turns out to be damaged. Without this
-    /// option, a temporary file is written, compared and removed.
+    /// Where to write what arrives. It is overwritten, and stays also if it turns out to be damaged. With -, it goes to
+    /// standard output at the end, and the report to standard error. Without this option, a temporary file is written,
+    /// compared and removed.
     #[arg(short, long, value_name = "FILE", conflicts_with = "duration")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Instead of a file, carry generated data for so long; every message is checked when it arrives.
-    #[arg(short, long, value_name = "SECS", value_parser = seconds)]
+    /// Instead of a file, carry generated data for so long, up to 1000000 s; every message is checked when it arrives.
+    /// Ctrl-C ends it early, and the figures are printed.
+    #[arg(short, long, value_name = "SECS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) duration: Option<f64>,
 
-    /// How many kernels make up the mesh.
-    #[arg(short, long, value_name = "N", default_value_t = 6)]
-    #[arg(help = format!("How many kernels make up the mesh, at most {MAX_KERNELS}"))]
-    pub(crate) kernels: usize,
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, value_parser = kernels)]
+    #[arg(help = kernels_help())]
+    pub(crate) kernels: Option<usize>,
 
     /// How the kernels are joined.
     #[arg(short, long, value_enum, default_value_t = Topology::Line)]
     pub(crate) topology: Topology,
 
-    #[arg(short, long, value_name = "BYTES", default_value_t = 192)]
+    #[arg(short, long, value_name = "BYTES", default_value_t = 192, allow_negative_numbers = true)]
+    #[arg(value_parser = message_size)]
     #[arg(help = format!("How many bytes a message carries, 1 to {MAX_MESSAGE_SIZE}"))]
     #[arg(long_help = shapes_help())]
     pub(crate) message_size: usize,
 
-    /// How many messages may be on their way at once. More raise the throughput and the latency.
-    #[arg(short, long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// How many messages may be on their way at once, 1 to 1024. More raise the throughput and the latency.
+    #[arg(short, long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) window: u16,
 
-    /// How often a message may be passed on before it fails; by default as often as the way requires.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    /// How many hops a message may make before it fails, 1 to 255: a hop is a kernel on the way that passes it on. By
+    /// default as many as the way requires.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) hop_limit: Option<u8>,
 
     /// Pin each kernel's thread to a core: kernel 0 to the first, and so on round the cores.
@@ -90,7 +94,7 @@ pub(crate) struct RunArgs {
 /// Say what this machine offers, what is missing, and what that is needed for.
 ///
 /// Looks and tries, but changes nothing. Exit status 0 if kernels on the host can run here, 1 if not; what only a GPU
-/// needs may be missing.
+/// needs may be missing. 141 if nobody reads standard output any more.
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArgs {
     /// Print one JSON object instead of the list.
@@ -99,9 +103,39 @@ pub(crate) struct DoctorArgs {
 }
 
 fn exit_status() -> &'static str {
-    "Exit status:\n  0  the file arrived intact and every message is accounted for\n  1  it did not, or a message was \
-     lost: standard error says which\n  2  the command line or a file it names is no good; nothing was run\n\n\
-     Example:\n  k2k run --input README.md --topology torus --kernels 16"
+    "Exit status:\n    0  the file arrived intact and every message is accounted for\n    1  it did not, or a message was \
+     lost: standard error says which\n    2  the command line or a file it names is no good; nothing was run\n  130  \
+     as 0, but Ctrl-C ended it early\n  141  nobody reads standard output any more\n\n\
+     Examples:\n  k2k run --input README.md --topology torus --kernels 16\n  k2k run --duration 2"
+}
+
+fn kernels_help() -> String {
+    let (few, many) = USUAL_KERNELS;
+    format!(
+        "How many kernels make up the mesh, 2 to {MAX_KERNELS} (a ring or a star 3, a torus 4); by default one for each \
+         core, but {few} to {many}"
+    )
+}
+
+/// A count. Its range is checked where more is known.
+fn count(text: &str, what: &str) -> Result<usize, String> {
+    // A negative number that is far too small is a number, too.
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    match text.parse() {
+        Ok(count) => Ok(count),
+        Err(_) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+            Err(format!("must be {what}, not {text}"))
+        }
+        Err(_) => Err(format!("must be {what}, and this is no whole number")),
+    }
+}
+
+fn kernels(text: &str) -> Result<usize, String> {
+    count(text, &format!("2 to {MAX_KERNELS}"))
+}
+
+fn message_size(text: &str) -> Result<usize, String> {
+    count(text, &format!("1 to {MAX_MESSAGE_SIZE}"))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -6,12 +6,12 @@ mod run;
 mod text;
 mod topology;
 
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match args::Cli::parse().command {
-        args::Command::Run(args) => run::main(&args),
-        args::Command::Doctor(args) => doctor::main(&args),
+    match k2k_command::parse::<args::Cli>("k2k").map(|cli| cli.command) {
+        Ok(args::Command::Run(args)) => run::main(&args),
+        Ok(args::Command::Doctor(args)) => doctor::main(&args),
+        Err(status) => status,
     }
 }

@@ -2,18 +2,16 @@
 
 use super::Check;
 use core::ffi::{CStr, c_char, c_int};
+use k2k_ptx::build::{self, BuildError, Toolchain};
+use k2k_ptx::sass::{INSTALL, PLACES, SassError, Tools};
 use libloading::{Library, Symbol};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::{env, fs};
+use std::path::Path;
 
 /// Where the driver's library is looked for, in this order.
 const LIBCUDA: [&str; 3] = ["libcuda.so.1", "libcuda.so", "nvcuda.dll"];
 
 /// The oldest compute capability that the device code is compiled for: the first one with acquire and release.
 const OLDEST: (c_int, c_int) = (7, 0);
-
-const TARGET: &str = "nvptx64-nvidia-cuda";
 
 /// Driver and devices.
 pub(super) fn gpu() -> Vec<Check> {
@@ -128,88 +126,37 @@ impl Driver {
 
 /// A compiler that makes PTX out of Rust, and an assembler that checks it.
 pub(super) fn toolchain() -> Vec<Check> {
-    vec![compiler(), ptxas()]
+    vec![compiler(), assembler()]
 }
 
 fn compiler() -> Check {
     const NAME: &str = "device compiler";
     const NEEDED_FOR: &str = "changing device code; using it needs no compiler, for the PTX comes with it";
-    if let Some(root) = rustup_root() {
-        let lib = root.join("lib/rustlib");
-        let target = lib.join(TARGET).is_dir();
-        let sources = lib.join("src/rust/library/core").is_dir();
-        if target && sources {
-            return Check::ok(NAME, NEEDED_FOR, format!("rustc with {TARGET} and rust-src"));
+    match Toolchain::find(Path::new("."), None, None) {
+        Ok(found) => {
+            let found = format!("rustc {} with the sources of core, {}", found.release, found.rustc.display());
+            Check::ok(NAME, NEEDED_FOR, found)
+        }
+        Err(why) => {
+            let found = match why {
+                BuildError::NoToolchain { tried } => {
+                    format!("no compiler with the sources of core; looked at {}", tried.join(", "))
+                }
+                why => why.to_string(),
+            };
+            Check::missing(NAME, NEEDED_FOR, found, build::toolchains())
         }
     }
-    // Debian's compiler knows the target; core is built for it from source.
-    let sources = ["/usr/lib/rustlib/src/rust/library/core", "/usr/share/rustc/src/library/core"];
-    if Path::new("/usr/bin/rustc").exists() && sources.iter().any(|path| Path::new(path).is_dir()) {
-        return Check::ok(NAME, NEEDED_FOR, "the system's rustc with core's sources");
-    }
-    let found = format!("neither {TARGET} with rust-src nor the system's rustc with core's sources");
-    let remedy = format!(
-        "rustup target add {TARGET} && rustup component add rust-src; or on Debian: apt-get install rustc-web rust-web-src"
-    );
-    Check::missing(NAME, NEEDED_FOR, found, remedy)
 }
 
-/// Where the `rustc` in use keeps its libraries.
-fn rustup_root() -> Option<PathBuf> {
-    let output = Command::new("rustc").args(["--print", "sysroot"]).output().ok()?;
-    output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
-}
-
-fn ptxas() -> Check {
-    const NAME: &str = "ptxas";
+fn assembler() -> Check {
+    const NAME: &str = "ptxas, nvdisasm";
     const NEEDED_FOR: &str = "checking generated PTX without a GPU";
-    match find_ptxas() {
-        Some(path) => {
-            let version = Command::new(&path).arg("--version").output().ok();
-            let version = version.and_then(|output| release(&String::from_utf8_lossy(&output.stdout)));
-            Check::ok(NAME, NEEDED_FOR, version.unwrap_or_else(|| "of unknown version".to_owned()))
+    match Tools::find() {
+        Ok(tools) => Check::ok(NAME, NEEDED_FOR, format!("{}, {}", tools.version, tools.ptxas.display())),
+        Err(SassError::Missing { program }) => {
+            Check::missing(NAME, NEEDED_FOR, format!("no {program} {PLACES}"), INSTALL)
         }
-        None => Check::missing(
-            NAME,
-            NEEDED_FOR,
-            "neither in PATH, nor in CUDA_HOME or /usr/local/cuda, nor among Python's packages",
-            "pip install nvidia-cuda-nvcc",
-        ),
-    }
-}
-
-/// `release 13.0` out of what `ptxas --version` says.
-fn release(version: &str) -> Option<String> {
-    let start = version.find("release ")?;
-    version[start..].split([',', '\n']).next().map(str::to_owned)
-}
-
-fn find_ptxas() -> Option<PathBuf> {
-    let file = format!("ptxas{}", env::consts::EXE_SUFFIX);
-    let in_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
-    let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
-    let bins = roots.chain([PathBuf::from("/usr/local/cuda")]).map(|root| root.join("bin"));
-    (in_path.into_iter().chain(bins).chain(python_bins())).map(|dir| dir.join(&file)).find(|path| path.is_file())
-}
-
-/// `nvidia/*/bin` in the packages of the Python in use.
-fn python_bins() -> Vec<PathBuf> {
-    let ask = "import sysconfig, site\n\
-               for path in {sysconfig.get_path('purelib'), site.getusersitepackages()}: print(path)";
-    let Ok(output) = Command::new("python3").args(["-c", ask]).output() else { return Vec::new() };
-    let packages = String::from_utf8_lossy(&output.stdout).into_owned();
-    let toolkits = packages.lines().filter_map(|site| fs::read_dir(Path::new(site).join("nvidia")).ok()).flatten();
-    toolkits.flatten().map(|toolkit| toolkit.path().join("bin")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_release_is_found_in_what_ptxas_says() {
-        let says = "ptxas: NVIDIA (R) Ptx optimizing assembler\nCuda compilation tools, release 13.0, V13.0.88\n";
-        assert_eq!(release(says).as_deref(), Some("release 13.0"));
-        assert_eq!(release(""), None);
+        Err(why) => Check::missing(NAME, NEEDED_FOR, why.to_string(), INSTALL),
     }
 }

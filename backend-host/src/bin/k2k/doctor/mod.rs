@@ -5,6 +5,7 @@ mod host;
 mod try_out;
 
 use crate::args::DoctorArgs;
+use core::error::Error;
 use core::fmt::Write as _;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -57,21 +58,19 @@ struct Diagnosis {
     device_toolchain: Vec<Check>,
 }
 
+/// The command's name in messages.
+const NAME: &str = "k2k doctor";
+
 /// Looks, prints, and says by the exit status whether the host part works.
 pub(crate) fn main(args: &DoctorArgs) -> ExitCode {
+    k2k_command::end(NAME, 1, run(args))
+}
+
+fn run(args: &DoctorArgs) -> Result<ExitCode, Box<dyn Error>> {
     let diagnosis = Diagnosis::new();
-    if args.json {
-        match serde_json::to_string_pretty(&diagnosis) {
-            Ok(json) => println!("{json}"),
-            Err(e) => {
-                eprintln!("k2k: {e}");
-                return ExitCode::FAILURE;
-            }
-        }
-    } else {
-        print!("{}", diagnosis.render());
-    }
-    if diagnosis.host_works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let text = if args.json { serde_json::to_string_pretty(&diagnosis)? + "\n" } else { diagnosis.render() };
+    k2k_command::print(text)?;
+    Ok(if diagnosis.host_works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl Diagnosis {

@@ -45,7 +45,7 @@ impl Seen {
 /// Why what arrived is not good.
 #[derive(Debug)]
 pub(crate) enum ArrivalError {
-    Write(io::Error),
+    Write { name: String, why: io::Error },
     Twice { chunk: u64 },
     Damaged { chunk: u64 },
 }
@@ -53,7 +53,7 @@ pub(crate) enum ArrivalError {
 impl fmt::Display for ArrivalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Write(e) => write!(f, "cannot write the output: {e}"),
+            Self::Write { name, why } => write!(f, "cannot write {name}: {why}"),
             Self::Twice { chunk } => write!(f, "message {chunk} was received twice"),
             Self::Damaged { chunk } => write!(f, "message {chunk} is not what was sent"),
         }
@@ -64,7 +64,7 @@ impl fmt::Display for ArrivalError {
 #[derive(Debug)]
 enum Store {
     /// `at` is where the next byte would be written.
-    File { file: BufWriter<File>, at: u64 },
+    File { file: BufWriter<File>, name: String, at: u64 },
     /// Compared with what was generated.
     Check(Checker),
 }
@@ -93,9 +93,10 @@ pub(crate) struct Arrived {
 }
 
 impl Arrivals {
-    /// Writes chunks to a file.
-    pub(crate) fn to_file(file: File, size: usize) -> Self {
-        Self::new(Store::File { file: BufWriter::with_capacity(WRITE_BEHIND, file), at: 0 }, size)
+    /// Writes chunks to a file, which errors call `name`.
+    pub(crate) fn to_file(file: File, name: &str, size: usize) -> Self {
+        let file = BufWriter::with_capacity(WRITE_BEHIND, file);
+        Self::new(Store::File { file, name: name.to_owned(), at: 0 }, size)
     }
 
     /// Checks generated chunks.
@@ -124,13 +125,14 @@ impl Arrivals {
 
     fn keep(&mut self, index: u64, chunk: &[u8]) -> Result<(), ArrivalError> {
         match &mut self.store {
-            Store::File { file, at } => {
+            Store::File { file, name, at } => {
+                let error = |why| ArrivalError::Write { name: name.clone(), why };
                 let place = index.saturating_mul(self.size as u64);
                 if place != *at {
                     // A chunk that was sent again, or the one after it. Seeking flushes.
-                    file.seek(SeekFrom::Start(place)).map_err(ArrivalError::Write)?;
+                    file.seek(SeekFrom::Start(place)).map_err(error)?;
                 }
-                file.write_all(chunk).map_err(ArrivalError::Write)?;
+                file.write_all(chunk).map_err(error)?;
                 *at = place.saturating_add(chunk.len() as u64);
                 Ok(())
             }
@@ -143,10 +145,10 @@ impl Arrivals {
 
     /// Writes what is left.
     pub(crate) fn finish(mut self) -> Arrived {
-        if let Store::File { file, .. } = &mut self.store
-            && let Err(e) = file.flush()
+        if let Store::File { file, name, .. } = &mut self.store
+            && let Err(why) = file.flush()
         {
-            self.error.get_or_insert(ArrivalError::Write(e));
+            self.error.get_or_insert(ArrivalError::Write { name: name.clone(), why });
         }
         let Self { seen, bytes, latency_ns, error, .. } = self;
         Arrived { chunks: seen.count(), bytes, latency_ns, error }
@@ -160,7 +162,7 @@ mod tests {
 
     fn written(chunks: &[(u64, &[u8])], size: usize) -> (Vec<u8>, Arrived) {
         let mut file = tempfile::tempfile().expect("a temporary file");
-        let mut arrivals = Arrivals::to_file(file.try_clone().expect("cloned"), size);
+        let mut arrivals = Arrivals::to_file(file.try_clone().expect("cloned"), "the file", size);
         for &(index, chunk) in chunks {
             arrivals.take(index, chunk, 10);
         }

@@ -261,7 +261,7 @@ mod tests {
     ) -> (Result<(), FeedError>, Fed, Vec<u8>, usize) {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(content).and_then(|()| file.rewind()).expect("written");
-        let mut supply = Supply::file(file, 2);
+        let mut supply = Supply::new(crate::run::files::Input::File(file), 2);
         let mut script = Script { fate, sent: Vec::new(), refuse_every, calls: 0, most: 0, settled: 0 };
         let mut fed = Fed::default();
         let mut told = 0;

@@ -4,10 +4,11 @@
 use super::Plan;
 use super::arrival::{Arrivals, Arrived};
 use super::feed::{Fed, FeedError, Outbox, feed};
+use super::progress::Progress;
 use super::report::{FabricReport, TraceLine};
 use super::supply::Supply;
+use crate::text::bytes;
 use core::time::Duration;
-use indicatif::ProgressBar;
 use k2k_host::fabric::Event;
 use k2k_host::{
     Backing, Broker, Builder, Context, DeliveryStatus, Endpoint, Fabric, Kernel, KernelHandle, KernelId, Message,
@@ -42,7 +43,7 @@ pub(super) struct Carried {
 pub(super) struct Shape {
     pub(super) kernels: usize,
     pub(super) payload: usize,
-    pub(super) carry: fn(&Plan, Supply, Arrivals, &ProgressBar) -> Result<Carried, String>,
+    pub(super) carry: fn(&Plan, Supply, Arrivals, &mut Progress) -> Result<Carried, String>,
 }
 
 macro_rules! shapes {
@@ -142,11 +143,14 @@ fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
     plan: &Plan,
     mut supply: Supply,
     arrivals: Arrivals,
-    bar: &ProgressBar,
+    progress: &mut Progress,
 ) -> Result<Carried, String> {
     let builder = Builder::new().hop_limit(plan.hop_limit).tracing(plan.tracing);
     let builder = if plan.huge_pages { builder.huge_pages() } else { builder.heap() };
-    let broker: Broker<KERNELS, SLOTS, PAYLOAD> = builder.build().map_err(|e| e.to_string())?;
+    let needed = size_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>();
+    let broker: Broker<KERNELS, SLOTS, PAYLOAD> = builder.build().map_err(|e| {
+        format!("a fabric of {}: {e}; lower --kernels or --message-size to use a smaller one", bytes(needed as u64))
+    })?;
     // The reason alone would read as if nothing was run.
     let notices =
         broker.backing().notice().map(|_| format!("going on with {}", broker.backing())).into_iter().collect();
@@ -154,7 +158,7 @@ fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
         kernels: KERNELS,
         slots: SLOTS,
         payload: PAYLOAD,
-        bytes: size_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>(),
+        bytes: needed,
         huge_pages: matches!(broker.backing(), Backing::HugePages { .. } | Backing::TransparentHugePages { .. }),
         backing: match broker.backing() {
             Backing::HugePages { .. } => "in huge pages",
@@ -173,7 +177,7 @@ fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
     let began = Instant::now();
     let result = feed(&mut source, &mut supply, plan.window, &mut fed, &mut |bytes| {
         if bytes > 0 {
-            bar.inc(bytes);
+            progress.advance(bytes);
         }
         spoiled.get().is_none()
     });
@@ -208,7 +212,7 @@ struct Mesh<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Mesh<KERNELS, SLOTS, PAYLOAD> {
     fn start(broker: &Broker<KERNELS, SLOTS, PAYLOAD>, plan: &Plan, sink: Sink) -> Result<Self, String> {
-        let cores = if plan.pin { allowed_cores() } else { Vec::new() };
+        let cores = if plan.pin { cores_to_pin_to(allowed_cores())? } else { Vec::new() };
         let core = |index: usize| cores.get(index % cores.len().max(1)).copied();
         let source = broker.register("kernel 0").map_err(|e| e.to_string())?;
         let last = plan.way[plan.way.len() - 1];
@@ -248,6 +252,16 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Mesh<KERNEL
     }
 }
 
+/// The cores for `--pin`. A pin that cannot be had is an error: figures with and without it are not the same.
+fn cores_to_pin_to(allowed: Vec<usize>) -> Result<Vec<usize>, String> {
+    if allowed.is_empty() {
+        return Err(
+            "--pin: the cores that this process may use cannot be read (sched_getaffinity); leave it out".into()
+        );
+    }
+    Ok(allowed)
+}
+
 fn pin_this_thread(core: usize) -> Result<(), String> {
     use rustix::thread::{CpuSet, sched_setaffinity};
     let mut set = CpuSet::new();
@@ -281,4 +295,15 @@ fn trace_of<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
         })
     });
     lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_that_cannot_be_had_is_an_error() {
+        assert_eq!(cores_to_pin_to(vec![3, 5]), Ok(vec![3, 5]));
+        assert!(cores_to_pin_to(Vec::new()).expect_err("no cores").starts_with("--pin: "));
+    }
 }

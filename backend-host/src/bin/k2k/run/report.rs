@@ -8,6 +8,9 @@ use core::time::Duration;
 use k2k_host::Stats;
 use serde::Serialize;
 
+/// Seconds below which the start of the threads is most of what was measured.
+const TOO_SHORT: f64 = 0.1;
+
 /// Everything that is known at the end of a job. Field names are the keys of the JSON object.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
@@ -15,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) identical: bool,
     /// Every message has ended, and the counters add up.
     pub(crate) nothing_lost: bool,
+    /// Ctrl-C ended it early: the figures are of what was carried until then.
+    pub(crate) interrupted: bool,
     /// What went wrong, if anything.
     pub(crate) problems: Vec<String>,
     /// Name of the file, or `null` for generated data.
@@ -25,6 +30,8 @@ pub(crate) struct Report {
     #[serde(skip)]
     pub(crate) mesh: String,
     pub(crate) kernels: usize,
+    /// Cores that the kernels could run on.
+    pub(crate) cores: usize,
     /// Indices of the kernels on the way, from the first to the last.
     pub(crate) route: Vec<usize>,
     pub(crate) message_size: usize,
@@ -36,7 +43,7 @@ pub(crate) struct Report {
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
-    /// Times that a message was handed from one kernel to another.
+    /// Times that a kernel on the way passed a message on.
     pub(crate) hops: u64,
     pub(crate) hops_per_second: f64,
     pub(crate) messages_per_second: f64,
@@ -181,7 +188,8 @@ impl Report {
         let _ = writeln!(text, "{carried}{compared}");
         let _ = writeln!(text, "{}: {}\n", self.mesh, way(&self.route));
 
-        let hops = self.route.len() - 1;
+        // The first and the last kernel pass nothing on.
+        let hops = self.route.len() - 2;
         let mut table = Table::default();
         let cut = format!("of up to {} B", grouped(self.message_size as u64));
         table.row("messages", grouped(self.messages), cut);
@@ -189,22 +197,32 @@ impl Report {
         // Those that got lost made fewer.
         let each = match hops {
             _ if self.messages == 0 => String::new(),
-            1 => "1 hop each".to_owned(),
-            _ => format!("{hops} hops each"),
+            0 => "none: every message goes straight to its receiver".to_owned(),
+            1 => "1 each".to_owned(),
+            _ => format!("{hops} each"),
         };
         table.row("hops", grouped(self.hops), each);
-        table.row("time", time_ns(self.seconds * 1e9), "");
+        let remark = if self.seconds < TOO_SHORT { "too short to measure with; --duration 2 is not" } else { "" };
+        table.row("time", time_ns(self.seconds * 1e9), remark);
+        let remark = match (self.kernels, self.cores) {
+            (kernels, 1) => format!("which {kernels} kernels share: each also waits for its turn"),
+            (kernels, cores) if kernels > cores => format!("which {kernels} kernels share: some also wait for a turn"),
+            _ => String::new(),
+        };
+        table.row("cores", grouped(self.cores as u64), remark);
         let fabric = &self.fabric;
         let room = format!("{}, room for {} kernels", fabric.backing, fabric.kernels);
         table.row("fabric", bytes(fabric.bytes as u64), room);
         table.gap();
         table.row("throughput", rate(self.messages_per_second), "messages/s");
-        table.row("", rate(self.hops_per_second), "hops/s");
+        if hops > 0 {
+            table.row("", rate(self.hops_per_second), "hops/s");
+        }
         table.row("", format!("{:.1}", self.megabytes_per_second), "MB/s");
         let latency = |value: fn(&Latency) -> u64| {
             self.latency_ns.as_ref().map_or_else(|| "-".to_owned(), |latency| time_ns(value(latency) as f64))
         };
-        table.row("latency", latency(|l| l.p50), "p50, send to reception over all hops");
+        table.row("latency", latency(|l| l.p50), "p50, from send to reception");
         table.row("", latency(|l| l.p99), "p99");
         table.row("", latency(|l| l.p99_9), "p99.9");
         table.row("", latency(|l| l.max), "max");
@@ -227,6 +245,9 @@ impl Report {
 
         if let Some(trace) = &self.trace {
             let _ = write!(text, "\n{}", render_trace(trace));
+        }
+        if self.interrupted {
+            text.push_str("\n  interrupted: the figures are of what was carried until then\n");
         }
         let yes = |good: bool| if good { "yes" } else { "NO" };
         let _ = writeln!(text, "\n  identical: {}   nothing lost: {}", yes(self.identical), yes(self.nothing_lost));

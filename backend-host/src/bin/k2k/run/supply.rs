@@ -1,7 +1,8 @@
 //! What is carried: a file, or data made up on the way. Cut into chunks, one for each message.
 
+use super::files::Input;
+use super::interrupt;
 use core::time::Duration;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::time::Instant;
 
@@ -20,15 +21,15 @@ pub(crate) struct Supply {
 
 #[derive(Debug)]
 enum Source {
-    File { file: BufReader<File>, ended: bool },
+    Input { input: BufReader<Input>, ended: bool },
     Generated { lasts: Duration, until: Option<Instant> },
 }
 
 impl Supply {
-    /// The contents of a file.
-    pub(crate) fn file(file: File, size: usize) -> Self {
-        let file = BufReader::with_capacity(READ_AHEAD, file);
-        Self { source: Source::File { file, ended: false }, size, next: 0 }
+    /// All of an input.
+    pub(crate) fn new(input: Input, size: usize) -> Self {
+        let input = BufReader::with_capacity(READ_AHEAD, input);
+        Self { source: Source::Input { input, ended: false }, size, next: 0 }
     }
 
     /// Generated chunks, until so long after the first is asked for.
@@ -36,14 +37,17 @@ impl Supply {
         Self { source: Source::Generated { lasts, until: None }, size, next: 0 }
     }
 
-    /// Fills in the next chunk and returns its index; `None` when there is no more.
+    /// Fills in the next chunk and returns its index; `None` when there is no more, or the job is to end early.
     pub(crate) fn next(&mut self, chunk: &mut Vec<u8>) -> io::Result<Option<u64>> {
         chunk.clear();
+        if interrupt::is_asked_for() {
+            return Ok(None);
+        }
         match &mut self.source {
-            Source::File { file, ended } => {
+            Source::Input { input, ended } => {
                 if !*ended {
-                    // Reads on until the chunk is full or the file ends.
-                    file.by_ref().take(self.size as u64).read_to_end(chunk)?;
+                    // Reads on until the chunk is full or the input ends.
+                    input.by_ref().take(self.size as u64).read_to_end(chunk)?;
                     *ended = chunk.len() < self.size;
                 }
                 if chunk.is_empty() {
@@ -100,7 +104,7 @@ mod tests {
     fn chunks_of(content: &[u8], size: usize) -> Vec<Vec<u8>> {
         let mut file = tempfile::tempfile().expect("a temporary file");
         file.write_all(content).and_then(|()| file.rewind()).expect("written");
-        let mut supply = Supply::file(file, size);
+        let mut supply = Supply::new(Input::File(file), size);
         let (mut chunk, mut chunks) = (Vec::new(), Vec::new());
         while let Some(index) = supply.next(&mut chunk).expect("readable") {
             assert_eq!(index as usize, chunks.len());
