@@ -30,7 +30,7 @@
 
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64, ReachesHere, SharedCell, shared_struct};
-use bytemuck::Pod;
+use bytemuck::AnyBitPattern;
 
 /// Stands in the place of a job's number when the hands may leave.
 const DISMISSED: u32 = u32::MAX;
@@ -38,7 +38,7 @@ const DISMISSED: u32 = u32::MAX;
 shared_struct! {
     /// What a leader and up to `HANDS` hands share. Zeroed memory is a board without a job.
     #[repr(align(128))]
-    pub struct Board[J: Pod + Send, const HANDS: usize,][J, HANDS,] in S {
+    pub struct Board[J: AnyBitPattern + Send, const HANDS: usize,][J, HANDS,] in S {
         called: AtomicU32<S>,
         done: [AtomicU32<S>; HANDS],
         job: Job<J>,
@@ -48,7 +48,7 @@ shared_struct! {
 shared_struct! {
     /// A job where a message's body would be: behind the first word of a line, as bodies are copied.
     #[repr(align(64))]
-    struct Job[J: Pod + Send,][J,] {
+    struct Job[J: AnyBitPattern + Send,][J,] {
         _zero: AtomicU64,
         body: SharedCell<J>,
     }
@@ -56,7 +56,7 @@ shared_struct! {
 
 /// The leader's side of a [`Board`].
 #[derive(Debug)]
-pub struct Leader<'b, J: Pod + Send, const HANDS: usize, S: ReachesHere> {
+pub struct Leader<'b, J: AnyBitPattern + Send, const HANDS: usize, S: ReachesHere> {
     board: &'b Board<J, HANDS, S>,
     hands: usize,
     number: u32,
@@ -66,7 +66,7 @@ pub struct Leader<'b, J: Pod + Send, const HANDS: usize, S: ReachesHere> {
 
 /// A hand's side of a [`Board`].
 #[derive(Debug)]
-pub struct Hand<'b, J: Pod + Send, const HANDS: usize, S: ReachesHere> {
+pub struct Hand<'b, J: AnyBitPattern + Send, const HANDS: usize, S: ReachesHere> {
     board: &'b Board<J, HANDS, S>,
     hand: usize,
     number: u32,
@@ -83,7 +83,7 @@ pub enum Call<J> {
     Dismissed,
 }
 
-impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Board<J, HANDS, S> {
+impl<J: AnyBitPattern + Send, const HANDS: usize, S: ReachesHere> Board<J, HANDS, S> {
     /// The leader, of `hands` hands (`HANDS` at most).
     ///
     /// # Safety
@@ -101,7 +101,7 @@ impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Board<J, HANDS, S> {
     }
 }
 
-impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Leader<'_, J, HANDS, S> {
+impl<J: AnyBitPattern + Send, const HANDS: usize, S: ReachesHere> Leader<'_, J, HANDS, S> {
     /// Calls all hands to a job; `false`, and nothing has changed, unless they are [done](Self::all_done) with the last
     /// one.
     #[must_use]
@@ -135,7 +135,7 @@ impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Leader<'_, J, HANDS, S> 
     }
 }
 
-impl<J: Pod + Send, const HANDS: usize, S: ReachesHere> Hand<'_, J, HANDS, S> {
+impl<J: AnyBitPattern + Send, const HANDS: usize, S: ReachesHere> Hand<'_, J, HANDS, S> {
     /// Whether there is something to [look](Self::look) at.
     pub fn has_call(&self) -> bool {
         // Relaxed: a hint. Whoever follows it looks.
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::sync::System;
 
-    fn board<J: Pod + Send, const HANDS: usize>() -> Board<J, HANDS, System> {
+    fn board<J: AnyBitPattern + Send, const HANDS: usize>() -> Board<J, HANDS, System> {
         // SAFETY: `Shared`: zero is the idle state.
         unsafe { core::mem::zeroed() }
     }

@@ -338,6 +338,13 @@ impl core::error::Error for PayloadSize {}
 /// let too_long = Message::<64>::from_bytes(7, &[0; 65]).unwrap_err();
 /// assert_eq!((too_long.len, too_long.capacity), (65, 64));
 /// ```
+///
+/// Any bytes are a message ([`bytemuck::AnyBitPattern`]), but a message is not always bytes: one of an odd `PAYLOAD`,
+/// which no function here takes, would end in padding.
+///
+/// ```compile_fail,E0277
+/// let read_padding = |message: &k2k_core::Message<1>| bytemuck::bytes_of(message)[63];
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Message<const PAYLOAD: usize> {
@@ -355,10 +362,9 @@ unsafe impl<const PAYLOAD: usize> Zeroable for Message<PAYLOAD> {
         unsafe { core::mem::zeroed() }
     }
 }
-// SAFETY: `repr(C)`; the header is Pod and a multiple of 8 bytes, the rest is bytes, and `SIZE_IS_RIGHT`, which every
-// constructor and every fabric evaluates, rules out padding at the end. (A trait cannot ask for a multiple of 64: who
-// insists can cast bytes to a `Message<1>`, which no other function takes.)
-unsafe impl<const PAYLOAD: usize> Pod for Message<PAYLOAD> {}
+// SAFETY: every byte pattern is valid for both fields. Not `Pod`: for a `PAYLOAD` that is no multiple of 8 the compiler
+// puts padding at the end, which no code may read, and a trait cannot ask for a multiple.
+unsafe impl<const PAYLOAD: usize> bytemuck::AnyBitPattern for Message<PAYLOAD> {}
 
 impl<const PAYLOAD: usize> fmt::Debug for Message<PAYLOAD> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -29,7 +29,7 @@
 //! [`SharedCell`] overlap; loom and ThreadSanitizer check exactly that. A hostile peer with write access to the same
 //! mapping keeps to no protocol. For it, `SharedCell` never hands out a reference: it copies in and out through
 //! volatile accesses, which the compiler may neither repeat, split off nor invent, and only for types in which every
-//! byte pattern is valid ([`bytemuck::Pod`]). A torn copy is then merely wrong data, and is checked as such.
+//! byte pattern is valid ([`bytemuck::AnyBitPattern`]). A torn copy is then merely wrong data, and is checked as such.
 
 #![allow(clippy::disallowed_types, reason = "this is the door that the lint sends everyone to")]
 
@@ -398,10 +398,10 @@ type CellImp<T> = core::cell::UnsafeCell<T>;
 type CellImp<T> = loom::cell::UnsafeCell<T>;
 
 // SAFETY: the cell gives no access in safe code; the protocol of the ring that holds it decides who copies when.
-unsafe impl<T: bytemuck::Pod + Send> Sync for SharedCell<T> {}
+unsafe impl<T: bytemuck::AnyBitPattern + Send> Sync for SharedCell<T> {}
 
-// SAFETY: transparent over `T: Pod`, for which every byte pattern is valid.
-unsafe impl<T: bytemuck::Pod + Send> Shared for SharedCell<T> {
+// SAFETY: transparent over `T: AnyBitPattern`.
+unsafe impl<T: bytemuck::AnyBitPattern + Send> Shared for SharedCell<T> {
     #[cfg(loom)]
     fn idle() -> Self {
         Self(CellImp::new(bytemuck::Zeroable::zeroed()))
@@ -418,12 +418,13 @@ impl<T> core::fmt::Debug for SharedCell<T> {
 pub(crate) const FIRST_LINE: usize = 56;
 pub(crate) const LINE: usize = 64;
 
-/// What is copied at once: the widest that every processor of the architecture has; words in device code.
+/// What is copied at once: the widest that every processor of the architecture has; words in device code. A value may
+/// have padding, which is copied as it is: initialised or not.
 #[cfg(all(target_arch = "x86_64", not(feature = "device"), not(loom)))]
-type Chunk = core::arch::x86_64::__m128i;
+type Chunk = core::mem::MaybeUninit<core::arch::x86_64::__m128i>;
 // Loom's words and cells are larger than the real ones, so its slots are not laid out in lines.
 #[cfg(not(all(target_arch = "x86_64", not(feature = "device"), not(loom))))]
-type Chunk = u64;
+type Chunk = core::mem::MaybeUninit<u64>;
 
 /// Which of two addresses is the shared one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -463,7 +464,7 @@ unsafe fn copy_line<const LEN: usize>(shared: Side, from: *const u8, to: *mut u8
     // SAFETY: `at` stays below `LEN`; behind the first word of a first line, the shared side is aligned to 16.
     unsafe {
         if LEN == FIRST_LINE {
-            copy_one(shared, from.cast::<u64>(), to.cast());
+            copy_one(shared, from.cast::<core::mem::MaybeUninit<u64>>(), to.cast());
             at = 8;
         }
         while at < LEN {
@@ -507,7 +508,7 @@ fn for_each_line(len: usize, mut each: impl FnMut(usize, usize)) {
     }
 }
 
-impl<T: bytemuck::Pod> SharedCell<T> {
+impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// Whether `T` fills lines exactly behind a stamp, so that unused lines can be left alone.
     const WHOLE_LINES: bool =
         align_of::<T>() == 8 && size_of::<T>() >= FIRST_LINE && (size_of::<T>() - FIRST_LINE).is_multiple_of(LINE);

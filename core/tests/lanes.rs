@@ -1,7 +1,7 @@
 //! The lanes queue from outside: capacity per lane, order, fairness, hand-over, and many threads.
 
 mod common;
-use bytemuck::Pod;
+use bytemuck::AnyBitPattern;
 use core::fmt::Debug;
 use k2k_core::Message;
 use k2k_core::error::Full;
@@ -15,12 +15,9 @@ use std::time::Instant;
 /// More lanes than any ring of the model has: operations name a lane modulo its number.
 const ANY_LANE: core::ops::Range<usize> = 0..1000;
 
-fn value<T: Pod>(count: u64) -> T {
-    let mut value: T = bytemuck::Zeroable::zeroed();
-    for (i, byte) in bytemuck::bytes_of_mut(&mut value).iter_mut().enumerate() {
-        *byte = (count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (i % 8 * 8)) as u8 ^ i as u8;
-    }
-    value
+fn value<T: AnyBitPattern>(count: u64) -> T {
+    let byte = |i: usize| (count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (i % 8 * 8)) as u8 ^ i as u8;
+    bytemuck::pod_read_unaligned(&(0..size_of::<T>()).map(byte).collect::<Vec<_>>())
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +41,9 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     proptest::collection::vec(operation, 0..if cfg!(miri) { 20 } else { 200 })
 }
 
-fn agrees_with_queues<T: Pod + Send + PartialEq + Debug, const LANES: usize, const N: usize>(operations: &[Operation]) {
+fn agrees_with_queues<T: AnyBitPattern + Send + PartialEq + Debug, const LANES: usize, const N: usize>(
+    operations: &[Operation],
+) {
     let ring = Box::new(Lanes::<T, LANES, N>::new());
     let mut queues: [VecDeque<u64>; LANES] = core::array::from_fn(|_| VecDeque::new());
     let mut count = 0;
@@ -192,7 +191,7 @@ fn bells_wrap_with_their_16_bits() {
     assert_eq!(consumer.pending(), 8);
 }
 
-fn fan_in<T: Pod + Send + PartialEq + Debug, const N: usize>(each: u64) {
+fn fan_in<T: AnyBitPattern + Send + PartialEq + Debug, const N: usize>(each: u64) {
     const LANES: usize = 3;
     let each = if cfg!(miri) { 30 } else { each };
     let queue = Arc::new(Lanes::<T, LANES, N>::new());

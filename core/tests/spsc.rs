@@ -1,6 +1,6 @@
 //! The SPSC ring from outside: capacity, order, both ends handed over and recovered, and two threads.
 
-use bytemuck::Pod;
+use bytemuck::AnyBitPattern;
 use core::fmt::Debug;
 use k2k_core::Message;
 use k2k_core::error::Full;
@@ -11,12 +11,9 @@ use std::sync::Arc;
 use std::thread;
 
 /// Element number `count`: every byte depends on it.
-fn value<T: Pod>(count: u64) -> T {
-    let mut value: T = bytemuck::Zeroable::zeroed();
-    for (i, byte) in bytemuck::bytes_of_mut(&mut value).iter_mut().enumerate() {
-        *byte = (count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (i % 8 * 8)) as u8 ^ i as u8;
-    }
-    value
+fn value<T: AnyBitPattern>(count: u64) -> T {
+    let byte = |i: usize| (count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (i % 8 * 8)) as u8 ^ i as u8;
+    bytemuck::pod_read_unaligned(&(0..size_of::<T>()).map(byte).collect::<Vec<_>>())
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +54,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 }
 
 /// A ring of up to 8 slots acknowledges each message as it is read, so the free slots are known exactly.
-fn agrees_with_a_queue<T: Pod + Send + PartialEq + Debug, const N: usize>(operations: &[Operation]) {
+fn agrees_with_a_queue<T: AnyBitPattern + Send + PartialEq + Debug, const N: usize>(operations: &[Operation]) {
     let ring = Box::new(Spsc::<T, N>::new());
     let mut queue = VecDeque::new();
     let mut count = 0;
@@ -200,7 +197,7 @@ fn full_at_exactly_n_at_every_position() {
 /// A ring of 32 acknowledges what was read in fours; what a consumer has taken it knows more exactly than that.
 #[test]
 fn a_successor_goes_on_exactly_where_a_dead_consumer_stopped() {
-    fn check<T: Pod + Send + PartialEq + Debug>() {
+    fn check<T: AnyBitPattern + Send + PartialEq + Debug>() {
         let ring = Spsc::<T, 32>::new();
         let (mut producer, mut consumer) = (ring.producer().unwrap(), ring.consumer().unwrap());
         let values: Vec<T> = (0..32).map(value).collect();
@@ -249,7 +246,7 @@ fn a_message_can_be_written_and_read_in_place() {
 }
 
 /// Everything that one thread sends, another receives in order, in whatever forms the two choose.
-fn stream<T: Pod + Send + PartialEq + Debug, const N: usize>(total: u64) {
+fn stream<T: AnyBitPattern + Send + PartialEq + Debug, const N: usize>(total: u64) {
     let total = if cfg!(miri) { 100 } else { total };
     let ring = Arc::new(Spsc::<T, N>::new());
     let sender = {

@@ -15,7 +15,7 @@ fn decode<const P: usize>(input: &[u8]) {
     bytes[..len].copy_from_slice(&input[..len]);
     let message: Message<P> = bytemuck::pod_read_unaligned(&bytes);
     let header = message.header;
-    assert_eq!(bytemuck::bytes_of(&message), bytes);
+    assert_eq!(bytemuck::bytes_of(&header), &bytes[..size_of_val(&header)]);
     assert!(message.payload().len() <= P);
     drop(format!("{message:?} {} {}", header.id(), header.sent()));
     for found in [

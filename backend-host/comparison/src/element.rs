@@ -110,8 +110,17 @@ pub struct Envelope<const PAYLOAD: usize>(pub Message<PAYLOAD>);
 
 // SAFETY: transparent over a `Message`, which is.
 unsafe impl<const PAYLOAD: usize> Zeroable for Envelope<PAYLOAD> {}
-// SAFETY: as above.
+// SAFETY: transparent over a `Message` whose `PAYLOAD` is a multiple of 64 here, so that there is no padding.
 unsafe impl<const PAYLOAD: usize> Pod for Envelope<PAYLOAD> {}
+
+impl<const PAYLOAD: usize> Envelope<PAYLOAD> {
+    /// A message as an element.
+    pub const fn of(message: &Message<PAYLOAD>) -> &Self {
+        const { assert!(PAYLOAD.is_multiple_of(64)) };
+        // SAFETY: transparent over it.
+        unsafe { &*core::ptr::from_ref(message).cast() }
+    }
+}
 
 impl<const PAYLOAD: usize> Default for Envelope<PAYLOAD> {
     #[inline(always)]

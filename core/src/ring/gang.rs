@@ -20,7 +20,7 @@
 use super::spsc::{ConsumerState, ProducerState, Spsc, Taken, claim_end, release_end};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{ReachesHere, Scope, SharedCell, System};
-use bytemuck::Pod;
+use bytemuck::AnyBitPattern;
 
 /// Threads that go through a protocol in step: a GPU's warp.
 ///
@@ -44,7 +44,7 @@ pub unsafe trait Gang: Copy {
     fn sync(&self);
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     /// Takes the producing end for a gang. It continues where the previous producer stopped.
     ///
     /// # Errors
@@ -101,13 +101,13 @@ fn leaders(gang: impl Gang, value: u64) -> u64 {
 
 /// A producing end that a gang holds. Dropping it, by all members, lets another one be taken.
 #[derive(Debug)]
-pub struct GangProducer<'r, G: Gang, T: Pod + Send, const N: usize, S: Scope = System> {
+pub struct GangProducer<'r, G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     gang: G,
     state: ProducerState,
 }
 
-impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> GangProducer<'_, G, T, N, S> {
+impl<G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope> GangProducer<'_, G, T, N, S> {
     /// Appends the values of the members with ranks below `count`, in the order of ranks, or of as many as there is
     /// room for. Returns how many those are; the values of the others are still theirs.
     #[inline(always)]
@@ -131,7 +131,7 @@ impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> GangProducer<'_, G, T, N,
     }
 }
 
-impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> Drop for GangProducer<'_, G, T, N, S> {
+impl<G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for GangProducer<'_, G, T, N, S> {
     fn drop(&mut self) {
         self.gang.sync();
         if self.gang.rank() == 0 {
@@ -143,13 +143,13 @@ impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> Drop for GangProducer<'_,
 /// A consuming end that a gang holds. Dropping it, by all members, acknowledges what was read and lets another one be
 /// taken.
 #[derive(Debug)]
-pub struct GangConsumer<'r, G: Gang, T: Pod + Send, const N: usize, S: Scope = System> {
+pub struct GangConsumer<'r, G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     gang: G,
     state: ConsumerState,
 }
 
-impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> GangConsumer<'_, G, T, N, S> {
+impl<G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope> GangConsumer<'_, G, T, N, S> {
     /// Takes up to one message per member: the member of rank `i` gets the `i`th of those that wait. Returns how many
     /// there were, and this member's.
     #[inline(always)]
@@ -181,7 +181,7 @@ impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> GangConsumer<'_, G, T, N,
     }
 }
 
-impl<G: Gang, T: Pod + Send, const N: usize, S: Scope> Drop for GangConsumer<'_, G, T, N, S> {
+impl<G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for GangConsumer<'_, G, T, N, S> {
     fn drop(&mut self) {
         // All have copied what they took: `pop` has waited for that.
         if self.gang.rank() == 0 {

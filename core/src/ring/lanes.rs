@@ -44,7 +44,7 @@ use crate::error::Full;
 use crate::place::Place;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
-use bytemuck::Pod;
+use bytemuck::AnyBitPattern;
 use core::mem::MaybeUninit;
 
 /// Bells in a row: two cache lines full. Loom's atomics are larger, and its stacks are small.
@@ -58,7 +58,7 @@ const BURST: u32 = 64;
 
 shared_struct! {
     /// One producer's ring to the consumer.
-    pub struct Lane[T: Pod + Send, const N: usize,][T, N,] in S {
+    pub struct Lane[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
         credit: Credit<S>,
         slots: Slots<T, N, S>,
     }
@@ -105,7 +105,7 @@ shared_struct! {
     /// assert_eq!(consumer.pop(), Some((1, 20)));
     /// assert_eq!(consumer.pop(), None);
     /// ```
-    pub struct Lanes[T: Pod + Send, const PRODUCERS: usize, const N: usize,][T, PRODUCERS, N,] in S {
+    pub struct Lanes[T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize,][T, PRODUCERS, N,] in S {
         bells: Bells<PRODUCERS, S>,
         notes: Notes<PRODUCERS, S>,
         claims: LaneClaims<PRODUCERS, S>,
@@ -130,7 +130,7 @@ shared_struct! {
     }
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
+impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
     /// How far bells and notes, which stand first, reach.
     #[cfg(not(loom))]
     pub(crate) const BELL_BYTES: usize = core::mem::offset_of!(Self, claims);
@@ -197,7 +197,7 @@ pub struct LanesState<const PRODUCERS: usize> {
 
 impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Finds the consumer's place in a queue that may have been in use.
-    pub fn recover<T: Pod + Send, const N: usize, S: Scope>(queue: &Lanes<T, PRODUCERS, N, S>) -> Self {
+    pub fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(queue: &Lanes<T, PRODUCERS, N, S>) -> Self {
         let mut at = MaybeUninit::uninit();
         Self::recover_in(&mut at, queue);
         // SAFETY: `recover_in` has initialised it.
@@ -205,7 +205,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 
     /// As [`recover`](Self::recover), where it is to lie.
-    pub(crate) fn recover_in<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn recover_in<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         at: &mut MaybeUninit<Self>,
         queue: &Lanes<T, PRODUCERS, N, S>,
     ) {
@@ -223,7 +223,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Whether lane `i` has rung for something that was not taken yet.
     #[inline(always)]
-    fn has_rung<T: Pod + Send, const N: usize, S: Scope>(
+    fn has_rung<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &self,
         queue: &Lanes<T, PRODUCERS, N, S>,
         i: Place<PRODUCERS>,
@@ -234,7 +234,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Whether lane `i` has a message.
     #[inline(always)]
-    fn ready<T: Pod + Send, const N: usize, S: Scope>(
+    fn ready<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &self,
         queue: &Lanes<T, PRODUCERS, N, S>,
         i: Place<PRODUCERS>,
@@ -244,14 +244,14 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Turns to a lane with a message: the current one while it may go on, else the next that has rung.
     #[inline(always)]
-    fn select<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
+    fn select<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
         if self.left > 0 && self.ready(queue, self.current) {
             return true;
         }
         self.turn(queue)
     }
 
-    fn turn<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
+    fn turn<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
         // The producer of the lane that is left may wait for room.
         self.lanes[self.current].publish(&queue.lanes[self.current].credit);
         // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in
@@ -268,7 +268,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// The first lane from `from` to `to - 1` that has rung and has a message.
     #[inline]
-    fn find<T: Pod + Send, const N: usize, S: Scope>(
+    fn find<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &self,
         queue: &Lanes<T, PRODUCERS, N, S>,
         from: usize,
@@ -291,7 +291,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Whether one of the lanes from `first` to `last - 1`, whose bells are in one row, has rung.
     #[inline(always)]
-    fn rung_in<T: Pod + Send, const N: usize, S: Scope>(
+    fn rung_in<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &self,
         queue: &Lanes<T, PRODUCERS, N, S>,
         first: usize,
@@ -313,7 +313,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Takes a message, with the lane it came by. `take` as for the SPSC ring.
     #[inline(always)]
-    pub(crate) fn pop<T: Pod + Send, R, const N: usize, S: Scope>(
+    pub(crate) fn pop<T: AnyBitPattern + Send, R, const N: usize, S: Scope>(
         &mut self,
         queue: &Lanes<T, PRODUCERS, N, S>,
         take: impl FnOnce(&SharedCell<T>) -> (R, usize),
@@ -328,7 +328,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Copies out the first line of the oldest message of lane `i`, which stays there.
     #[inline(always)]
-    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize, S: Scope>(
+    pub(crate) fn peek_head<T: AnyBitPattern + Send, H: bytemuck::Pod, const N: usize, S: Scope>(
         &self,
         queue: &Lanes<T, PRODUCERS, N, S>,
         i: Place<PRODUCERS>,
@@ -338,7 +338,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Takes the oldest message of lane `i`.
     #[inline(always)]
-    pub(crate) fn pop_lane<T: Pod + Send, R, const N: usize, S: Scope>(
+    pub(crate) fn pop_lane<T: AnyBitPattern + Send, R, const N: usize, S: Scope>(
         &mut self,
         queue: &Lanes<T, PRODUCERS, N, S>,
         i: Place<PRODUCERS>,
@@ -349,13 +349,16 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 
     /// Whether any lane has a message.
-    pub(crate) fn any_ready<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
+    pub(crate) fn any_ready<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        &self,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+    ) -> bool {
         self.ready(queue, self.current) || self.find(queue, 0, PRODUCERS).is_some()
     }
 
     /// Whether one of the lanes `first`, `first + step`, ... has rung: a share of a look at all of them.
     #[inline(always)]
-    pub(crate) fn any_rung<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn any_rung<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &self,
         queue: &Lanes<T, PRODUCERS, N, S>,
         first: usize,
@@ -365,7 +368,10 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 
     /// Messages that wait in all lanes: a snapshot that only producers can make too small.
-    pub(crate) fn pending<T: Pod + Send, const N: usize, S: Scope>(&self, queue: &Lanes<T, PRODUCERS, N, S>) -> u64 {
+    pub(crate) fn pending<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        &self,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+    ) -> u64 {
         Place::all()
             .map(|i| {
                 let lane = &self.lanes[i];
@@ -379,7 +385,10 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 
     /// Tells every producer how far this consumer has read.
-    pub(crate) fn publish<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) {
+    pub(crate) fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        &mut self,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+    ) {
         for (state, lane) in self.lanes.iter_mut().zip(&queue.lanes) {
             state.publish(&lane.credit);
         }
@@ -387,13 +396,13 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 }
 
 #[cfg(not(loom))]
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Default for Lanes<T, PRODUCERS, N, S> {
+impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Default for Lanes<T, PRODUCERS, N, S> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
+impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
     /// An empty queue.
     #[cfg(not(loom))]
     #[must_use]
@@ -450,13 +459,13 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, P
 /// The producing end of one lane. Dropping it lets another one be taken.
 #[derive(Debug)]
 #[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
-pub struct LaneProducer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
+pub struct LaneProducer<'q, T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
     lane: Place<PRODUCERS>,
     state: ProducerState,
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> LaneProducer<'_, T, PRODUCERS, N, S> {
+impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> LaneProducer<'_, T, PRODUCERS, N, S> {
     /// Appends a message.
     ///
     /// # Errors
@@ -480,7 +489,9 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> LaneProduc
     }
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Drop for LaneProducer<'_, T, PRODUCERS, N, S> {
+impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Drop
+    for LaneProducer<'_, T, PRODUCERS, N, S>
+{
     fn drop(&mut self) {
         release_end(&self.queue.claims.producers[self.lane]);
     }
@@ -489,12 +500,12 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Drop for L
 /// The consuming end of a [`Lanes`] queue. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
 #[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
-pub struct LanesConsumer<'q, T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
+pub struct LanesConsumer<'q, T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
     state: LanesState<PRODUCERS>,
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> LanesConsumer<'_, T, PRODUCERS, N, S> {
+impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> LanesConsumer<'_, T, PRODUCERS, N, S> {
     /// Takes a message, with the index of its lane.
     #[inline]
     pub fn pop(&mut self) -> Option<(usize, T)> {
@@ -509,7 +520,9 @@ impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> LanesConsu
     }
 }
 
-impl<T: Pod + Send, const PRODUCERS: usize, const N: usize, S: Scope> Drop for LanesConsumer<'_, T, PRODUCERS, N, S> {
+impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Drop
+    for LanesConsumer<'_, T, PRODUCERS, N, S>
+{
     fn drop(&mut self) {
         self.state.publish(self.queue);
         release_end(&self.queue.claims.consumer);

@@ -59,7 +59,7 @@
 use crate::error::Full;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64, LINE, ON_DEVICE, ReachesHere, Scope, SharedCell, System, shared_struct};
-use bytemuck::Pod;
+use bytemuck::AnyBitPattern;
 
 /// Whether the consumer stores a word into each line it has read. See the module's page.
 pub const CONSUMER_WRITES_LINES: bool = !ON_DEVICE;
@@ -72,7 +72,7 @@ const UNORDERED: u64 = 32;
 
 shared_struct! {
     /// One place of a ring: the stamp, and the bytes it vouches for.
-    pub struct Slot[T: Pod + Send,][T,] in S {
+    pub struct Slot[T: AnyBitPattern + Send,][T,] in S {
         pub(crate) stamp: AtomicU64<S>,
         pub(crate) body: SharedCell<T>,
     }
@@ -81,12 +81,12 @@ shared_struct! {
 shared_struct! {
     /// The places of a ring: written by the producer, polled by the consumer, so they live on the consumer's side.
     #[repr(align(128))]
-    pub struct Slots[T: Pod + Send, const N: usize,][T, N,] in S {
+    pub struct Slots[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
         slots: [Slot<T, S>; N],
     }
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Slots<T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Slots<T, N, S> {
     /// `position % N`, without a division.
     pub(crate) const MASK: u64 = {
         assert!(N.is_power_of_two(), "the capacity of a ring must be a power of two");
@@ -120,7 +120,10 @@ impl ProducerState {
     /// Finds the producer's place in a ring that may have been in use.
     ///
     /// Takes up to `N` loads, and a few more: the stamps from the consumer's position on say what was published.
-    pub fn recover<T: Pod + Send, const N: usize, S: Scope>(slots: &Slots<T, N, S>, credit: &Credit<S>) -> Self {
+    pub fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        slots: &Slots<T, N, S>,
+        credit: &Credit<S>,
+    ) -> Self {
         // Acquire [slot-freed]: the consumer is done with every body below this position.
         let head = credit.position.load(Acquire);
         let mut tail = head;
@@ -159,7 +162,7 @@ impl ProducerState {
     /// # Errors
     /// [`Full`] if all `N` slots hold messages that the consumer has not freed.
     #[inline(always)]
-    pub(crate) fn push<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn push<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         slots: &Slots<T, N, S>,
         credit: &Credit<S>,
@@ -178,7 +181,7 @@ impl ProducerState {
 
     /// Publishes the body at `tail`, which has been written.
     #[inline(always)]
-    fn publish<T: Pod + Send, const N: usize, S: Scope>(&mut self, slots: &Slots<T, N, S>) {
+    fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, slots: &Slots<T, N, S>) {
         let slot = slots.at(self.tail);
         self.tail = self.tail.wrapping_add(1);
         // Release [slot-published]: the body written before is visible to the consumer that sees this stamp.
@@ -198,7 +201,7 @@ impl ProducerState {
     /// Asks for the lines of a slot ahead, if it is known to be free, before the stores that will have to wait for
     /// them: stores leave a processor in order, so one that waits for its line holds up all behind it.
     #[inline(always)]
-    fn reach_ahead<T: Pod + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>, used: usize) {
+    fn reach_ahead<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>, used: usize) {
         let next = self.tail.wrapping_add(Self::ahead::<N>());
         if Self::ahead::<N>() > 0 && next.wrapping_sub(self.credit) < N as u64 {
             slots.at(next).body.prefetch(used);
@@ -209,7 +212,7 @@ impl ProducerState {
     /// first. So a consumer that waits for the first finds all of them, instead of taking each line away while it
     /// is being filled.
     #[inline(always)]
-    fn push_runs<T: Pod + Send, const N: usize, S: Scope>(
+    fn push_runs<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         slots: &Slots<T, N, S>,
         credit: &Credit<S>,
@@ -240,7 +243,7 @@ impl ProducerState {
 
     /// Appends as many of `values` as there is room for, in order; returns how many.
     #[inline(always)]
-    pub(crate) fn push_batch<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn push_batch<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         slots: &Slots<T, N, S>,
         credit: &Credit<S>,
@@ -290,7 +293,7 @@ impl ConsumerState {
 
     /// The next full slot, if there is one.
     #[inline(always)]
-    pub(super) fn next<'r, T: Pod + Send, const N: usize, S: Scope>(
+    pub(super) fn next<'r, T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &self,
         slots: &'r Slots<T, N, S>,
     ) -> Option<&'r Slot<T, S>> {
@@ -300,7 +303,11 @@ impl ConsumerState {
     }
 
     /// How many messages wait, if someone says that there are `hint`: not more than that.
-    pub(crate) fn waiting<T: Pod + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>, hint: u64) -> u64 {
+    pub(crate) fn waiting<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        &self,
+        slots: &Slots<T, N, S>,
+        hint: u64,
+    ) -> u64 {
         let mut waiting = hint.min(N as u64);
         while waiting > 0 {
             let after = self.head.wrapping_add(waiting);
@@ -316,13 +323,13 @@ impl ConsumerState {
 
     /// Whether a message waits.
     #[inline(always)]
-    pub(crate) fn ready<T: Pod + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>) -> bool {
+    pub(crate) fn ready<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>) -> bool {
         self.next(slots).is_some()
     }
 
     /// Copies out the first line of the oldest message, which stays in the ring.
     #[inline(always)]
-    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize, S: Scope>(
+    pub(crate) fn peek_head<T: AnyBitPattern + Send, H: bytemuck::Pod, const N: usize, S: Scope>(
         &self,
         slots: &Slots<T, N, S>,
     ) -> Option<H> {
@@ -332,7 +339,7 @@ impl ConsumerState {
 
     /// Takes the oldest message: `take` copies it out and says how many of its bytes it has looked at.
     #[inline(always)]
-    pub(crate) fn pop<T: Pod + Send, R, const N: usize, S: Scope>(
+    pub(crate) fn pop<T: AnyBitPattern + Send, R, const N: usize, S: Scope>(
         &mut self,
         slots: &Slots<T, N, S>,
         credit: &Credit<S>,
@@ -351,7 +358,7 @@ impl ConsumerState {
 
     /// Ends the reading of the slot at `head`.
     #[inline(always)]
-    fn finish<T: Pod + Send, const N: usize, S: Scope>(
+    fn finish<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         slot: &Slot<T, S>,
         credit: &Credit<S>,
@@ -386,7 +393,7 @@ impl ConsumerState {
     /// Takes up to `out.len()` messages; returns how many. In runs, each copied out, then noted as taken, then written
     /// over.
     #[inline(always)]
-    pub(crate) fn pop_batch<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn pop_batch<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         slots: &Slots<T, N, S>,
         credit: &Credit<S>,
@@ -480,7 +487,7 @@ shared_struct! {
     /// assert_eq!(consumer.pop(), Some(7));
     /// assert!(RING.producer().is_err(), "there is one producer at a time");
     /// ```
-    pub struct Spsc[T: Pod + Send, const N: usize,][T, N,] in S {
+    pub struct Spsc[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
         pub(super) claims: Claims<S>,
         pub(super) credit: Credit<S>,
         pub(super) slots: Slots<T, N, S>,
@@ -502,13 +509,13 @@ impl core::fmt::Display for Taken {
 impl core::error::Error for Taken {}
 
 #[cfg(not(loom))]
-impl<T: Pod + Send, const N: usize, S: Scope> Default for Spsc<T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Default for Spsc<T, N, S> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     /// An empty ring.
     #[cfg(not(loom))]
     #[must_use]
@@ -586,12 +593,12 @@ impl<T: Pod + Send, const N: usize, S: Scope> Spsc<T, N, S> {
 /// The producing end of an [`Spsc`]. Dropping it lets another one be taken.
 #[derive(Debug)]
 #[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
-pub struct Producer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
+pub struct Producer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     state: ProducerState,
 }
 
-impl<'r, T: Pod + Send, const N: usize, S: Scope> Producer<'r, T, N, S> {
+impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Producer<'r, T, N, S> {
     /// Appends a message. The value is lent, so a refused one is still the caller's.
     ///
     /// While the ring is full only the consumer can change that; while it is not, nobody else can.
@@ -637,7 +644,7 @@ impl<'r, T: Pod + Send, const N: usize, S: Scope> Producer<'r, T, N, S> {
     }
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Drop for Producer<'_, T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for Producer<'_, T, N, S> {
     fn drop(&mut self) {
         release_end(&self.ring.claims.producer);
     }
@@ -645,11 +652,11 @@ impl<T: Pod + Send, const N: usize, S: Scope> Drop for Producer<'_, T, N, S> {
 
 /// A slot that is being written in place. Dropping it without [`commit`](Self::commit) sends nothing.
 #[derive(Debug)]
-pub struct Claim<'p, 'r, T: Pod + Send, const N: usize, S: Scope = System> {
+pub struct Claim<'p, 'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     producer: &'p mut Producer<'r, T, N, S>,
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
     /// Writes the whole message. Without it, the slot holds whatever an earlier lap left.
     #[inline]
     pub fn write(&mut self, value: &T) {
@@ -680,12 +687,12 @@ impl<T: Pod + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
 /// The consuming end of an [`Spsc`]. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
 #[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
-pub struct Consumer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
+pub struct Consumer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     state: ConsumerState,
 }
 
-impl<'r, T: Pod + Send, const N: usize, S: Scope> Consumer<'r, T, N, S> {
+impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Consumer<'r, T, N, S> {
     /// Takes the oldest message.
     ///
     /// `None` while the ring is empty, which only the producer can change.
@@ -717,7 +724,7 @@ impl<'r, T: Pod + Send, const N: usize, S: Scope> Consumer<'r, T, N, S> {
     }
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Drop for Consumer<'_, T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for Consumer<'_, T, N, S> {
     fn drop(&mut self) {
         self.state.publish(&self.ring.credit);
         release_end(&self.ring.claims.consumer);
@@ -726,11 +733,11 @@ impl<T: Pod + Send, const N: usize, S: Scope> Drop for Consumer<'_, T, N, S> {
 
 /// The oldest message of a ring, read in place. Dropping it without [`release`](Self::release) leaves it in the ring.
 #[derive(Debug)]
-pub struct Peek<'c, 'r, T: Pod + Send, const N: usize, S: Scope = System> {
+pub struct Peek<'c, 'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     consumer: &'c mut Consumer<'r, T, N, S>,
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
     /// Copies the message out.
     #[inline]
     #[must_use]

@@ -77,7 +77,7 @@ use super::spsc::{CONSUMER_WRITES_LINES, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct, spin_hint};
-use bytemuck::Pod;
+use bytemuck::AnyBitPattern;
 use core::fmt;
 
 /// What a slot's word says. See the module's page for the bits.
@@ -154,7 +154,7 @@ impl Word {
 }
 
 shared_struct! {
-    struct TicketSlot[T: Pod + Send,][T,] in S {
+    struct TicketSlot[T: AnyBitPattern + Send,][T,] in S {
         word: AtomicU64<S>,
         body: SharedCell<T>,
     }
@@ -195,7 +195,7 @@ shared_struct! {
     /// assert_eq!(consumer.pop(), TicketPop::Message(20));
     /// assert_eq!(consumer.pop(), TicketPop::Empty);
     /// ```
-    pub struct Ticket[T: Pod + Send, const N: usize,][T, N,] in S {
+    pub struct Ticket[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
         tail: Tail<S>,
         head: Head<S>,
         slots: [TicketSlot<T, S>; N],
@@ -263,7 +263,7 @@ pub enum TicketPop<T> {
     },
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Ticket<T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     /// Rounds after which a loop gives up: each of `N` positions can cost a consumer two. In a healthy ring only a
     /// producer that lost that many races gets here.
     const ROUNDS: u64 = Slots::<T, N, S>::MASK * 2 + 66;
@@ -359,7 +359,10 @@ impl TicketProducerState {
 
     /// Takes the next position.
     #[inline(always)]
-    fn claim<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> Result<Claimed, Full> {
+    fn claim<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        &self,
+        ring: &Ticket<T, N, S>,
+    ) -> Result<Claimed, Full> {
         let mut tail = ring.tail();
         let mut backoff = Backoff(1);
         for _ in 0..Ticket::<T, N, S>::ROUNDS {
@@ -395,7 +398,7 @@ impl TicketProducerState {
     }
 
     #[inline(always)]
-    fn publish<T: Pod + Send, const N: usize, S: Scope>(
+    fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &self,
         ring: &Ticket<T, N, S>,
         claimed: Claimed,
@@ -411,7 +414,7 @@ impl TicketProducerState {
         Err(Revoked)
     }
 
-    fn abort<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>, claimed: Claimed) {
+    fn abort<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>, claimed: Claimed) {
         let Claimed { position, word } = claimed;
         let slot = ring.at(position);
         // Release [slot-freed]: what was written under this claim happens before the next owner writes; the consumer
@@ -423,7 +426,11 @@ impl TicketProducerState {
 
     /// Puts a slot whose claim was revoked back into service.
     #[cold]
-    fn give_back<T: Pod + Send, const N: usize, S: Scope>(&self, _: &Ticket<T, N, S>, slot: &TicketSlot<T, S>) {
+    fn give_back<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        &self,
+        _: &Ticket<T, N, S>,
+        slot: &TicketSlot<T, S>,
+    ) {
         for _ in 0..Ticket::<T, N, S>::ROUNDS {
             // Relaxed: the compare-exchange decides. A word without the mark is one that `reclaim` has cleared.
             let seen = Word(slot.word.load(Relaxed));
@@ -443,7 +450,7 @@ impl TicketProducerState {
     /// # Errors
     /// [`TicketError`]: no slot, or the consumer gave up while the message was being written.
     #[inline(always)]
-    pub(crate) fn push<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn push<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         ring: &Ticket<T, N, S>,
         value: &T,
@@ -458,7 +465,7 @@ impl TicketProducerState {
     /// # Errors
     /// As for [`push`](Self::push).
     #[inline(always)]
-    pub(crate) fn push_with<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn push_with<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         ring: &Ticket<T, N, S>,
         fill: impl FnOnce(&SharedCell<T>),
@@ -480,7 +487,7 @@ pub struct TicketConsumerState {
 impl TicketConsumerState {
     /// Finds the consumer's exact place in a ring that may have been in use: the first position, from the one that was
     /// stored last, that has not been passed.
-    pub fn recover<T: Pod + Send, const N: usize, S: Scope>(ring: &Ticket<T, N, S>) -> Self {
+    pub fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(ring: &Ticket<T, N, S>) -> Self {
         // Relaxed, both: only this end writes the head and raises laps, and the claim of the end has made its
         // predecessor's stores visible.
         let published = ring.head.position.load(Relaxed);
@@ -495,7 +502,7 @@ impl TicketConsumerState {
 
     /// Whether `pop` would say anything but [`TicketPop::Empty`], or has a skipped position to pass.
     #[inline(always)]
-    pub(crate) fn ready<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> bool {
+    pub(crate) fn ready<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> bool {
         // Relaxed: `pop` looks for itself, and sees this word or a later one.
         let seen = Word(ring.at(self.head).word.load(Relaxed));
         seen.laps_ahead::<N>(self.head) == 0 && seen.phase() != FREE
@@ -503,7 +510,7 @@ impl TicketConsumerState {
 
     /// Takes the oldest message.
     #[inline(always)]
-    fn pop<T: Pod + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) -> TicketPop<T> {
+    fn pop<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) -> TicketPop<T> {
         let mut value = bytemuck::Zeroable::zeroed();
         match self.pop_into(ring, &mut value, |_| size_of::<T>()) {
             TicketPop::Message(()) => TicketPop::Message(value),
@@ -517,7 +524,7 @@ impl TicketConsumerState {
     ///
     /// If a push happened before this call and its message was not taken yet, the answer is not `Empty`.
     #[inline(always)]
-    pub(crate) fn pop_into<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn pop_into<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         ring: &Ticket<T, N, S>,
         to: &mut T,
@@ -542,7 +549,7 @@ impl TicketConsumerState {
     }
 
     /// Copies out the first line of the oldest message, which stays in the ring.
-    pub(crate) fn peek_head<T: Pod + Send, H: Pod, const N: usize, S: Scope>(
+    pub(crate) fn peek_head<T: AnyBitPattern + Send, H: bytemuck::Pod, const N: usize, S: Scope>(
         &mut self,
         ring: &Ticket<T, N, S>,
     ) -> TicketPop<H> {
@@ -556,7 +563,7 @@ impl TicketConsumerState {
 
     /// The slot of the oldest message, and its word. Passes the positions before it that hold no message.
     #[inline(always)]
-    fn front<'r, T: Pod + Send, const N: usize, S: Scope>(
+    fn front<'r, T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         ring: &'r Ticket<T, N, S>,
     ) -> TicketPop<(&'r TicketSlot<T, S>, Word)> {
@@ -589,7 +596,11 @@ impl TicketConsumerState {
 
     /// Frees the slot at `head`, which nobody else may change now, for the next lap.
     #[inline(always)]
-    fn free<T: Pod + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>, slot: &TicketSlot<T, S>) {
+    fn free<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        &mut self,
+        ring: &Ticket<T, N, S>,
+        slot: &TicketSlot<T, S>,
+    ) {
         // Release [slot-freed]: all that this consumer, or the owner of a VOID, did with the body happens before the
         // next owner writes.
         slot.word.store(Word::free::<N>(self.head).next_lap().0, Release);
@@ -597,7 +608,7 @@ impl TicketConsumerState {
     }
 
     #[inline(always)]
-    fn advance<T: Pod + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
+    fn advance<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
         self.head = self.head.wrapping_add(1);
         if self.head.wrapping_sub(self.published) >= (N as u64 / 8).max(1) {
             self.publish(ring);
@@ -605,7 +616,7 @@ impl TicketConsumerState {
     }
 
     /// Gives up on the claim of a position that `pop` has called stalled. `false` if that is over anyway.
-    pub(crate) fn revoke<T: Pod + Send, const N: usize, S: Scope>(
+    pub(crate) fn revoke<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         ring: &Ticket<T, N, S>,
         position: u64,
@@ -627,7 +638,7 @@ impl TicketConsumerState {
 
     /// Positions that were claimed (or skipped) and not passed yet: a snapshot, which only producers can make too
     /// small.
-    pub(crate) fn pending<T: Pod + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> u64 {
+    pub(crate) fn pending<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> u64 {
         // Relaxed: a count for its own sake; `pop` looks at the slots.
         let waiting = ring.tail.position.load(Relaxed).wrapping_sub(self.head).cast_signed();
         // The tail may lag, by one; more than the ring holds is a lie of whoever can write the tail.
@@ -637,7 +648,7 @@ impl TicketConsumerState {
     /// Stores how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the ring runs
     /// dry.
     #[inline(always)]
-    pub fn publish<T: Pod + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
+    pub fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
         if self.published != self.head {
             self.published = self.head;
             // Relaxed: for observers; a successor gets it with the end.
@@ -647,13 +658,13 @@ impl TicketConsumerState {
 }
 
 #[cfg(not(loom))]
-impl<T: Pod + Send, const N: usize, S: Scope> Default for Ticket<T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Default for Ticket<T, N, S> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Ticket<T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     /// An empty ring.
     #[cfg(not(loom))]
     #[must_use]
@@ -709,12 +720,12 @@ impl<T: Pod + Send, const N: usize, S: Scope> Ticket<T, N, S> {
 
 /// A producing end of a [`Ticket`] ring.
 #[derive(Debug)]
-pub struct TicketProducer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
+pub struct TicketProducer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Ticket<T, N, S>,
     state: TicketProducerState,
 }
 
-impl<'r, T: Pod + Send, const N: usize, S: Scope> TicketProducer<'r, T, N, S> {
+impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> TicketProducer<'r, T, N, S> {
     /// Appends a message. The value is lent, so a refused one is still the caller's.
     ///
     /// # Errors
@@ -737,12 +748,12 @@ impl<'r, T: Pod + Send, const N: usize, S: Scope> TicketProducer<'r, T, N, S> {
 }
 
 /// A position that is being written. Dropping it without [`commit`](Self::commit) sends nothing: the consumer skips it.
-pub struct TicketClaim<'p, 'r, T: Pod + Send, const N: usize, S: Scope = System> {
+pub struct TicketClaim<'p, 'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     producer: &'p mut TicketProducer<'r, T, N, S>,
     claimed: Claimed,
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> TicketClaim<'_, '_, T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> TicketClaim<'_, '_, T, N, S> {
     /// Writes the whole message. Without it, the slot holds whatever an earlier lap left.
     #[inline]
     pub fn write(&mut self, value: &T) {
@@ -762,13 +773,13 @@ impl<T: Pod + Send, const N: usize, S: Scope> TicketClaim<'_, '_, T, N, S> {
     }
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Drop for TicketClaim<'_, '_, T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for TicketClaim<'_, '_, T, N, S> {
     fn drop(&mut self) {
         self.producer.state.abort(self.producer.ring, self.claimed);
     }
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> fmt::Debug for TicketClaim<'_, '_, T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> fmt::Debug for TicketClaim<'_, '_, T, N, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TicketClaim").field("position", &self.claimed.position).finish_non_exhaustive()
     }
@@ -777,12 +788,12 @@ impl<T: Pod + Send, const N: usize, S: Scope> fmt::Debug for TicketClaim<'_, '_,
 /// The consuming end of a [`Ticket`] ring. Dropping it lets another one be taken.
 #[derive(Debug)]
 #[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
-pub struct TicketConsumer<'r, T: Pod + Send, const N: usize, S: Scope = System> {
+pub struct TicketConsumer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Ticket<T, N, S>,
     state: TicketConsumerState,
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> TicketConsumer<'_, T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> TicketConsumer<'_, T, N, S> {
     /// Takes the oldest message.
     ///
     /// `Empty` is changed only by a producer, and never said while a message waits that was pushed before this call.
@@ -813,7 +824,7 @@ impl<T: Pod + Send, const N: usize, S: Scope> TicketConsumer<'_, T, N, S> {
     }
 }
 
-impl<T: Pod + Send, const N: usize, S: Scope> Drop for TicketConsumer<'_, T, N, S> {
+impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for TicketConsumer<'_, T, N, S> {
     fn drop(&mut self) {
         self.state.publish(self.ring);
         release_end(&self.ring.head.consumer);

@@ -236,7 +236,7 @@ impl<const K: usize, const S: usize, const P: usize, const INTO: bool> Pop<Envel
         }
         let received = self.0.try_receive_into(&mut self.1);
         if received {
-            sink.look(bytemuck::cast_ref(&*self.1));
+            sink.look(Envelope::of(&self.1));
         }
         received
     }
