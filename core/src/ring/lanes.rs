@@ -188,7 +188,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
 
 /// The consumer's private half of a [`Lanes`] queue.
 #[derive(Clone, Copy, Debug)]
-pub struct LanesState<const PRODUCERS: usize> {
+pub(crate) struct LanesState<const PRODUCERS: usize> {
     lanes: [ConsumerState; PRODUCERS],
     /// The lane being served, and how many messages it may still give before the others are looked at.
     current: Place<PRODUCERS>,
@@ -197,7 +197,9 @@ pub struct LanesState<const PRODUCERS: usize> {
 
 impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Finds the consumer's place in a queue that may have been in use.
-    pub fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(queue: &Lanes<T, PRODUCERS, N, S>) -> Self {
+    pub(crate) fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        queue: &Lanes<T, PRODUCERS, N, S>,
+    ) -> Self {
         let mut at = MaybeUninit::uninit();
         Self::recover_in(&mut at, queue);
         // SAFETY: `recover_in` has initialised it.

@@ -111,7 +111,7 @@ shared_struct! {
 
 /// The producer's half of a ring: where it will write next, and what it last saw of the consumer.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ProducerState {
+pub(crate) struct ProducerState {
     pub(crate) tail: u64,
     pub(super) credit: u64,
 }
@@ -120,7 +120,7 @@ impl ProducerState {
     /// Finds the producer's place in a ring that may have been in use.
     ///
     /// Takes up to `N` loads, and a few more: the stamps from the consumer's position on say what was published.
-    pub fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+    pub(crate) fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         slots: &Slots<T, N, S>,
         credit: &Credit<S>,
     ) -> Self {
@@ -274,7 +274,7 @@ impl ProducerState {
 
 /// The consumer's half of a ring: where it reads next, and what it has told the producer.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ConsumerState {
+pub(crate) struct ConsumerState {
     pub(crate) head: u64,
     pub(super) published: u64,
 }
@@ -437,7 +437,7 @@ impl ConsumerState {
     /// Tells the producer how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the
     /// ring runs dry.
     #[inline(always)]
-    pub fn publish<S: Scope>(&mut self, credit: &Credit<S>) {
+    pub(crate) fn publish<S: Scope>(&mut self, credit: &Credit<S>) {
         if self.published != self.head {
             self.published = self.head;
             // Release [slot-freed]: all reads of (and scribbles on) bodies below `head` happen before the producer

@@ -324,7 +324,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
 
 /// A producer's half of a ring: nothing but its name. Positions are taken from the ring each time.
 #[derive(Clone, Copy, Debug)]
-pub struct TicketProducerState {
+pub(crate) struct TicketProducerState {
     id: u16,
 }
 
@@ -353,7 +353,7 @@ impl TicketProducerState {
     /// A producer called `id`. An id is for [`TicketPop::Stalled`] and [`Ticket::reclaim`]: producers may share one if
     /// they live and die together.
     #[must_use]
-    pub const fn new(id: u16) -> Self {
+    pub(crate) const fn new(id: u16) -> Self {
         Self { id }
     }
 
@@ -479,7 +479,7 @@ impl TicketProducerState {
 
 /// The consumer's half of a ring: where it reads next, and what it has told observers.
 #[derive(Clone, Copy, Debug)]
-pub struct TicketConsumerState {
+pub(crate) struct TicketConsumerState {
     pub(crate) head: u64,
     published: u64,
 }
@@ -487,7 +487,7 @@ pub struct TicketConsumerState {
 impl TicketConsumerState {
     /// Finds the consumer's exact place in a ring that may have been in use: the first position, from the one that was
     /// stored last, that has not been passed.
-    pub fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(ring: &Ticket<T, N, S>) -> Self {
+    pub(crate) fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(ring: &Ticket<T, N, S>) -> Self {
         // Relaxed, both: only this end writes the head and raises laps, and the claim of the end has made its
         // predecessor's stores visible.
         let published = ring.head.position.load(Relaxed);
@@ -648,7 +648,7 @@ impl TicketConsumerState {
     /// Stores how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the ring runs
     /// dry.
     #[inline(always)]
-    pub fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
+    pub(crate) fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
         if self.published != self.head {
             self.published = self.head;
             // Relaxed: for observers; a successor gets it with the end.
