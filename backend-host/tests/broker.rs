@@ -24,7 +24,8 @@ fn a_builder_sets_every_part_of_the_configuration() {
         max_clock_offset_ns: 2_000_000_000,
         hop_limit: 5,
         tracing: true,
-        ..Config::default()
+        clock: k2k_host::platform::clock_id(),
+        ..Config::DEFAULT
     };
     assert_eq!(broker.memory().config(), expected);
 }

@@ -71,7 +71,7 @@ fn a_file_is_seen_by_all_who_open_it() {
     let created = Small::create(&shm.0, &config).unwrap();
     assert_eq!(created.path(), Some(&*shm.path()));
     let opened = Small::open(&shm.0).unwrap();
-    assert_eq!(opened.config(), config);
+    assert_eq!(opened.config(), Config { clock: k2k_host::platform::clock_id(), ..config });
     assert_ne!(core::ptr::from_ref(opened.fabric()), core::ptr::from_ref(created.fabric()), "two mappings");
     let mut b = Broker::new(created).register_parking("b").unwrap();
     let mut a = Broker::new(opened.clone()).register("a").unwrap();
@@ -201,4 +201,28 @@ fn nobody_waits_for_the_other_end_of_a_pipe() {
     std::thread::spawn(move || done.send(Small::open(path.to_str().unwrap()).map(drop)));
     let result = is_done.recv_timeout(Duration::from_secs(60)).expect("open returns");
     assert!(matches!(result, Err(MemoryError::NotAFile { .. })));
+}
+
+/// As after a reboot, or from a container with a time of its own.
+#[test]
+fn a_file_whose_times_are_on_another_clock_is_refused_with_both_clocks() {
+    use std::os::unix::fs::FileExt as _;
+    let shm = Shm::new("clock");
+    let here = k2k_host::platform::clock_id();
+    let memory = Small::create(&shm.0, &Config { clock: 7, ..Config::default() }).unwrap();
+    assert_eq!(memory.config().clock, here, "whatever was asked for: this is the clock that its endpoints read");
+    drop(memory);
+    assert!(Small::open(&shm.0).is_ok());
+    let file = File::options().read(true).write(true).open(memory::path_of(&shm.0).unwrap()).unwrap();
+    let mut header = [0; 128];
+    file.read_exact_at(&mut header, 0).unwrap();
+    let at = header.chunks_exact(8).position(|word| word == here.to_le_bytes()).expect("in the header");
+    let other = here ^ 1;
+    file.write_all_at(&other.to_le_bytes(), 8 * at as u64).unwrap();
+    for result in [Small::open(&shm.0), Small::create_or_open(&shm.0, &Config::default())] {
+        let error = result.unwrap_err();
+        let MemoryError::Attach { why: AttachError::Clock { found, expected }, .. } = &error else { panic!("{error}") };
+        assert_eq!((*found, *expected), (other, here));
+        assert!(error.to_string().contains(&shm.0), "{error}");
+    }
 }

@@ -94,9 +94,28 @@ fn opening_writes_nothing_and_sets_nothing_up() {
 fn the_first_to_attach_decides_the_configuration() {
     let mut bytes = Bytes::zeroed();
     let domain = ProcessDomain { boot: 10, namespace: 11 };
-    let mine = Config { delivery_timeout_ns: 7, max_clock_offset_ns: 8, hop_limit: 9, tracing: true, domain };
+    let mine = Config { delivery_timeout_ns: 7, max_clock_offset_ns: 8, hop_limit: 9, tracing: true, domain, clock: 0 };
     assert_eq!(Small::attach(bytes.fabric(), &mine).unwrap().config(), mine);
     assert_eq!(Small::attach(bytes.fabric(), &Config::default()).unwrap().config(), mine);
+}
+
+#[test]
+fn a_fabric_on_another_clock_is_refused_with_both_clocks() {
+    let mut bytes = Bytes::zeroed();
+    let on = |clock| Config { clock, ..Config::DEFAULT };
+    Small::attach(bytes.fabric(), &on(0xaa)).unwrap();
+    let error = Small::attach(bytes.fabric(), &on(0xbb)).unwrap_err();
+    assert_eq!(error, AttachError::Clock { found: 0xaa, expected: 0xbb });
+    let message = error.to_string();
+    assert!(message.contains("00aa") && message.contains("00bb") && message.contains("create it anew"), "{message}");
+    // Sides that do not say their clock are let in.
+    assert_eq!(Small::attach(bytes.fabric(), &on(0)).unwrap().config().clock, 0xaa);
+    let fabric = Small::attach(bytes.fabric(), &on(0xaa)).unwrap();
+    assert_eq!((fabric.check_clock(0xaa), fabric.check_clock(0)), (Ok(()), Ok(())));
+    assert_eq!(fabric.check_clock(1), Err(AttachError::Clock { found: 0xaa, expected: 1 }));
+    let mut unnamed = Bytes::zeroed();
+    Small::attach(unnamed.fabric(), &on(0)).unwrap();
+    assert!(Small::attach(unnamed.fabric(), &on(0xbb)).is_ok());
 }
 
 #[test]

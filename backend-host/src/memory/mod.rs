@@ -29,6 +29,7 @@ pub use error::MemoryError;
 pub use file::FileOptions;
 pub use mapping::Backing;
 
+use crate::platform::clock_id;
 use core::fmt;
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -148,7 +149,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     /// # Errors
     /// [`MemoryError::NotFound`], [`MemoryError::NotAFile`], [`MemoryError::SymbolicLink`], [`MemoryError::Owner`],
     /// [`MemoryError::Mode`], [`MemoryError::TooShort`] before anything is mapped; [`MemoryError::Attach`] if the contents
-    /// are not a fabric of this shape.
+    /// are not a fabric of this shape, or its times are on another clock: that of an earlier boot, or of another time
+    /// namespace.
     pub fn open(name: &str) -> Result<Self, MemoryError> {
         Self::open_with(name, &FileOptions::new())
     }
@@ -164,7 +166,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
             map_file(&file, Self::SIZE, path.clone()).map_err(|e| MemoryError::system(Some(path), "map", e))?;
         let (base, len) = mapping.fabric_bytes(align_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>());
         // SAFETY: as in `attach`.
-        match unsafe { Fabric::open_raw(base, len) } {
+        let fabric = unsafe { Fabric::open_raw(base, len) };
+        match fabric
+            .and_then(|fabric: &Fabric<KERNELS, SLOTS, PAYLOAD>| fabric.check_clock(clock_id()).map(|()| fabric))
+        {
             Ok(fabric) => Ok(Self { fabric: NonNull::from(fabric), mapping: Arc::new(mapping) }),
             Err(why) => Err(mapping.refused(why)),
         }
@@ -224,6 +229,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
 
     fn attach(mapping: Mapping, config: &Config) -> Result<Self, MemoryError> {
         let (base, len) = mapping.fabric_bytes(align_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>());
+        // All who open the memory later check that they read the same clock.
+        let config = &Config { clock: clock_id(), ..*config };
         // SAFETY: the mapping is readable and writable for `len` bytes, and this program reaches it through the
         // reference below alone, which no one outlives who does not hold the mapping as well.
         let fabric = unsafe { Fabric::attach_raw(base, len, config) };

@@ -33,6 +33,8 @@ shared_struct! {
         /// Where the search for a free place begins.
         next_place: AtomicU32,
         _zero: AtomicU32,
+        /// Names the clock of all times; 0: not said.
+        clock: AtomicU64,
     }
 }
 
@@ -90,6 +92,13 @@ pub enum AttachError {
         /// Shape of this program's fabric type.
         expected: Geometry,
     },
+    /// Deadlines are on another clock than this program reads.
+    Clock {
+        /// The fabric's clock.
+        found: u64,
+        /// This program's.
+        expected: u64,
+    },
 }
 
 impl fmt::Display for AttachError {
@@ -131,6 +140,12 @@ impl fmt::Display for AttachError {
                 }
                 f.write_str(" attach with the type it was created with")
             }
+            Self::Clock { found, expected } => write!(
+                f,
+                "the fabric's times are on clock {found:#018x}, this program reads clock {expected:#018x}: the fabric was \
+                 created before this boot of the machine, or in another time namespace; create it anew, or run both in one \
+                 namespace"
+            ),
         }
     }
 }
@@ -139,7 +154,7 @@ impl core::error::Error for AttachError {}
 
 impl FabricHeader {
     /// Sets up an all-zero header, or checks one that is in use. A fabric's configuration is what the first one to
-    /// attach gave it; `config` is then ignored.
+    /// attach gave it; of `config` only the clock counts then.
     pub(super) fn attach(&self, expected: Geometry, config: &Config) -> Result<(), AttachError> {
         // Relaxed on success: zero publishes nothing.
         // Relaxed on failure: `open` loads the magic again.
@@ -149,7 +164,16 @@ impl FabricHeader {
             self.magic.store(MAGIC, Release);
             return Ok(());
         }
-        self.open(expected)
+        self.open(expected)?;
+        self.check_clock(config.clock)
+    }
+
+    /// Whether times are on this clock, if both sides say which.
+    pub(super) fn check_clock(&self, expected: u64) -> Result<(), AttachError> {
+        // Relaxed: made visible by the magic's load in `open`.
+        let found = self.clock.load(Relaxed);
+        let agrees = found == expected || found == 0 || expected == 0;
+        if agrees { Ok(()) } else { Err(AttachError::Clock { found, expected }) }
     }
 
     /// Checks a header that is in use. Writes nothing, so that the memory may be a read-only mapping or no fabric at all.
@@ -186,6 +210,7 @@ impl FabricHeader {
         for (word, value) in self.domain.iter().zip([config.domain.boot, config.domain.namespace]) {
             word.store(value, Relaxed);
         }
+        self.clock.store(config.clock, Relaxed);
     }
 
     fn check(&self, expected: Geometry) -> Result<(), AttachError> {
@@ -212,6 +237,7 @@ impl FabricHeader {
             hop_limit: self.hop_limit.load(Relaxed).clamp(1, 255) as u8,
             tracing: self.tracing(),
             domain: ProcessDomain { boot: self.domain[0].load(Relaxed), namespace: self.domain[1].load(Relaxed) },
+            clock: self.clock.load(Relaxed),
         }
     }
 

@@ -49,6 +49,9 @@ pub struct Config {
     pub tracing: bool,
     /// Where the [owners](crate::Platform::owner) of kernels can be told apart.
     pub domain: ProcessDomain,
+    /// Which clock the times in the fabric are on: a number of the backend's, the same for two kernels exactly when
+    /// their [`Platform::now_ns`] read the same clock; 0 says nothing. See [`Fabric::check_clock`].
+    pub clock: u64,
 }
 
 /// Where process ids mean something. Written by the creator of a fabric, so that a supervisor that runs elsewhere does
@@ -62,17 +65,19 @@ pub struct ProcessDomain {
 }
 
 impl Config {
-    /// 5 s, 500 ms, 8 hops, no tracing.
+    /// 5 s, 500 ms, 8 hops, no tracing; neither the clock nor the domain is named.
     pub const DEFAULT: Self = Self {
         delivery_timeout_ns: 5_000_000_000,
         max_clock_offset_ns: 500_000_000,
         hop_limit: 8,
         tracing: false,
         domain: ProcessDomain { boot: 0, namespace: 0 },
+        clock: 0,
     };
 }
 
 impl Default for Config {
+    /// [`Config::DEFAULT`].
     fn default() -> Self {
         Self::DEFAULT
     }
@@ -145,12 +150,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         }
     };
 
-    /// Finds or sets up the fabric in zeroed or used bytes. `config` counts only for the first one to attach.
+    /// Finds or sets up the fabric in zeroed or used bytes. `config` counts only for the first one to attach, but for its
+    /// `clock`, which must be that of the fabric.
     ///
     /// Anything may be in the bytes: nothing that they say can cause undefined behaviour later.
     ///
     /// # Errors
-    /// [`AttachError`] says which of size, alignment, magic, version and shape is wrong, and what would be right.
+    /// [`AttachError`] says which of size, alignment, magic, version, shape and clock is wrong, and what would be right.
     pub fn attach<'m>(bytes: &'m mut [u8], config: &Config) -> Result<&'m Self, AttachError> {
         // SAFETY: the bytes are borrowed exclusively for as long as the fabric is.
         unsafe { Self::attach_raw(bytes.as_mut_ptr(), bytes.len(), config) }
@@ -226,6 +232,16 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     #[must_use]
     pub fn new() -> Self {
         crate::sync::Shared::idle()
+    }
+
+    /// Checks that the times in this fabric are on a certain clock: deadlines on another one would be over at once or
+    /// never. A backend that names its clock checks what it opens; a side that gives 0, or did when it set the fabric
+    /// up, is not checked.
+    ///
+    /// # Errors
+    /// [`AttachError::Clock`] names both.
+    pub fn check_clock(&self, clock: u64) -> Result<(), AttachError> {
+        self.header.check_clock(clock)
     }
 
     /// The configuration in force.
