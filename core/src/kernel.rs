@@ -1,6 +1,6 @@
 //! A kernel's code: a handler, and the loop that feeds it. The same on a host thread and in a GPU block.
 
-use crate::endpoint::{Backlog, Endpoint, SendError};
+use crate::endpoint::{Endpoint, SendError};
 use crate::fabric::{Command, DeliveryReceipt, Phase, ReceiptError};
 use crate::hlc::Timestamp;
 use crate::message::{KernelId, Message, MessageId, Priority};
@@ -111,12 +111,12 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 /// What a handler without mail has to say: when it wants to be asked again, should no mail come before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Idle {
-    /// It has nothing to do: it may sleep until its wake flag rings.
+    /// It has nothing to do: it may sleep until it is woken.
     #[default]
     Done,
     /// It had something to do: at once.
     Again,
-    /// It waits for something that rings no bell, such as room in another's inbox: soon.
+    /// It waits for something that wakes nobody, such as room in another's inbox: soon.
     Soon,
 }
 
@@ -164,9 +164,11 @@ const EXPIRE_EVERY: u32 = 1024;
 pub struct Rest {
     /// Passes in a row that found nothing to do. 0 if a paused kernel has passed something on.
     pub empty_passes: u32,
-    /// Whether the kernel has said [`Idle::Soon`]: it should not sleep for long, since what it waits for rings no
-    /// bell.
+    /// Whether the kernel has said [`Idle::Soon`]: it should not sleep for long, since nothing wakes it for what it
+    /// waits for.
     pub soon: bool,
+    /// The command that the pass obeyed: what the kernel waits for depends on it.
+    pub command: Command,
 }
 
 /// What a pass of a [`Loop`] came to.
@@ -271,14 +273,14 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
         }
         if command == Command::Pause {
             self.empty_passes = if endpoint.poll() > 0 { 0 } else { self.empty_passes.saturating_add(1) };
-            return Pass::Rest(Rest { empty_passes: self.empty_passes, soon: false });
+            return Pass::Rest(Rest { empty_passes: self.empty_passes, soon: false, command });
         }
         if endpoint.try_receive_into(&mut self.message) {
             kernel.on_message(endpoint, &self.message);
             self.empty_passes = 0;
             return Pass::Worked;
         }
-        if command == Command::Drain && endpoint.backlog() == Backlog::None {
+        if command == Command::Drain && endpoint.is_drained() {
             return Pass::Stopped;
         }
         let idle = kernel.on_idle(endpoint);
@@ -293,7 +295,7 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
             self.until_expiry = EXPIRE_EVERY;
             endpoint.expire();
         }
-        Pass::Rest(Rest { empty_passes: self.empty_passes, soon: idle == Idle::Soon })
+        Pass::Rest(Rest { empty_passes: self.empty_passes, soon: idle == Idle::Soon, command })
     }
 
     /// Ends. After the last pass.

@@ -44,4 +44,4 @@ pub use kernel::{Context, Idle, Kernel, Loop, Pass, Rest, run};
 pub use link::{LinkEnd, LinkHalf};
 pub use message::{Header, KernelId, Message, MessageId, Priority};
 pub use platform::{CLOCK_MARGIN_NS, Platform};
-pub use wake_flag::WakeFlag;
+pub use wake_flag::{Sleep, WakeFlag};

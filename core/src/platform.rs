@@ -44,8 +44,10 @@ pub trait Platform {
         0
     }
 
-    /// Wakes the kernel that sleeps at `wake_flag`, if it still does. Called only for kernels that registered as
-    /// [parking](crate::Register::parking), after [`WakeFlag::answer`] said that it sleeps.
+    /// Ends the sleep of the kernel at `wake_flag`: makes its word even and wakes the kernel, in one step where the
+    /// system has such a step; otherwise [`WakeFlag::wake_up`], then wake. Called only for kernels that registered as
+    /// [parking](crate::Register::parking), while [`WakeFlag::must_wake`] says that the kernel sleeps. A death between
+    /// two steps costs the kernel the rest of its slice.
     fn wake(&self, wake_flag: &WakeFlag);
 
     /// Whether this is the process that made the platform. A forked process has a copy of every endpoint of its parent;

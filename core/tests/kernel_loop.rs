@@ -114,7 +114,10 @@ fn a_loop_called_pass_by_pass_says_what_each_came_to() {
         assert_eq!(passes.pass(&mut b, &mut kernel), Pass::Worked);
         for empty_passes in 1..=3 {
             let soon = round == 0 && empty_passes < 3;
-            assert_eq!(passes.pass(&mut b, &mut kernel), Pass::Rest(Rest { empty_passes, soon }));
+            assert_eq!(
+                passes.pass(&mut b, &mut kernel),
+                Pass::Rest(Rest { empty_passes, soon, command: Command::Run })
+            );
         }
         b.stop();
         assert_eq!(passes.pass(&mut b, &mut kernel), Pass::Stopped);
@@ -259,17 +262,18 @@ fn a_parking_kernel_is_woken_once_per_sleep_by_mail_and_by_commands() {
     let mut a = register_all(&fabric, &platform, 1).remove(0);
     let mut b = fabric.register(&Register::new("parks").unwrap().parking(), &platform).unwrap();
     a.send(b.id(), &Message::new(1)).unwrap();
-    assert_eq!((b.fall_asleep().is_some(), platform.wakes.get()), (false, 0), "there is mail");
+    assert_eq!((b.fall_asleep(Command::Run).is_some(), platform.wakes.get()), (false, 0), "there is mail");
     assert!(b.try_receive().is_some());
-    assert!(b.fall_asleep().unwrap().is_asleep());
+    let sleep = b.fall_asleep(Command::Run).unwrap();
+    assert!(!sleep.is_over() && b.wake_flag().is_asleep());
     a.send(b.id(), &Message::new(1)).unwrap();
     a.send(b.id(), &Message::new(1)).unwrap();
     assert_eq!((platform.wakes.get(), b.wake_flag().is_asleep()), (1, false));
     while b.try_receive().is_some() {}
-    assert!(b.fall_asleep().is_some());
+    assert!(sleep.is_over() && b.fall_asleep(Command::Run).is_some());
     fabric.command(b.id(), Command::Pause, &platform).unwrap();
     assert_eq!(platform.wakes.get(), 2);
-    assert!(b.fall_asleep().is_none(), "there is a command to obey");
+    assert!(b.fall_asleep(Command::Run).is_none(), "there is a command to obey");
     // Kernels that never sleep are never woken.
     let id = a.id();
     b.send(id, &Message::new(1)).unwrap();

@@ -211,9 +211,15 @@ impl<'m> World<'m> {
                 let _ = (endpoint.pending_count(), endpoint.backlog(), endpoint.command(), endpoint.stats().pending());
             }
             14 => {
-                if let Some(wake_flag) = endpoint.fall_asleep() {
-                    let _ = wake_flag.answer();
-                    wake_flag.wake_up();
+                let command = endpoint.command();
+                let sleep = if command == Command::Pause && input.arbitrary()? {
+                    endpoint.fall_asleep_paused()
+                } else {
+                    endpoint.fall_asleep(command)
+                };
+                if let Some(sleep) = sleep {
+                    let _ = (sleep.flag().must_wake(), sleep.is_over());
+                    sleep.flag().wake_up();
                 }
             }
             15 => {

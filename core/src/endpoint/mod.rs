@@ -25,6 +25,7 @@
 //! | `receive.rs` | from the inbox to the caller |
 //! | `forward.rs` | what is for others |
 //! | `receipt.rs` | deciding, counting, telling the sender |
+//! | `sleep.rs` | falling asleep |
 //! | `transfer.rs` | what a gateway does with its proxies' endpoints |
 
 mod forward;
@@ -32,6 +33,7 @@ mod receipt;
 mod receive;
 mod register;
 mod send;
+mod sleep;
 mod transfer;
 
 pub use receive::HIGH_BURST;
@@ -67,7 +69,7 @@ const PRIORITIES: usize = 2;
 /// What an endpoint has left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backlog {
-    /// Nothing: it may sleep until its wake flag rings.
+    /// Nothing: it may sleep until it is woken.
     None,
     /// Messages are put aside for next hops that are full: it may rest, but must poll again soon.
     Transit,
@@ -210,25 +212,6 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let inbox = &self.fabric.inboxes[self.place];
         let high = first == 0 && self.high_in.ready(&inbox.high);
         high || self.lanes_in.any_rung(&inbox.lanes, first, step)
-    }
-
-    /// Says that this kernel is about to sleep, and looks once more: if the answer is `None`, sleep at the wake flag
-    /// until it is awake again. The kernel must have registered as [parking](Register::parking). Senders with no room
-    /// in a lane see it freed.
-    #[must_use]
-    pub fn fall_asleep(&mut self) -> Option<&'f WakeFlag> {
-        if !self.may_write() {
-            return None;
-        }
-        let entry = &self.fabric.kernels[self.place];
-        self.lanes_in.publish(&self.fabric.inboxes[self.place].lanes);
-        entry.wake_flag.fall_asleep();
-        let stays_awake = self.backlog() != Backlog::None || self.command() != Command::Run;
-        if stays_awake {
-            entry.wake_flag.wake_up();
-            return None;
-        }
-        Some(&entry.wake_flag)
     }
 
     /// This kernel's wake flag.

@@ -57,7 +57,7 @@
 //!
 //! 1. `owner` and the state: compare-exchanged as above.
 //! 2. `name`: written by the owner between Registering and Registered.
-//! 3. `wake_flag.asleep`: see [`crate::WakeFlag`].
+//! 3. `wake_flag`: see [`crate::WakeFlag`].
 //! 4. `command`: set by the owner before Registered, then compare-exchanged by supervisors, who must find the owner's
 //!    generation in it. Read by the owner. `phase`, `heartbeat`, `counters`: written by the owner.
 //! 5. Scope: senders read `state` within the fabric's scope, once per message. All else is of system scope, for
@@ -707,10 +707,10 @@ impl<S: Scope> Entry<S> {
         core::array::from_fn(|i| self.counters.counters[i].load(Relaxed))
     }
 
-    /// Rings the kernel's wake flag, if it may park and sleeps.
+    /// Wakes the kernel, if it may park and sleeps.
     #[inline(always)]
     pub(crate) fn wake(&self, parks: bool, platform: &impl Platform) {
-        if parks && self.wake_flag.answer() {
+        if parks && self.wake_flag.must_wake() {
             platform.wake(&self.wake_flag);
         }
     }

@@ -235,7 +235,7 @@ impl Export {
 /// One side's carrier between its fabric and a link. See the [module's page](self).
 ///
 /// Drive it by [`pass`](Self::pass), on a thread or a GPU block of its own or together with other work. It cannot sleep
-/// at a wake flag: the other side has no way to ring it. Dropping it takes leave of the other side.
+/// at a wake flag: the remote side has no way to wake it. Dropping it takes leave of the other side.
 ///
 /// It is large: a proxy's endpoint per place of the table, and a message per frame of the link. Where there is little
 /// stack, make it [in place](Self::new_in).

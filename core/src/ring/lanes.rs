@@ -37,7 +37,13 @@
 //!
 //! # Progress
 //!
-//! Every operation is wait-free; a poll takes at most one load per bell.
+//! Every operation is wait-free; a poll takes at most one load per bell, and one for a stamp.
+//!
+//! # A producer that dies between its stamp and its bell
+//!
+//! Its last message is found by the stamp: by a consumer that goes to sleep, in its last look; by one that polls, in
+//! one of `64 × PRODUCERS` polls that find nothing or turn to another lane; and as soon as a successor of the producer
+//! recovers, which rings again.
 
 use super::spsc::{ConsumerState, Credit, ProducerState, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
@@ -55,6 +61,9 @@ const SPREAD_LANES: usize = 16;
 
 /// Messages taken from one lane before the others are looked at.
 const BURST: u32 = 64;
+
+/// Turns to another lane, or for nothing, after which the stamp of a lane is looked at that may not have rung.
+const PROBE_EVERY: u32 = 64;
 
 shared_struct! {
     /// One producer's ring to the consumer.
@@ -176,6 +185,14 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
         self.bells.at(lane).store(state.tail as u16, Relaxed);
     }
 
+    /// Takes back the last ring of a bell, as if the producer had died before it.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn unring(&self, lane: Place<PRODUCERS>) {
+        let bell = self.bells.at(lane);
+        // Relaxed: for tests, where nothing runs at the same time.
+        bell.store(bell.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
     /// The producer's place in a lane that may have been in use. Rings the bell again, in case the predecessor died
     /// between a stamp and its bell.
     pub(crate) fn recover_producer(&self, lane: Place<PRODUCERS>) -> ProducerState {
@@ -193,6 +210,9 @@ pub(crate) struct LanesState<const PRODUCERS: usize> {
     /// The lane being served, and how many messages it may still give before the others are looked at.
     current: Place<PRODUCERS>,
     left: u32,
+    /// Turns to another lane, found or not; and the lane whose stamp is looked at next whether or not it has rung.
+    turns: u32,
+    probed: Place<PRODUCERS>,
 }
 
 impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
@@ -220,6 +240,8 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
             }
             (&raw mut (*to).current).write(Place::FIRST);
             (&raw mut (*to).left).write(BURST);
+            (&raw mut (*to).turns).write(0);
+            (&raw mut (*to).probed).write(Place::FIRST);
         }
     }
 
@@ -256,6 +278,10 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     fn turn<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
         // The producer of the lane that is left may wait for room.
         self.lanes[self.current].publish(&queue.lanes[self.current].credit);
+        self.turns = self.turns.wrapping_add(1);
+        if self.turns.is_multiple_of(PROBE_EVERY) && self.probe(queue) {
+            return true;
+        }
         // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in
         // `any_ready`: its producer may have died just before it rang.
         let next = self
@@ -263,9 +289,45 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
             .or_else(|| self.find(queue, 0, self.current.index()))
             .or_else(|| self.ready(queue, self.current).then_some(self.current));
         let Some(next) = next else { return false };
-        self.current = next;
-        self.left = BURST;
+        self.turn_to(next);
         true
+    }
+
+    /// Looks at the stamp of the next lane in turn, whether or not it has rung, and turns to that lane if it has a
+    /// message.
+    #[cold]
+    #[inline(never)]
+    fn probe<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
+        self.probed = self.probed.next();
+        let found = self.ready(queue, self.probed);
+        if found {
+            self.turn_to(self.probed);
+        }
+        found
+    }
+
+    /// Whether any lane has a message, by the stamps of all lanes. Turns to one that has a message but has not rung, to
+    /// another such lane in each call: its producer may have died between the two.
+    pub(crate) fn look<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
+        let mut found = false;
+        let mut lane = self.probed;
+        for _ in 0..PRODUCERS {
+            lane = lane.next();
+            if self.ready(queue, lane) {
+                found = true;
+                if !self.has_rung(queue, lane) {
+                    self.probed = lane;
+                    self.turn_to(lane);
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    fn turn_to(&mut self, lane: Place<PRODUCERS>) {
+        self.current = lane;
+        self.left = BURST;
     }
 
     /// The first lane from `from` to `to - 1` that has rung and has a message.
@@ -328,14 +390,15 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         self.pop_lane(queue, i, take).map(|result| (i.index(), result))
     }
 
-    /// Copies out the first line of the oldest message of lane `i`, which stays there.
+    /// Copies out the first line of the oldest message of lane `i`, which stays there. The lane that is being served
+    /// needs no bell.
     #[inline(always)]
     pub(crate) fn peek_head<T: AnyBitPattern + Send, H: bytemuck::Pod, const N: usize, S: Scope>(
         &self,
         queue: &Lanes<T, PRODUCERS, N, S>,
         i: Place<PRODUCERS>,
     ) -> Option<H> {
-        if self.has_rung(queue, i) { self.lanes[i].peek_head(&queue.lanes[i].slots) } else { None }
+        if self.has_rung(queue, i) || i == self.current { self.lanes[i].peek_head(&queue.lanes[i].slots) } else { None }
     }
 
     /// Takes the oldest message of lane `i`.

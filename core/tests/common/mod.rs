@@ -31,7 +31,8 @@ impl Platform for Manual {
         self.now_ns.get()
     }
 
-    fn wake(&self, _: &WakeFlag) {
+    fn wake(&self, flag: &WakeFlag) {
+        flag.wake_up();
         self.wakes.set(self.wakes.get() + 1);
     }
 }

@@ -1,0 +1,169 @@
+//! Falling asleep: the last look before a kernel sleeps at its [wake flag](crate::WakeFlag).
+
+use super::Endpoint;
+use crate::fabric::Command;
+use crate::platform::Platform;
+use crate::sync::Scope;
+use crate::wake_flag::Sleep;
+
+impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
+{
+    /// Begins a sleep until there is mail or a command other than `obeyed`, and looks for both once more, for mail at
+    /// the stamps of all shards: `None` if one is there. The backend then sleeps until [`Sleep::is_over`], but for no
+    /// longer than a slice of its choice, and ends the sleep ([`WakeFlag::wake_up`]). The kernel must have registered as
+    /// [parking](Register::parking), or nobody wakes it. Senders with no room in a lane see it freed.
+    pub fn fall_asleep(&mut self, obeyed: Command) -> Option<Sleep<'f>> {
+        self.sleep_unless(|me| me.look_for_mail() || me.command() != obeyed)
+    }
+
+    /// As [`fall_asleep`](Self::fall_asleep), for a kernel that obeys [`Command::Pause`]: until there is traffic in
+    /// transit or another command. Mail for this kernel is left where it is.
+    pub fn fall_asleep_paused(&mut self) -> Option<Sleep<'f>> {
+        self.sleep_unless(|me| {
+            // For what `poll` would miss because its doorbell word was not written.
+            let _ = me.look_for_mail();
+            me.poll() > 0 || me.command() != Command::Pause
+        })
+    }
+
+    fn sleep_unless(&mut self, stays_awake: impl FnOnce(&mut Self) -> bool) -> Option<Sleep<'f>> {
+        if !self.may_write() {
+            return None;
+        }
+        let flag = &self.fabric.kernels[self.place].wake_flag;
+        self.lanes_in.publish(&self.fabric.inboxes[self.place].lanes);
+        let sleep = flag.fall_asleep();
+        if stays_awake(self) {
+            flag.wake_up();
+            return None;
+        }
+        Some(sleep.with_soon(self.transit.len() > 0))
+    }
+
+    /// Whether there is mail, for this kernel or in transit, by the stamps of all shards. Mail whose sender died before
+    /// it wrote its doorbell word is next to be received.
+    fn look_for_mail(&mut self) -> bool {
+        let inbox = &self.fabric.inboxes[self.place];
+        self.lanes_in.look(&inbox.lanes) || self.high_in.ready(&inbox.high)
+    }
+
+    /// Whether nothing is left to receive or to pass on, by the stamps of all shards.
+    #[must_use]
+    pub fn is_drained(&mut self) -> bool {
+        !self.look_for_mail() && self.transit.len() == 0
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{Config, Fabric, KernelId, Message, Register, WakeFlag};
+
+    struct Still;
+    impl Platform for Still {
+        fn now_ns(&self) -> u64 {
+            1
+        }
+        fn wake(&self, flag: &WakeFlag) {
+            flag.wake_up();
+        }
+    }
+
+    type Small = Fabric<4, 128, 64>;
+    type End<'f> = Endpoint<'f, Still, 4, 128, 64>;
+
+    fn with_kernels(f: impl FnOnce(&Small, [End<'_>; 4])) {
+        extern crate std;
+        // SAFETY: all zero is a valid, idle fabric.
+        let fabric = unsafe { std::boxed::Box::<Small>::new_zeroed().assume_init() };
+        fabric.init(&Config::default()).unwrap();
+        let kernels = ["a", "b", "c", "d"];
+        f(&fabric, kernels.map(|name| fabric.register(&Register::new(name).unwrap().parking(), Still).unwrap()));
+    }
+
+    /// Sends, and dies between the message's stamp and the doorbell word of its shard.
+    fn send_and_die(fabric: &Small, from: &mut End<'_>, via: KernelId, to: KernelId) {
+        fabric.set_route(from.id(), to, via).unwrap();
+        from.send(to, &Message::new(7)).unwrap();
+        let (via, from) = (via.index(), from.place);
+        fabric.inboxes.get(via).unwrap().lanes.unring(from);
+    }
+
+    #[test]
+    fn a_kernel_that_goes_to_sleep_finds_mail_whose_sender_died_before_its_doorbell() {
+        with_kernels(|fabric, [_, mut b, mut c, mut d]| {
+            for from in [&mut c, &mut d] {
+                send_and_die(fabric, from, b.id(), b.id());
+                assert_eq!(b.backlog(), crate::Backlog::None, "nothing has rung");
+                assert!(b.fall_asleep(Command::Run).is_none() && !b.wake_flag().is_asleep());
+                assert_eq!(b.try_receive().unwrap().header.kind, 7);
+                let sleep = b.fall_asleep(Command::Run).unwrap();
+                assert!(!sleep.is_over());
+            }
+        });
+    }
+
+    #[test]
+    fn a_kernel_that_only_polls_finds_it_too() {
+        with_kernels(|fabric, [mut a, mut b, mut c, _]| {
+            // So that the shard of `c` is being served, and not that of `a`.
+            c.send(b.id(), &Message::new(1)).unwrap();
+            assert!(b.try_receive().is_some());
+            send_and_die(fabric, &mut a, b.id(), b.id());
+            assert!((0..64 * 4).any(|_| b.try_receive().is_some()));
+        });
+    }
+
+    #[test]
+    fn a_kernel_that_is_always_busy_finds_it_too() {
+        with_kernels(|fabric, [mut a, mut b, mut c, _]| {
+            a.send(b.id(), &Message::new(1)).unwrap();
+            assert!(b.try_receive().is_some());
+            send_and_die(fabric, &mut c, b.id(), b.id());
+            let found = (0..64 * 64 * 4).any(|_| {
+                a.send(b.id(), &Message::new(1)).unwrap();
+                b.try_receive().unwrap().header.kind == 7
+            });
+            assert!(found);
+        });
+    }
+
+    #[test]
+    fn a_paused_kernel_passes_it_on_although_own_mail_that_has_not_rung_lies_before_it() {
+        with_kernels(|fabric, [mut a, mut b, mut c, mut d]| {
+            fabric.command(b.id(), Command::Pause, &Still).unwrap();
+            for from in [&mut a, &mut d] {
+                send_and_die(fabric, from, b.id(), b.id());
+            }
+            let (via, to) = (b.id(), a.id());
+            send_and_die(fabric, &mut c, via, to);
+            let looks = (0..4).position(|_| b.fall_asleep_paused().is_none());
+            assert!(looks.is_some(), "one look per shard at most");
+            assert_eq!(a.try_receive().unwrap().header.kind, 7);
+            assert!(b.fall_asleep_paused().is_some(), "its own mail does not keep it awake");
+            assert!(b.fall_asleep(Command::Pause).is_none(), "unless it waits for that");
+        });
+    }
+
+    #[test]
+    fn a_kernel_is_not_drained_while_such_mail_waits() {
+        with_kernels(|fabric, [mut a, mut b, ..]| {
+            assert!(b.is_drained());
+            send_and_die(fabric, &mut a, b.id(), b.id());
+            assert!(!b.is_drained());
+            assert!(b.try_receive().is_some() && b.is_drained());
+        });
+    }
+
+    #[test]
+    fn a_command_that_the_kernel_has_not_obeyed_keeps_it_awake() {
+        with_kernels(|fabric, [_, mut b, ..]| {
+            assert!(b.fall_asleep(Command::Run).is_some());
+            fabric.command(b.id(), Command::Drain, &Still).unwrap();
+            assert!(!b.wake_flag().is_asleep(), "and wakes it");
+            assert!(b.fall_asleep(Command::Run).is_none() && b.fall_asleep_paused().is_none());
+            assert!(b.fall_asleep(Command::Drain).is_some());
+        });
+    }
+}
