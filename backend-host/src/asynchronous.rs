@@ -5,29 +5,34 @@
 //! calls the task's waker. It is started by the first `await` that finds no mail, and ends with the endpoint.
 //!
 //! ```text
-//!   task:      look ── none ── wake flag: asleep ── look again ── arm watcher ── Pending            poll: look ── Ready
-//!   watcher:                                                        └─> futex wait ──────> wake task ───┘
-//!   sender:                                               publish ── wake flag: awake, futex wake ──┘
+//!   task:      look ── none ── fall asleep ── look again ── arm watcher ── Pending                    poll: look ── Ready
+//!   watcher:                                                    └─> futex wait ──────> wake task ───────┘
+//!   sender:                                               publish ── clear wake flag, futex wake ──┘
 //! ```
 //!
-//! 1. Only the task reads the inbox and says that it sleeps. The watcher touches nothing but the wake flag's word, as a
-//!    futex, and what the two share under a lock.
+//! 1. Only the task reads the inbox and marks its kernel asleep. The watcher touches nothing but the wake flag's word, as
+//!    a futex, and what the two share under a lock.
 //! 2. A message is taken out of the inbox in the same `poll` that returns it. So a future that is dropped, by `select!`
 //!    or by a timeout, has taken none.
-//! 3. Every return of the watcher from its sleep wakes the task, and every `poll` that returns `Pending` arms the
-//!    watcher again. A wake-up too many costs a look; one too few cannot happen.
+//! 3. Every `poll` that returns `Pending` arms the watcher anew, for its own sleep and with a time at which that sleep
+//!    ends. The watcher wakes the task when the sleep that was armed last is over. It hears of a new one by the flag's
+//!    word, which differs for each sleep, or is nudged out of the futex.
+//! 4. No sleep is longer than a [slice](crate::wait): the task then looks for itself.
+//! 5. Wakers are the executor's code: they are cloned, called and dropped outside of the lock, and a panic of one ends
+//!    neither the watcher nor another task's wake-up.
 
-use crate::platform::{ring, sleep_at};
+use crate::platform::{nudge, sleep_for};
 use crate::process::Own;
-use crate::wait::{self, ReceiveError};
-use crate::{Endpoint, Host, Memory};
+use crate::wait::{self, Awaited, ReceiveError};
+use crate::{Endpoint, Memory};
+use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use core::time::Duration;
-use k2k_core::WakeFlag;
-use k2k_core::{Endpoint as Core, Fabric, Message, Platform as _};
+use k2k_core::{Fabric, KernelId, Message, Platform as _, Sleep, WakeFlag};
+use std::panic::catch_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KERNELS, SLOTS, PAYLOAD> {
     /// The next message; `await` it in any executor. Dropping the future loses nothing.
@@ -69,13 +74,16 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Future
         if let Some(message) = core.try_receive() {
             return Poll::Ready(Ok(message));
         }
-        if wait::is_stopped(core) {
-            return Poll::Ready(Err(ReceiveError::Stopped));
-        }
-        this.polls = this.polls.saturating_add(1);
-        // As many passes as it takes for the longest nap: a waker is no cheap thing.
-        match wait::fall_asleep(core, u32::MAX) {
-            Some((rest, _)) => this.endpoint.watch(context.waker(), rest),
+        let obeyed = match wait::obeyed(core) {
+            Ok(obeyed) => obeyed,
+            Err(why) => return Poll::Ready(Err(why)),
+        };
+        match Awaited::Mail(obeyed).fall_asleep(core) {
+            Some(sleep) => {
+                let until = Instant::now() + wait::rest(core, &sleep, this.polls);
+                this.polls = this.polls.saturating_add(1);
+                this.endpoint.watch(context.waker(), Armed { sleep, until });
+            }
             None => context.waker().wake_by_ref(),
         }
         Poll::Pending
@@ -87,23 +95,22 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop
 {
     fn drop(&mut self) {
         if self.polls > 0 && self.endpoint.as_core().platform().is_here() {
-            let wake_flag = self.endpoint.as_core().wake_flag();
-            wake_flag.wake_up();
-            if self.endpoint.watcher.as_ref().is_some_and(Watcher::disarm) {
-                ring(wake_flag);
+            self.endpoint.as_core().wake_flag().wake_up();
+            if let Some(watcher) = &self.endpoint.watcher {
+                watcher.disarm();
             }
         }
     }
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KERNELS, SLOTS, PAYLOAD> {
-    /// Lets the watcher wake a task when the wake flag rings, or after `rest`.
-    fn watch(&mut self, waker: &Waker, rest: Option<Duration>) {
+    /// Lets the watcher wake a task when the sleep is over.
+    fn watch(&mut self, waker: &Waker, armed: Armed) {
         if self.watcher.is_none() {
-            self.watcher = Some(Watcher::start(self.memory().clone(), self.as_core()));
+            self.watcher = Some(Watcher::start(self.memory().clone(), self.id(), armed.sleep.flag()));
         }
         if let Some(watcher) = &self.watcher {
-            watcher.arm(waker, rest);
+            watcher.arm(waker.clone(), armed);
         }
     }
 }
@@ -117,12 +124,22 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The watcher has something to watch: for so long at most.
-    armed: Option<Option<Duration>>,
+    /// The sleep that the watcher watches.
+    armed: Option<Armed>,
     /// Whom to wake.
     waker: Option<Waker>,
+    /// The watcher is in the futex, or about to be.
+    asleep: bool,
     /// The endpoint goes.
     quit: bool,
+}
+
+/// A kernel's sleep, and when it ends by itself.
+#[derive(Clone, Copy, Debug)]
+struct Armed {
+    /// Lives as long as the memory, of which the endpoint and the watcher's thread have a share each.
+    sleep: Sleep<'static>,
+    until: Instant,
 }
 
 impl Shared {
@@ -136,90 +153,86 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct Watcher {
     shared: Arc<Shared>,
-    wake_flag: WakeFlagRef,
+    /// As for [`Armed::sleep`]: an endpoint drops its watcher before its memory.
+    flag: &'static WakeFlag,
     thread: Option<Own<JoinHandle<()>>>,
-}
-
-/// A wake flag whose memory the holder keeps alive.
-#[derive(Clone, Copy, Debug)]
-struct WakeFlagRef(*const WakeFlag);
-
-// SAFETY: `WakeFlag: Sync`; the pointer is used only while the memory is held.
-unsafe impl Send for WakeFlagRef {}
-// SAFETY: as above.
-unsafe impl Sync for WakeFlagRef {}
-
-impl WakeFlagRef {
-    /// # Safety
-    /// The memory of the fabric is alive.
-    const unsafe fn get<'a>(self) -> &'a WakeFlag {
-        // SAFETY: made from a reference; the caller vouches that its memory is still there.
-        unsafe { &*self.0 }
-    }
 }
 
 impl Watcher {
     fn start<const K: usize, const S: usize, const P: usize>(
         memory: Memory<K, S, P>,
-        endpoint: &Core<'_, Host, K, S, P>,
+        id: KernelId,
+        flag: &'static WakeFlag,
     ) -> Self
     where
         Fabric<K, S, P>: Sync,
     {
         let shared = Arc::new(Shared::default());
-        let wake_flag = WakeFlagRef(endpoint.wake_flag());
         let for_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
-            .name(format!("k2k-watch-{}", endpoint.id().index()))
+            .name(format!("k2k-watch-{}", id.index()))
             .spawn(move || {
-                let wake_flag = wake_flag;
-                // SAFETY: `memory` lives until the end of this thread.
-                for_thread.watch(unsafe { wake_flag.get() });
+                for_thread.watch();
+                // What was armed points into the memory.
+                drop(for_thread);
                 drop(memory);
             })
             .expect("the system gives a thread for the watcher of an endpoint");
-        Self { shared, wake_flag, thread: Some(Own::new(thread)) }
+        Self { shared, flag, thread: Some(Own::new(thread)) }
     }
 
-    fn arm(&self, waker: &Waker, rest: Option<Duration>) {
+    fn arm(&self, waker: Waker, armed: Armed) {
         let mut state = self.shared.lock();
-        state.armed = Some(rest);
-        match &mut state.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
+        state.armed = Some(armed);
+        let asleep = state.asleep;
+        let old = state.waker.replace(waker);
         drop(state);
-        self.shared.changed.notify_one();
+        if asleep {
+            // It either finds another number in the word than it expects, or is in the futex by now.
+            nudge(self.flag);
+        } else {
+            self.shared.changed.notify_one();
+        }
+        drop(old);
     }
 
-    /// Forgets the task; `true` if the watcher may be asleep for it.
-    fn disarm(&self) -> bool {
+    /// Forgets the task.
+    fn disarm(&self) {
         let mut state = self.shared.lock();
+        state.armed = None;
         let waker = state.waker.take();
-        let armed = state.armed.take().is_some();
         drop(state);
         drop(waker);
-        armed
     }
 }
 
 impl Shared {
-    fn watch(&self, wake_flag: &WakeFlag) {
+    fn watch(&self) {
         let mut state = self.lock();
         while !state.quit {
-            let Some(rest) = state.armed else {
+            let Some(armed) = state.armed else {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            drop(state);
-            sleep_at(wake_flag, rest);
-            state = self.lock();
+            let rest = armed.until.saturating_duration_since(Instant::now());
+            if !rest.is_zero() && !armed.sleep.is_over() {
+                state.asleep = true;
+                drop(state);
+                sleep_for(&armed.sleep, rest);
+                state = self.lock();
+                state.asleep = false;
+                // Whatever is armed now is looked at anew.
+                continue;
+            }
             state.armed = None;
             let waker = state.waker.take();
             drop(state);
             // Outside of the lock: a waker may run the task, which may arm this watcher or drop it.
-            if let Some(waker) = waker {
-                waker.wake();
+            if let Some(waker) = waker
+                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake()))
+            {
+                // The panic's hook has told. Its payload could panic in turn when dropped.
+                core::mem::forget(panic);
             }
             state = self.lock();
         }
@@ -234,11 +247,9 @@ impl Drop for Watcher {
         };
         self.shared.lock().quit = true;
         self.shared.changed.notify_one();
-        // SAFETY: an endpoint drops its watcher before its memory.
-        let wake_flag = unsafe { self.wake_flag.get() };
-        // From here on nobody says that this kernel sleeps, so the watcher either finds the word cleared or is woken.
-        wake_flag.wake_up();
-        ring(wake_flag);
+        // From here on no sleep of this kernel begins, so the watcher finds its sleep over, or is in the futex by now.
+        self.flag.wake_up();
+        nudge(self.flag);
         // A waker may drop the task, and with it the endpoint, on the watcher's own thread.
         if thread.thread().id() != thread::current().id() {
             let _ = thread.join();

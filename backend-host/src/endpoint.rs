@@ -4,7 +4,7 @@
 //! endpoint borrows the fabric for longer than any caller may, and only this wrapper knows for how long that is true.
 
 use crate::asynchronous::Watcher;
-use crate::wait::{self, ReceiveError, Wait};
+use crate::wait::{self, Awaited, ReceiveError, Wait};
 use crate::{EndpointError, Host, Memory};
 use core::fmt;
 use core::time::Duration;
@@ -329,9 +329,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     pub fn run(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration) {
         let wait = self.wait;
         k2k_core::run(&mut self.inner, kernel, |endpoint, rest| {
+            let awaited = match rest.command {
+                Command::Pause => Awaited::Transit,
+                obeyed => Awaited::Mail(obeyed),
+            };
             if rest.soon {
-                wait.idle_soon(endpoint, rest.empty_passes, heartbeat);
-            } else if wait.idle(endpoint, rest.empty_passes, Some(heartbeat)) {
+                wait.idle_soon(endpoint, awaited, rest.empty_passes, heartbeat);
+            } else if wait.idle(endpoint, awaited, rest.empty_passes, Some(heartbeat)) {
                 endpoint.expire();
             }
         });

@@ -35,13 +35,15 @@
 //! # Waking
 //!
 //! A sleeping kernel waits in a futex on its wake flag. The futex is not process-private, because the sender may be
-//! another process that maps the same file.
+//! another process that maps the same file. A sender clears the flag and wakes the sleeper in one system call,
+//! `FUTEX_WAKE_OP`, so that its death cannot come between the two. Where a sandbox refuses this call, the sender takes
+//! two steps, and the sleeper's slice bounds what a death in between costs.
 
 use crate::process::Origin;
 use core::cell::Cell;
 use core::time::Duration;
-use k2k_core::Platform;
 use k2k_core::WakeFlag;
+use k2k_core::{Platform, Sleep};
 use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -92,7 +94,15 @@ impl Platform for Host {
     }
 
     fn wake(&self, wake_flag: &WakeFlag) {
-        ring(wake_flag);
+        let word = wake_flag.word().as_std();
+        let all = i32::MAX as u32;
+        // All sleepers: an endpoint's watcher thread and its owner can sleep at the same flag. The comparison and the 0
+        // before it concern further sleepers at a second word, and there is none.
+        let (flags, op, compare) = (futex::Flags::empty(), futex::WakeOp::AndN, futex::WakeOpCmp::Lt);
+        if futex::wake_op(word, flags, all, 0, word, op, compare, 1, 0).is_err() {
+            wake_flag.wake_up();
+            nudge(wake_flag);
+        }
     }
 
     #[inline(always)]
@@ -101,21 +111,18 @@ impl Platform for Host {
     }
 }
 
-/// Wakes whoever sleeps at the wake flag. The word must have been cleared before.
-pub(crate) fn ring(wake_flag: &WakeFlag) {
-    // All of them: an endpoint's watcher thread and its owner can sleep at the same wake flag.
+/// Lets the threads that sleep at the wake flag look again. The flag stays as it is.
+pub(crate) fn nudge(wake_flag: &WakeFlag) {
     // A futex that cannot be woken is one that nobody can sleep at: nothing to do.
     let _ = futex::wake(wake_flag.word().as_std(), futex::Flags::empty(), i32::MAX as u32);
 }
 
-/// Sleeps while the wake flag's word says that this kernel sleeps, at most for `limit`. May return early.
-pub(crate) fn sleep_at(wake_flag: &WakeFlag, limit: Option<Duration>) {
-    let limit = limit.map(|limit| Timespec {
-        tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    });
+/// Sleeps until the kernel is woken, at most for `limit`. May return early.
+pub(crate) fn sleep_for(sleep: &Sleep<'_>, limit: Duration) {
+    let limit =
+        Timespec { tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() };
     // Every way out is a reason to look again: woken, already awake, interrupted, timed out.
-    let _ = futex::wait(wake_flag.word().as_std(), futex::Flags::empty(), 1, limit.as_ref());
+    let _ = futex::wait(sleep.flag().word().as_std(), futex::Flags::empty(), sleep.number(), Some(&limit));
 }
 
 fn monotonic_ns() -> u64 {

@@ -4,24 +4,29 @@
 //! | --- | --- | --- | --- |
 //! | [`Wait::Spin`] | looking again at once | lowest | a whole core |
 //! | [`Wait::Yield`] | looking, then letting other threads run in between | low, grows with load | a whole core that nobody else wants |
-//! | [`Wait::Park`] | looking, yielding, then sleeping at its wake flag | a wake-up, some µs | none |
+//! | [`Wait::Park`] | looking, yielding, then sleeping at its wake flag | a wake-up, some µs | next to none |
 //!
 //! # Why no wake-up is lost
 //!
-//! A kernel that parks says so at its [wake flag](k2k_core::WakeFlag) and then looks at its inbox once more; a
-//! sender publishes its message and then looks at the wake flag. Between the two steps of each stands a fence, so at
-//! least one sees the other. The sleep itself is a futex on the wake flag's word: the system checks that the word still
-//! says "asleep" in one step with going to sleep, so a wake-up in between is not lost either.
+//! A kernel that parks marks itself asleep at its [wake flag](k2k_core::WakeFlag) and then looks at its inbox once more;
+//! a sender publishes its message and then looks at the flag. Between the two steps of each stands a fence, so at least
+//! one sees the other. The sleep itself is a futex on the flag's word: the system checks that the word still holds the
+//! number of this sleep in one step with going to sleep, so a wake-up in between is not lost either.
 //!
-//! Two things cannot ring: room in another's inbox (or whatever else a handler waits for that answers
-//! [`Idle::Soon`](k2k_core::Idle::Soon)), and mail to an endpoint that did not register as parking. These are waited
-//! for in naps of at most 1 ms, beginning with 50 µs.
+//! A sender may stop or die before it wakes the receiver, and a hostile process may overwrite the flag. Therefore each
+//! sleep ends after a *slice*, and the kernel looks at the stamps of its whole inbox. A slice begins with 1 ms and doubles
+//! up to [`LONGEST_SLICE`]: no message that is there waits longer for a receiver that waits, blocking, in `async` code, in
+//! a run loop, or paused. The price of the slices is in the same place.
+//!
+//! Two things wake nobody: room in another's inbox (or whatever else a handler waits for that answers
+//! [`Idle::Soon`](k2k_core::Idle::Soon)), and mail to an endpoint that did not register as parking. A kernel that waits
+//! for one of these naps for at most 1 ms, beginning with 50 µs.
 
 use crate::Host;
-use crate::platform::sleep_at;
+use crate::platform::sleep_for;
 use core::fmt;
 use core::time::Duration;
-use k2k_core::{Backlog, Command, Endpoint as Core, Platform as _};
+use k2k_core::{Command, Endpoint as Core, Platform as _, Sleep};
 use std::time::Instant;
 
 /// What a kernel does while there is nothing to do. See the [module's page](self).
@@ -67,13 +72,37 @@ impl core::error::Error for ReceiveError {}
 const SPINS: u32 = 64;
 /// Passes without success before the first sleep.
 const YIELDS: u32 = SPINS + 16;
-/// The shortest and the longest nap where nobody rings.
+/// The shortest and the longest nap of a kernel that nobody wakes.
 const NAP: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(1));
-/// The longest nap of a kernel that a supervisor has paused: its wake flag rings for commands.
-const PAUSE_NAP: Duration = Duration::from_millis(100);
+/// The first slice of a sleep.
+const FIRST_SLICE: Duration = Duration::from_millis(1);
+/// The longest time that a parked kernel sleeps before it looks again, whether or not it was woken.
+pub const LONGEST_SLICE: Duration = Duration::from_millis(16);
+
+/// What ends a sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// Mail, or a command other than this one.
+    Mail(Command),
+    /// For a paused kernel: traffic in transit, or a command.
+    Transit,
+}
+
+impl Awaited {
+    /// Marks the kernel asleep, unless there is something to do.
+    pub(crate) fn fall_asleep<'f, const K: usize, const S: usize, const P: usize>(
+        self,
+        endpoint: &mut Core<'f, Host, K, S, P>,
+    ) -> Option<Sleep<'f>> {
+        match self {
+            Self::Mail(obeyed) => endpoint.fall_asleep(obeyed),
+            Self::Transit => endpoint.fall_asleep_paused(),
+        }
+    }
+}
 
 impl Wait {
-    /// Waits a little for something that cannot ring. `passes` counts the tries that failed so far.
+    /// Waits a little for something that wakes nobody. `passes` counts the tries that failed so far.
     pub fn nap(self, passes: u32) {
         match self {
             Self::Spin => core::hint::spin_loop(),
@@ -83,11 +112,12 @@ impl Wait {
         }
     }
 
-    /// Waits a little, or until the wake flag rings, but not longer than `limit`. `passes` counts the looks that found
+    /// Waits a little, or until the kernel is woken, but not longer than `limit`. `passes` counts the looks that found
     /// nothing. `true` if it slept for the whole of `limit`, or may have.
     pub(crate) fn idle<const K: usize, const S: usize, const P: usize>(
         self,
         endpoint: &mut Core<'_, Host, K, S, P>,
+        awaited: Awaited,
         passes: u32,
         limit: Option<Duration>,
     ) -> bool {
@@ -96,20 +126,37 @@ impl Wait {
             return false;
         }
         let began = Instant::now();
-        sleep(endpoint, passes, limit);
+        for slices in 0u32.. {
+            let rest = limit.map(|limit| limit.saturating_sub(began.elapsed()));
+            if rest == Some(Duration::ZERO) {
+                break;
+            }
+            let Some(sleep) = awaited.fall_asleep(endpoint) else {
+                // Mail that came just now; or, for 10 ms at most, a message of high priority that is not whole yet.
+                std::thread::yield_now();
+                return false;
+            };
+            let naps = sleep.soon() || !endpoint.parks();
+            let longest = if naps { nap_length(passes) } else { slice(slices) };
+            sleep_for(&sleep, rest.map_or(longest, |rest| rest.min(longest)));
+            let woken = sleep.is_over();
+            sleep.flag().wake_up();
+            if woken || naps {
+                break;
+            }
+        }
         limit.is_some_and(|limit| began.elapsed() >= limit)
     }
-}
 
-impl Wait {
-    /// Waits a little for something that cannot ring, or until the wake flag rings.
+    /// Waits a little for something that wakes nobody, or until the kernel is woken.
     pub(crate) fn idle_soon<const K: usize, const S: usize, const P: usize>(
         self,
         endpoint: &mut Core<'_, Host, K, S, P>,
+        awaited: Awaited,
         passes: u32,
         limit: Duration,
     ) {
-        self.idle(endpoint, passes, Some(nap_length(passes).min(limit)));
+        self.idle(endpoint, awaited, passes, Some(nap_length(passes).min(limit)));
     }
 }
 
@@ -117,49 +164,18 @@ fn nap_length(passes: u32) -> Duration {
     (NAP.0 * (1u32 << (passes.saturating_sub(YIELDS) / 4).min(8))).min(NAP.1)
 }
 
-/// Sleeps until mail or a command comes, if that rings; otherwise naps.
-fn sleep<const K: usize, const S: usize, const P: usize>(
-    endpoint: &mut Core<'_, Host, K, S, P>,
-    passes: u32,
-    limit: Option<Duration>,
-) {
-    if let Some((rest, wake_flag)) = fall_asleep(endpoint, passes) {
-        let limit = [rest, limit].into_iter().flatten().min();
-        sleep_at(wake_flag, limit);
-        wake_flag.wake_up();
-    }
+/// How long a kernel sleeps that has slept for so many slices without being woken.
+fn slice(slices: u32) -> Duration {
+    (FIRST_SLICE * (1 << slices.min(16))).min(LONGEST_SLICE)
 }
 
-/// Says at the wake flag that this kernel sleeps, unless there is something to do, and for how long it may (`None`:
-/// until it is woken).
-///
-/// On a kernel that is paused, mail is nothing to do; and transit traffic that found no room must be tried again soon.
-pub(crate) fn fall_asleep<'f, const K: usize, const S: usize, const P: usize>(
-    endpoint: &mut Core<'f, Host, K, S, P>,
-    passes: u32,
-) -> Option<(Option<Duration>, &'f k2k_core::WakeFlag)> {
-    if let Some(wake_flag) = endpoint.fall_asleep() {
-        let rest = (!endpoint.parks()).then(|| nap_length(passes));
-        return Some((rest, wake_flag));
-    }
-    let before = (endpoint.command(), endpoint.backlog());
-    let nap = match before {
-        // Mail that came just now; or, for 10 ms at most, a message of high priority that is not whole yet.
-        (Command::Run | Command::Drain, Backlog::Mail) => {
-            std::thread::yield_now();
-            return None;
-        }
-        (Command::Run | Command::Drain, Backlog::None) | (Command::Stop, _) => return None,
-        (Command::Pause, Backlog::None | Backlog::Mail) => PAUSE_NAP,
-        (_, Backlog::Transit) => nap_length(passes),
-    };
-    let wake_flag = endpoint.wake_flag();
-    wake_flag.fall_asleep();
-    if (endpoint.command(), endpoint.backlog()) != before {
-        wake_flag.wake_up();
-        return None;
-    }
-    Some((Some(if endpoint.parks() { nap } else { nap.min(NAP.1) }), wake_flag))
+/// For how long a task's watcher sleeps in its place: a waker is no cheap thing, so naps are the longest.
+pub(crate) fn rest<const K: usize, const S: usize, const P: usize>(
+    endpoint: &Core<'_, Host, K, S, P>,
+    sleep: &Sleep<'_>,
+    slices: u32,
+) -> Duration {
+    if sleep.soon() || !endpoint.parks() { NAP.1 } else { slice(slices) }
 }
 
 /// Receives, waiting until `deadline` at most.
@@ -176,9 +192,7 @@ pub(crate) fn receive<const K: usize, const S: usize, const P: usize>(
         if let Some(message) = endpoint.try_receive() {
             return Ok(message);
         }
-        if is_stopped(endpoint) {
-            return Err(ReceiveError::Stopped);
-        }
+        let obeyed = obeyed(endpoint)?;
         let rest = match deadline {
             None => None,
             Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
@@ -187,15 +201,17 @@ pub(crate) fn receive<const K: usize, const S: usize, const P: usize>(
             },
         };
         passes = passes.saturating_add(1);
-        wait.idle(endpoint, passes, rest);
+        wait.idle(endpoint, Awaited::Mail(obeyed), passes, rest);
     }
 }
 
-/// Whether a kernel with an empty inbox was told to go.
-pub(crate) fn is_stopped<const K: usize, const S: usize, const P: usize>(endpoint: &Core<'_, Host, K, S, P>) -> bool {
+/// The command under which a kernel with an empty inbox goes on waiting.
+pub(crate) fn obeyed<const K: usize, const S: usize, const P: usize>(
+    endpoint: &mut Core<'_, Host, K, S, P>,
+) -> Result<Command, ReceiveError> {
     match endpoint.command() {
-        Command::Stop => true,
-        Command::Drain => endpoint.backlog() == Backlog::None,
-        Command::Run | Command::Pause => false,
+        Command::Stop => Err(ReceiveError::Stopped),
+        Command::Drain if endpoint.is_drained() => Err(ReceiveError::Stopped),
+        obeyed => Ok(obeyed),
     }
 }

@@ -6,8 +6,8 @@ use common::fabric;
 use core::cell::Cell;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::{
-    Config, Context, Endpoint, Fabric, Gateway, Idle, Kernel, LinkEnd, LinkHalf, Message, Phase, Platform, Priority,
-    Register, SendError, WakeFlag, run,
+    Command, Config, Context, Endpoint, Fabric, Gateway, Idle, Kernel, LinkEnd, LinkHalf, Message, Phase, Platform,
+    Priority, Register, SendError, WakeFlag, run,
 };
 
 /// A process that can become the child of a fork.
@@ -84,7 +84,7 @@ fn nothing_that_a_copy_is_asked_writes() {
     assert_eq!(copy.poll(), 0);
     assert!(copy.receipt(mine).is_ok(), "looking on is harmless");
     assert_eq!(copy.expire(), 0);
-    assert!(copy.fall_asleep().is_none());
+    assert!(copy.fall_asleep(Command::Run).is_none());
     copy.set_phase(Phase::Stopped);
     copy.beat();
     assert!(copy.is_stopping());
