@@ -217,7 +217,7 @@ const SCENARIOS: &[Scenario] = &[
         before: |world| {
             world.nodes[2].leave();
             world.nodes[2].register(true);
-            let _ = world.nodes[2].endpoint().fall_asleep();
+            let _ = world.nodes[2].endpoint().fall_asleep(Command::Run);
         },
         act: |node| to_the_other(node, Normal),
     },
@@ -227,7 +227,7 @@ const SCENARIOS: &[Scenario] = &[
             world.nodes[2].leave();
             world.nodes[2].register(true);
             room_again(world, Normal);
-            let _ = world.nodes[2].endpoint().fall_asleep();
+            let _ = world.nodes[2].endpoint().fall_asleep(Command::Run);
         },
         act: |node| _ = node.endpoint().poll(),
     },

@@ -48,9 +48,10 @@ impl Platform for &'static Shared {
         add(&self.now_ns, 0)
     }
 
-    fn wake(&self, _: &WakeFlag) {
+    fn wake(&self, flag: &WakeFlag) {
         super::step();
         add(&self.wakes, 1);
+        flag.wake_up();
     }
 }
 
