@@ -46,7 +46,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     /// # Panics
     /// If the system gives no thread for the watcher.
     pub const fn receive_async(&mut self) -> ReceiveAsync<'_, KERNELS, SLOTS, PAYLOAD> {
-        ReceiveAsync { endpoint: self, polls: 0 }
+        ReceiveAsync { endpoint: self, asleep: None, slices: 0 }
     }
 }
 
@@ -55,8 +55,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
 #[derive(Debug)]
 pub struct ReceiveAsync<'e, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
     endpoint: &'e mut Endpoint<KERNELS, SLOTS, PAYLOAD>,
-    /// Polls that found nothing.
-    polls: u32,
+    /// The sleep that the last poll began.
+    asleep: Option<Sleep<'static>>,
+    /// Sleeps so far.
+    slices: u32,
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Future
@@ -70,7 +72,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Future
         if !core.platform().is_here() {
             return Poll::Ready(Err(ReceiveError::Forked));
         }
-        core.wake_flag().wake_up();
+        if let Some(sleep) = this.asleep.take() {
+            sleep.end();
+        }
         if let Some(message) = core.try_receive() {
             return Poll::Ready(Ok(message));
         }
@@ -80,8 +84,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Future
         };
         match Awaited::Mail(obeyed).fall_asleep(core) {
             Some(sleep) => {
-                let until = Instant::now() + wait::rest(core, &sleep, this.polls);
-                this.polls = this.polls.saturating_add(1);
+                let until = Instant::now() + wait::rest(core, &sleep, this.slices);
+                this.slices = this.slices.saturating_add(1);
+                this.asleep = Some(sleep);
                 this.endpoint.watch(context.waker(), Armed { sleep, until });
             }
             None => context.waker().wake_by_ref(),
@@ -94,8 +99,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop
     for ReceiveAsync<'_, KERNELS, SLOTS, PAYLOAD>
 {
     fn drop(&mut self) {
-        if self.polls > 0 && self.endpoint.as_core().platform().is_here() {
-            self.endpoint.as_core().wake_flag().wake_up();
+        if let Some(sleep) = self.asleep.take()
+            && self.endpoint.as_core().platform().is_here()
+        {
+            sleep.end();
             if let Some(watcher) = &self.endpoint.watcher {
                 watcher.disarm();
             }
@@ -245,10 +252,15 @@ impl Drop for Watcher {
             // A forked process: the lock may be held, and the thread is the parent's.
             return;
         };
-        self.shared.lock().quit = true;
+        let mut state = self.shared.lock();
+        state.quit = true;
+        let armed = state.armed.take();
+        drop(state);
         self.shared.changed.notify_one();
-        // From here on no sleep of this kernel begins, so the watcher finds its sleep over, or is in the futex by now.
-        self.flag.wake_up();
+        // The watcher finds its sleep over, or is in the futex by now.
+        if let Some(armed) = armed {
+            armed.sleep.end();
+        }
         nudge(self.flag);
         // A waker may drop the task, and with it the endpoint, on the watcher's own thread.
         if thread.thread().id() != thread::current().id() {

@@ -52,6 +52,8 @@ pub enum ReceiveError {
     Stopped,
     /// This process was forked: the endpoint is a copy, and only the parent's receives.
     Forked,
+    /// The owner of this kernel was taken for dead, and another took the kernel over.
+    Evicted,
 }
 
 impl fmt::Display for ReceiveError {
@@ -61,6 +63,9 @@ impl fmt::Display for ReceiveError {
             Self::Stopped => "this kernel was told to stop",
             Self::Forked => {
                 "this process was forked and has only a copy of the endpoint: register a kernel of its own here"
+            }
+            Self::Evicted => {
+                "the owner of this kernel was taken for dead and another took the kernel over: register anew"
             }
         })
     }
@@ -140,7 +145,7 @@ impl Wait {
             let longest = if naps { nap_length(passes) } else { slice(slices) };
             sleep_for(&sleep, rest.map_or(longest, |rest| rest.min(longest)));
             let woken = sleep.is_over();
-            sleep.flag().wake_up();
+            sleep.end();
             if woken || naps {
                 break;
             }
@@ -210,6 +215,7 @@ pub(crate) fn obeyed<const K: usize, const S: usize, const P: usize>(
     endpoint: &mut Core<'_, Host, K, S, P>,
 ) -> Result<Command, ReceiveError> {
     match endpoint.command() {
+        _ if endpoint.is_evicted() => Err(ReceiveError::Evicted),
         Command::Stop => Err(ReceiveError::Stopped),
         Command::Drain if endpoint.is_drained() => Err(ReceiveError::Stopped),
         obeyed => Ok(obeyed),

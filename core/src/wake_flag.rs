@@ -63,15 +63,18 @@ impl WakeFlag {
         Sleep { flag: self, number, soon: false }
     }
 
-    /// Ends the sleep: for the kernel when it is awake, and for a platform whose system cannot clear and wake in one
-    /// step. A later sleep than the one that was seen goes on.
+    /// Ends the sleep that is in the word: for a platform whose system cannot clear and wake in one step.
     pub fn wake_up(&self) {
         // Relaxed: a look.
         let word = self.word.load(Relaxed);
         if word & ASLEEP != 0 {
-            // Relaxed, both: the word orders nothing; a failure means that the sleep has ended already.
-            let _ = self.word.compare_exchange(word, word & !ASLEEP, Relaxed, Relaxed);
+            self.end(word);
         }
+    }
+
+    fn end(&self, number: u32) {
+        // Relaxed, both: the word orders nothing. A failure means that this sleep has ended already.
+        let _ = self.word.compare_exchange(number, number & !ASLEEP, Relaxed, Relaxed);
     }
 
     /// For a sender, after its message is published: whether the kernel sleeps and must be woken. The flag stays as it
@@ -130,6 +133,13 @@ impl<'f> Sleep<'f> {
         Self { soon, ..self }
     }
 
+    /// For the kernel, when it is awake: ends this sleep, but none that a successor has begun.
+    pub fn end(self) {
+        if !self.is_over() {
+            self.flag.end(self.number);
+        }
+    }
+
     /// Whether the kernel was woken.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -155,6 +165,11 @@ mod tests {
         assert!(flag.must_wake() && flag.must_wake() && !sleep.is_over());
         flag.wake_up();
         assert!(sleep.is_over() && !flag.must_wake());
+        let later = flag.fall_asleep();
+        sleep.end();
+        assert!(!later.is_over(), "an earlier sleep ends alone");
+        later.end();
+        assert!(later.is_over());
         flag.wake_up();
         assert!(!flag.is_asleep());
     }

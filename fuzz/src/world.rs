@@ -219,7 +219,7 @@ impl<'m> World<'m> {
                 };
                 if let Some(sleep) = sleep {
                     let _ = (sleep.flag().must_wake(), sleep.is_over());
-                    sleep.flag().wake_up();
+                    sleep.end();
                 }
             }
             15 => {

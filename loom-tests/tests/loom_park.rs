@@ -81,7 +81,7 @@ fn receive_parked<const KERNELS: usize>(bed: &Bed, sleeper: &mut Endpoint<'stati
         match sleeper.fall_asleep(Command::Run) {
             Some(sleep) => {
                 bed.sleep(sleep);
-                sleep.flag().wake_up();
+                sleep.end();
             }
             // Something is there, or about to be: a position of the ticket ring is claimed.
             None => spin_hint(),

@@ -11,7 +11,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 {
     /// Begins a sleep until there is mail or a command other than `obeyed`, and looks for both once more, for mail at
     /// the stamps of all shards: `None` if one is there. The backend then sleeps until [`Sleep::is_over`], but for no
-    /// longer than a slice of its choice, and ends the sleep ([`WakeFlag::wake_up`]). The kernel must have registered as
+    /// longer than a slice of its choice, and [ends](Sleep::end) the sleep. The kernel must have registered as
     /// [parking](Register::parking), or nobody wakes it. Senders with no room in a lane see it freed.
     pub fn fall_asleep(&mut self, obeyed: Command) -> Option<Sleep<'f>> {
         self.sleep_unless(|me| me.look_for_mail() || me.command() != obeyed)
@@ -31,7 +31,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         self.lanes_in.publish(&self.fabric.inboxes[self.place].lanes);
         let sleep = flag.fall_asleep();
         if stays_awake(self) {
-            flag.wake_up();
+            sleep.end();
             return None;
         }
         Some(sleep.with_soon(self.transit.len() > 0))

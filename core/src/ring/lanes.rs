@@ -297,7 +297,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// message.
     #[cold]
     #[inline(never)]
-    fn probe<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
+    fn probe<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
         self.probed = self.probed.next();
         let found = self.ready(queue, self.probed);
         if found {
@@ -308,7 +308,10 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Whether any lane has a message, by the stamps of all lanes. Turns to one that has a message but has not rung, to
     /// another such lane in each call: its producer may have died between the two.
-    pub(crate) fn look<T: Pod + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
+    pub(crate) fn look<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        &mut self,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+    ) -> bool {
         let mut found = false;
         let mut lane = self.probed;
         for _ in 0..PRODUCERS {
