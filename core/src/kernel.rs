@@ -341,7 +341,7 @@ pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD:
     passes.finish(endpoint, kernel);
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
     use crate::{Config, Fabric, Register, WakeFlag};

@@ -20,7 +20,7 @@
 #![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
 
 pub mod crew;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod deaths;
 mod endpoint;
 pub mod error;

@@ -216,7 +216,7 @@ impl<const FRAMES: usize, const PAYLOAD: usize> LinkHalf<FRAMES, PAYLOAD> {
     }
 
     /// An unused half, for a `static`.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[must_use]
     pub const fn new() -> Self {
         const { assert!(Self::GEOMETRY.frames > 0) };
@@ -225,7 +225,7 @@ impl<const FRAMES: usize, const PAYLOAD: usize> LinkHalf<FRAMES, PAYLOAD> {
     }
 
     /// An unused half.
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     #[must_use]
     pub fn new() -> Self {
         crate::sync::Shared::idle()
@@ -279,7 +279,7 @@ impl<const FRAMES: usize, const PAYLOAD: usize> LinkHalf<FRAMES, PAYLOAD> {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 impl<const FRAMES: usize, const PAYLOAD: usize> Default for LinkHalf<FRAMES, PAYLOAD> {
     fn default() -> Self {
         Self::new()
@@ -535,7 +535,7 @@ pub(crate) const fn without_transfer(header: &Header) -> Header {
     Header { logical: 0, ..*header }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<LinkHeader>() == 128 && size_of::<Pulse>() == 128);
@@ -547,7 +547,7 @@ const _: () = {
     assert!(offset_of!(LinkHalf<4, 64>, slots) == 384 && size_of::<LinkHalf<4, 64>>() == 384 + 4 * 128);
 };
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
 

@@ -161,7 +161,7 @@ pub struct Header {
 
 impl Header {
     /// As [`Shared::LAYOUT`](crate::sync::Shared::LAYOUT): the offsets of all fields, in the order above.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     pub const LAYOUT: u64 = {
         use core::mem::offset_of;
         crate::sync::layout_of(

@@ -62,7 +62,7 @@ impl<T> Drop for Seat<T> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
     use core::cell::Cell;

@@ -10,9 +10,21 @@
 //! | cfg | atomics | [`SharedCell`] |
 //! | --- | --- | --- |
 //! | default | `core`'s; `portable-atomic`'s where the target has no 64-bit atomics | volatile copies |
-//! | `loom` | loom's | loom's `UnsafeCell`, so that an access outside the protocol fails the model |
-//! | `nvptx64`, feature `device` | `core`'s (system scope) | plain copies (a PTX `volatile` access would be relaxed and slow) |
+//! | `--cfg k2k_loom` | loom's | loom's `UnsafeCell`, so that an access outside the protocol fails the model |
+//! | `nvptx64`, `--cfg k2k_device` | `core`'s (system scope) | plain copies (a PTX `volatile` access would be relaxed and slow) |
 //! | `nvptx64`, feature `ptx-asm` | inline PTX, with the scope of the word's type | plain copies |
+//!
+//! Both cfgs are K2K's own, and not features: a feature that one package turns on would change every other package of
+//! the same build, and a user's own `--cfg loom` must leave K2K as it is. `--cfg k2k_device` is for compilers that make
+//! device code inside the host's target, and holds for the whole build: host code of the same build then makes plain
+//! copies, which a hostile peer in another process could turn into undefined behaviour.
+//!
+//! # Targets without 64-bit atomics
+//!
+//! `portable-atomic` takes a lock of this program there for each access of a 64-bit word: an interrupt handler that
+//! interrupts the holder of that lock spins for ever (use `portable-atomic`'s `critical-section` or
+//! `unsafe-assume-single-core` instead), and another process or core that maps the same memory knows nothing of it.
+//! Rings and fabrics are for the threads of one program there.
 //!
 //! # Scope
 //!
@@ -39,8 +51,8 @@ use core::fmt::Debug;
 use core::marker::PhantomData;
 
 /// Whether this is compiled for a device: for PTX, or by a compiler that makes device code inside the host's target and
-/// is told so by the feature `device`.
-pub const ON_DEVICE: bool = cfg!(any(target_arch = "nvptx64", feature = "device"));
+/// is told so by `--cfg k2k_device`.
+pub const ON_DEVICE: bool = cfg!(any(target_arch = "nvptx64", k2k_device));
 
 mod sealed {
     pub trait Sealed {}
@@ -73,8 +85,8 @@ impl Scope for Gpu {
 
 /// A [`Scope`] that reaches the code being compiled: that code may be a side of rings of this scope. [`System`] reaches
 /// all code, [`Gpu`] only a device's. Looking on from elsewhere (counters, names, traces) needs no reach.
-#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), doc = "```compile_fail,E0277")]
-#[cfg_attr(any(target_arch = "nvptx64", feature = "device"), doc = "```")]
+#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), doc = "```compile_fail,E0277")]
+#[cfg_attr(any(target_arch = "nvptx64", k2k_device), doc = "```")]
 /// use k2k_core::{ring::Spsc, sync::Gpu};
 ///
 /// static RING: Spsc<u64, 64, Gpu> = Spsc::new();
@@ -92,15 +104,15 @@ impl Scope for Gpu {
 #[diagnostic::on_unimplemented(
     message = "code outside the GPU is not within the scope `{Self}`",
     note = "use the scope `System` for what a host and a device, or two devices, share",
-    note = "device code that is compiled for the host's target needs the feature `device` of k2k-core"
+    note = "device code that is compiled for the host's target is built with `--cfg k2k_device`"
 )]
 pub trait ReachesHere: Scope {}
 
 impl ReachesHere for System {}
-#[cfg(any(target_arch = "nvptx64", feature = "device"))]
+#[cfg(any(target_arch = "nvptx64", k2k_device))]
 impl ReachesHere for Gpu {}
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 mod imp {
     #[cfg(target_has_atomic = "64")]
     pub(super) use core::sync::atomic::AtomicU64;
@@ -109,7 +121,7 @@ mod imp {
     pub(super) use portable_atomic::AtomicU64;
 }
 
-#[cfg(loom)]
+#[cfg(k2k_loom)]
 mod imp {
     pub(super) use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 }
@@ -152,17 +164,17 @@ mod op {
 
     #[inline(always)]
     pub(super) fn fence(order: Ordering) {
-        #[cfg(not(loom))]
+        #[cfg(not(k2k_loom))]
         core::sync::atomic::fence(order);
-        #[cfg(loom)]
+        #[cfg(k2k_loom)]
         loom::sync::atomic::fence(order);
     }
 
     #[inline(always)]
     pub(super) fn spin_hint() {
-        #[cfg(not(loom))]
+        #[cfg(not(k2k_loom))]
         core::hint::spin_loop();
-        #[cfg(loom)]
+        #[cfg(k2k_loom)]
         loom::thread::yield_now();
     }
 
@@ -179,7 +191,7 @@ mod op;
 /// runs the code may be told of it ([`crate::deaths`]); anywhere else there is nothing.
 #[inline(always)]
 fn step() {
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(k2k_loom)))]
     crate::deaths::step();
 }
 
@@ -192,14 +204,14 @@ macro_rules! atomic {
 
         impl $name {
             /// A word holding `value`.
-            #[cfg(not(loom))]
+            #[cfg(not(k2k_loom))]
             #[must_use]
             pub const fn new(value: $int) -> Self {
                 Self(imp::$name::new(value), PhantomData)
             }
 
             /// A word holding `value` (loom's constructor is not `const`).
-            #[cfg(loom)]
+            #[cfg(k2k_loom)]
             #[must_use]
             pub fn new(value: $int) -> Self {
                 Self(imp::$name::new(value), PhantomData)
@@ -243,7 +255,7 @@ macro_rules! atomic {
 
         // SAFETY: transparent over an integer atomic: every bit pattern is a value.
         unsafe impl<S: Scope> Shared for $name<S> {
-            #[cfg(loom)]
+            #[cfg(k2k_loom)]
             fn idle() -> Self {
                 Self::default()
             }
@@ -266,7 +278,7 @@ atomic!(
 
 impl AtomicU32 {
     /// The word as the standard type that futex wrappers take.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[must_use]
     pub const fn as_std(&self) -> &core::sync::atomic::AtomicU32 {
         &self.0
@@ -291,12 +303,12 @@ pub fn fence(order: Ordering) {
 /// Asks for a cache line that will be written soon, where the processor has an instruction for it.
 #[inline(always)]
 pub(crate) fn prefetch_write(address: *const u8) {
-    #[cfg(all(target_arch = "x86_64", not(feature = "device"), not(loom), not(miri)))]
+    #[cfg(all(target_arch = "x86_64", not(k2k_device), not(k2k_loom), not(miri)))]
     // SAFETY: a hint: no address makes it fault, and processors that do not know it take it for a no-op.
     unsafe {
         core::arch::asm!("prefetchw [{}]", in(reg) address.addr(), options(nostack, preserves_flags, nomem));
     }
-    #[cfg(not(all(target_arch = "x86_64", not(feature = "device"), not(loom), not(miri))))]
+    #[cfg(not(all(target_arch = "x86_64", not(k2k_device), not(k2k_loom), not(miri))))]
     let _ = address;
 }
 
@@ -314,17 +326,17 @@ pub fn spin_hint() {
 /// asserts nothing about its contents.
 pub unsafe trait Shared: Sized + Sync {
     /// The idle state, by value: what zeroed memory is everywhere else. Models use small shapes only.
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     fn idle() -> Self;
 
     /// A number made of the size, the alignment, and every field's offset and own layout, all the way down: two
     /// programs that share memory, or a host and a device, were compiled alike if theirs is the same.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     const LAYOUT: u64 = layout_of(0, &[size_of::<Self>(), align_of::<Self>()]);
 }
 
 /// Continues a layout's number by some sizes or offsets (FNV-1a, a word at a time).
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 pub(crate) const fn layout_of(before: u64, numbers: &[usize]) -> u64 {
     let mut hash = before ^ 0xcbf2_9ce4_8422_2325;
     let mut i = 0;
@@ -337,10 +349,10 @@ pub(crate) const fn layout_of(before: u64, numbers: &[usize]) -> u64 {
 
 // SAFETY: an array has no padding of its own.
 unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     const LAYOUT: u64 = layout_of(T::LAYOUT, &[N]);
 
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     fn idle() -> Self {
         core::array::from_fn(|_| T::idle())
     }
@@ -364,11 +376,11 @@ macro_rules! shared_struct {
 
         // SAFETY: `repr(C)`, and every field is `Shared`, which what follows makes the compiler check.
         unsafe impl<$($gen)* $($scope: $crate::sync::Scope)?> $crate::sync::Shared for $name<$($arg)* $($scope)?> {
-            #[cfg(loom)]
+            #[cfg(k2k_loom)]
             fn idle() -> Self {
                 Self { $( $field: <$ty as $crate::sync::Shared>::idle() ),* }
             }
-            #[cfg(not(loom))]
+            #[cfg(not(k2k_loom))]
             const LAYOUT: u64 = {
                 let hash = $crate::sync::layout_of(0, &[size_of::<Self>(), align_of::<Self>()]);
                 $(
@@ -392,9 +404,9 @@ pub(crate) use shared_struct;
 #[repr(transparent)]
 pub struct SharedCell<T>(CellImp<T>);
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 type CellImp<T> = core::cell::UnsafeCell<T>;
-#[cfg(loom)]
+#[cfg(k2k_loom)]
 type CellImp<T> = loom::cell::UnsafeCell<T>;
 
 // SAFETY: the cell gives no access in safe code; the protocol of the ring that holds it decides who copies when.
@@ -402,7 +414,7 @@ unsafe impl<T: bytemuck::AnyBitPattern + Send> Sync for SharedCell<T> {}
 
 // SAFETY: transparent over `T: AnyBitPattern`.
 unsafe impl<T: bytemuck::AnyBitPattern + Send> Shared for SharedCell<T> {
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     fn idle() -> Self {
         Self(CellImp::new(bytemuck::Zeroable::zeroed()))
     }
@@ -420,10 +432,10 @@ pub(crate) const LINE: usize = 64;
 
 /// What is copied at once: the widest that every processor of the architecture has; words in device code. A value may
 /// have padding, which is copied as it is: initialised or not.
-#[cfg(all(target_arch = "x86_64", not(feature = "device"), not(loom)))]
+#[cfg(all(target_arch = "x86_64", not(k2k_device), not(k2k_loom)))]
 type Chunk = core::mem::MaybeUninit<core::arch::x86_64::__m128i>;
 // Loom's words and cells are larger than the real ones, so its slots are not laid out in lines.
-#[cfg(not(all(target_arch = "x86_64", not(feature = "device"), not(loom))))]
+#[cfg(not(all(target_arch = "x86_64", not(k2k_device), not(k2k_loom))))]
 type Chunk = core::mem::MaybeUninit<u64>;
 
 /// Which of two addresses is the shared one.
@@ -712,30 +724,30 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     }
 
     /// Address of the bytes, for in-place access under the ring's protocol.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[inline(always)]
     pub(crate) const fn as_ptr(&self) -> *mut T {
         self.0.get()
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[inline(always)]
     fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
         f(self.0.get())
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[inline(always)]
     fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())
     }
 
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
         self.0.with(f)
     }
 
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         self.0.with_mut(f)
     }

@@ -94,7 +94,7 @@ impl WakeFlag {
     }
 
     /// The word to sleep on: see [`Sleep::number`].
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[must_use]
     pub const fn word(&self) -> &AtomicU32 {
         &self.word
@@ -148,7 +148,7 @@ impl<'f> Sleep<'f> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
 

@@ -1,11 +1,11 @@
-//! Helpers for the loom models in `tests/`. Without `--cfg loom` there is nothing here: run `loom-tests/run`.
+//! Helpers for the loom models in `tests/`. Without `--cfg k2k_loom` there is nothing here: run `loom-tests/run`.
 
-#[cfg(loom)]
+#[cfg(k2k_loom)]
 mod checker;
-#[cfg(loom)]
+#[cfg(k2k_loom)]
 pub use checker::{model, must_fail};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     /// Says in every ordinary test run what was not tested.
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! loom as published passes the try-only ring below with any of its orderings weakened, after one execution: both
 //! sides load a word that they store afterwards, and the search forgets the other side's load. See `loom.patch`.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 use k2k_core::sync::{AtomicU32, Ordering, fence};
 use k2k_loom_tests::{model, must_fail};

@@ -1,5 +1,5 @@
 //! The control block: what a supervisor did before a command is done for the kernel, and the other way round.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

@@ -1,5 +1,5 @@
 //! A leader and its hands: no hand sees half a job, the leader sees what the hands did, and all can leave.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

@@ -1,6 +1,6 @@
 //! An end of a ring that two threads hold together: no member writes a slot that is still read, or frees one that
 //! another still reads, and the end changes hands.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

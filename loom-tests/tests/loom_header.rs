@@ -1,5 +1,5 @@
 //! Two attach to the same zeroed memory at the same moment.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

@@ -1,5 +1,5 @@
 //! The lanes form of the MPSC ring: a lane each, and bells that say where to look.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

@@ -1,5 +1,5 @@
 //! Links: halves that are found whole, and receipts that a gateway holds while the other side decides.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

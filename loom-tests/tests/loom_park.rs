@@ -1,5 +1,5 @@
 //! A parked receiver: each sender that has something for it wakes it. A wake-up that is lost shows as a deadlock.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

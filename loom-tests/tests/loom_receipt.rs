@@ -1,5 +1,5 @@
 //! Receipts: every message ends in exactly one way, whoever decides it, and is counted once.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

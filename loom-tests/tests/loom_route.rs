@@ -1,5 +1,5 @@
 //! Forwarding: routes change and hops fill up while messages pass.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

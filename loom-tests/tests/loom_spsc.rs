@@ -1,6 +1,6 @@
 //! The SPSC ring: a slot is never written and read at once, no message is lost, repeated or out of order, and the ends
 //! change hands.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

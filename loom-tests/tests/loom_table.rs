@@ -1,5 +1,5 @@
 //! The kernel table: places change hands while others send to them, read their names and count on their counters.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

@@ -1,5 +1,5 @@
 //! The ticket ring: producers that stall, return, give up or die, at every moment that matters.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 use k2k_core::ring::Ticket;
 use k2k_core::ring::ticket::{Revoked, TicketClaim, TicketConsumer, TicketError, TicketPop};

@@ -1,5 +1,5 @@
 //! The trace: a reader gets an event whole or not at all.
-#![cfg(loom)]
+#![cfg(k2k_loom)]
 
 mod world;
 

@@ -81,7 +81,7 @@ pub enum Backlog {
 ///
 /// It is a capability: the source of every message sent through it is this kernel. It can move to another thread, but
 /// has one user at a time. It has lines of its own, so that endpoints may lie side by side.
-#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
 pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope = System>
 {
     fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,

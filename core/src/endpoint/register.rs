@@ -463,7 +463,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
     use crate::fabric::Config;

@@ -51,7 +51,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
     use crate::{Config, Fabric, KernelId, Message, Register, WakeFlag};

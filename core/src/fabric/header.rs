@@ -181,7 +181,7 @@ impl FabricHeader {
         // Acquire [fabric-ready]: pairs with the magic's store in `attach`; the rest of the header is visible.
         let mut magic = self.magic.load(Acquire);
         // The creator needs a few stores. Long enough for that, and bounded, since it may have died.
-        let mut patience = if cfg!(loom) { 2 } else { 1_000_000 };
+        let mut patience = if cfg!(k2k_loom) { 2 } else { 1_000_000 };
         while magic == CLAIMED && patience > 0 {
             spin_hint();
             // Acquire [fabric-ready]: as above.
@@ -265,5 +265,5 @@ impl FabricHeader {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 const _: () = assert!(size_of::<FabricHeader>() == 128);

@@ -11,7 +11,7 @@
 //! Each part's page says who may write which of its words; [`Endpoint`](crate::Endpoint) is what puts them together.
 
 mod header;
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 mod observe;
 mod receipt;
 mod route;
@@ -219,7 +219,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     }
 
     /// An idle fabric, for a `static`. Call [`init`](Self::init) before use to configure it.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[must_use]
     pub const fn new() -> Self {
         const { assert!(Self::GEOMETRY.kernels > 0) };
@@ -228,7 +228,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     }
 
     /// An idle fabric.
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     #[must_use]
     pub fn new() -> Self {
         crate::sync::Shared::idle()

@@ -617,7 +617,7 @@ impl<S: Scope> Entry<S> {
     }
 
     /// Where the command stands, bytes from the entry's start.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     pub(super) const COMMAND_OFFSET: usize =
         core::mem::offset_of!(Self, control) + core::mem::offset_of!(Control, command);
 
@@ -716,10 +716,10 @@ impl<S: Scope> Entry<S> {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 const _: () = assert!(size_of::<Entry>() == 3 * 128);
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
 

@@ -15,7 +15,7 @@ use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, shared_struct};
 
 /// Events that are kept per kernel.
-pub const TRACE_EVENTS: usize = if cfg!(loom) { 2 } else { 64 };
+pub const TRACE_EVENTS: usize = if cfg!(k2k_loom) { 2 } else { 64 };
 
 /// What happened to a message at a kernel. The numbers stand in shared memory and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -54,7 +54,7 @@ use bytemuck::AnyBitPattern;
 use core::mem::MaybeUninit;
 
 /// Bells in a row: two cache lines full. Loom's atomics are larger, and its stacks are small.
-const ROW: usize = if cfg!(loom) { 1 } else { 64 };
+const ROW: usize = if cfg!(k2k_loom) { 1 } else { 64 };
 
 /// So many lanes have a row each for their bells.
 const SPREAD_LANES: usize = 16;
@@ -141,11 +141,11 @@ shared_struct! {
 
 impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
     /// How far bells and notes, which stand first, reach.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     pub(crate) const BELL_BYTES: usize = core::mem::offset_of!(Self, claims);
 
     /// Messages that wait in all lanes, for an onlooker: what was rung for, less what the consumer noted as taken.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     pub(crate) fn waiting(&self) -> u64 {
         // Relaxed, both: a number to show; whoever acts on it looks again.
         Place::all()
@@ -186,7 +186,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
     }
 
     /// Takes back the last ring of a bell, as if the producer had died before it.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(k2k_loom)))]
     pub(crate) fn unring(&self, lane: Place<PRODUCERS>) {
         let bell = self.bells.at(lane);
         // Relaxed: for tests, where nothing runs at the same time.
@@ -463,7 +463,7 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Default for Lanes<T, PRODUCERS, N, S> {
     fn default() -> Self {
         Self::new()
@@ -472,7 +472,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
 
 impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
     /// An empty queue.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[must_use]
     pub const fn new() -> Self {
         const { assert!(Slots::<T, N, S>::MASK < u64::MAX && PRODUCERS > 0) };
@@ -481,7 +481,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
     }
 
     /// An empty queue.
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     #[must_use]
     pub fn new() -> Self {
         crate::sync::Shared::idle()
@@ -526,7 +526,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
 
 /// The producing end of one lane. Dropping it lets another one be taken.
 #[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
 pub struct LaneProducer<'q, T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
     lane: Place<PRODUCERS>,
@@ -567,7 +567,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
 
 /// The consuming end of a [`Lanes`] queue. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
 pub struct LanesConsumer<'q, T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
     state: LanesState<PRODUCERS>,

@@ -508,7 +508,7 @@ impl core::fmt::Display for Taken {
 
 impl core::error::Error for Taken {}
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Default for Spsc<T, N, S> {
     fn default() -> Self {
         Self::new()
@@ -517,7 +517,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Default for Spsc<T, N, S
 
 impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     /// An empty ring.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[must_use]
     pub const fn new() -> Self {
         const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
@@ -526,7 +526,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     }
 
     /// An empty ring.
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     #[must_use]
     pub fn new() -> Self {
         crate::sync::Shared::idle()
@@ -592,7 +592,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
 
 /// The producing end of an [`Spsc`]. Dropping it lets another one be taken.
 #[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
 pub struct Producer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     state: ProducerState,
@@ -617,7 +617,7 @@ impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Producer<'r, T, N, S
     pub fn push_batch(&mut self, values: &[T]) -> usize {
         let Spsc { slots, credit, .. } = self.ring;
         // Loom's slots are larger than a line; its models of lanes have the other way.
-        if !ON_DEVICE && (size_of::<Slot<T, S>>() <= LINE || cfg!(loom)) {
+        if !ON_DEVICE && (size_of::<Slot<T, S>>() <= LINE || cfg!(k2k_loom)) {
             self.state.push_runs(slots, credit, values)
         } else {
             self.state.push_batch(slots, credit, values)
@@ -666,7 +666,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
 
     /// Address of the message in the ring, for writing parts of it. Write with volatile or atomic stores if a hostile
     /// process can map the same memory.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[inline]
     pub fn as_mut_ptr(&mut self) -> *mut T {
         self.slot().body.as_ptr()
@@ -686,7 +686,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
 
 /// The consuming end of an [`Spsc`]. Dropping it acknowledges what was read and lets another one be taken.
 #[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
 pub struct Consumer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Spsc<T, N, S>,
     state: ConsumerState,
@@ -748,7 +748,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
 
     /// Address of the message in the ring, for reading parts of it. Read with volatile or atomic loads if a hostile
     /// process can map the same memory.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const T {
@@ -768,7 +768,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
 
@@ -797,7 +797,7 @@ mod tests {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 const _: () = {
     assert!(size_of::<Credit>() == 128 && align_of::<Credit>() == 128);
     assert!(size_of::<Claims>() == 128);

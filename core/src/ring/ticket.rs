@@ -98,7 +98,7 @@ const HELD: u64 = 1 << 18;
 const LAP_SHIFT: u32 = 19;
 
 /// Spin hints after a lost race, at most. None under loom, which knows no time, but takes each for a step.
-const BACKOFF_LIMIT: u32 = if cfg!(loom) { 0 } else { 32 };
+const BACKOFF_LIMIT: u32 = if cfg!(k2k_loom) { 0 } else { 32 };
 
 impl Word {
     /// `FREE` for a position.
@@ -657,7 +657,7 @@ impl TicketConsumerState {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Default for Ticket<T, N, S> {
     fn default() -> Self {
         Self::new()
@@ -666,7 +666,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Default for Ticket<T, N,
 
 impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     /// An empty ring.
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     #[must_use]
     pub const fn new() -> Self {
         const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
@@ -675,7 +675,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     }
 
     /// An empty ring.
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     #[must_use]
     pub fn new() -> Self {
         crate::sync::Shared::idle()
@@ -787,7 +787,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> fmt::Debug for TicketCla
 
 /// The consuming end of a [`Ticket`] ring. Dropping it lets another one be taken.
 #[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", feature = "device")), repr(align(128)))]
+#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
 pub struct TicketConsumer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Ticket<T, N, S>,
     state: TicketConsumerState,
@@ -831,7 +831,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for TicketConsumer<
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 const _: () = {
     assert!(size_of::<TicketSlot<[u64; 7]>>() == 64);
     assert!(size_of::<Ticket<u64, 64>>() == 128 + 128 + 64 * 16);
@@ -840,7 +840,7 @@ const _: () = {
     );
 };
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
     extern crate std;
     use super::*;

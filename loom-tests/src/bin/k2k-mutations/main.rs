@@ -1,16 +1,16 @@
 //! `loom-tests/mutations`: weakens each ordering of `core/src` and requires that a loom model notices.
 
 // Not built with loom, which would build a TOML parser for every run of the models.
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 mod list;
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 mod runner;
-#[cfg(not(loom))]
+#[cfg(not(k2k_loom))]
 mod sites;
 
 fn main() -> std::process::ExitCode {
-    #[cfg(not(loom))]
+    #[cfg(not(k2k_loom))]
     return runner::main();
-    #[cfg(loom)]
+    #[cfg(k2k_loom)]
     std::process::ExitCode::FAILURE
 }

@@ -230,7 +230,7 @@ impl Bench {
             .env("CARGO_TARGET_DIR", &self.build)
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             // A mutation leaves unused imports behind, which no lint level may turn into "does not compile".
-            .env("RUSTFLAGS", "--cfg loom --cap-lints warn")
+            .env("RUSTFLAGS", "--cfg k2k_loom --cap-lints warn")
             .env("CARGO_INCREMENTAL", "0")
             .env("CARGO_PROFILE_LOOM_LTO", "off")
             .env("CARGO_PROFILE_LOOM_CODEGEN_UNITS", "16")
