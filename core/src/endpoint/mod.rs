@@ -331,7 +331,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let mut id = to;
         let mut place = Place::new(id.index()).ok_or(id)?;
         let mut parks = self.fabric.kernels[place].is_registered(id).ok_or(id)?;
-        if let Some(next) = self.fabric.routes.get(self.place, place)
+        if let Some(next) = self.fabric.routes.get((self.place, self.id), (place, to))
             && next != to
         {
             id = next;

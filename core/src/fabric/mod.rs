@@ -330,27 +330,34 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// # Errors
     /// [`NotRegistered`] names the address nobody is registered at.
     pub fn set_route(&self, at: KernelId, destination: KernelId, next_hop: KernelId) -> Result<(), NotRegistered> {
-        let place = |id: KernelId| {
-            let place = Place::new(id.index()).filter(|&place| self.kernels[place].is_registered(id).is_some());
-            place.ok_or(NotRegistered(id))
+        let check = |id| if self.is_registered(id) { Ok(()) } else { Err(NotRegistered(id)) };
+        let check_all = || [at, destination, next_hop].into_iter().try_for_each(check);
+        check_all()?;
+        if self.routes.set(at, destination, next_hop, || self.are_last(at, destination)) {
+            return Ok(());
+        }
+        check_all()?;
+        Err(NotRegistered(at))
+    }
+
+    /// Whether both kernels are the last owners of their places.
+    fn are_last(&self, one: KernelId, other: KernelId) -> bool {
+        let is_last = |id: KernelId| {
+            self.kernels.get(id.index()).is_some_and(|entry| entry.state().generation == id.generation())
         };
-        let (at, destination) = (place(at)?, place(destination)?);
-        place(next_hop)?;
-        self.routes.set(at, destination, Some(next_hop));
-        Ok(())
+        is_last(one) && is_last(other)
     }
 
     /// Removes a route: the kernel at `at` sends to `destination` directly again. Routes that were left behind by
     /// kernels that are gone can be removed as well.
     pub fn remove_route(&self, at: KernelId, destination: KernelId) {
-        if let (Some(at), Some(destination)) = (Place::new(at.index()), Place::new(destination.index())) {
-            self.routes.set(at, destination, None);
-        }
+        self.routes.remove(at, destination, || self.are_last(at, destination));
     }
 
     /// The route that `at` has for `destination`; `None` means directly.
     pub fn route(&self, at: KernelId, destination: KernelId) -> Option<KernelId> {
-        self.routes.get(Place::new(at.index())?, Place::new(destination.index())?)
+        let places = (Place::new(at.index())?, Place::new(destination.index())?);
+        self.routes.get((places.0, at), (places.1, destination)).filter(|_| self.are_last(at, destination))
     }
 
     /// What became of a message. Asking here changes nothing: a message whose deadline has passed stays `Pending` until

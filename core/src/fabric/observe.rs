@@ -64,7 +64,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         }
         let entry = at.index() * KERNELS + destination.index();
         let place = offset_of!(Self, routes) + entry * size_of::<u64>();
-        Ok((place, next_hop.unwrap_or(KernelId::NONE).raw()))
+        Ok((place, next_hop.map_or(0, |next_hop| super::route::word(at, destination, next_hop))))
     }
 
     /// What [`command`](Self::command) would write if it could: the word's place, in bytes from the fabric's start, and

@@ -4,47 +4,171 @@
 //! the destination is reached directly: all kernels of a fabric see one another's inboxes. Routes are what makes a
 //! mesh out of that, and later what leads to another memory domain.
 //!
+//! ```text
+//!    63                        56 55               48 47                      16 15            0
+//!   +----------------------------+-------------------+--------------------------+---------------+
+//!   | generation of destination  | generation of at  | generation of next hop   | its index     |    0: direct
+//!   +----------------------------+-------------------+--------------------------+---------------+
+//!         lowest 8 bits              lowest 8 bits
+//! ```
+//!
 //! 1. An entry is one word, so a reader sees the old next hop or the new one, never half of each. A message on its way
 //!    during a change goes by the old or the new path at each hop; a loop that this makes for a moment is ended by the
 //!    hop limit.
+//! 2. A route belongs to two kernels, not to their places. A kernel that registers removes all routes of and to its place
+//!    before it is found. [`set_route`](super::Fabric::set_route) looks at both kernels before it stores the route, and
+//!    once more afterwards: if one has left meanwhile, it takes the route back. Two fences make sure that either this
+//!    second look finds the new owner, or the new owner's removal finds the route.
+//! 3. Until it is taken back, and should its setter die in between, such a route is marked: a reader ignores it unless the
+//!    generations' lowest bits are its own and its destination's. (Only a setter's death in the middle of `set_route` *and* a
+//!    multiple of 256 owners later could let somebody inherit a route; and the next owner but these removes it.)
 //!
-//! No ordering is needed: an entry publishes nothing but itself. System scope, so that anyone can change a route; it
-//! costs nothing without an order.
+//! An entry publishes nothing but itself, so no other ordering is needed. System scope, so that anyone can change a
+//! route; it costs nothing without an order.
+//!
+//! | label | fence | pairs with | what is known behind it |
+//! | --- | --- | --- | --- |
+//! | `route-owned` | in `set`, between storing a route and looking at its owners | in `clear`, after the new owner's state was written | one of the two sees what the other did |
 
 use crate::message::KernelId;
 use crate::place::Place;
-use crate::sync::AtomicU64;
-use crate::sync::Ordering::Relaxed;
-use crate::sync::shared_struct;
+use crate::sync::Ordering::{Relaxed, SeqCst};
+use crate::sync::{AtomicU64, fence, shared_struct};
 
 shared_struct! {
-    /// All kernels' next hops: `next[at][destination]`, a raw [`KernelId`], 0 for direct.
+    /// All kernels' next hops: `next[at][destination]`, as on the module's page.
     #[repr(align(128))]
     pub(crate) struct Routes[const KERNELS: usize,][KERNELS,] {
         next: [[AtomicU64; KERNELS]; KERNELS],
     }
 }
 
+/// Bits of a generation in a mark. The models do without, to show that rule 2 alone leaves nothing behind.
+const MARK: u32 = if cfg!(k2k_loom) { 0 } else { 0xff };
+
+/// The upper 16 bits of a route.
+#[inline(always)]
+const fn mark(at: KernelId, destination: KernelId) -> u64 {
+    ((destination.generation() & MARK) << 8 | at.generation() & MARK) as u64
+}
+
+/// A route as it stands in an entry.
+pub(super) const fn word(at: KernelId, destination: KernelId, next_hop: KernelId) -> u64 {
+    mark(at, destination) << 48 | next_hop.raw()
+}
+
 impl<const KERNELS: usize> Routes<KERNELS> {
-    /// Sets or replaces (`Some`) or removes (`None`) a route.
-    pub(crate) fn set(&self, at: Place<KERNELS>, destination: Place<KERNELS>, next_hop: Option<KernelId>) {
+    fn entry(&self, at: KernelId, destination: KernelId) -> Option<&AtomicU64> {
+        Some(&self.next[Place::new(at.index())?][Place::new(destination.index())?])
+    }
+
+    /// Sets or replaces a route. `owned` says whether `at` and `destination` have their places still; if not, the route is
+    /// taken back, and the answer is `false`.
+    pub(crate) fn set(
+        &self,
+        at: KernelId,
+        destination: KernelId,
+        next_hop: KernelId,
+        owned: impl FnOnce() -> bool,
+    ) -> bool {
+        let Some(entry) = self.entry(at, destination) else { return false };
+        let word = word(at, destination, next_hop);
         // Relaxed: the entry alone matters.
-        self.next[at][destination].store(next_hop.unwrap_or(KernelId::NONE).raw(), Relaxed);
+        entry.store(word, Relaxed);
+        // SeqCst [route-owned]: see rule 2.
+        fence(SeqCst);
+        if owned() {
+            return true;
+        }
+        // Relaxed, both: as above. On failure the route is gone already.
+        let _ = entry.compare_exchange(word, 0, Relaxed, Relaxed);
+        false
+    }
+
+    /// Removes a route of these two kernels; `owned` as for [`set`](Self::set).
+    pub(crate) fn remove(&self, at: KernelId, destination: KernelId, owned: impl FnOnce() -> bool) {
+        let Some(entry) = self.entry(at, destination) else { return };
+        // Relaxed, all: the entry alone matters. On failure it was replaced at the same moment, just after this.
+        let found = entry.load(Relaxed);
+        if found >> 48 == mark(at, destination) && owned() {
+            let _ = entry.compare_exchange(found, 0, Relaxed, Relaxed);
+        }
     }
 
     /// Removes all routes of and to a place that changes hands: its next owner starts without.
     pub(crate) fn clear(&self, place: Place<KERNELS>) {
+        // SeqCst [route-owned]: see rule 2.
+        fence(SeqCst);
         for other in Place::all() {
-            self.set(place, other, None);
-            self.set(other, place, None);
+            // Relaxed, both: the entries alone matter.
+            self.next[place][other].store(0, Relaxed);
+            self.next[other][place].store(0, Relaxed);
         }
     }
 
-    /// The next hop from place `at` to `destination`, if a route is set: otherwise the destination itself.
+    /// The next hop from `at` to `destination`, whose places are given as well, if a route is set: otherwise the
+    /// destination itself.
     #[inline(always)]
-    pub(crate) fn get(&self, at: Place<KERNELS>, destination: Place<KERNELS>) -> Option<KernelId> {
+    pub(crate) fn get(
+        &self,
+        at: (Place<KERNELS>, KernelId),
+        destination: (Place<KERNELS>, KernelId),
+    ) -> Option<KernelId> {
         // Relaxed: the entry alone matters.
-        let next = KernelId::from_raw(self.next[at][destination].load(Relaxed));
-        (!next.is_none()).then_some(next)
+        let word = self.next[at.0][destination.0].load(Relaxed);
+        (word != 0 && word >> 48 == mark(at.1, destination.1)).then(|| KernelId::from_raw(word))
+    }
+}
+
+#[cfg(all(test, not(k2k_loom)))]
+mod tests {
+    use super::*;
+
+    const AT: KernelId = KernelId::new(0, 7);
+    const TO: KernelId = KernelId::new(1, 9);
+    const HOP: KernelId = KernelId::new(2, u32::MAX);
+
+    fn get(routes: &Routes<3>, at: KernelId, destination: KernelId) -> Option<KernelId> {
+        let place = |id: KernelId| (Place::new(id.index()).unwrap(), id);
+        routes.get(place(at), place(destination))
+    }
+
+    fn routes() -> Routes<3> {
+        // SAFETY: `Shared`: zero is the idle state.
+        unsafe { core::mem::zeroed() }
+    }
+
+    #[test]
+    fn a_route_whose_owner_left_while_it_was_set_is_taken_back() {
+        let routes = routes();
+        assert!(!routes.set(AT, TO, HOP, || false));
+        assert_eq!(routes.entry(AT, TO).unwrap().load(Relaxed), 0);
+        // The new owner was quicker, and has a route already.
+        let new = KernelId::new(1, 10);
+        assert!(!routes.set(AT, TO, HOP, || !routes.set(AT, new, HOP, || true)));
+        assert_eq!((get(&routes, AT, new), get(&routes, AT, TO)), (Some(HOP), None));
+    }
+
+    #[test]
+    fn a_route_that_a_dead_setter_left_behind_is_not_the_next_owners() {
+        let routes = routes();
+        assert!(routes.set(AT, TO, HOP, || true));
+        assert_eq!(get(&routes, AT, TO), Some(HOP));
+        for later in 1..256 {
+            assert_eq!(get(&routes, AT, KernelId::new(1, 9 + later)), None);
+            assert_eq!(get(&routes, KernelId::new(0, 7 + later), TO), None);
+        }
+    }
+
+    #[test]
+    fn a_route_is_removed_for_its_owners_alone() {
+        let routes = routes();
+        assert!(routes.set(AT, TO, HOP, || true));
+        routes.remove(AT, KernelId::new(1, 10), || true);
+        routes.remove(AT, TO, || false);
+        assert_eq!(get(&routes, AT, TO), Some(HOP));
+        routes.remove(AT, TO, || true);
+        assert_eq!(get(&routes, AT, TO), None);
+        routes.remove(KernelId::new(3, 1), TO, || true);
     }
 }
