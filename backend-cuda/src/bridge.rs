@@ -88,7 +88,7 @@ impl Bridge {
         let (told, memory) = (Arc::clone(&word), memory.clone());
         let (ready, started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name(format!("k2k {name}")).spawn(move || {
-            let host = Host::new();
+            let host = Host::in_domain(memory.config().domain);
             // SAFETY: a link of this bridge alone, whose other end the device's gateway opens.
             let link = unsafe { LinkEnd::open(halves.half(0), halves.half(1)) }.map_err(BridgeError::Link);
             let opened = link.and_then(|link| {

@@ -51,7 +51,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     /// # Errors
     /// As for [`Fabric::register`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
     pub fn register_owned(&self, who: &Register) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
-        Endpoint::new(self, |fabric| fabric.register(who, Host::new()))
+        Endpoint::new(self, |fabric| fabric.register(who, Host::in_domain(fabric.config().domain)))
     }
 
     /// Takes a certain place of the fabric, for an endpoint that keeps the memory alive.
@@ -63,7 +63,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
         index: usize,
         who: &Register,
     ) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
-        Endpoint::new(self, |fabric| fabric.register_at(index, who, Host::new()))
+        Endpoint::new(self, |fabric| fabric.register_at(index, who, Host::in_domain(fabric.config().domain)))
     }
 
     /// Takes over the endpoint of a kernel that died: see [`Fabric::take_over`].
@@ -75,7 +75,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     /// The endpoint that registered as `id` is not used any more, in any process.
     pub unsafe fn take_over_owned(&self, id: KernelId) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
         // SAFETY: the caller vouches for it.
-        Endpoint::new(self, |fabric| unsafe { fabric.take_over(id, Host::new()) })
+        Endpoint::new(self, |fabric| unsafe { fabric.take_over(id, Host::in_domain(fabric.config().domain)) })
     }
 }
 

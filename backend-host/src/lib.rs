@@ -7,6 +7,7 @@
 //! | [`memory`] | a fabric on the heap, in huge pages, or in a file that several processes share |
 //! | [`broker`] | the control plane: [`Builder`], [`Broker`]; and a table for those who know RingKernel's `k2k` |
 //! | [`Endpoint`] | one kernel's handle, which owns its share of the memory and can wait |
+//! | [`owner`] | which process owns a kernel, and whether it is gone |
 //! | [`mod@wait`] | spin, yield or park |
 //! | [`asynchronous`] | [`Endpoint::receive_async`] for any executor |
 //! | [`runner`] | kernels on threads of their own: [`Broker::start`], [`KernelHandle`] |
@@ -33,6 +34,7 @@ pub mod asynchronous;
 pub mod broker;
 mod endpoint;
 pub mod memory;
+pub mod owner;
 pub mod platform;
 mod process;
 pub mod runner;

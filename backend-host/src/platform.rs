@@ -39,11 +39,12 @@
 //! `FUTEX_WAKE_OP`, so that its death cannot come between the two. Where a sandbox refuses this call, the sender takes
 //! two steps, and the sleeper's slice bounds what a death in between costs.
 
+use crate::owner;
 use crate::process::Origin;
 use core::cell::Cell;
 use core::time::Duration;
 use k2k_core::WakeFlag;
-use k2k_core::{Platform, Sleep};
+use k2k_core::{Platform, ProcessDomain, Sleep};
 use rustix::thread::futex;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
@@ -56,11 +57,12 @@ pub struct Host {
     clock: Cell<Clock>,
     wall: Cell<Wall>,
     origin: Origin,
+    owner: u64,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { clock: Cell::default(), wall: Cell::default(), origin: Origin::here() }
+        Self { clock: Cell::default(), wall: Cell::default(), origin: Origin::here(), owner: owner::NOT_SAID }
     }
 }
 
@@ -69,6 +71,13 @@ impl Host {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A platform whose kernels say that this process owns them, in a fabric of [this domain](k2k_core::Config::domain):
+    /// so others can tell whether their owner is gone.
+    #[must_use]
+    pub fn in_domain(fabric: ProcessDomain) -> Self {
+        Self { owner: owner::tag_in(fabric), ..Self::default() }
     }
 }
 
@@ -103,6 +112,10 @@ impl Platform for Host {
             wake_flag.wake_up();
             nudge(wake_flag);
         }
+    }
+
+    fn owner(&self) -> u64 {
+        self.owner
     }
 
     #[inline(always)]

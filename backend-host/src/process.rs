@@ -35,6 +35,11 @@ impl Origin {
         Self { word, life }
     }
 
+    /// The number of the life: each process that comes of a fork has another.
+    pub(crate) const fn life(self) -> u64 {
+        self.life
+    }
+
     /// Whether this process is the one that made the value.
     #[inline(always)]
     pub(crate) fn is_here(self) -> bool {

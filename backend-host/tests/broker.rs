@@ -25,7 +25,7 @@ fn a_builder_sets_every_part_of_the_configuration() {
         hop_limit: 5,
         tracing: true,
         clock: k2k_host::platform::clock_id(),
-        ..Config::DEFAULT
+        domain: k2k_host::owner::domain(),
     };
     assert_eq!(broker.memory().config(), expected);
 }

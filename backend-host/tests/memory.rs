@@ -4,7 +4,7 @@ mod common;
 use common::Shm;
 use core::time::Duration;
 use k2k_host::fabric::AttachError;
-use k2k_host::{Backing, Broker, Config, Memory, MemoryError, Message, memory};
+use k2k_host::{Backing, Broker, Config, Memory, MemoryError, Message, memory, owner};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -71,7 +71,8 @@ fn a_file_is_seen_by_all_who_open_it() {
     let created = Small::create(&shm.0, &config).unwrap();
     assert_eq!(created.path(), Some(&*shm.path()));
     let opened = Small::open(&shm.0).unwrap();
-    assert_eq!(opened.config(), Config { clock: k2k_host::platform::clock_id(), ..config });
+    let expected = Config { clock: k2k_host::platform::clock_id(), domain: owner::domain(), ..config };
+    assert_eq!(opened.config(), expected);
     assert_ne!(core::ptr::from_ref(opened.fabric()), core::ptr::from_ref(created.fabric()), "two mappings");
     let mut b = Broker::new(created).register_parking("b").unwrap();
     let mut a = Broker::new(opened.clone()).register("a").unwrap();

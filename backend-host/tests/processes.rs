@@ -3,6 +3,7 @@
 mod common;
 use common::{GUARD, Process, Shm, eventually, patient};
 use core::time::Duration;
+use k2k_host::owner::{self, OwnerState};
 use k2k_host::{Broker, Builder, DeliveryStatus, Endpoint, Message, SendError};
 use std::time::Instant;
 
@@ -114,6 +115,24 @@ fn a_receiver_asleep_in_another_process_gets_each_message() {
     first.receive(GUARD).unwrap();
     other.succeed();
     assert_eq!(broker.stats().pending(), 0);
+}
+
+#[test]
+fn a_place_says_who_owns_it_and_whether_that_process_is_gone() {
+    let shm = Shm::new("owner-of");
+    let broker: Shared = patient().create(&shm.0).build().unwrap();
+    let domain = broker.memory().config().domain;
+    assert_eq!(domain, owner::domain());
+    let first = broker.register("first").unwrap();
+    let state = |id| owner::state_of(broker.memory().owner(id).unwrap(), domain);
+    assert_eq!(broker.memory().owner(first.id()), Some(owner::tag_in(domain)));
+    let mut process = start("sleep", &shm.0);
+    eventually("it registers", || broker.find("other").is_some());
+    let other = broker.find("other").unwrap();
+    assert_ne!(broker.memory().owner(other), Some(owner::tag_in(domain)));
+    assert_eq!((state(first.id()), state(other)), (OwnerState::Alive, OwnerState::Alive));
+    process.kill();
+    assert_eq!((state(first.id()), state(other)), (OwnerState::Alive, OwnerState::Dead));
 }
 
 /// The receiver is killed at full speed; its endpoint is taken over and goes on where it stopped.

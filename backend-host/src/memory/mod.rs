@@ -29,12 +29,13 @@ pub use error::MemoryError;
 pub use file::FileOptions;
 pub use mapping::Backing;
 
+use crate::owner;
 use crate::platform::clock_id;
 use core::fmt;
 use core::ops::Deref;
 use core::ptr::NonNull;
 use file::{Draft, Shape};
-use k2k_core::{Config, Fabric};
+use k2k_core::{Config, Fabric, ProcessDomain};
 use mapping::{Mapping, map_file, map_heap, map_huge};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -227,10 +228,12 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
         self.mapping.is_private_copy()
     }
 
+    /// Sets a fabric up in new memory, for the processes that this one can see unless the configuration says others.
     fn attach(mapping: Mapping, config: &Config) -> Result<Self, MemoryError> {
+        let domain = if config.domain == ProcessDomain::default() { owner::domain() } else { config.domain };
         let (base, len) = mapping.fabric_bytes(align_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>());
         // All who open the memory later check that they read the same clock.
-        let config = &Config { clock: clock_id(), ..*config };
+        let config = &Config { clock: clock_id(), domain, ..*config };
         // SAFETY: the mapping is readable and writable for `len` bytes, and this program reaches it through the
         // reference below alone, which no one outlives who does not hold the mapping as well.
         let fabric = unsafe { Fabric::attach_raw(base, len, config) };
