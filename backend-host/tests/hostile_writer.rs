@@ -4,6 +4,8 @@
 //! `K2K_SECONDS=300 cargo test --release -p k2k-host --test hostile_writer` runs for minutes. Under AddressSanitizer an
 //! access outside of the mapping is reported; without it, it mostly faults.
 
+#![allow(clippy::disallowed_types, reason = "the writer is no user of the fabric")]
+
 mod common;
 use common::{GUARD, Process, Shm};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
