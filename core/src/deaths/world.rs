@@ -6,7 +6,8 @@ use crate::endpoint::Endpoint;
 use crate::fabric::{Config, DeliveryStatus, Fabric, Owned, Status};
 use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
-use crate::{Command, Register, SendError, WakeFlag};
+use crate::wake_flag::Sleep;
+use crate::{Command, Context, Kernel, Loop, Pass, Register, SendError, WakeFlag};
 use core::mem::ManuallyDrop;
 use std::boxed::Box;
 use std::collections::BTreeMap;
@@ -24,11 +25,10 @@ pub(super) const TIMEOUT: u64 = 1_000_000_000;
 /// Past every deadline, grace, margin and patience.
 pub(super) const LONG: u64 = 10 * TIMEOUT;
 
-/// A clock that the driver turns, and a count of wake-ups.
+/// A clock that the driver turns.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     now_ns: Mutex<u64>,
-    wakes: Mutex<u64>,
 }
 
 fn add(to: &Mutex<u64>, n: u64) -> u64 {
@@ -49,8 +49,8 @@ impl Platform for &'static Shared {
     }
 
     fn wake(&self, flag: &WakeFlag) {
+        // Making the word even and waking are one step, as on a host.
         super::step();
-        add(&self.wakes, 1);
         flag.wake_up();
     }
 }
@@ -65,11 +65,26 @@ pub(super) struct Node {
     /// Never dropped by itself: a dead process drops nothing.
     endpoint: Option<ManuallyDrop<End>>,
     pub(super) id: KernelId,
+    /// A sleep that the scenario has begun.
+    pub(super) sleep: Option<Sleep<'static>>,
+    /// Messages that were tried to send: to whom, and which of their kind.
+    tried: Vec<(u64, KernelId)>,
     /// Messages that `send` has accepted.
     pub(super) accepted: Vec<(MessageId, KernelId, u64)>,
-    /// Numbers of the messages received, with their sources and priorities.
-    pub(super) received: Vec<(u64, KernelId, u8)>,
+    /// Messages received.
+    pub(super) received: Vec<Received>,
+    /// What the next message's number begins with: the fabric and the node.
+    first: u64,
     number: u64,
+}
+
+/// A message that a node has received.
+#[derive(Clone, Copy)]
+pub(super) struct Received {
+    number: u64,
+    priority: u8,
+    /// The address at which it was received.
+    at: KernelId,
 }
 
 impl Node {
@@ -89,34 +104,81 @@ impl Node {
         self.endpoint = Some(ManuallyDrop::new(endpoint));
     }
 
+    /// A message with a number of its own, noted as tried.
+    fn next(&mut self, to: KernelId) -> (u64, Message<64>) {
+        self.number += 1;
+        let number = self.first + self.number;
+        self.tried.push((number, to));
+        (number, Message::from_value(1, &number))
+    }
+
     /// Sends a message with a number of its own.
     pub(super) fn send(&mut self, to: KernelId, priority: Priority) -> Result<MessageId, SendError> {
-        self.number += 1;
-        let number = (self.id.index() as u64) << 32 | self.number;
-        let id = self.endpoint().send_priority(to, &Message::from_value(1, &number), priority)?;
+        let (number, message) = self.next(to);
+        let id = self.endpoint().send_priority(to, &message, priority)?;
         self.accepted.push((id, to, number));
         Ok(id)
+    }
+
+    /// Sends, and waits for room for as long as a message may take.
+    pub(super) fn send_waiting(&mut self, to: KernelId, priority: Priority) {
+        let (number, message) = self.next(to);
+        let platform = self.platform;
+        let wait = || platform.advance(TIMEOUT / 4);
+        if let Ok(id) = self.endpoint().send_waiting(to, &message, priority, wait) {
+            self.accepted.push((id, to, number));
+        }
+    }
+
+    /// Notes a message that was received.
+    fn note(&mut self, message: &Message<64>) {
+        let number = message.value::<u64>().expect("eight bytes");
+        self.received.push(Received { number, priority: message.header.priority, at: self.id });
     }
 
     /// Receives one message, if there is one.
     pub(super) fn receive(&mut self) -> bool {
         let Some(message) = self.endpoint().try_receive() else { return false };
-        let number = message.value::<u64>().expect("eight bytes");
-        self.received.push((number, message.header.source(), message.header.priority));
+        self.note(&message);
         true
     }
 
     /// Answers a message, if there is one.
     pub(super) fn serve(&mut self) -> bool {
         let Some(request) = self.endpoint().try_receive() else { return false };
-        let number = request.value::<u64>().expect("eight bytes");
-        self.received.push((number, request.header.source(), request.header.priority));
-        self.number += 1;
-        let number = (self.id.index() as u64) << 32 | self.number;
-        if let Ok(id) = self.endpoint().reply(&request, &Message::from_value(1, &number)) {
+        self.note(&request);
+        let (number, answer) = self.next(request.header.source());
+        if let Ok(id) = self.endpoint().reply(&request, &answer) {
             self.accepted.push((id, request.header.source(), number));
         }
         true
+    }
+
+    /// Runs a run loop until it has nothing to do, or ends.
+    pub(super) fn run(&mut self) {
+        let mut taken = Taken(Vec::new());
+        let mut passes = Loop::new();
+        let endpoint = self.endpoint.as_mut().expect("registered");
+        passes.start(endpoint, &mut taken);
+        // A message counts as received when the handler has it: what is noted survives the death of this run.
+        let mut pass = Pass::Worked;
+        while matches!(pass, Pass::Worked) {
+            pass = passes.pass(endpoint, &mut taken);
+            for message in taken.0.drain(..) {
+                let number = message.value::<u64>().expect("eight bytes");
+                self.received.push(Received { number, priority: message.header.priority, at: self.id });
+            }
+        }
+        if matches!(pass, Pass::Stopped) {
+            passes.finish(endpoint, &mut taken);
+        }
+    }
+
+    /// Registers as parking, and begins to sleep.
+    pub(super) fn park(&mut self) {
+        self.leave();
+        self.register(true);
+        self.sleep = self.endpoint().fall_asleep(Command::Run);
     }
 
     pub(super) fn leave(&mut self) {
@@ -131,11 +193,21 @@ impl Node {
     }
 }
 
+/// A handler that keeps what it gets.
+struct Taken(Vec<Message<64>>);
+impl Kernel<64> for Taken {
+    fn on_message(&mut self, _: &mut impl Context<64>, message: &Message<64>) {
+        self.0.push(*message);
+    }
+}
+
 /// All kernels of a fabric.
 pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) fabric: &'static Small,
     pub(super) platform: &'static Shared,
+    /// Number of the fabric.
+    side: u64,
     /// The node that is killed, once it was.
     dead: Option<usize>,
 }
@@ -143,29 +215,40 @@ pub(super) struct World {
 impl World {
     /// A fabric in which the kernels 0 to 2 are registered; there is room for one more.
     pub(super) fn new() -> Self {
+        Self::of(0, platform(), &["a", "b", "c"])
+    }
+
+    /// The fabric number `side`, in which kernels of these names are registered.
+    pub(super) fn of(side: u64, platform: &'static Shared, names: &[&'static str]) -> Self {
         let fabric: &'static Small = {
             // SAFETY: zero is an idle fabric.
             Box::leak(unsafe { Box::<Small>::new_zeroed().assume_init() })
         };
         let config = Config { delivery_timeout_ns: TIMEOUT, hop_limit: 3, tracing: true, ..Config::default() };
         fabric.init(&config).expect("zeroed");
-        let platform: &'static Shared = Box::leak(Box::default());
-        platform.advance(1);
-        let nodes = ["a", "b", "c", "d"].map(|name| Node {
+        let mut world = Self { nodes: Vec::new(), fabric, platform, side, dead: None };
+        names.iter().zip(0..).for_each(|(name, i)| world.add(name, i));
+        world
+    }
+
+    /// One more kernel. Its number is in its messages.
+    fn add(&mut self, name: &'static str, number: u64) {
+        let Self { fabric, platform, side, .. } = *self;
+        let mut node = Node {
             name,
             fabric,
             platform,
             endpoint: None,
             id: KernelId::NONE,
+            sleep: None,
+            tried: Vec::new(),
             accepted: Vec::new(),
             received: Vec::new(),
+            first: side << 48 | number << 32,
             number: 0,
-        });
-        let mut world = Self { nodes: nodes.into(), fabric, platform, dead: None };
-        for node in &mut world.nodes[..3] {
-            node.register(false);
-        }
-        world
+        };
+        node.register(false);
+        self.nodes.push(node);
     }
 
     pub(super) fn id(&self, node: usize) -> KernelId {
@@ -186,16 +269,29 @@ impl World {
     }
 
     /// Lets all kernels that are here receive, forward and expire what there is.
-    pub(super) fn settle(&mut self, skip: Option<usize>) {
-        for _ in 0..8 * KERNELS * SLOTS {
-            for (i, node) in self.nodes.iter_mut().enumerate() {
-                if Some(i) == skip || !node.is_here() {
-                    continue;
+    pub(super) fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 2 {
+            quiet += 1;
+            for node in self.nodes.iter_mut().filter(|node| node.is_here()) {
+                while node.receive() {
+                    quiet = 0;
                 }
-                while node.receive() {}
+                let before = node.endpoint().pending_count();
                 node.endpoint().expire();
+                let _ = node.endpoint().poll();
+                if node.endpoint().pending_count() != before {
+                    quiet = 0;
+                }
             }
         }
+    }
+
+    /// As `settle`, and then everything that is still under way is past all deadlines and patience.
+    pub(super) fn time_out(&mut self) {
+        self.settle();
+        self.platform.advance(LONG);
+        self.settle();
     }
 
     /// The actor's process is gone.
@@ -206,11 +302,8 @@ impl World {
 
     /// Sends enough that every receipt of every sender that is here is overwritten. To itself, and received at once: no
     /// other kernel has to do anything.
-    pub(super) fn overwrite_receipts(&mut self, skip: Option<usize>) {
-        for (i, node) in self.nodes.iter_mut().enumerate() {
-            if Some(i) == skip || !node.is_here() {
-                continue;
-            }
+    pub(super) fn overwrite_receipts(&mut self) {
+        for node in self.nodes.iter_mut().filter(|node| node.is_here()) {
             let me = node.id;
             for _ in 0..KERNELS * SLOTS + 1 {
                 // A message that a predecessor has sent to itself may be there.
@@ -224,79 +317,73 @@ impl World {
         }
     }
 
+    /// The places whose owner is not one of the nodes that are here.
+    pub(super) fn orphans(&self) -> Vec<Owned> {
+        let known: Vec<_> = self.nodes.iter().filter(|node| node.is_here()).map(|node| node.id).collect();
+        self.fabric.owners().filter(|owned| !known.contains(&owned.id)).collect()
+    }
+
     /// A successor takes over all that the dead actor had, also a place that it had half taken or half left.
     pub(super) fn take_over(&mut self, actor: usize) {
-        let known: Vec<_> = self.nodes.iter().filter(|n| n.is_here()).map(|n| n.id).collect();
-        let orphans: Vec<_> = self.fabric.owners().filter(|owned| !known.contains(&owned.id)).collect();
-        for Owned { id, status, owner } in orphans {
-            // SAFETY: its owner has unwound, and nobody uses its endpoint.
-            let endpoint = unsafe {
-                match status {
-                    Some(Status::Registering | Status::Registered | Status::Leaving) => {
-                        self.fabric.take_over(id, self.platform)
-                    }
-                    _ => self.fabric.seize(id.index(), owner, self.platform),
-                }
-            };
-            let Ok(endpoint) = endpoint else { continue };
-            let registered = self.fabric.is_registered(id);
+        for owned in self.orphans() {
+            let Some(endpoint) = succeed(self.fabric, self.platform, owned) else { continue };
             let node = &mut self.nodes[actor];
-            if registered && node.endpoint.is_none() {
+            if self.fabric.is_registered(owned.id) && node.endpoint.is_none() {
                 node.endpoint = Some(ManuallyDrop::new(endpoint));
-                node.id = id;
+                node.id = owned.id;
             } else {
                 drop(endpoint);
             }
         }
     }
 
+    /// A supervisor takes the places of the dead away: nobody goes on there.
+    pub(super) fn reap(&mut self) {
+        for owned in self.orphans() {
+            // SAFETY: its owner has unwound, and nobody uses its endpoint.
+            drop(unsafe { self.fabric.seize(owned.id.index(), owned.owner, self.platform) });
+        }
+    }
+
+    /// Whether a kernel that sleeps is woken within the bound: by the next sender's message, without a way through others.
+    pub(super) fn check_sleepers(&mut self) -> Result<(), String> {
+        let asleep: Vec<_> = (0..self.nodes.len()).filter(|&i| self.nodes[i].is_here()).collect();
+        for i in asleep {
+            let Some(sleep) = self.nodes[i].sleep.take() else { continue };
+            let to = self.id(i);
+            self.add("z", 9);
+            self.nodes.last_mut().expect("added").send(to, Priority::Normal).expect("room");
+            if !sleep.is_over() {
+                return Err(format!("{to} sleeps on after a message of another sender"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that each message has one outcome by now, though nobody has taken over.
+    pub(super) fn check_outcomes(&self) -> Result<(), String> {
+        check_messages(core::slice::from_ref(self), false)
+    }
+
     /// Checks all promises of a fabric at rest, and returns the first that is broken.
     pub(super) fn check(&mut self) -> Result<(), String> {
-        let dead = self.dead;
-        let mut received: BTreeMap<u64, usize> = BTreeMap::new();
-        for node in &self.nodes {
-            let mut last: BTreeMap<(KernelId, u8), u64> = BTreeMap::new();
-            for &(number, source, priority) in &node.received {
-                *received.entry(number).or_default() += 1;
-                let before = last.insert((source, priority), number).unwrap_or(0);
-                if before > number && before >> 32 == number >> 32 {
-                    return Err(format!("{number:#x} from {source} was received after {before:#x}"));
-                }
-            }
-        }
-        if let Some((number, times)) = received.iter().find(|(_, times)| **times > 1) {
-            return Err(format!("message {number:#x} was received {times} times"));
-        }
-        for node in &self.nodes {
-            for &(id, to, number) in &node.accepted {
-                let here = received.contains_key(&number);
-                match self.fabric.receipt(id).map(|receipt| receipt.status) {
-                    Ok(DeliveryStatus::Pending) => return Err(format!("{id} to {to} is pending for ever")),
-                    Ok(DeliveryStatus::Delivered) => {
-                        let died = dead.is_some_and(|dead| self.nodes[dead].id.index() == to.index());
-                        if !here && !died {
-                            return Err(format!("{id} to {to} was delivered, but not received"));
-                        }
-                    }
-                    Ok(status) if here => return Err(format!("{id} to {to} was received, and its receipt: {status}")),
-                    _ => {}
-                }
-            }
-        }
+        check_messages(core::slice::from_ref(self), false)?;
         let stats = self.fabric.total_stats();
-        let ended = stats.received + stats.failed();
-        if stats.sent != ended {
-            return Err(format!("{} sent, {ended} ended: {stats:?}", stats.sent));
-        }
-        let handed_out = received.len() as u64;
-        if stats.received < handed_out || stats.received > handed_out + u64::from(dead.is_some()) {
+        let doubt = u64::from(self.dead.is_some());
+        let handed_out = self.nodes.iter().map(|node| node.received.len() as u64).sum();
+        if !(handed_out..=handed_out + doubt).contains(&stats.received) {
             return Err(format!("{} counted as received, {handed_out} were", stats.received));
         }
-        let accepted: usize = self.nodes.iter().map(|node| node.accepted.len()).sum();
-        if stats.sent < accepted as u64 || stats.sent > accepted as u64 + u64::from(dead.is_some()) {
+        let accepted = self.nodes.iter().map(|node| node.accepted.len() as u64).sum();
+        if !(accepted..=accepted + doubt).contains(&stats.sent) {
             return Err(format!("{} counted as sent, {accepted} were accepted", stats.sent));
         }
-        // Places come back.
+        self.check_places()
+    }
+
+    /// Checks that all places come back when all kernels leave, and that the counters add up before and after.
+    pub(super) fn check_places(&mut self) -> Result<(), String> {
+        self.check_sum("")?;
         for node in &mut self.nodes {
             node.leave();
         }
@@ -308,13 +395,78 @@ impl World {
         if count != KERNELS {
             return Err(format!("{count} places of {KERNELS} can be taken"));
         }
+        drop(all);
+        self.check_sum(" after all have left")
+    }
+
+    fn check_sum(&self, when: &str) -> Result<(), String> {
         let stats = self.fabric.total_stats();
         let ended = stats.received + stats.failed();
-        if stats.sent != ended {
-            return Err(format!("{} sent, {ended} ended after all have left: {stats:?}", stats.sent));
-        }
-        Ok(())
+        if stats.sent == ended { Ok(()) } else { Err(format!("{} sent, {ended} ended{when}: {stats:?}", stats.sent)) }
     }
+}
+
+/// A clock.
+pub(super) fn platform() -> &'static Shared {
+    let platform: &'static Shared = Box::leak(Box::default());
+    platform.advance(1);
+    platform
+}
+
+/// The endpoint of a successor of a dead kernel, whose address it keeps if that was in use.
+pub(super) fn succeed(fabric: &'static Small, platform: &'static Shared, owned: Owned) -> Option<End> {
+    let Owned { id, status, owner } = owned;
+    // SAFETY: its owner has unwound, and nobody uses its endpoint.
+    let endpoint = unsafe {
+        match status {
+            Some(Status::Registering | Status::Registered | Status::Leaving) => fabric.take_over(id, platform),
+            _ => fabric.seize(id.index(), owner, platform),
+        }
+    };
+    endpoint.ok()
+}
+
+/// Checks that each message was received at most once, in order, by the kernel that it was sent to, and had one outcome.
+/// A gateway that is not heard for long enough makes one exception: what is seen to have timed out may have been received.
+pub(super) fn check_messages(worlds: &[World], gateway_was_silent: bool) -> Result<(), String> {
+    let all = || worlds.iter().flat_map(|world| &world.nodes);
+    let tried: BTreeMap<u64, KernelId> = all().flat_map(|node| node.tried.iter().copied()).collect();
+    let mut received: BTreeMap<u64, usize> = BTreeMap::new();
+    for node in all() {
+        let mut last: BTreeMap<(u64, u8), u64> = BTreeMap::new();
+        for &Received { number, priority, at } in &node.received {
+            *received.entry(number).or_default() += 1;
+            let to = *tried.get(&number).ok_or_else(|| format!("{number:#x} was received, and never sent"))?;
+            if worlds.len() == 1 && to != at {
+                return Err(format!("{number:#x} was sent to {to}, and received by {at}"));
+            }
+            let before = last.insert((number >> 32, priority), number).unwrap_or(0);
+            if before > number {
+                return Err(format!("{number:#x} was received after {before:#x}"));
+            }
+        }
+    }
+    if let Some((number, times)) = received.iter().find(|(_, times)| **times > 1) {
+        return Err(format!("message {number:#x} was received {times} times"));
+    }
+    for world in worlds {
+        for &(id, to, number) in world.nodes.iter().flat_map(|node| &node.accepted) {
+            let here = received.contains_key(&number);
+            match world.fabric.receipt(id).map(|receipt| receipt.status) {
+                Ok(DeliveryStatus::Pending) => return Err(format!("{id} to {to} is pending for ever")),
+                Ok(DeliveryStatus::Delivered) => {
+                    let died = world.dead.is_some_and(|dead| world.nodes[dead].id.index() == to.index());
+                    if !here && !died {
+                        return Err(format!("{id} to {to} was delivered, but not received"));
+                    }
+                }
+                Ok(DeliveryStatus::Timeout) if gateway_was_silent => {}
+                Ok(status) if here => return Err(format!("{id} to {to} was received, and its receipt: {status}")),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A name that no other kernel has.
