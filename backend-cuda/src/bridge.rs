@@ -19,7 +19,7 @@ use k2k_core::gateway::{Gateway, GatewayConfig, GatewayStats};
 use k2k_core::link::{LinkEnd, LinkHalf};
 use k2k_core::sync::Ordering::{Acquire, Release};
 use k2k_core::sync::{AtomicU32, spin_hint};
-use k2k_core::{Backlog, Platform, Register};
+use k2k_core::{Backlog, Command, Platform, Register};
 use k2k_host::{Host, Memory};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -68,7 +68,8 @@ impl<const FRAMES: usize, const PAYLOAD: usize> Halves<FRAMES, PAYLOAD> {
 const RUN: u32 = 0;
 const STOP: u32 = 1;
 
-/// The host's end of a bridge: a thread that runs the gateway. Dropping it stops the thread.
+/// The host's end of a bridge: a thread that runs the gateway. Dropping it stops the thread, as does a supervisor that
+/// commands the gateway, a kernel of the host's fabric, to stop or to drain.
 #[derive(Debug)]
 pub struct Bridge {
     word: Arc<AtomicU32>,
@@ -146,11 +147,14 @@ fn serve<L, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, cons
     let mut leaving: Option<Instant> = None;
     let mut moved = (0, 0);
     loop {
+        // A supervisor of the host's fabric may command the gateway as any other kernel.
+        let command = gateway.endpoint().command();
         // Acquire [bridge-stopped]: nothing but the word itself.
-        if word.load(Acquire) == STOP {
-            let since = *leaving.get_or_insert_with(Instant::now);
+        let stops = word.load(Acquire) == STOP || command == Command::Stop;
+        if stops || command == Command::Drain {
             let done = gateway.in_flight() == (0, 0) && gateway.endpoint().backlog() == Backlog::None;
-            if done || !gateway.is_connected() || since.elapsed() > LEAVE {
+            let waited = stops && leaving.get_or_insert_with(Instant::now).elapsed() > LEAVE;
+            if done || waited || !gateway.is_connected() {
                 return;
             }
         }

@@ -4,7 +4,7 @@
 use core::error::Error as _;
 use core::time::Duration;
 use k2k_cuda::k2k_core::gateway::GatewayConfig;
-use k2k_cuda::k2k_core::{Config, RegisterError};
+use k2k_cuda::k2k_core::{Command, Config, RegisterError};
 use k2k_cuda::{BridgeError, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session};
 use k2k_host::{Broker, Endpoint, KernelId, Memory, Message, Wait};
 use k2k_kernels::shape::{FRAMES, KERNELS, PAYLOAD, SLOTS};
@@ -107,6 +107,20 @@ fn a_bridge_takes_a_gateway_of_the_callers_and_a_host_fabric_of_another_shape() 
     let echo = until("the echo", || broker.find("k2k_echo"));
     ask(&mut me, echo, 10);
     stop(&mut running);
+}
+
+#[test]
+fn a_bridge_leaves_when_a_supervisor_tells_its_gateway_to() {
+    let device = device();
+    for command in [Command::Stop, Command::Drain] {
+        let memory = Memory::<2, 8, PAYLOAD>::heap(&Config::default()).unwrap();
+        let broker = Broker::new(memory.clone());
+        let mut session = session(&device, &[]);
+        session.bridge("gateway", &memory, GatewayConfig::default()).unwrap();
+        let gateway = broker.find("gateway").unwrap();
+        broker.command(gateway, command).unwrap();
+        until("the end of the gateway", || (!broker.is_registered(gateway)).then_some(()));
+    }
 }
 
 #[test]

@@ -236,3 +236,49 @@ fn transit_traffic_moves_on_when_room_appears_without_anyone_ringing() {
     broker.command(y_id, Command::Stop).unwrap();
     assert_eq!(forwarder.join().unwrap(), Err(ReceiveError::Stopped));
 }
+
+#[test]
+fn a_blocking_send_without_end_hears_stop() {
+    for wait in ALL {
+        for parking in [false, true] {
+            let broker = broker::<4, 8, 64>();
+            let a = if parking { broker.register_parking("a") } else { broker.register("a") };
+            let mut a = a.unwrap().with_wait(wait);
+            let b = broker.register("b").unwrap();
+            let (me, to) = (a.id(), b.id());
+            fill(&mut a, to, 8);
+            let message = Message::new(9).with_deadline_ns(a.deadline_in(Duration::MAX));
+            let (ready, is_ready) = std::sync::mpsc::channel();
+            let sender = std::thread::spawn(move || {
+                ready.send(()).unwrap();
+                (a.send_blocking(to, &message), a)
+            });
+            is_ready.recv().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!sender.is_finished());
+            let told = Instant::now();
+            broker.command(me, Command::Stop).unwrap();
+            eventually("the send ends", || sender.is_finished());
+            println!("{wait:?}: heard after {:?}", told.elapsed());
+            let (sent, mut a) = sender.join().unwrap();
+            assert_eq!(sent, Err(SendError::Stopped { next_hop: to }));
+            // Its inbox is no reason to go on, either.
+            assert_eq!(a.receive(None), Err(ReceiveError::Stopped));
+        }
+    }
+}
+
+/// The same where the fabric says that no message ever times out.
+#[test]
+fn a_blocking_send_in_a_fabric_without_a_timeout_hears_stop() {
+    let broker: k2k_host::Broker<4, 8, 64> = k2k_host::Builder::new().delivery_timeout(Duration::MAX).build().unwrap();
+    let mut a = broker.register("a").unwrap();
+    let b = broker.register("b").unwrap();
+    let (me, to) = (a.id(), b.id());
+    fill(&mut a, to, 8);
+    let sender = std::thread::spawn(move || a.send_priority_blocking(to, &Message::new(9), Priority::Normal));
+    std::thread::sleep(Duration::from_millis(5));
+    broker.command(me, Command::Stop).unwrap();
+    eventually("the send ends", || sender.is_finished());
+    assert_eq!(sender.join().unwrap(), Err(SendError::Stopped { next_hop: to }));
+}

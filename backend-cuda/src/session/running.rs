@@ -174,7 +174,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
     }
 
     /// Waits until every block has registered, and returns their addresses, in the order in which their grids were
-    /// added. Blocks that have ended by then without registering are left out.
+    /// added. Like all waits of a session, this one ends with `timeout` at the latest: a session is a supervisor, which
+    /// nobody commands, so do not give it a timeout without end. Blocks that have ended by then without registering are left out.
     ///
     /// # Errors
     /// [`Error::Refused`] as soon as one gives up; [`Error::NotReady`]; what ended them all.
