@@ -432,8 +432,8 @@ const ANSWER: u8 = 21;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Control {
     /// What was said and asked before is forgotten. Without `reply`, it wants one. This side's senders can ask for
-    /// their last `receipts` receipts.
-    Hello { reply: bool, receipts: u64 },
+    /// their last `receipts` receipts, and its deadlines are on the clock of that name, if it is not 0.
+    Hello { reply: bool, receipts: u64, clock: u64 },
     /// The last one.
     Bye,
     /// There is a kernel of that name.
@@ -450,9 +450,10 @@ impl Control {
     pub(crate) fn encode(self) -> Header {
         let mut header: Header = bytemuck::Zeroable::zeroed();
         match self {
-            Self::Hello { reply, receipts } => {
+            Self::Hello { reply, receipts, clock } => {
                 header.priority = HELLO;
                 header.sequence = receipts;
+                header.correlation_id = clock;
                 header.kind = u32::from(reply);
             }
             Self::Bye => header.priority = BYE,
@@ -489,7 +490,7 @@ impl Control {
     pub(crate) fn decode(header: &Header) -> Option<Self> {
         let id = header.source();
         Some(match header.priority {
-            HELLO => Self::Hello { reply: header.kind != 0, receipts: header.sequence },
+            HELLO => Self::Hello { reply: header.kind != 0, receipts: header.sequence, clock: header.correlation_id },
             BYE => Self::Bye,
             ANNOUNCE => {
                 let mut name = [0; NAME_LEN];
@@ -556,8 +557,8 @@ mod tests {
         let id = KernelId::new(3, 7);
         let name = core::array::from_fn(|i| i as u8 + 1);
         for control in [
-            Control::Hello { reply: false, receipts: 9 },
-            Control::Hello { reply: true, receipts: 0 },
+            Control::Hello { reply: false, receipts: 9, clock: u64::MAX },
+            Control::Hello { reply: true, receipts: 0, clock: 0 },
             Control::Bye,
             Control::Announce { id, name },
             Control::Withdraw { id },

@@ -133,7 +133,8 @@ pub struct Header {
     pub correlation_id: u64,
     /// Wall time of sending, ns since the Unix epoch; the upper part of the hybrid timestamp. Set by `send`.
     pub wall_time_ns: u64,
-    /// When delivery has failed, in ns on the clock of the fabric; 0 lets `send` set it from the fabric's timeout.
+    /// When delivery has failed, in ns on the clock of [`Platform::now_ns`](crate::Platform::now_ns); 0 lets `send` set it
+    /// from the fabric's timeout.
     pub deadline_ns: u64,
     /// Generation of the [sender](Self::source). Set by `send`; never the caller's choice.
     pub source_generation: u32,
@@ -466,7 +467,9 @@ impl<const PAYLOAD: usize> Message<PAYLOAD> {
         self
     }
 
-    /// Sets when delivery has failed, in ns on the fabric's clock, instead of the fabric's timeout from now.
+    /// Sets when delivery has failed, instead of the fabric's timeout from now. In ns on the clock of
+    /// [`Platform::now_ns`](crate::Platform::now_ns), so [`Endpoint::deadline_in`](crate::Endpoint::deadline_in) is the way
+    /// to make one of a duration. `u64::MAX` is never.
     #[must_use]
     pub const fn with_deadline_ns(mut self, deadline_ns: u64) -> Self {
         self.header.deadline_ns = deadline_ns;

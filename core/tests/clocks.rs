@@ -275,6 +275,31 @@ fn a_gateway_does_not_take_a_clock_that_is_set_for_silence_or_for_a_late_answer(
     }
 }
 
+#[test]
+fn two_domains_on_different_clocks_do_not_meet() {
+    type Half = LinkHalf<8, 64>;
+    for (clocks, meet) in [([5, 6], false), ([5, 5], true), ([0, 6], true), ([5, 0], true)] {
+        let machine = Machine::new();
+        let fabrics: [Box<Fabric<4, 4, 64>>; 2] = clocks.map(|clock| fabric(&Config { clock, ..Config::DEFAULT }));
+        // SAFETY: all zero is an unused half.
+        let halves = [0, 1].map(|_| unsafe { Box::<Half>::new_zeroed().assume_init() });
+        halves.iter().for_each(|half| half.set_up().unwrap());
+        let side = |at: usize| {
+            // SAFETY: the two halves make one link.
+            let end = unsafe { LinkEnd::open(&halves[at], &halves[1 - at]) }.unwrap();
+            Gateway::new(register(&fabrics[at], "gateway", machine.clock(0)), end, GatewayConfig::default())
+        };
+        let mut sides = [side(0), side(1)];
+        let _b = register(&fabrics[1], "b", machine.clock(0));
+        for _ in 0..16 {
+            let _ = (sides[0].pass(), sides[1].pass());
+        }
+        assert_eq!(sides.each_ref().map(Gateway::is_connected), [meet; 2], "{clocks:?}");
+        assert_eq!(fabrics[0].find("b").is_some(), meet);
+        assert_eq!(sides.each_ref().map(|side| side.stats().other_clock > 0), [!meet; 2]);
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Send {

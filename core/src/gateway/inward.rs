@@ -48,7 +48,13 @@ impl<
     #[inline(never)]
     fn on_control(&mut self) {
         match Control::decode(&self.incoming) {
-            Some(Control::Hello { reply, receipts }) => {
+            Some(Control::Hello { clock, .. }) if self.endpoint.fabric().check_clock(clock).is_err() => {
+                self.forget();
+                self.give_up();
+                self.met = false;
+                self.stats.other_clock = self.stats.other_clock.wrapping_add(1);
+            }
+            Some(Control::Hello { reply, receipts, .. }) => {
                 self.forget();
                 if !reply {
                     self.give_up();

@@ -26,7 +26,11 @@
 //! 3. When that side's receipt is decided, the status goes back, ends the message's way in the domain of its sender,
 //!    and is counted there by the proxy. So each fabric's counters add up by themselves.
 //!
-//! Each domain asks its own clock about a deadline. They need to agree as well as [`GatewayConfig::grace_ns`] says.
+//! Each domain asks its own clock about a deadline. The two run on one scale: a device's clock is moved to the host's when
+//! its kernels are launched ([`Platform`] says which clocks are meant). They need to agree as well as
+//! [`GatewayConfig::grace_ns`] says, which has to cover what they drift apart by in a session. Each side's hello names its
+//! clock, as its fabric's header does; where the two names differ, the sides do not meet. Silence and grace are measured by
+//! this side's clock alone, which cannot be set.
 //!
 //! # Why nothing gets stuck
 //!
@@ -121,6 +125,9 @@ pub struct GatewayStats {
     pub refused: u64,
     /// Messages that were not answered in time. They ended in `Timeout`, and may have been received.
     pub unanswered: u64,
+    /// Hellos of a remote side whose deadlines are on another clock than this side's
+    /// ([`Config::clock`](crate::Config::clock)). Nothing crosses such a link.
+    pub other_clock: u64,
 }
 
 /// A kernel of the other domain, as one of this.
@@ -577,7 +584,8 @@ impl<
 
     fn greet(&mut self) -> bool {
         let Some(reply) = self.greeting else { return false };
-        let said = self.link.push_control(&Control::Hello { reply, receipts: (KERNELS * SLOTS) as u64 });
+        let clock = self.endpoint.fabric().config().clock;
+        let said = self.link.push_control(&Control::Hello { reply, receipts: (KERNELS * SLOTS) as u64, clock });
         if said {
             self.greeting = None;
         }
