@@ -117,7 +117,7 @@ fn both_ways() {
 /// Pause, resume and stop while messages come: none is handled between, none is lost.
 #[test]
 fn pause_and_stop() {
-    model("control.pause_and_stop", 165, || {
+    model("control.pause_and_stop", 94, || {
         shared(Word::new(), |word| {
             fabric(|fabric: Two| {
                 let mut supervisor = register(fabric, 0, "s");

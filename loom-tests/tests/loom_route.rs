@@ -53,7 +53,7 @@ fn a_route_changes() {
 /// The sender's route changes between two messages: each goes by one way.
 #[test]
 fn the_first_hop_changes() {
-    model("route.the_first_hop_changes", 19, || {
+    model("route.the_first_hop_changes", 15, || {
         fabric(|fabric: Three| {
             let [mut a, mut b, mut c] = chain(fabric);
             let (from, to) = (a.id(), c.id());
@@ -122,6 +122,27 @@ fn a_forwarder_leaves() {
             let b = register(fabric, 1, "b2");
             assert_adds_up(&fabric.total_stats());
             drop(b);
+        });
+    });
+}
+
+/// A route is set while its destination leaves and another kernel takes the place: the newcomer inherits nothing. (In the
+/// models, routes carry no mark that would hide it.)
+#[test]
+fn a_newcomer_inherits_no_route() {
+    model("route.a_newcomer_inherits_no_route", 90, || {
+        fabric(|fabric: Three| {
+            let (a, b, old) = (register(fabric, 0, "a"), register(fabric, 1, "b"), register(fabric, 2, "old"));
+            let (at, hop, to) = (a.id(), b.id(), old.id());
+            let owners = thread::spawn(move || {
+                drop(old);
+                register(fabric, 2, "new")
+            });
+            let set = fabric.set_route(at, to, hop);
+            let new = owners.join().unwrap();
+            assert_eq!(fabric.route(at, new.id()), None, "{set:?}");
+            assert_eq!(fabric.route(at, to), None, "{set:?}");
+            drop((a, b, new));
         });
     });
 }

@@ -11,7 +11,7 @@ pub(crate) const DEADLINE: u64 = 100;
 /// Before it.
 pub(crate) const EARLY: u64 = 1;
 /// After it.
-pub(crate) const LATE: u64 = 200;
+pub(crate) const LATE: u64 = 2 * k2k_core::CLOCK_MARGIN_NS;
 
 /// A backend whose clock stands still until the model sets it.
 #[derive(Clone, Debug)]
