@@ -46,7 +46,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug 
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERNELS, SLOTS, PAYLOAD> {
-    /// Takes the first free place of the fabric, for an endpoint that keeps the memory alive.
+    /// Takes a free place of the fabric, for an endpoint that keeps the memory alive.
     ///
     /// # Errors
     /// As for [`Fabric::register`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.

@@ -150,3 +150,32 @@ fn a_sent_message_can_be_found_in_the_bytes_of_the_fabric() {
     assert_eq!(bytes[56..67], *b"look for me");
     assert_eq!(received.header.kind.to_le_bytes(), [4, 3, 2, 1]);
 }
+
+/// A supervisor in another program reads and writes the kernel table at these places; see `backend-cuda/tests`.
+#[test]
+fn a_kernels_entry_can_be_found_in_the_bytes_of_the_fabric() {
+    let platform = Manual::at(1_000);
+    let fabric = fabric::<2, 4, 64>(&Config::default());
+    assert_eq!(Fabric::<2, 4, 64>::table_bytes(), 0..128 + 2 * 384);
+    let mut kernels = register_all(&fabric, &platform, 2);
+    let [a, b] = [0, 1].map(|i| kernels[i].id());
+    kernels[1].beat();
+    kernels[1].set_phase(Phase::Running);
+    kernels[1].send(a, &Message::new(1)).unwrap();
+    fabric.command(b, Command::Drain, &platform).unwrap();
+    fabric.set_route(a, b, a).unwrap();
+    let word = |at: usize| {
+        // SAFETY: inside of the fabric; nobody uses it now.
+        unsafe { core::ptr::from_ref(&*fabric).cast::<u8>().add(at).cast::<u64>().read() }
+    };
+    let entry = 128 + 384;
+    assert_eq!(word(entry), 1 << 32 | Status::Registered as u64, "state");
+    assert_eq!(word(entry + 8), u64::from_le_bytes(*b"k1\0\0\0\0\0\0"), "name");
+    assert_eq!(word(entry + 40), 1, "owner");
+    assert_eq!(word(entry + 128), 1 << 32 | Command::Drain as u64, "command");
+    assert_eq!(word(entry + 136), 1, "heartbeat");
+    assert_eq!(word(entry + 144), Phase::Running as u64, "phase");
+    assert_eq!(word(entry + 256), 1, "the first counter: sent");
+    assert_eq!(word(128 + 2 * 384 + 8), 0x0101 << 48 | 1 << 16, "the route from 0 to 1, marked with both generations");
+    assert_eq!(core::mem::align_of_val(&*fabric), 128);
+}
