@@ -17,6 +17,7 @@
 
 extern crate std;
 
+mod gateways;
 mod scenarios;
 mod world;
 

@@ -400,17 +400,18 @@ fn steps(scenario: &Scenario) -> u32 {
 }
 
 /// What broke, and how much was tried.
-struct Tried {
+pub(super) struct Tried {
+    scenarios: usize,
     count: u32,
     broken: Vec<String>,
 }
 
 impl Tried {
-    const fn new() -> Self {
-        Self { count: 0, broken: Vec::new() }
+    pub(super) const fn new(scenarios: usize) -> Self {
+        Self { scenarios, count: 0, broken: Vec::new() }
     }
 
-    fn add(&mut self, result: Result<(), String>, what: impl FnOnce() -> String) {
+    pub(super) fn add(&mut self, result: Result<(), String>, what: impl FnOnce() -> String) {
         self.count += 1;
         if let Err(why) = result {
             self.broken.push(format!("{}: {why}", what()));
@@ -418,9 +419,9 @@ impl Tried {
     }
 
     /// Prints what was tried, and panics if more broke than is known. `K2K_DEATHS=1` lists all of them.
-    fn finish(self, what: &str, known: usize) {
-        let Self { count, broken } = self;
-        println!("{} scenarios, {count} {what}", SCENARIOS.len());
+    pub(super) fn finish(self, what: &str, known: usize) {
+        let Self { scenarios, count, broken } = self;
+        println!("{scenarios} scenarios, {count} {what}");
         if std::env::var_os("K2K_DEATHS").is_some() {
             println!("{}", broken.join("\n"));
         }
@@ -430,7 +431,7 @@ impl Tried {
 
 #[test]
 fn no_death_at_any_step_breaks_a_promise() {
-    let mut tried = Tried::new();
+    let mut tried = Tried::new(SCENARIOS.len());
     for scenario in SCENARIOS {
         for at in 0..steps(scenario) {
             for then in Then::ALL {
@@ -446,7 +447,7 @@ fn no_death_at_any_step_breaks_a_promise() {
 /// A successor dies as well, at each step of taking over what was left at each step.
 #[test]
 fn no_second_death_at_any_step_breaks_a_promise() {
-    let mut tried = Tried::new();
+    let mut tried = Tried::new(SCENARIOS.len());
     for scenario in SCENARIOS {
         for at in 0..steps(scenario) {
             for then in [Then::TakeOver, Then::OverwriteThenTakeOver, Then::Reap] {
@@ -472,7 +473,7 @@ fn no_second_death_at_any_step_breaks_a_promise() {
 /// The actor stops, and goes on when everybody else has timed out.
 #[test]
 fn no_stop_at_any_step_breaks_a_promise() {
-    let mut tried = Tried::new();
+    let mut tried = Tried::new(SCENARIOS.len());
     for scenario in SCENARIOS {
         for at in 0.. {
             let mut world = World::new();
@@ -505,7 +506,7 @@ fn no_stop_at_any_step_breaks_a_promise() {
 /// The actor was taken for dead, and its place taken away, while it did nothing. It acts all the same.
 #[test]
 fn a_kernel_that_was_taken_for_dead_does_no_harm() {
-    let mut tried = Tried::new();
+    let mut tried = Tried::new(SCENARIOS.len());
     for scenario in SCENARIOS {
         let mut world = World::new();
         (scenario.before)(&mut world);

@@ -232,7 +232,7 @@ impl World {
     }
 
     /// One more kernel. Its number is in its messages.
-    fn add(&mut self, name: &'static str, number: u64) {
+    pub(super) fn add(&mut self, name: &'static str, number: u64) {
         let Self { fabric, platform, side, .. } = *self;
         let mut node = Node {
             name,
