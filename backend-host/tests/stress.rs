@@ -22,8 +22,8 @@ struct Talker {
     refused: u64,
 }
 
-impl Kernel<64> for Talker {
-    fn on_message(&mut self, _: &mut impl Context<64>, message: &Message<64>) {
+impl Kernel<128> for Talker {
+    fn on_message(&mut self, _: &mut impl Context<128>, message: &Message<128>) {
         let header = &message.header;
         let expected = &mut self.expected[header.source().index()][usize::from(header.priority)];
         let number = message.value::<u32>().unwrap();
@@ -32,7 +32,7 @@ impl Kernel<64> for Talker {
         self.received += 1;
     }
 
-    fn on_idle(&mut self, context: &mut impl Context<64>) -> Idle {
+    fn on_idle(&mut self, context: &mut impl Context<128>) -> Idle {
         let (mut busy, mut waits) = (false, false);
         for (peer, sent) in self.peers.iter().zip(&mut self.sent) {
             if *sent == PER_PEER {
@@ -60,11 +60,11 @@ impl Kernel<64> for Talker {
 }
 
 fn all_to_all(wait: Wait) {
-    let broker: Broker<{ KERNELS + 1 }, 16, 64> = patient().build().unwrap();
+    let broker: Broker<{ KERNELS + 1 }, 16, 128> = patient().build().unwrap();
     // All register before the first one sends: each waits for its first message.
     struct Gated(Talker);
-    impl Kernel<64> for Gated {
-        fn on_message(&mut self, context: &mut impl Context<64>, message: &Message<64>) {
+    impl Kernel<128> for Gated {
+        fn on_message(&mut self, context: &mut impl Context<128>, message: &Message<128>) {
             if message.header.flags == 1 {
                 let peers: &[u64] = &(0..message.payload().len() / 8)
                     .map(|i| u64::from_le_bytes(message.payload()[8 * i..][..8].try_into().unwrap()))
@@ -75,13 +75,13 @@ fn all_to_all(wait: Wait) {
                 self.0.on_message(context, message);
             }
         }
-        fn on_idle(&mut self, context: &mut impl Context<64>) -> Idle {
+        fn on_idle(&mut self, context: &mut impl Context<128>) -> Idle {
             self.0.on_idle(context)
         }
     }
     // Long: a kernel that finds no room says that it wants to try again soon.
     let options = StartOptions { wait, heartbeat: Duration::from_secs(5), pin: None };
-    let handles: Vec<KernelHandle<Gated, { KERNELS + 1 }, 16, 64>> =
+    let handles: Vec<KernelHandle<Gated, { KERNELS + 1 }, 16, 128>> =
         (0..KERNELS).map(|i| broker.start(&format!("t{i}"), Gated(Talker::default()), options).unwrap()).collect();
     let mut starter = broker.register("starter").unwrap();
     let peers: Vec<u8> = handles.iter().flat_map(|h| h.id().raw().to_le_bytes()).collect();
