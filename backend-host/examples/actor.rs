@@ -176,7 +176,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         stats.sent,
         stats.received,
         stats.failed(),
-        stats.pending()
+        broker.pending()
     );
     Ok(())
 }

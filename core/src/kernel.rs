@@ -156,9 +156,6 @@ pub trait Kernel<const PAYLOAD: usize> {
     }
 }
 
-/// Empty passes after which overdue receipts are looked for, again and again.
-const EXPIRE_EVERY: u32 = 1024;
-
 /// A pause between two passes of a [`Loop`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rest {
@@ -206,8 +203,6 @@ pub struct Loop<const PAYLOAD: usize> {
     message: Message<PAYLOAD>,
     phase: Phase,
     empty_passes: u32,
-    /// Of empty passes, until overdue receipts are looked for.
-    until_expiry: u32,
 }
 
 impl<const PAYLOAD: usize> Default for Loop<PAYLOAD> {
@@ -220,7 +215,7 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
     /// A loop to be started.
     #[must_use]
     pub fn new() -> Self {
-        Self { message: bytemuck::Zeroable::zeroed(), phase: Phase::Idle, empty_passes: 0, until_expiry: 0 }
+        Self { message: bytemuck::Zeroable::zeroed(), phase: Phase::Idle, empty_passes: 0 }
     }
 
     /// As [`new`](Self::new), in memory of the caller's.
@@ -231,7 +226,6 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
             zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).message).cast());
             (&raw mut (*to).phase).write(Phase::Idle);
             (&raw mut (*to).empty_passes).write(0);
-            (&raw mut (*to).until_expiry).write(0);
             place.assume_init_mut()
         }
     }
@@ -288,13 +282,8 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
             self.empty_passes = 0;
             return Pass::Worked;
         }
-        // At once, and then every so often: a kernel may spin for longer than a count of its passes lasts.
-        self.until_expiry = if self.empty_passes == 0 { 0 } else { self.until_expiry.saturating_sub(1) };
         self.empty_passes = self.empty_passes.saturating_add(1);
-        if self.until_expiry == 0 {
-            self.until_expiry = EXPIRE_EVERY;
-            endpoint.expire();
-        }
+        endpoint.expire_some();
         Pass::Rest(Rest { empty_passes: self.empty_passes, soon: idle == Idle::Soon, command })
     }
 
@@ -373,7 +362,7 @@ mod tests {
         let _ = run.pass(&mut a, &mut Deaf);
         run.empty_passes = u32::MAX;
         now.set(5_000 + crate::CLOCK_MARGIN_NS);
-        for _ in 0..EXPIRE_EVERY {
+        for _ in 0..2 * 1024 {
             let _ = run.pass(&mut a, &mut Deaf);
         }
         assert_eq!(a.stats().timeout, 1);

@@ -155,6 +155,9 @@ pub struct Header {
     /// How often the message was forwarded. Set by `send` and by each forwarder.
     pub hops: u8,
     /// How often it may be forwarded; 0 lets `send` set the fabric's limit.
+    ///
+    /// Set by `send`: 1 to 127 in the low bits, which [`hop_limit`](Self::hop_limit()) gives; the top bit says whether
+    /// the message [is a reply](Self::is_reply).
     pub hop_limit: u8,
     /// A [`Priority`]. Set by `send`.
     pub priority: u8,
@@ -223,7 +226,32 @@ impl fmt::Display for HeaderError {
 
 impl core::error::Error for HeaderError {}
 
+/// How often a message may be forwarded at most.
+pub const HOP_LIMIT_MAX: u8 = 127;
+
+/// In [`Header::hop_limit`]: the correlation id is a sequence of the destination's.
+const REPLY: u8 = 0x80;
+
 impl Header {
+    /// How often the message may be forwarded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hop_limit(&self) -> u8 {
+        self.hop_limit & HOP_LIMIT_MAX
+    }
+
+    /// Whether the message is a [reply](crate::Endpoint::reply), so that its correlation id is the sequence of a message
+    /// that the destination has sent.
+    #[must_use]
+    pub const fn is_reply(&self) -> bool {
+        self.hop_limit & REPLY != 0
+    }
+
+    /// A hop limit together with what [`is_reply`](Self::is_reply) answers.
+    pub(crate) const fn marked_hop_limit(limit: u8, is_reply: bool) -> u8 {
+        limit & HOP_LIMIT_MAX | if is_reply { REPLY } else { 0 }
+    }
+
     /// Bytes of its message that count, itself included.
     #[inline(always)]
     pub(crate) const fn used(&self) -> usize {
@@ -460,10 +488,10 @@ impl<const PAYLOAD: usize> Message<PAYLOAD> {
         self
     }
 
-    /// Sets how often this message may be forwarded, instead of the fabric's limit. 1 to 255.
+    /// Sets how often this message may be forwarded, instead of the fabric's limit. 1 to 127; more is taken for 127.
     #[must_use]
     pub const fn with_hop_limit(mut self, hop_limit: u8) -> Self {
-        self.header.hop_limit = hop_limit;
+        self.header.hop_limit = if hop_limit > HOP_LIMIT_MAX { HOP_LIMIT_MAX } else { hop_limit };
         self
     }
 

@@ -358,7 +358,7 @@ proptest! {
                 Step::Ask(at) => {
                     kernels[at].expire();
                     given_up.extend(sent.iter().filter(|&&id| {
-                        fabric.receipt(id).is_ok_and(|receipt| receipt.status == DeliveryStatus::Timeout)
+                        fabric.receipt(id, kernels[at].platform()).is_ok_and(|receipt| receipt.status == DeliveryStatus::Timeout)
                     }));
                 }
                 Step::Overwrite(at) => {

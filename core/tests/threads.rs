@@ -96,7 +96,7 @@ fn assert_adds_up<const K: usize, const S: usize>(fabric: &Fabric<K, S, 64>, rec
     }
     drop(last);
     let total = fabric.total_stats();
-    assert_eq!((total.pending(), total.corrupt), (0, 0), "{total:?}");
+    assert_eq!((fabric.pending(), total.unaccounted(), total.corrupt), (0, 0, 0), "{total:?}");
     assert_eq!(total.received, received as u64, "{total:?}");
 }
 
@@ -124,7 +124,7 @@ fn all_to_all<const S: usize>(rounds: u32) {
                 let mut sent = Vec::new();
                 let mut count = 0;
                 // When nobody sends any more, failures and receptions only grow, until they are as many as was sent.
-                while !(all_have(1) && fabric.total_stats().pending() == 0) {
+                while !(all_have(1) && fabric.total_stats().unaccounted() == 0) {
                     if count < rounds {
                         let to = ids[(index + 1 + count as usize % 3) % KERNELS];
                         let priority = if count % 5 == 0 { Priority::High } else { Priority::Normal };
@@ -389,7 +389,7 @@ fn routes_change_while_traffic_flows() {
     supervisor.join().unwrap();
     // The last word: everything goes straight there.
     ids[..3].iter().for_each(|&at| fabric.remove_route(at, ids[3]));
-    while fabric.total_stats().pending() > 0 {
+    while fabric.total_stats().unaccounted() > 0 {
         if let Some(message) = first.try_receive() {
             own.note(first.id(), &message, false);
         }

@@ -208,7 +208,7 @@ impl<'m> World<'m> {
             11 => drop(endpoint.poll()),
             12 => drop(endpoint.expire()),
             13 => {
-                let _ = (endpoint.pending_count(), endpoint.backlog(), endpoint.command(), endpoint.stats().pending());
+                let _ = (endpoint.pending_count(), endpoint.backlog(), endpoint.command(), endpoint.stats().unaccounted());
             }
             14 => {
                 let command = endpoint.command();
@@ -283,8 +283,8 @@ impl<'m> World<'m> {
         for (id, name) in fabric.kernels() {
             let _ = (fabric.find(name.as_str()), fabric.name(id));
         }
-        let _ = (fabric.stats(id), fabric.total_stats().pending(), fabric.phase(id), fabric.heartbeat(id));
-        let _ = (fabric.route(id, self.known), fabric.config(), fabric.receipt(self.last), fabric.find("a"));
+        let _ = (fabric.stats(id), fabric.pending(), fabric.phase(id), fabric.heartbeat(id));
+        let _ = (fabric.route(id, self.known), fabric.config(), fabric.receipt(self.last, self.clock), fabric.find("a"));
         if let Some(trace) = fabric.trace(id) {
             trace.read().for_each(|entry| drop((entry.failure(), format!("{entry:?}"))));
         }

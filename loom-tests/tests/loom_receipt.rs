@@ -111,7 +111,7 @@ fn found_between() {
             let receiver = receiver.join().unwrap();
             assert_eq!(sender.receipt(later).unwrap().status, DeliveryStatus::Pending);
             let stats = fabric.total_stats();
-            assert_eq!((stats.timeout, stats.pending()), (1, 1));
+            assert_eq!((stats.timeout, stats.unaccounted(), fabric.pending()), (1, 1, 1));
             assert_eq!(receive(&mut sender), 3);
             assert_eq!(sender.receipt(later).unwrap().status, DeliveryStatus::Delivered);
             assert_adds_up(&fabric.total_stats());

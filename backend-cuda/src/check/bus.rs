@@ -108,7 +108,7 @@ pub(super) fn echo(bench: &Bench<'_>) -> Result<String, Failure> {
     drop(me);
     let stats = broker.stats();
     ensure!(
-        stats.pending() == 0 && stats.sent == 2 * count && stats.received == 2 * count,
+        stats.unaccounted() == 0 && stats.sent == 2 * count && stats.received == 2 * count,
         "the host counts {stats:?}"
     );
     ensure!(ended.len() == 2, "{} blocks", ended.len());

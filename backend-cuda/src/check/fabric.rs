@@ -56,7 +56,7 @@ fn settle(bench: &Bench<'_>, running: &DeviceRunning, sent: u64) -> Result<Stats
         let reports = running.reports()?;
         let mut sources = reports.iter().filter(|block| SOURCES.iter().any(|name| block.name.starts_with(name)));
         let all_know = sources.all(|block| block.outcome() == Some(Outcome::Finished));
-        Ok(stats.sent >= sent && stats.pending() == 0 && all_know)
+        Ok(stats.sent >= sent && stats.unaccounted() == 0 && all_know)
     })?;
     Ok(stats)
 }

@@ -149,7 +149,7 @@ fn run_grid<const K: usize, const S: usize>(
         assert!(running.endpoint.is_stopping());
     }
     let stats = fabric.total_stats();
-    assert_eq!((stats.pending(), stats.failed(), stats.corrupt), (0, 0, 0));
+    assert_eq!((stats.unaccounted(), stats.failed(), stats.corrupt), (0, 0, 0));
     let mut result = vec![f32::NAN; picture.len()];
     for (i, running) in (0..).zip(running) {
         let area = grid.area(i);

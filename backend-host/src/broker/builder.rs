@@ -57,9 +57,20 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Builder<KER
         self
     }
 
-    /// How often a message without a limit of its own may be forwarded. Default 8; 0 counts as 1.
+    /// How often a message without a limit of its own may be forwarded. Default 8; 0 counts as 1, and more than
+    /// 127 as 127.
     pub const fn hop_limit(mut self, hops: u8) -> Self {
-        self.config.hop_limit = if hops == 0 { 1 } else { hops };
+        self.config.hop_limit = match hops {
+            0 => 1,
+            1..=127 => hops,
+            128.. => 127,
+        };
+        self
+    }
+
+    /// How long after its deadline a message that a gateway has taken may be answered. Default 1 s.
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.config.grace_ns = nanos(grace);
         self
     }
 

@@ -252,7 +252,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// # Errors
     /// [`ReceiptError`] if it was never sent, or so long ago that its receipt was overwritten.
     pub fn receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
-        self.memory.receipt(id)
+        self.memory.receipt(id, &Host::new())
+    }
+
+    /// Messages whose end was not counted yet, counted one by one: see [`k2k_core::Fabric::pending`].
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.memory.pending()
     }
 
     /// The sum of all kernels' counters. It adds up when nobody is sending or receiving.

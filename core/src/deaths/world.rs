@@ -452,7 +452,7 @@ pub(super) fn check_messages(worlds: &[World], gateway_was_silent: bool) -> Resu
     for world in worlds {
         for &(id, to, number) in world.nodes.iter().flat_map(|node| &node.accepted) {
             let here = received.contains_key(&number);
-            match world.fabric.receipt(id).map(|receipt| receipt.status) {
+            match world.fabric.receipt(id, &world.platform).map(|receipt| receipt.status) {
                 Ok(DeliveryStatus::Pending) => return Err(format!("{id} to {to} is pending for ever")),
                 Ok(DeliveryStatus::Delivered) => {
                     let died = world.dead.is_some_and(|dead| world.nodes[dead].id.index() == to.index());

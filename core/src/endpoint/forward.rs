@@ -57,7 +57,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline(never)]
     fn pass_on(&mut self, message: &Message<PAYLOAD>) -> Option<Place<KERNELS>> {
         let header = &message.header;
-        let next_hop = if header.hops >= header.hop_limit {
+        let next_hop = if header.hops >= header.hop_limit() {
             Err(DeliveryStatus::MaxHopsExceeded)
         } else if header.deadline_ns < self.platform.now_ns() {
             Err(DeliveryStatus::Timeout)

@@ -111,8 +111,16 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     clock: Clock,
     config: Config,
     counts: [u64; COUNTERS],
-    /// All receipts below this sequence are decided or overwritten.
+    /// This and the count of messages sent are the sequence of the last one.
+    base: u64,
+    /// All receipts below this sequence are settled or overwritten.
     unresolved: u64,
+    /// Where the next step of a sweep over pending receipts looks.
+    swept: u64,
+    /// The first message that this sweep has found pending.
+    sweep_pending: Option<u64>,
+    /// Calls until a sweep begins again.
+    sweep_rest: u32,
     /// Up to this sequence, opening a receipt may overwrite a verdict of this kernel's own.
     retract_until: u64,
     beats: u64,

@@ -69,7 +69,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         false
     }
 
-    /// Passes on transit traffic without receiving: for a kernel that is paused, or busy with something of its own.
+    /// Passes on transit traffic without receiving, and settles messages of its own that are overdue: for a kernel that is
+    /// paused, or busy with something of its own.
     ///
     /// A message for this kernel stays in its ring, and keeps back what follows it there: later messages of the same
     /// sender, or, for one of high priority, everything of high priority. Returns the number of messages passed on.
@@ -85,6 +86,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
         let mut place = MaybeUninit::uninit();
         let message = zeroed_in(&mut place);
+        self.expire_some();
         self.flush_transit();
         let mut passed = 0;
         for _ in 0..POLL_ROUNDS {
@@ -232,11 +234,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             // A look at the clock after the one that the sender has acted on, should it have given this message up: as
             // that one was past the deadline and the margin, this one is past the deadline.
             Verdict::Alone if header.deadline_ns < self.platform.now_ns() => {
-                self.end(header, DeliveryStatus::Timeout);
+                self.count_end(header, DeliveryStatus::Timeout);
                 false
             }
             Verdict::GivenUp => {
-                self.end(header, DeliveryStatus::Timeout);
+                self.count_end(header, DeliveryStatus::Timeout);
                 false
             }
             Verdict::Decided | Verdict::Alone => {

@@ -1,7 +1,9 @@
 //! Taking a place and leaving it.
 
 use super::{Endpoint, PRIORITIES};
-use crate::fabric::{Claim, Counter, DeliveryStatus, Fabric, Name, NameError, Phase, Receipts, Status, Unclaimed};
+use crate::fabric::{
+    Claim, Counter, DeliveryStatus, Fabric, LAST_SEQUENCE, Name, NameError, Phase, Receipts, Status, Unclaimed,
+};
 use crate::hlc::Clock;
 use crate::message::KernelId;
 use crate::place::Place;
@@ -38,6 +40,9 @@ impl Register {
     }
 }
 
+/// The last sequence that may be used up when a kernel index gets a new owner, which has 2⁵⁶ to itself.
+const LAST_TO_START: u64 = LAST_SEQUENCE / 2;
+
 /// A place that was taken for a kernel to be, and is not open for mail yet.
 #[derive(Debug)]
 pub(crate) struct Taken<const KERNELS: usize> {
@@ -59,7 +64,8 @@ pub enum RegisterError {
     NoPlace {
         /// Places there are.
         kernels: usize,
-        /// Those of them that have had as many owners as a place can have. They stay empty for ever.
+        /// Those of them that have had as many owners as a place can have, or have sent as many messages. They stay empty
+        /// for ever.
         used_up: usize,
     },
     /// A kernel of that name is registered.
@@ -72,7 +78,8 @@ pub enum RegisterError {
         /// Its index.
         index: usize,
     },
-    /// The place that was asked for has had as many owners as a place can have. It stays empty for ever.
+    /// The place that was asked for has had as many owners as a place can have, or has sent as many messages. It stays
+    /// empty for ever.
     PlaceUsedUp {
         /// Its index.
         index: usize,
@@ -89,7 +96,7 @@ impl fmt::Display for RegisterError {
             ),
             Self::NoPlace { kernels, used_up } => write!(
                 f,
-                "of the {kernels} places of the fabric, {used_up} are used up, having had 2^32 - 2 owners each, and the \
+                "of the {kernels} places of the fabric, {used_up} are used up, having had 2^32 - 2 owners or sent 2^56 messages each, and the \
                  others are taken: create a new fabric"
             ),
             Self::NameTaken { by } => {
@@ -98,7 +105,7 @@ impl fmt::Display for RegisterError {
             Self::PlaceTaken { index } => write!(f, "place {index} does not exist or is taken"),
             Self::PlaceUsedUp { index } => write!(
                 f,
-                "place {index} is used up, having had 2^32 - 2 owners: take another place, or create a new fabric"
+                "place {index} is used up, having had 2^32 - 2 owners or sent 2^56 messages: take another place, or create a new fabric"
             ),
         }
     }
@@ -150,7 +157,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         }
         let mut used_up = 0;
         for place in self.places_in_turn() {
-            match self.kernels[place].claim(owner) {
+            match self.claim(place, owner) {
                 Ok(claim) => {
                     self.set_last_taken(place);
                     return Ok(Taken { place, claim });
@@ -160,6 +167,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
             }
         }
         Err(RegisterError::NoPlace { kernels: KERNELS, used_up })
+    }
+
+    /// Claims a kernel index that has sequences left for its next owner's messages.
+    fn claim(&self, place: Place<KERNELS>, owner: u64) -> Result<Claim, Unclaimed> {
+        let sent = self.kernels[place].counters()[Counter::Sent as usize];
+        let has_sequences = self.receipts[place].base().checked_add(sent).is_some_and(|last| last <= LAST_TO_START);
+        if has_sequences { self.kernels[place].claim(owner) } else { Err(Unclaimed::UsedUp) }
     }
 
     /// Makes a place free that was taken and not opened.
@@ -202,7 +216,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     {
         let refused = RegisterError::PlaceTaken { index };
         let place = Place::new(index).ok_or(refused)?;
-        let claim = self.kernels[place].claim(platform.owner()).map_err(|why| match why {
+        let claim = self.claim(place, platform.owner()).map_err(|why| match why {
             Unclaimed::InUse => refused,
             Unclaimed::UsedUp => RegisterError::PlaceUsedUp { index },
         })?;
@@ -302,7 +316,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         // What a predecessor has given up; a place that has never sent has none.
         let retract_until = match counts[Counter::Sent as usize] {
             0 => 0,
-            sent => sent.saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY),
+            sent => {
+                fabric.receipts[me].base().wrapping_add(sent).saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY)
+            }
         };
         let transit = fabric.transit[me].recover();
         // SAFETY: `to` is valid for a `Self`; every field is written, none is read or dropped before. `MaybeUninit` has
@@ -329,7 +345,11 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             (&raw mut (*to).clock).write(Clock::new(config.max_clock_offset_ns));
             (&raw mut (*to).config).write(config);
             (&raw mut (*to).counts).write(counts);
+            (&raw mut (*to).base).write(fabric.receipts[me].base());
             (&raw mut (*to).unresolved).write(1);
+            (&raw mut (*to).swept).write(1);
+            (&raw mut (*to).sweep_pending).write(None);
+            (&raw mut (*to).sweep_rest).write(0);
             (&raw mut (*to).retract_until).write(retract_until);
             (&raw mut (*to).beats).write(fabric.kernels[me].heartbeat());
             (&raw mut (*to).stopping).write(false);
@@ -358,7 +378,11 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             clock: _,
             config: _,
             counts: _,
+            base: _,
             unresolved: _,
+            swept: _,
+            sweep_pending: _,
+            sweep_rest: _,
             retract_until: _,
             beats: _,
             stopping: _,

@@ -117,7 +117,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         message: &Message<PAYLOAD>,
         priority: Priority,
     ) -> Result<MessageId, SendError> {
-        self.send_under(to, &message.header, message, priority)
+        self.send_under(to, &message.header, message, priority, false)
     }
 
     /// As [`send_priority`](Self::send_priority), with what the caller sets of a header taken from `given`: the message
@@ -129,8 +129,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         given: &Header,
         message: &Message<PAYLOAD>,
         priority: Priority,
+        is_reply: bool,
     ) -> Result<MessageId, SendError> {
-        let result = self.accept(to, given, message, priority);
+        let result = self.accept(to, given, message, priority, is_reply);
         match result {
             Ok(_) | Err(SendError::Forked | SendError::Evicted { .. }) => {}
             Err(_) => self.count(Counter::Refused),
@@ -158,7 +159,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let deadline_ns = self.deadline(&message.header, self.platform.now_ns());
         let given = Header { deadline_ns, ..message.header };
         loop {
-            let next_hop = match self.accept(to, &given, message, priority) {
+            let next_hop = match self.accept(to, &given, message, priority, false) {
                 Err(SendError::QueueFull { next_hop }) => next_hop,
                 Err(why @ (SendError::Forked | SendError::Evicted { .. })) => return Err(why),
                 Err(e) => {
@@ -179,14 +180,15 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
-    /// Answers a request: sends to its source, with its sequence as the correlation id, at its priority.
+    /// Answers a request: sends to its source, with its sequence as the correlation id, at its priority. The message says
+    /// that it is a reply, so that [gateways](crate::gateway) make the correlation id what the requester knows.
     ///
     /// # Errors
     /// As for [`send`](Self::send).
     pub fn reply(&mut self, request: &Message<PAYLOAD>, answer: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
         let priority = if request.header.priority == 0 { Priority::Normal } else { Priority::High };
         let given = Header { correlation_id: request.header.sequence, ..answer.header };
-        self.send_under(request.header.source(), &given, answer, priority)
+        self.send_under(request.header.source(), &given, answer, priority, true)
     }
 
     fn deadline(&self, header: &Header, now_ns: u64) -> u64 {
@@ -203,6 +205,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         given: &Header,
         message: &Message<PAYLOAD>,
         priority: Priority,
+        is_reply: bool,
     ) -> Result<MessageId, SendError> {
         if !self.platform.is_here() {
             return Err(SendError::Forked);
@@ -227,7 +230,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             return Err(SendError::QueueFull { next_hop: hop.id });
         }
         let sent = self.clock.now(self.wall_ns(now_ns));
-        let sequence = self.counts[Counter::Sent as usize].wrapping_add(1);
+        let count = self.counts[Counter::Sent as usize].wrapping_add(1);
+        let sequence = self.base.wrapping_add(count);
+        let hop_limit = if given.hop_limit() == 0 { self.config.hop_limit } else { given.hop_limit() };
         let header = Header {
             sequence,
             correlation_id: given.correlation_id,
@@ -242,7 +247,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             logical: sent.logical,
             flags: given.flags,
             hops: 0,
-            hop_limit: if given.hop_limit == 0 { self.config.hop_limit } else { given.hop_limit },
+            hop_limit: Header::marked_hop_limit(hop_limit, is_reply),
             priority: priority as u8,
         };
         // Order 1 of the module's page. Receipt and count go first: should this kernel die before the message is
@@ -251,10 +256,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             self.retract(sequence);
         }
         let id = MessageId { source: self.id, sequence };
-        fabric.receipts[self.place].open(id, to, deadline_ns);
-        self.set_count(Counter::Sent, sequence);
+        fabric.receipts[self.place].open(sequence, to, deadline_ns);
+        self.set_count(Counter::Sent, count);
         if !self.deposit(hop, &header, message) {
-            self.set_count(Counter::Sent, sequence.wrapping_sub(1));
+            fabric.receipts[self.place].void(sequence);
+            self.set_count(Counter::Sent, count.wrapping_sub(1));
             return Err(SendError::QueueFull { next_hop: hop.id });
         }
         self.trace(Event::Sent, None, &header);

@@ -1,8 +1,8 @@
 //! What a gateway does with its proxies' endpoints: mail leaves the domain by one half of this page, and comes in by
 //! the other.
 //!
-//! Out: [`take_for_transfer`](Endpoint::take_for_transfer) takes a message and holds its receipt; when the other side
-//! has said what became of it, [`settle`](Endpoint::settle) ends its way here. In: [`send_for`](Endpoint::send_for)
+//! Out: [`take_for_transfer`](Endpoint::take_for_transfer) takes a message and holds its receipt; when the remote side
+//! has said what became of it, [`settle`](Endpoint::settle) settles it here. In: [`send_for`](Endpoint::send_for)
 //! sends what a kernel of the other domain has sent there, as that kernel's proxy; [`outcome`](Endpoint::outcome) says
 //! what became of it.
 
@@ -43,8 +43,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     fn hold(&mut self, header: &Header) -> bool {
-        // In the order in which a forwarder looks.
-        if header.hops >= header.hop_limit {
+        // In the order in which a forwarder looks. `end` looks at the deadline first.
+        if header.hops >= header.hop_limit() {
             self.end(header, DeliveryStatus::MaxHopsExceeded);
             return false;
         }
@@ -53,17 +53,17 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             return false;
         }
         let verdict = match Place::new(header.source().index()) {
-            Some(source) => self.fabric.receipts[source].hold(header.id()),
+            Some(source) => self.fabric.receipts[source].hold(header.sequence),
             None => Verdict::Lost,
         };
         match verdict {
-            // As in `handle`: what the sender was told before the receipt was overwritten stays true.
+            // As in `handle`: what was reported before the receipt was overwritten stays true.
             Verdict::Alone if header.deadline_ns < self.platform.now_ns() => {
-                self.end(header, DeliveryStatus::Timeout);
+                self.count_end(header, DeliveryStatus::Timeout);
                 false
             }
             Verdict::GivenUp => {
-                self.end(header, DeliveryStatus::Timeout);
+                self.count_end(header, DeliveryStatus::Timeout);
                 false
             }
             Verdict::Decided | Verdict::Alone => true,
@@ -74,32 +74,40 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
-    /// Ends the way of a message that was [taken for transfer](Self::take_for_transfer), and counts it here.
+    /// Settles a message that was [taken for transfer](Self::take_for_transfer), and counts it here.
     pub(crate) fn settle(&mut self, id: MessageId, hops: u8, status: DeliveryStatus) {
         if !self.may_write() {
             return;
         }
         let Some(receipts) = self.fabric.receipts.get(id.source.index()) else { return };
-        match receipts.settle(id, status) {
-            Verdict::Lost => self.discard(id, hops),
-            Verdict::Decided | Verdict::Alone if status == DeliveryStatus::Delivered => {
-                self.count(Counter::Received);
-                self.trace_of(Event::Received, None, id, hops);
-            }
-            Verdict::Decided | Verdict::Alone | Verdict::GivenUp => {
-                self.count_failure(status, 1);
-                self.trace_of(Event::Failed, Some(status), id, hops);
-            }
+        let status = match receipts.settle(id.sequence, status) {
+            Verdict::Lost => return self.discard(id, hops),
+            Verdict::Decided | Verdict::Alone => status,
+            Verdict::GivenUp => DeliveryStatus::Timeout,
+        };
+        if status == DeliveryStatus::Delivered {
+            self.count(Counter::Received);
+            self.trace_of(Event::Received, None, id, hops);
+        } else {
+            self.count_failure(status, 1);
+            self.trace_of(Event::Failed, Some(status), id, hops);
         }
     }
 
-    /// Sends a message that its source has sent in another domain, under this kernel's address, but with its own
-    /// sequence, times, limits and count of hops. Its header has been checked; its destination is one of this
-    /// domain. Over there, senders can ask for their last `receipts` receipts.
+    /// Sends a message that its source has sent in the remote domain, under this kernel's address and the given sequence,
+    /// but with its own times, limits and count of hops. Its header has been checked; its destination is one of this
+    /// domain. All sequences of this kernel are at least `first`. Its remote sender can ask for its last `receipts`
+    /// receipts.
     ///
     /// # Errors
     /// As for `send`. `QueueFull` also while the receipt's entry is in use: try again.
-    pub(crate) fn send_for(&mut self, message: &Message<PAYLOAD>, receipts: u64) -> Result<(), SendError> {
+    pub(crate) fn send_for(
+        &mut self,
+        message: &Message<PAYLOAD>,
+        sequence: u64,
+        first: u64,
+        receipts: u64,
+    ) -> Result<(), SendError> {
         if self.is_evicted() {
             return Err(SendError::Evicted { kernel: self.id });
         }
@@ -113,24 +121,27 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let full = SendError::QueueFull { next_hop: hop.id };
         let lanes = &fabric.inboxes[hop.place].lanes;
         let normal = given.priority == Priority::Normal as u8;
-        let id = MessageId { source: self.id, sequence: given.sequence };
         // An entry may be needed again before the gateway knows how its message has ended. It is overwritten only if
-        // the sender's own is by now, over there: then nobody can see what becomes of that message but the
-        // counters.
-        if fabric.receipts[self.place].is_in_use(id, receipts)
+        // the sender's own is by now, in its domain: then nothing but the counters shows what becomes of that message.
+        if fabric.receipts[self.place].is_in_use(sequence, first, receipts)
             || normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place])
         {
             return Err(full);
         }
         let mut header = *given;
+        header.sequence = sequence;
         header.set_source(self.id);
-        self.retract(id.sequence);
-        // Order 1 of the module's page.
-        fabric.receipts[self.place].open_anew(id, to, given.deadline_ns);
+        self.retract(sequence);
+        // Order 1 of the module's page. Before the sequence is used, a successor can know that it is.
         let sent = self.counts[Counter::Sent as usize];
+        if self.last_sequence() < sequence {
+            self.base = sequence.wrapping_sub(sent);
+            fabric.receipts[self.place].set_base(self.base);
+        }
+        fabric.receipts[self.place].open_out_of_order(sequence, to, given.deadline_ns);
         self.set_count(Counter::Sent, sent.wrapping_add(1));
         if !self.deposit(hop, &header, message) {
-            fabric.receipts[self.place].void(id.sequence);
+            fabric.receipts[self.place].void(sequence);
             self.set_count(Counter::Sent, sent);
             return Err(full);
         }
@@ -138,14 +149,14 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         Ok(())
     }
 
-    /// What became of a message that was [sent for](Self::send_for) another: decides as [`receipt`](Self::receipt)
-    /// does. `None` while it is pending.
+    /// What became of a message that was [sent for](Self::send_for) another kernel: decides as
+    /// [`receipt`](Self::receipt) does. `None` while it is pending.
     pub(crate) fn outcome(&mut self, sequence: u64) -> Option<DeliveryStatus> {
         if !self.resolve(sequence) {
             return None;
         }
         let receipts = &self.fabric.receipts[self.place];
-        match receipts.read(MessageId { source: self.id, sequence }) {
+        match receipts.read(sequence) {
             Ok(DeliveryStatus::Pending) => None,
             Ok(status) => {
                 receipts.set_collected(sequence);

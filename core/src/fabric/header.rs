@@ -1,6 +1,7 @@
 //! The first bytes of a fabric: what it is, its shape, and its configuration.
 
 use super::{Config, ProcessDomain};
+use crate::message::HOP_LIMIT_MAX;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::{AtomicU32, AtomicU64, shared_struct, spin_hint};
 use core::fmt;
@@ -35,6 +36,7 @@ shared_struct! {
         _zero: AtomicU32,
         /// Names the clock of all times; 0: not said.
         clock: AtomicU64,
+        grace_ns: AtomicU64,
     }
 }
 
@@ -206,6 +208,7 @@ impl FabricHeader {
         self.delivery_timeout_ns.store(config.delivery_timeout_ns, Relaxed);
         self.max_clock_offset_ns.store(config.max_clock_offset_ns, Relaxed);
         self.hop_limit.store(u32::from(config.hop_limit), Relaxed);
+        self.grace_ns.store(config.grace_ns, Relaxed);
         self.set_tracing(config.tracing);
         for (word, value) in self.domain.iter().zip([config.domain.boot, config.domain.namespace]) {
             word.store(value, Relaxed);
@@ -234,7 +237,8 @@ impl FabricHeader {
         Config {
             delivery_timeout_ns: self.delivery_timeout_ns.load(Relaxed),
             max_clock_offset_ns: self.max_clock_offset_ns.load(Relaxed),
-            hop_limit: self.hop_limit.load(Relaxed).clamp(1, 255) as u8,
+            hop_limit: self.hop_limit.load(Relaxed).clamp(1, HOP_LIMIT_MAX as u32) as u8,
+            grace_ns: self.grace_ns.load(Relaxed),
             tracing: self.tracing(),
             domain: ProcessDomain { boot: self.domain[0].load(Relaxed), namespace: self.domain[1].load(Relaxed) },
             clock: self.clock.load(Relaxed),

@@ -24,7 +24,7 @@ pub use receipt::{DeliveryReceipt, DeliveryStatus, ReceiptError};
 pub use table::{Command, NAME_LEN, Name, NameError, Phase, Stats, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
-pub(crate) use receipt::{Receipts, Verdict};
+pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, Unsettled, Verdict};
 pub(crate) use route::Routes;
 pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Unclaimed};
 pub(crate) use transit::{Transit, TransitState};
@@ -33,7 +33,7 @@ use crate::message::{KernelId, Message, MessageId};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::{Lanes, Ticket};
-use crate::sync::{Scope, shared_struct};
+use crate::sync::{ReachesHere, Scope, shared_struct};
 use core::fmt;
 
 /// What a fabric is told when it is set up; all kernels share it.
@@ -43,8 +43,12 @@ pub struct Config {
     pub delivery_timeout_ns: u64,
     /// How far a peer's clock may be ahead of one's own, ns.
     pub max_clock_offset_ns: u64,
-    /// How often a message without a limit of its own may be forwarded, 1 to 255.
+    /// How often a message without a limit of its own may be forwarded, 1 to 127.
     pub hop_limit: u8,
+    /// How long after its deadline a message that a gateway has taken may be answered, ns: more than the clocks of two
+    /// domains differ. After that it has timed out, whatever became of the gateway. No
+    /// [`GatewayConfig::grace_ns`](crate::gateway::GatewayConfig::grace_ns) is longer.
+    pub grace_ns: u64,
     /// Whether kernels write traces.
     pub tracing: bool,
     /// Where the [owners](crate::Platform::owner) of kernels can be told apart.
@@ -65,11 +69,12 @@ pub struct ProcessDomain {
 }
 
 impl Config {
-    /// 5 s, 500 ms, 8 hops, no tracing; neither the clock nor the domain is named.
+    /// 5 s, 500 ms, 8 hops, 1 s, no tracing; neither the clock nor the domain is named.
     pub const DEFAULT: Self = Self {
         delivery_timeout_ns: 5_000_000_000,
         max_clock_offset_ns: 500_000_000,
         hop_limit: 8,
+        grace_ns: 1_000_000_000,
         tracing: false,
         domain: ProcessDomain { boot: 0, namespace: 0 },
         clock: 0,
@@ -360,15 +365,57 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         self.routes.get((places.0, at), (places.1, destination)).filter(|_| self.are_last(at, destination))
     }
 
-    /// What became of a message. Asking here changes nothing: a message whose deadline has passed stays `Pending` until
-    /// its sender or its holder notices. [`Endpoint::receipt`](crate::Endpoint::receipt) is the sender's way to ask.
+    /// What became of a message. One that is overdue is settled as `Timeout` by this: with
+    /// [`CLOCK_MARGIN_NS`](crate::CLOCK_MARGIN_NS) and, if a gateway has it, the configured
+    /// [`grace_ns`](Config::grace_ns), `Pending` ends for every onlooker, whether sender, receiver, forwarders and
+    /// gateway are alive or not. [`Endpoint::receipt`](crate::Endpoint::receipt) is the sender's way to ask.
     ///
     /// # Errors
     /// [`ReceiptError::Overwritten`] once the sender has sent `KERNELS × SLOTS` more, [`ReceiptError::Unknown`] if it
     /// was never sent.
-    pub fn receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
-        let table = self.receipts.get(id.source.index()).ok_or(ReceiptError::Unknown)?;
-        table.read(id).map(|status| DeliveryReceipt { id, status })
+    pub fn receipt(&self, id: MessageId, platform: &impl Platform) -> Result<DeliveryReceipt, ReceiptError>
+    where
+        S: ReachesHere,
+    {
+        self.settle_overdue(id, platform.now_ns(), self.config().grace_ns);
+        self.peek_receipt(id)
+    }
+
+    /// Like [`receipt`](Self::receipt), but only looks: an overdue message may read `Pending`.
+    ///
+    /// # Errors
+    /// As for [`receipt`](Self::receipt).
+    pub fn peek_receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
+        let table =
+            self.receipts.get(id.source.index()).filter(|_| !id.source.is_none()).ok_or(ReceiptError::Unknown)?;
+        table.read(id.sequence).map(|status| DeliveryReceipt { id, status })
+    }
+
+    pub(crate) fn settle_overdue(&self, id: MessageId, now_ns: u64, grace_ns: u64) {
+        if let Some(table) = self.receipts.get(id.source.index()) {
+            table.settle_overdue(id.sequence, now_ns, grace_ns);
+        }
+    }
+
+    /// Whether the kernel with this address has neither left nor failed, though it may be leaving.
+    pub(crate) fn is_owned(&self, id: KernelId) -> bool {
+        let Some(entry) = self.kernels.get(id.index()) else { return false };
+        let state = entry.state();
+        let owned = matches!(state.status, Some(Status::Registering | Status::Registered | Status::Leaving));
+        owned && state.generation == id.generation()
+    }
+
+    /// Messages whose end no kernel has counted: those that lie in inboxes and in the stores of forwarders, and those
+    /// that gateways hold, less those that their senders have given up and counted. Counted one by one, so a look at all
+    /// of the receipts and stores. While no kernel is at work,
+    /// `sent == received + failed() + pending()` for the [sum of all counters](Self::total_stats), except for messages
+    /// that [damaged memory](Stats::corrupt) or the death of a kernel has cost, and for those whose receipt was
+    /// overwritten while a gateway held them.
+    pub fn pending(&self) -> u64 {
+        let lying: u64 = self.inboxes.iter().map(|inbox| inbox.lanes.waiting() + inbox.high.waiting()).sum();
+        let stored: u64 = self.transit.iter().map(Transit::waiting).sum();
+        let balance: i64 = self.receipts.iter().map(Receipts::balance).sum();
+        (lying + stored).saturating_add_signed(balance)
     }
 
     /// The counters of the place of `id`, over all its owners.

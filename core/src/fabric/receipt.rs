@@ -1,52 +1,80 @@
 //! Delivery receipts: what became of each message, decided once.
 //!
 //! Each sender has a table, indexed by sequence, with two things per entry: the *terms* on which its latest message was
-//! sent, which the sender writes, and a *word* that says which message of the entry has ended last, and how. The word
-//! is the one that decides:
+//! sent, which the sender writes, and a *word* that says which message of the entry has been settled last, and how. The
+//! word is the one that decides:
 //!
 //! ```text
-//!    63         48                 4       3      2      0
-//!   +-------------+-----------------+-----------+--------+
-//!   | generation  |    sequence     | by sender | status |     0: none has ended yet
-//!   +-------------+-----------------+-----------+--------+
+//!    63                           7      6        5        4       3      0
+//!   +------------------------------+-----------+-------+-----------+--------+
+//!   |           sequence           | uncounted | found | by sender | status |     0: no message was settled yet
+//!   +------------------------------+-----------+-------+-----------+--------+
 //! ```
 //!
-//! Sequences modulo 2⁴⁴. The generation is the sender's: the owners of a place need not continue one another's
-//! sequences ([proxies](crate::gateway) take theirs from elsewhere), and mail of an earlier one may still be on its
-//! way.
+//! # Sequences
 //!
-//! A message is pending while the word tells of an earlier one. Whoever ends its way compare-exchanges what is found
-//! there to the message's name and a final status: the receiver to `Delivered`, a forwarder to `MaxHopsExceeded`,
-//! `NotFound`, `QueueFull` or `Timeout`, the sender itself to `Timeout` when the deadline has passed or to `NotFound`
-//! when the receiver has left. The first one decides; whoever comes later finds the message's name there already and
-//! gives way. So no message is both delivered and timed out. And as long as a sender does not ask, its receiver alone
-//! writes these words: they stay in its cache, and a receipt moves no line between the two.
+//! A sequence names one message of a *kernel index*, for ever: the owners of an index go on counting where the one
+//! before them stopped, and a [proxy](crate::gateway) shifts its kernel's sequences beyond all that were used there. So
+//! words need no generation, and a message of an earlier owner cannot be taken for one of a later owner. An index that
+//! has used half of its 57 bits is not given to a new owner any more. That is after 228 years at ten million messages per
+//! second, and leaves as much to its last owner. A proxy uses up to 2³² sequences when it is registered: 2²⁴ proxies of
+//! one index take half a year if the gateway starts anew every second, 32 years if every minute.
 //!
-//! The table is as long as the fabric has slots for one receiver, and old entries are overwritten: nothing grows. A
-//! message that finds a later one in its entry is decided, and counted, by whoever holds it; its sender can no longer
-//! time it out.
+//! # Who settles a message
 //!
-//! If the sender had, that verdict must not be counted a second time when the message turns up later. Hence *by
-//! sender*: set with the sender's verdict, cleared by the holder that finds the message. A sender that needs an entry
-//! with the mark again takes its count back (`RETRACTED`), and leaves the message to its holder, which counts it as timed
-//! out. Both do so with a compare-exchange, so exactly one of them has it. A holder that finds a later message in the
-//! entry decides alone, and looks at the clock once more. Its sender may have given the message up before; it did so past
-//! the deadline and the margin of the clocks, so the holder's look finds the deadline passed, and the message ends as
-//! timed out here, too. (The clock cannot be set: see [`Platform`](crate::Platform), which has the margin as well.)
+//! A message is pending while the word tells of an earlier one. The side that settles it compare-exchanges the word it
+//! read for (sequence, final status): the receiver to `Delivered`, a forwarder to `MaxHopsExceeded`, `NotFound`,
+//! `QueueFull` or `Timeout`, the sender to `Timeout` when the deadline has passed or to `NotFound` when the receiver has
+//! left. The first one decides; a later one finds the message's sequence there already and gives way. So no message is
+//! both delivered and timed out. And as long as a sender does not ask, its receiver alone writes these words: they stay
+//! in its cache, and a receipt moves no line between the two.
 //!
-//! A message that leaves the domain through a [gateway](crate::gateway) is decided on the other side, where this word
-//! cannot be reached. So the gateway *holds* it: it moves the word to `HELD`, which still reads as `Pending`, but which
-//! only the gateway moves on, when it is told what became of the message. Its sender can no longer give it up.
+//! The table is as long as the fabric has slots for one receiver, and old entries are overwritten: nothing grows. If a
+//! later message occupies the entry already, the holder of a message settles it without the word, and counts it; its
+//! sender can no longer time it out. The holder reads the clock again first, so that it cannot contradict a timeout that
+//! was reported.
 //!
-//! 1. `words`: compare-exchanged by the holders of messages and by the sender, which also clears one that it could take
-//!    for a later message's before it uses the entry again.
-//! 2. `Terms`: written by the sender only; `opened` is read by whoever asks for a receipt, the rest by the sender.
+//! # Who counts it
 //!
-//! No ordering is needed: the word alone decides, and nothing else is published through it.
+//! The side that settles a message counts it, in its own counters. A timeout by the sender must not be counted again when
+//! the message turns up later. Hence three marks:
+//!
+//! | word | who has counted the message |
+//! | --- | --- |
+//! | status | its holder |
+//! | status, *by sender* | its sender; no holder has found the message yet |
+//! | status, *by sender*, *found* | its sender; the holder that found the message has discarded it |
+//! | `Timeout`, *by sender*, *uncounted* | nobody: an onlooker has settled it. The owner of the sender's index clears the mark and counts, or the holder takes the verdict over and counts, whichever is first |
+//! | `RETRACTED` | nobody: the sender needed the entry again and took its count back. The holder counts a timeout |
+//!
+//! Each change is a compare-exchange, so exactly one side has it.
+//!
+//! # Outcomes end
+//!
+//! A sender or receiver that has left or died settles nothing. So an onlooker who asks for a receipt
+//! ([`Fabric::receipt`](crate::Fabric::receipt)) settles what is overdue: more than
+//! [`CLOCK_MARGIN_NS`](crate::CLOCK_MARGIN_NS) after its deadline. What the onlooker has to know of the terms
+//! may be written at that moment for a later message; `check` tells it whether sequence and deadline belong together.
+//!
+//! A message that leaves the domain through a [gateway](crate::gateway) is settled on the remote side, where this word
+//! cannot be reached. So the gateway *holds* it: it moves the word to `HELD`, which still reads as `Pending`, and which
+//! the gateway moves on when it is told what became of the message. Should it not do so in time (until the deadline, the
+//! fabric's [`grace_ns`](crate::Config::grace_ns) and the margin have passed), or should the proxy be gone, the sender or
+//! an onlooker settles the message as a timeout, and the answer comes too late. So no receipt reads `Pending` after that
+//! time, whoever is dead.
+//!
+//! # Who may touch what
+//!
+//! 1. `words`: compare-exchanged by the holders of messages, the sender, and onlookers. A proxy, whose sequences come in
+//!    any order, also lowers a word that tells of a later message before it uses the entry.
+//! 2. `Terms`: written by the sender only.
+//!
+//! No ordering is needed: the word alone decides, nothing else is published through it, and terms check themselves.
 
 use crate::message::{KernelId, MessageId};
+use crate::platform::CLOCK_MARGIN_NS;
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU32, AtomicU64, Scope, shared_struct};
+use crate::sync::{AtomicU64, Scope, shared_struct};
 use core::fmt;
 
 /// What became of a message. The numbers stand in shared memory and never change.
@@ -131,29 +159,29 @@ impl fmt::Display for ReceiptError {
 
 impl core::error::Error for ReceiptError {}
 
-/// Who decided.
+/// Who settled a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// This call did; it counts the message.
     Decided,
-    /// This call did, because the receipt was overwritten. Its sender may have been told of a timeout before.
+    /// This call did, because the receipt was overwritten. A timeout may have been reported before.
     Alone,
-    /// The sender had given it up, and has taken that back since: this call ends it as given up, and counts it.
+    /// It had been given up as timed out, and that was not counted, or the count was taken back: this call takes the
+    /// verdict over, and counts the message as timed out.
     GivenUp,
-    /// Someone else had, with this result; whoever did has counted it.
+    /// Another party did, and has counted it.
     Lost,
 }
 
 shared_struct! {
     /// On what terms a message was sent.
     struct Terms[][] in S {
-        /// The message's name as in a word, with the status `Pending`; 0: none.
+        /// The message's sequence as in a word, and `COLLECTED`; 0: none.
         opened: AtomicU64<S>,
         deadline_ns: AtomicU64<S>,
+        /// `opened` (without `COLLECTED`) and `deadline_ns`, by exclusive or.
+        check: AtomicU64<S>,
         destination: AtomicU64<S>,
-        /// For a proxy's messages: 1 when its gateway knows how this one has ended.
-        collected: AtomicU32<S>,
-        _zero: AtomicU32<S>,
     }
 }
 
@@ -171,47 +199,67 @@ shared_struct! {
     pub(crate) struct Receipts[const KERNELS: usize, const SLOTS: usize,][KERNELS, SLOTS,] in S {
         words: Words<KERNELS, SLOTS, S>,
         terms: [[Terms<S>; SLOTS]; KERNELS],
+        /// This and the count of messages sent are together no less than any sequence that was used.
+        base: AtomicU64<S>,
     }
 }
 
-/// The sender has decided this, and nobody has found the message since.
-const BY_SENDER: u64 = 1 << 3;
-const STATUS: u64 = BY_SENDER - 1;
+const STATUS: u64 = 0xf;
+/// The sender has decided this, or an onlooker in its place.
+const BY_SENDER: u64 = 1 << 4;
+/// The holder has found the message afterwards.
+const FOUND: u64 = 1 << 5;
+/// The message was not counted yet.
+const UNCOUNTED: u64 = 1 << 6;
+const MARKS: u64 = BY_SENDER | FOUND | UNCOUNTED;
+const SEQUENCE_SHIFT: u32 = 7;
+
 const PENDING: u64 = DeliveryStatus::Pending as u64;
-/// In the place of a status: the sender had decided, and has taken that back. Whoever finds the message decides alone.
+const TIMEOUT: u64 = DeliveryStatus::Timeout as u64;
+/// In the place of a status: the sender had decided, and has taken that back. The holder counts a timeout.
 const RETRACTED: u64 = PENDING;
 /// In the place of a status: pending, and with a gateway.
 const HELD: u64 = 7;
+/// In the place of a status: timed out, and still with a gateway.
+const TIMEOUT_HELD: u64 = 8;
+/// In the place of a status: `RETRACTED`, and still with a gateway.
+const RETRACTED_HELD: u64 = 9;
 
-/// Upper bits of a sequence that a word has no room for.
-const SEQUENCE_CUT: u32 = 20;
-const GENERATION_SHIFT: u32 = 48;
+/// In `opened`, for a proxy's messages: its gateway knows how this one has ended.
+const COLLECTED: u64 = 1;
+
+/// The last sequence that a word has room for.
+pub(crate) const LAST_SEQUENCE: u64 = u64::MAX >> SEQUENCE_SHIFT;
 
 /// Changes of a word by others that a holder puts up with before it decides alone. In a healthy fabric each of them is
 /// a step of an earlier message of the same entry, and there are no more of those on their way than inboxes and stores
-/// have room for: three or four.
+/// have room for, or a step of the sender: three or four.
 const TRIES: u32 = 16;
 
-const fn word(id: MessageId, status: u64) -> u64 {
-    (id.source.generation() as u16 as u64) << GENERATION_SHIFT
-        | id.sequence << SEQUENCE_CUT >> (SEQUENCE_CUT - 4)
-        | status
+const fn word(sequence: u64, status: u64) -> u64 {
+    sequence << SEQUENCE_SHIFT | status
 }
 
-/// The generation in a word.
-const fn generation_in(word: u64) -> u16 {
-    (word >> GENERATION_SHIFT) as u16
+/// The sequence in a word.
+const fn sequence_in(word: u64) -> u64 {
+    word >> SEQUENCE_SHIFT
 }
 
-/// By how much the sequence in a word is ahead of another, modulo 2⁴⁴.
-const fn sequence_ahead(word: u64, sequence: u64) -> i64 {
-    ((word >> 4).wrapping_sub(sequence) << SEQUENCE_CUT).cast_signed() >> SEQUENCE_CUT
+/// What a word's status says to a reader.
+const fn status_in(word: u64) -> Option<DeliveryStatus> {
+    match word & STATUS {
+        HELD => Some(DeliveryStatus::Pending),
+        TIMEOUT_HELD => Some(DeliveryStatus::Timeout),
+        // Only after its entry was opened for a later message.
+        RETRACTED_HELD => Some(DeliveryStatus::Pending),
+        status => DeliveryStatus::from_bits(status),
+    }
 }
 
 /// Which message a word tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tells {
-    /// One before, or none: this one's way has not ended.
+    /// One before, or none: this one is not settled.
     Earlier,
     /// This one.
     This,
@@ -221,26 +269,46 @@ enum Tells {
 
 impl Tells {
     #[inline(always)]
-    const fn of(found: u64, id: MessageId) -> Self {
-        match generation_in(found).wrapping_sub(id.source.generation() as u16) {
-            0 => match sequence_ahead(found, id.sequence) {
-                0 => Self::This,
-                1.. => Self::Later,
-                _ => Self::Earlier,
-            },
-            // No generation is 0: an entry that was never used.
-            1..0x8000 if generation_in(found) != 0 => Self::Later,
-            _ => Self::Earlier,
+    const fn of(found: u64, sequence: u64) -> Self {
+        if sequence_in(found) < sequence {
+            Self::Earlier
+        } else if sequence_in(found) == sequence {
+            Self::This
+        } else {
+            Self::Later
         }
     }
 }
 
-/// A message of the sender's whose way has not ended.
+/// What a sender finds in an entry.
 #[derive(Clone, Copy)]
-pub(crate) struct PendingReceipt {
-    /// The word, which tells of an earlier message, or that this one is held.
+pub(crate) enum Entry {
+    /// Nothing to do: no message, or one that was settled and counted.
+    Settled,
+    /// A message that an onlooker has settled.
+    Uncounted(Unsettled),
+    /// A message that is not settled.
+    Pending(Unsettled),
+}
+
+/// A message and what its entry's word said.
+#[derive(Clone, Copy)]
+pub(crate) struct Unsettled {
+    /// The message.
+    pub(crate) sequence: u64,
     found: u64,
-    opened: u64,
+}
+
+impl Unsettled {
+    /// Whether a gateway holds it.
+    pub(crate) const fn is_held(self) -> bool {
+        sequence_in(self.found) == self.sequence && self.found & STATUS == HELD
+    }
+
+    /// The word that gives it up.
+    const fn given_up(self, status: DeliveryStatus) -> u64 {
+        word(self.sequence, if self.is_held() { TIMEOUT_HELD } else { status as u64 }) | BY_SENDER
+    }
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS, S> {
@@ -266,85 +334,109 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         &self.terms[row][i]
     }
 
+    /// What has to be added to a count of messages sent to get the sequence of the last one.
+    pub(crate) fn base(&self) -> u64 {
+        // Relaxed: written by the caller itself, or by its predecessor before the index was handed over.
+        self.base.load(Relaxed)
+    }
+
+    /// For a proxy, before it uses a sequence that is further than its count.
+    #[cold]
+    pub(crate) fn set_base(&self, base: u64) {
+        // Relaxed: this sender's own; its successor finds it when the index is handed over.
+        self.base.store(base, Relaxed);
+    }
+
     /// Opens the receipt of a message that is about to be sent, over an older one, on which the sender has no verdict
     /// of its own (see [`retract`](Self::retract)).
     #[inline(always)]
-    pub(crate) fn open(&self, id: MessageId, destination: KernelId, deadline_ns: u64) {
-        let terms = self.terms_at(id.sequence);
-        // Relaxed, all: this sender's own, but for `opened`, which publishes nothing but itself.
+    pub(crate) fn open(&self, sequence: u64, destination: KernelId, deadline_ns: u64) {
+        let terms = self.terms_at(sequence);
+        let opened = word(sequence, 0);
+        // Relaxed, all: this sender's own, but for what onlookers read, and that checks itself.
         terms.deadline_ns.store(deadline_ns, Relaxed);
+        terms.check.store(opened ^ deadline_ns, Relaxed);
         terms.destination.store(destination.raw(), Relaxed);
-        terms.opened.store(word(id, PENDING), Relaxed);
+        terms.opened.store(opened, Relaxed);
     }
 
-    /// For a proxy, whose sequences come in any order, in place of [`open`](Self::open): makes the entry
-    /// forget a later message.
-    pub(crate) fn open_anew(&self, id: MessageId, destination: KernelId, deadline_ns: u64) {
-        let entry = self.word_at(id.sequence);
-        // Relaxed, both: the word alone decides. What it told of has been collected.
-        if Tells::of(entry.load(Relaxed), id) != Tells::Earlier {
-            entry.store(0, Relaxed);
+    /// For a proxy, whose sequences come in any order, in place of [`open`](Self::open): makes the entry forget a later
+    /// message, which has been collected. Its word then tells of a message between this one and all earlier ones of the
+    /// entry: their holders still find the receipt overwritten.
+    pub(crate) fn open_out_of_order(&self, sequence: u64, destination: KernelId, deadline_ns: u64) {
+        let entry = self.word_at(sequence);
+        // Relaxed, both: the word alone decides. The message that it told of has no holder any more.
+        if Tells::of(entry.load(Relaxed), sequence) != Tells::Earlier {
+            entry.store(word(sequence.saturating_sub(1), 0), Relaxed);
         }
-        self.open(id, destination, deadline_ns);
-        // Relaxed: this sender's own.
-        self.terms_at(id.sequence).collected.store(0, Relaxed);
+        self.open(sequence, destination, deadline_ns);
     }
 
-    /// For the sender, before it opens the receipt of `id`: takes back a verdict of its own on an older message of that
-    /// entry that nobody has found yet, and returns it. It no longer counts: who finds the message does. And makes the
-    /// entry forget an owner of the place so long ago that its generation reads as a later one.
+    /// For the sender, before it opens the receipt of `sequence`: takes back a verdict of its own on an older message of
+    /// that entry whose holder has not found it yet, and returns the verdict if it was counted. The holder will count.
     #[cold]
     #[cfg_attr(target_arch = "nvptx64", inline(never))]
-    pub(crate) fn retract(&self, id: MessageId) -> Option<DeliveryStatus> {
-        let entry = self.word_at(id.sequence);
-        // Relaxed: the word alone decides. Relaxed on failure: the holder was faster, and keeps the verdict as it is.
+    pub(crate) fn retract(&self, sequence: u64) -> Option<DeliveryStatus> {
+        let entry = self.word_at(sequence);
+        // Relaxed: the word alone decides.
         let found = entry.load(Relaxed);
-        let taken_back = found & !(BY_SENDER | STATUS) | RETRACTED;
-        let retracted = found & BY_SENDER != 0 && entry.compare_exchange(found, taken_back, Relaxed, Relaxed).is_ok();
-        if generation_in(found) != id.source.generation() as u16 && Tells::of(found, id) == Tells::Later {
-            // Relaxed: as in `open_anew`.
-            entry.store(0, Relaxed);
+        if found & (BY_SENDER | FOUND) != BY_SENDER {
+            return None;
         }
-        if retracted { DeliveryStatus::from_bits(found & STATUS) } else { None }
+        let status = if found & STATUS == TIMEOUT_HELD { RETRACTED_HELD } else { RETRACTED };
+        let taken_back = found & !(MARKS | STATUS) | status;
+        // Relaxed, both: as above. On failure the holder was faster, and keeps the verdict as it is.
+        let retracted = entry.compare_exchange(found, taken_back, Relaxed, Relaxed).is_ok();
+        if retracted && found & UNCOUNTED == 0 { status_in(found) } else { None }
     }
 
-    /// For the holder of a message: ends its way, unless the sender has already.
+    /// For the holder of a message: settles it, unless another party has already.
     #[inline(always)]
-    pub(crate) fn decide(&self, id: MessageId, status: DeliveryStatus) -> Verdict {
-        self.enter(id, status as u64)
+    pub(crate) fn decide(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
+        self.enter(sequence, status as u64)
     }
 
-    /// For a gateway that holds a message: takes it out of its sender's hands, unless the sender has ended its way
-    /// already.
-    pub(crate) fn hold(&self, id: MessageId) -> Verdict {
-        self.enter(id, HELD)
+    /// For a gateway that holds a message: takes it out of its sender's hands, unless that has settled it already.
+    pub(crate) fn hold(&self, sequence: u64) -> Verdict {
+        self.enter(sequence, HELD)
     }
 
-    /// For the gateway that [holds](Self::hold) a message: ends its way.
-    pub(crate) fn settle(&self, id: MessageId, status: DeliveryStatus) -> Verdict {
+    /// For the gateway that [holds](Self::hold) a message: settles it.
+    pub(crate) fn settle(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
+        let entry = self.word_at(sequence);
+        let (held, settled) = (word(sequence, HELD), word(sequence, status as u64));
         // Relaxed: the word alone decides. Relaxed on failure: the value found says all.
-        match self.word_at(id.sequence).compare_exchange(word(id, HELD), word(id, status as u64), Relaxed, Relaxed) {
-            Ok(_) => Verdict::Decided,
-            Err(found) if Tells::of(found, id) == Tells::This => Verdict::Lost,
-            // Overwritten while it was held.
-            Err(_) => Verdict::Alone,
+        let Err(mut found) = entry.compare_exchange(held, settled, Relaxed, Relaxed) else { return Verdict::Decided };
+        for _ in 0..TRIES {
+            if Tells::of(found, sequence) != Tells::This {
+                break;
+            }
+            match Self::give_way(entry, found) {
+                Ok(verdict) => return verdict,
+                Err(now) => found = now,
+            }
         }
+        // Overwritten while it was held.
+        Verdict::Alone
     }
 
     /// Writes what became of a message over what the entry tells of an earlier one.
     #[inline(always)]
-    fn enter(&self, id: MessageId, status: u64) -> Verdict {
-        let entry = self.word_at(id.sequence);
+    fn enter(&self, sequence: u64, status: u64) -> Verdict {
+        let entry = self.word_at(sequence);
         // Relaxed: the word alone decides.
         let mut found = entry.load(Relaxed);
         for _ in 0..TRIES {
-            match Tells::of(found, id) {
+            match Tells::of(found, sequence) {
                 // Relaxed, both: as above. On failure the value found says all.
-                Tells::Earlier => match entry.compare_exchange(found, word(id, status), Relaxed, Relaxed) {
+                Tells::Earlier => match entry.compare_exchange(found, word(sequence, status), Relaxed, Relaxed) {
                     Ok(_) => return Verdict::Decided,
                     Err(now) => found = now,
                 },
-                Tells::This => return Self::give_way(entry, found),
+                Tells::This => match Self::give_way(entry, found) {
+                    Ok(verdict) => return verdict,
+                    Err(now) => found = now,
+                },
                 Tells::Later => break,
             }
         }
@@ -352,69 +444,100 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         Verdict::Alone
     }
 
-    /// Lets a verdict stand that is there already. If it is the sender's, says that the message was found.
+    /// For the holder: lets a verdict stand that is there already, and says that the message was found; or takes it over
+    /// if it was not counted. The value found if that has changed.
     #[cold]
     #[inline(never)]
-    fn give_way(entry: &AtomicU64<S>, found: u64) -> Verdict {
-        // Relaxed, both: as in `enter`. Only `retract` changes a word with the mark.
-        let stands = found & (BY_SENDER | STATUS) != RETRACTED
-            && (found & BY_SENDER == 0 || entry.compare_exchange(found, found & !BY_SENDER, Relaxed, Relaxed).is_ok());
-        if stands { Verdict::Lost } else { Verdict::GivenUp }
-    }
-
-    /// For the sender: the message of that sequence, if its way has not ended and its entry is not used by another. A
-    /// predecessor's as well.
-    pub(crate) fn pending(&self, sequence: u64) -> Option<PendingReceipt> {
-        // Relaxed, both: see the module's page.
-        let opened = self.terms_at(sequence).opened.load(Relaxed);
-        let found = self.word_at(sequence).load(Relaxed);
-        if opened == 0 || sequence_ahead(opened, sequence) != 0 {
-            return None;
-        }
-        let id = MessageId { source: KernelId::new(0, u32::from(generation_in(opened))), sequence };
-        let pending = match Tells::of(found, id) {
-            Tells::Earlier => true,
-            Tells::This => found & (BY_SENDER | STATUS) == HELD,
-            Tells::Later => false,
+    fn give_way(entry: &AtomicU64<S>, found: u64) -> Result<Verdict, u64> {
+        let retracted = matches!(found & STATUS, RETRACTED | RETRACTED_HELD) && found & MARKS == 0;
+        let uncounted = found & (BY_SENDER | UNCOUNTED) == BY_SENDER | UNCOUNTED;
+        let (new, verdict) = if retracted || uncounted {
+            (word(sequence_in(found), TIMEOUT) | FOUND, Verdict::GivenUp)
+        } else if found & (BY_SENDER | FOUND) == BY_SENDER {
+            (found | FOUND, Verdict::Lost)
+        } else {
+            return Ok(Verdict::Lost);
         };
-        pending.then_some(PendingReceipt { found, opened })
+        // Relaxed, both: as in `enter`. Only the sender changes such a word: it takes its count back, or makes up for it.
+        entry.compare_exchange(found, new, Relaxed, Relaxed).map(|_| verdict)
     }
 
-    /// For the sender: ends the way of a message that can no longer arrive, unless its holder has already. One that a
-    /// gateway holds stays with it.
-    pub(crate) fn give_up(&self, sequence: u64, pending: PendingReceipt, status: DeliveryStatus) -> Verdict {
-        let PendingReceipt { found, opened } = pending;
-        if (found ^ opened) >> 4 == 0 {
-            return Verdict::Lost;
-        }
-        let verdict = opened & !STATUS | status as u64 | BY_SENDER;
-        // Relaxed, both: as in `enter`. Any other value is that of this message's holder, or of an earlier one's: the
-        // sender will look again.
-        match self.word_at(sequence).compare_exchange(found, verdict, Relaxed, Relaxed) {
-            Ok(_) => Verdict::Decided,
-            Err(_) => Verdict::Lost,
+    /// For the sender: what is to be done about the message that uses the entry of `sequence`. A predecessor's as well.
+    #[inline]
+    pub(crate) fn entry(&self, sequence: u64) -> Entry {
+        // Relaxed, both: see the module's page.
+        let sequence = sequence_in(self.terms_at(sequence).opened.load(Relaxed));
+        let found = self.word_at(sequence).load(Relaxed);
+        let unsettled = Unsettled { sequence, found };
+        match Tells::of(found, sequence) {
+            _ if sequence == 0 => Entry::Settled,
+            Tells::Earlier => Entry::Pending(unsettled),
+            Tells::This if found & UNCOUNTED != 0 => Entry::Uncounted(unsettled),
+            Tells::This if unsettled.is_held() => Entry::Pending(unsettled),
+            Tells::This | Tells::Later => Entry::Settled,
         }
     }
 
-    /// For a proxy: whether the entry for `id` holds the receipt of a message of its own whose end its gateway does not
-    /// know yet, and which is not at least `old` sequences older.
-    pub(crate) fn is_in_use(&self, id: MessageId, old: u64) -> bool {
-        let terms = self.terms_at(id.sequence);
-        // Relaxed, both: this sender's own.
-        let opened = terms.opened.load(Relaxed);
-        let own =
-            opened != 0 && generation_in(opened) == id.source.generation() as u16 && terms.collected.load(Relaxed) == 0;
-        let behind = -sequence_ahead(opened, id.sequence);
+    /// For the sender: gives up a message that can no longer arrive, or whose gateway is late or gone; `false` if its
+    /// holder was faster.
+    pub(crate) fn give_up(&self, unsettled: Unsettled, status: DeliveryStatus) -> bool {
+        let entry = self.word_at(unsettled.sequence);
+        // Relaxed, both: as in `enter`. Any other value is that of this message's holder, of an onlooker, or of an
+        // earlier message's holder: the sender will look again.
+        entry.compare_exchange(unsettled.found, unsettled.given_up(status), Relaxed, Relaxed).is_ok()
+    }
+
+    /// For the sender: takes upon itself to count a message that an onlooker has settled; `false` if its holder was
+    /// faster.
+    pub(crate) fn take_count(&self, uncounted: Unsettled) -> bool {
+        let entry = self.word_at(uncounted.sequence);
+        // Relaxed, both: as in `enter`.
+        entry.compare_exchange(uncounted.found, uncounted.found & !UNCOUNTED, Relaxed, Relaxed).is_ok()
+    }
+
+    /// For an onlooker: settles a message as timed out if it is overdue.
+    pub(crate) fn settle_overdue(&self, sequence: u64, now_ns: u64, grace_ns: u64) {
+        let terms = self.terms_at(sequence);
+        let opened = word(sequence, 0);
+        // Relaxed, all: terms that belong together say so. Between those of two messages that follow one another in
+        // the entry no mixture does, unless both have the same deadline.
+        let deadline_ns = terms.deadline_ns.load(Relaxed);
+        let checked = terms.check.load(Relaxed) == opened ^ deadline_ns;
+        if !checked || terms.opened.load(Relaxed) & !COLLECTED != opened {
+            return;
+        }
+        // Relaxed: the word alone decides.
+        let unsettled = Unsettled { sequence, found: self.word_at(sequence).load(Relaxed) };
+        let grace_ns = match Tells::of(unsettled.found, sequence) {
+            Tells::Earlier => 0,
+            Tells::This if unsettled.is_held() => grace_ns,
+            Tells::This | Tells::Later => return,
+        };
+        if deadline_ns.saturating_add(CLOCK_MARGIN_NS).saturating_add(grace_ns) < now_ns {
+            let verdict = unsettled.given_up(DeliveryStatus::Timeout) | UNCOUNTED;
+            // Relaxed, both: as in `enter`. On failure another party was faster, or an earlier message's holder came in
+            // between, which changes nothing for who asks again.
+            let _ = self.word_at(sequence).compare_exchange(unsettled.found, verdict, Relaxed, Relaxed);
+        }
+    }
+
+    /// For a proxy: whether the entry for `sequence` holds the receipt of a message of its own whose end its gateway does
+    /// not know yet, and which is not at least `old` sequences older. `first` is the first sequence of this proxy.
+    pub(crate) fn is_in_use(&self, sequence: u64, first: u64, old: u64) -> bool {
+        // Relaxed: this sender's own.
+        let opened = self.terms_at(sequence).opened.load(Relaxed);
+        let own = sequence_in(opened) >= first && opened & COLLECTED == 0;
+        let behind = sequence.wrapping_sub(sequence_in(opened)).cast_signed();
         // Relaxed: the word alone decides. A later message that was given up and is still to be found needs its mark.
-        let found = self.word_at(id.sequence).load(Relaxed);
-        let marked = found & BY_SENDER != 0 && Tells::of(found, id) == Tells::Later;
+        let found = self.word_at(sequence).load(Relaxed);
+        let marked = found & (BY_SENDER | FOUND) == BY_SENDER && Tells::of(found, sequence) == Tells::Later;
         marked || own && behind < old.min(i64::MAX as u64).cast_signed()
     }
 
     /// For a proxy: notes that its gateway knows how the message has ended.
     pub(crate) fn set_collected(&self, sequence: u64) {
         // Relaxed: this sender's own.
-        self.terms_at(sequence).collected.store(1, Relaxed);
+        self.terms_at(sequence).opened.store(word(sequence, 0) | COLLECTED, Relaxed);
     }
 
     /// For the sender: empties the entry of a message that could not be sent after all.
@@ -425,20 +548,16 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     }
 
     /// Reads a receipt.
-    pub(crate) fn read(&self, id: MessageId) -> Result<DeliveryStatus, ReceiptError> {
-        if id.sequence == 0 || id.source.is_none() {
+    pub(crate) fn read(&self, sequence: u64) -> Result<DeliveryStatus, ReceiptError> {
+        if sequence == 0 || sequence > LAST_SEQUENCE {
             return Err(ReceiptError::Unknown);
         }
         // Relaxed, both: see the module's page.
-        let opened = self.terms_at(id.sequence).opened.load(Relaxed);
-        let found = self.word_at(id.sequence).load(Relaxed);
-        match (Tells::of(opened, id), Tells::of(found, id)) {
+        let opened = self.terms_at(sequence).opened.load(Relaxed);
+        let found = self.word_at(sequence).load(Relaxed);
+        match (Tells::of(opened, sequence), Tells::of(found, sequence)) {
             (Tells::Later, _) | (_, Tells::Later) => Err(ReceiptError::Overwritten),
-            (_, Tells::This) => match DeliveryStatus::from_bits(found & STATUS) {
-                Some(status) => Ok(status),
-                None if found & STATUS == HELD => Ok(DeliveryStatus::Pending),
-                None => Err(ReceiptError::Unknown),
-            },
+            (_, Tells::This) => status_in(found).ok_or(ReceiptError::Unknown),
             (Tells::This, Tells::Earlier) => Ok(DeliveryStatus::Pending),
             (Tells::Earlier, Tells::Earlier) => Err(ReceiptError::Unknown),
         }
@@ -447,14 +566,33 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     /// For the sender: deadline and destination of a message whose receipt is still there.
     pub(crate) fn terms(&self, sequence: u64) -> (u64, KernelId) {
         let terms = self.terms_at(sequence);
-        // Relaxed: written by the caller itself, or by its predecessor before the place was handed over.
+        // Relaxed: written by the caller itself, or by its predecessor before the index was handed over.
         (terms.deadline_ns.load(Relaxed), KernelId::from_raw(terms.destination.load(Relaxed)))
+    }
+
+    /// What receipts add to the count of messages that lie in inboxes and stores, to get that of messages that are not
+    /// counted as ended: those that a gateway holds, less those that their sender has given up and counted, and that lie
+    /// there still.
+    pub(crate) fn balance(&self) -> i64 {
+        let contribution = |entry: &AtomicU64<S>| {
+            // Relaxed: a number to show.
+            let found = entry.load(Relaxed);
+            match (found & STATUS, found & MARKS) {
+                (HELD | RETRACTED_HELD, 0) => 1,
+                (TIMEOUT_HELD, marks) => i64::from(marks == BY_SENDER | UNCOUNTED),
+                (_, BY_SENDER) => -1,
+                _ => 0,
+            }
+        };
+        self.words.words.iter().flatten().map(contribution).sum()
     }
 }
 
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
+    extern crate std;
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn status_numbers_are_pinned() {
@@ -474,169 +612,337 @@ mod tests {
         assert_eq!(DeliveryStatus::from_bits(7), None);
     }
 
-    fn id(sequence: u64) -> MessageId {
-        MessageId { source: KernelId::new(0, 1), sequence }
-    }
-
-    fn give_up(table: &Receipts<1, 4>, sequence: u64, status: DeliveryStatus) -> Verdict {
-        table.pending(sequence).map_or(Verdict::Lost, |pending| table.give_up(sequence, pending, status))
-    }
+    const TO: KernelId = KernelId::new(0, 1);
 
     fn table() -> Receipts<1, 4> {
         // SAFETY: `Shared`: zero is the idle state.
         unsafe { core::mem::zeroed() }
     }
 
+    /// As the sender: `None` if there was nothing to give up, `false` if the holder was faster.
+    fn give_up(table: &Receipts<1, 4>, sequence: u64, status: DeliveryStatus) -> Option<bool> {
+        match table.entry(sequence) {
+            Entry::Pending(pending) if pending.sequence == sequence => Some(table.give_up(pending, status)),
+            _ => None,
+        }
+    }
+
+    /// As the sender: whether there was something to count.
+    fn count(table: &Receipts<1, 4>, sequence: u64) -> bool {
+        match table.entry(sequence) {
+            Entry::Uncounted(uncounted) => table.take_count(uncounted),
+            _ => false,
+        }
+    }
+
+    /// Overdue for onlookers, and with a grace of 5.
+    const LATE_NS: u64 = 10 + CLOCK_MARGIN_NS + 1;
+
     #[test]
     fn the_first_decides() {
         let table = table();
-        table.open(id(1), KernelId::new(0, 1), 10);
-        assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Pending));
-        assert_eq!(table.decide(id(1), DeliveryStatus::Timeout), Verdict::Decided);
-        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Lost);
-        assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Timeout));
+        table.open(1, TO, 10);
+        assert_eq!(table.read(1), Ok(DeliveryStatus::Pending));
+        assert_eq!(table.decide(1, DeliveryStatus::Timeout), Verdict::Decided);
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Lost);
+        assert_eq!(table.read(1), Ok(DeliveryStatus::Timeout));
     }
 
     #[test]
     fn an_overwritten_receipt_says_so_and_leaves_the_decision_to_the_holder() {
         let table = table();
-        table.open(id(1), KernelId::new(0, 1), 10);
-        table.open(id(5), KernelId::new(0, 1), 10);
-        assert_eq!(table.read(id(1)), Err(ReceiptError::Overwritten));
+        table.open(1, TO, 10);
+        table.open(5, TO, 10);
+        assert_eq!(table.read(1), Err(ReceiptError::Overwritten));
         // Its way can still be decided by all, as long as the later one's is not.
-        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Decided);
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Decided);
+        assert_eq!((table.read(1), table.read(5)), (Err(ReceiptError::Overwritten), Ok(DeliveryStatus::Pending)));
+        table.open(9, TO, 10);
+        assert_eq!(table.decide(9, DeliveryStatus::Delivered), Verdict::Decided);
+        assert_eq!(table.decide(5, DeliveryStatus::Delivered), Verdict::Alone);
         assert_eq!(
-            (table.read(id(1)), table.read(id(5))),
-            (Err(ReceiptError::Overwritten), Ok(DeliveryStatus::Pending))
+            (table.read(5), give_up(&table, 5, DeliveryStatus::Timeout)),
+            (Err(ReceiptError::Overwritten), None)
         );
-        table.open(id(9), KernelId::new(0, 1), 10);
-        assert_eq!(table.decide(id(9), DeliveryStatus::Delivered), Verdict::Decided);
-        assert_eq!(table.decide(id(5), DeliveryStatus::Delivered), Verdict::Alone);
-        assert_eq!((table.read(id(5)), table.pending(5).is_none()), (Err(ReceiptError::Overwritten), true));
     }
 
     #[test]
     fn a_senders_verdict_counts_for_the_sender_or_for_the_holder_but_not_for_both() {
         let table = table();
-        table.open(id(1), KernelId::new(0, 1), 10);
-        assert_eq!(table.retract(id(5)), None, "nothing of the sender's");
-        assert_eq!(give_up(&table, 1, DeliveryStatus::Timeout), Verdict::Decided);
-        assert_eq!(give_up(&table, 1, DeliveryStatus::NotFound), Verdict::Lost);
-        assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Timeout));
-        // Found before the entry is needed again: the sender's verdict stands.
-        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Lost);
-        assert_eq!((table.read(id(1)), table.retract(id(5))), (Ok(DeliveryStatus::Timeout), None));
+        table.open(1, TO, 10);
+        assert_eq!(table.retract(5), None, "nothing of the sender's");
+        assert_eq!(give_up(&table, 1, DeliveryStatus::Timeout), Some(true));
+        assert_eq!(give_up(&table, 1, DeliveryStatus::NotFound), None);
+        assert_eq!((table.read(1), table.balance()), (Ok(DeliveryStatus::Timeout), -1));
+        // Found before the entry is needed again: the sender's verdict stands, and the word says who had counted.
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Lost);
+        assert_eq!(table.word_at(1).load(Relaxed) & MARKS, BY_SENDER | FOUND);
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Lost);
+        assert_eq!((table.read(1), table.retract(5), table.balance()), (Ok(DeliveryStatus::Timeout), None, 0));
         // Found afterwards: the holder's does.
-        table.open(id(5), KernelId::new(0, 1), 10);
-        assert_eq!(give_up(&table, 5, DeliveryStatus::NotFound), Verdict::Decided);
-        assert_eq!(table.retract(id(9)), Some(DeliveryStatus::NotFound));
-        assert_eq!(table.retract(id(9)), None);
-        table.open(id(9), KernelId::new(0, 1), 10);
-        assert_eq!(table.decide(id(5), DeliveryStatus::Timeout), Verdict::GivenUp);
-        assert_eq!(table.read(id(9)), Ok(DeliveryStatus::Pending));
+        table.open(5, TO, 10);
+        assert_eq!(give_up(&table, 5, DeliveryStatus::NotFound), Some(true));
+        assert_eq!(table.retract(9), Some(DeliveryStatus::NotFound));
+        assert_eq!(table.retract(9), None);
+        table.open(9, TO, 10);
+        assert_eq!(table.decide(5, DeliveryStatus::Timeout), Verdict::GivenUp);
+        assert_eq!(table.decide(5, DeliveryStatus::Timeout), Verdict::Lost, "once");
+        assert_eq!(table.read(9), Ok(DeliveryStatus::Pending));
+    }
+
+    #[test]
+    fn an_onlookers_verdict_counts_for_the_sender_or_for_the_holder_but_not_for_both() {
+        // The sender comes by first, or the holder, or the sender needs the entry before either.
+        let [first, second, third] = [table(), table(), table()];
+        for table in [&first, &second, &third] {
+            table.open(1, TO, 10);
+            table.settle_overdue(1, LATE_NS - 1, 0);
+            assert_eq!(table.read(1), Ok(DeliveryStatus::Pending), "in time");
+            table.settle_overdue(1, LATE_NS, 0);
+            table.settle_overdue(1, LATE_NS, 0);
+            assert_eq!((table.read(1), table.balance()), (Ok(DeliveryStatus::Timeout), 0));
+        }
+        assert!(count(&first, 1) && !count(&first, 1));
+        assert_eq!((first.balance(), first.decide(1, DeliveryStatus::Delivered)), (-1, Verdict::Lost));
+        assert_eq!((second.decide(1, DeliveryStatus::Delivered), count(&second, 1)), (Verdict::GivenUp, false));
+        assert_eq!(second.decide(1, DeliveryStatus::Delivered), Verdict::Lost);
+        assert_eq!(third.retract(5), None, "not counted, so there is nothing to take back");
+        third.open(5, TO, 10);
+        assert_eq!(third.decide(1, DeliveryStatus::Delivered), Verdict::GivenUp);
+        for table in [&first, &second] {
+            assert_eq!(table.read(1), Ok(DeliveryStatus::Timeout));
+        }
+    }
+
+    #[test]
+    fn an_onlooker_leaves_alone_what_is_settled_or_not_there_or_of_another_message() {
+        let table = table();
+        table.settle_overdue(1, u64::MAX, 0);
+        assert_eq!(table.read(1), Err(ReceiptError::Unknown));
+        table.open(1, TO, 10);
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Decided);
+        table.settle_overdue(1, LATE_NS, 0);
+        assert_eq!(table.read(1), Ok(DeliveryStatus::Delivered));
+        table.open(5, TO, 10_000_000);
+        for sequence in [1, 5, 9] {
+            table.settle_overdue(sequence, LATE_NS, 0);
+        }
+        assert_eq!(table.word_at(1).load(Relaxed), word(1, DeliveryStatus::Delivered as u64));
+        // The terms of two messages, mixed: the deadline of the next one is there already.
+        table.terms_at(5).deadline_ns.store(10, Relaxed);
+        table.settle_overdue(5, LATE_NS, 0);
+        assert_eq!(table.read(5), Ok(DeliveryStatus::Pending));
+        table.terms_at(5).check.store(word(9, 0) ^ 10, Relaxed);
+        table.settle_overdue(5, LATE_NS, 0);
+        table.settle_overdue(9, LATE_NS, 0);
+        assert_eq!(table.read(5), Ok(DeliveryStatus::Pending));
     }
 
     #[test]
     fn a_message_never_sent_is_unknown() {
         let table = table();
-        assert_eq!(table.read(id(0)), Err(ReceiptError::Unknown));
-        assert_eq!(table.read(id(3)), Err(ReceiptError::Unknown));
-        table.open(id(1), KernelId::new(0, 1), 10);
-        assert_eq!(table.read(id(5)), Err(ReceiptError::Unknown));
-        table.open(id(4), KernelId::new(0, 1), 10);
-        assert_eq!(table.read(id(0)), Err(ReceiptError::Unknown));
+        assert_eq!(table.read(0), Err(ReceiptError::Unknown));
+        assert_eq!(table.read(3), Err(ReceiptError::Unknown));
+        table.open(1, TO, 10);
+        assert_eq!(table.read(5), Err(ReceiptError::Unknown));
+        table.open(4, TO, 10);
+        assert_eq!(table.read(0), Err(ReceiptError::Unknown));
+        assert_eq!(table.read(LAST_SEQUENCE + 1), Err(ReceiptError::Unknown));
     }
 
     #[test]
-    fn a_held_message_is_pending_until_its_holder_settles_it() {
+    fn a_held_message_is_pending_until_its_holder_settles_it_or_is_late() {
         let table = table();
-        table.open(id(1), KernelId::new(0, 1), 10);
-        assert_eq!(table.hold(id(1)), Verdict::Decided);
-        assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Pending));
-        assert!(table.is_in_use(id(5), 5));
-        assert!(!table.is_in_use(id(5), 4), "old enough");
-        assert_eq!(give_up(&table, 1, DeliveryStatus::Timeout), Verdict::Lost);
-        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Lost);
-        assert_eq!(table.settle(id(1), DeliveryStatus::QueueFull), Verdict::Decided);
-        assert_eq!((table.read(id(1)), table.is_in_use(id(5), 5)), (Ok(DeliveryStatus::QueueFull), true));
+        table.open(1, TO, 10);
+        assert_eq!(table.hold(1), Verdict::Decided);
+        assert_eq!((table.read(1), table.balance()), (Ok(DeliveryStatus::Pending), 1));
+        table.settle_overdue(1, LATE_NS + 4, 5);
+        assert_eq!(table.read(1), Ok(DeliveryStatus::Pending), "the grace");
+        assert_eq!(table.settle(1, DeliveryStatus::QueueFull), Verdict::Decided);
+        assert_eq!((table.read(1), table.balance()), (Ok(DeliveryStatus::QueueFull), 0));
+        // Late: by the onlooker or by the sender, and the gateway comes afterwards or never.
+        table.open(5, TO, 10);
+        assert_eq!(table.hold(5), Verdict::Decided);
+        table.settle_overdue(5, LATE_NS + 5, 5);
+        assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Timeout), 1));
+        assert_eq!(table.settle(5, DeliveryStatus::Delivered), Verdict::GivenUp);
+        assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Timeout), 0));
+        table.open(9, TO, 10);
+        assert_eq!(table.hold(9), Verdict::Decided);
+        assert_eq!(give_up(&table, 9, DeliveryStatus::Timeout), Some(true));
+        assert_eq!((table.read(9), table.balance()), (Ok(DeliveryStatus::Timeout), 0));
+        assert_eq!(table.settle(9, DeliveryStatus::Delivered), Verdict::Lost);
+        // Needed again before the late gateway comes.
+        table.open(13, TO, 10);
+        assert_eq!(table.hold(13), Verdict::Decided);
+        assert_eq!(give_up(&table, 13, DeliveryStatus::Timeout), Some(true));
+        assert_eq!((table.retract(17), table.balance()), (Some(DeliveryStatus::Timeout), 1));
+        assert_eq!(table.settle(13, DeliveryStatus::Delivered), Verdict::GivenUp);
+    }
+
+    #[test]
+    fn holders_of_overwritten_messages_settle_alone() {
+        let table = table();
+        table.open(5, TO, 10);
+        assert_eq!(give_up(&table, 5, DeliveryStatus::Timeout), Some(true));
+        assert_eq!(table.hold(5), Verdict::Lost, "given up before");
+        table.open(9, TO, 10);
+        assert_eq!(table.hold(9), Verdict::Decided);
+        table.open(13, TO, 10);
+        assert_eq!(table.settle(9, DeliveryStatus::Delivered), Verdict::Decided);
+        assert_eq!(table.hold(13), Verdict::Decided);
+        table.open(17, TO, 10);
+        assert_eq!(table.decide(17, DeliveryStatus::Delivered), Verdict::Decided);
+        assert_eq!(table.settle(13, DeliveryStatus::Delivered), Verdict::Alone, "overwritten while held");
+    }
+
+    #[test]
+    fn a_proxys_entry_is_in_use_until_it_is_collected_or_old() {
+        let table = table();
+        assert!(!table.is_in_use(1, 1, 4));
+        table.open_out_of_order(1, TO, 10);
+        assert!(table.is_in_use(5, 1, 5));
+        assert!(!table.is_in_use(5, 1, 4), "old enough");
+        assert!(!table.is_in_use(5, 2, 5), "of the proxy before");
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Decided);
+        assert!(table.is_in_use(5, 1, 5));
         table.set_collected(1);
-        assert!(!table.is_in_use(id(5), 5));
-        table.open(id(5), KernelId::new(0, 1), 10);
-        assert_eq!(give_up(&table, 5, DeliveryStatus::Timeout), Verdict::Decided);
-        assert_eq!(table.hold(id(5)), Verdict::Lost, "given up before");
-        table.open(id(9), KernelId::new(0, 1), 10);
-        assert_eq!(table.hold(id(9)), Verdict::Decided);
-        table.open(id(13), KernelId::new(0, 1), 10);
-        assert_eq!(table.settle(id(9), DeliveryStatus::Delivered), Verdict::Decided);
-        assert_eq!(table.hold(id(13)), Verdict::Decided);
-        table.open(id(17), KernelId::new(0, 1), 10);
-        assert_eq!(table.decide(id(17), DeliveryStatus::Delivered), Verdict::Decided);
-        assert_eq!(table.settle(id(13), DeliveryStatus::Delivered), Verdict::Alone, "overwritten while held");
-        table.open(id(21), KernelId::new(0, 1), 10);
-        table.void(21);
-        assert_eq!(table.read(id(21)), Err(ReceiptError::Unknown));
+        assert!(!table.is_in_use(5, 1, 5));
+        // Out of order.
+        table.open_out_of_order(9, TO, 10);
+        assert!(table.is_in_use(5, 1, 5));
+        assert_eq!(table.decide(9, DeliveryStatus::Delivered), Verdict::Decided);
+        table.set_collected(9);
+        assert!(!table.is_in_use(5, 1, 5));
+        table.open_out_of_order(5, TO, 10);
+        assert_eq!(table.decide(1, DeliveryStatus::Delivered), Verdict::Alone, "as before: its receipt is overwritten");
+        assert_eq!(table.read(5), Ok(DeliveryStatus::Pending));
+        assert_eq!(table.decide(5, DeliveryStatus::Delivered), Verdict::Decided);
+        assert_eq!(table.read(5), Ok(DeliveryStatus::Delivered));
+        // A later one whose sender's verdict is still to be found keeps the entry.
+        table.open_out_of_order(13, TO, 10);
+        assert_eq!(give_up(&table, 13, DeliveryStatus::Timeout), Some(true));
+        table.set_collected(13);
+        assert!(table.is_in_use(9, 1, 5));
+        assert_eq!(table.decide(13, DeliveryStatus::Delivered), Verdict::Lost);
+        assert!(!table.is_in_use(9, 1, 5));
     }
 
     #[test]
-    fn a_proxys_entry_can_be_used_for_an_earlier_message() {
+    fn words_that_no_kernel_wrote_cost_a_holder_a_bounded_time() {
         let table = table();
-        table.open_anew(id(5), KernelId::new(0, 1), 10);
-        assert_eq!(give_up(&table, 5, DeliveryStatus::Timeout), Verdict::Decided);
-        table.set_collected(5);
-        assert!(table.is_in_use(id(1), 1), "given up, and still to be found");
-        assert_eq!(table.decide(id(5), DeliveryStatus::Delivered), Verdict::Lost);
-        assert!(!table.is_in_use(id(1), 1));
-        table.open_anew(id(1), KernelId::new(0, 1), 10);
-        assert_eq!(table.read(id(1)), Ok(DeliveryStatus::Pending));
-        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Decided);
-        assert_eq!((table.read(id(1)), table.is_in_use(id(5), 5)), (Ok(DeliveryStatus::Delivered), true));
-    }
-
-    #[test]
-    fn the_same_sequence_of_another_owner_is_another_message() {
-        let table = table();
-        let later = MessageId { source: KernelId::new(0, 2), sequence: 1 };
-        table.open(id(1), KernelId::new(0, 1), 10);
-        assert!(!table.is_in_use(later, 5));
-        table.open(later, KernelId::new(0, 1), 10);
-        assert_eq!(
-            (table.read(id(1)), table.read(later)),
-            (Err(ReceiptError::Overwritten), Ok(DeliveryStatus::Pending))
-        );
-        assert_eq!(table.decide(later, DeliveryStatus::Delivered), Verdict::Decided);
-        assert_eq!(table.decide(id(1), DeliveryStatus::Delivered), Verdict::Alone);
-        // The generation wraps from 65535 to 1.
-        let last = MessageId { source: KernelId::new(0, u32::from(u16::MAX)), sequence: 1 };
-        assert_eq!(table.read(last), Err(ReceiptError::Overwritten));
-        assert_eq!(table.read(MessageId { source: KernelId::new(0, 3), sequence: 1 }), Err(ReceiptError::Unknown));
-    }
-
-    #[test]
-    fn sequences_go_on_beyond_what_a_word_holds() {
-        let table = table();
-        let start = (3 << 44) - 6;
-        for sequence in start..start + 12 {
-            table.open(id(sequence), KernelId::new(0, 1), 10);
-            assert_eq!(table.read(id(sequence)), Ok(DeliveryStatus::Pending));
-            assert!(table.pending(sequence).is_some() && table.is_in_use(id(sequence), 1));
-            assert_eq!(table.decide(id(sequence), DeliveryStatus::Delivered), Verdict::Decided);
-            assert_eq!(table.decide(id(sequence - 4), DeliveryStatus::Delivered), Verdict::Alone);
-            assert_eq!(table.read(id(sequence - 4)), Err(ReceiptError::Overwritten));
-            assert_eq!(table.read(id(sequence + 4)), Err(ReceiptError::Unknown));
-        }
-    }
-
-    #[test]
-    fn words_that_nobody_wrote_cost_a_holder_a_bounded_time() {
-        let table = table();
-        for garbage in [u64::MAX, 1, 8, 0xffff << 48, (1 << 48 | 5) << 4] {
+        for garbage in [u64::MAX, 1, 8, 0xffff << 48, (1 << 48 | 5) << 4, word(5, RETRACTED), word(5, TIMEOUT) | MARKS]
+        {
             for entry in &table.words.words[0] {
                 entry.store(garbage, Relaxed);
             }
-            table.open(id(5), KernelId::new(0, 1), 10);
-            let _ = (table.decide(id(5), DeliveryStatus::Delivered), table.read(id(5)), table.retract(id(9)));
-            let _ = (table.hold(id(5)), table.settle(id(5), DeliveryStatus::Timeout), table.is_in_use(id(9), 4));
-            let _ = give_up(&table, 5, DeliveryStatus::Timeout);
+            table.open(5, TO, 10);
+            let _ = (table.decide(5, DeliveryStatus::Delivered), table.read(5), table.retract(9));
+            let _ = (table.hold(5), table.settle(5, DeliveryStatus::Timeout), table.is_in_use(9, 1, 4));
+            let _ = (give_up(&table, 5, DeliveryStatus::Timeout), count(&table, 5), table.balance());
+            table.settle_overdue(5, u64::MAX, 0);
+        }
+    }
+
+    proptest! {
+        /// What a word says is what was put into it, up to the last sequence, and words are ordered as their sequences.
+        #[test]
+        fn a_word_is_a_sequence_with_marks_and_a_status(
+            sequence in 0..=LAST_SEQUENCE,
+            other in 0..=LAST_SEQUENCE,
+            marks in 0..8_u64,
+            status in 0..16_u64,
+        ) {
+            let found = word(sequence, status) | marks << BY_SENDER.trailing_zeros();
+            prop_assert_eq!((sequence_in(found), found & MARKS, found & STATUS), (sequence, marks << 4, status));
+            for other in [other, sequence.saturating_sub(1), sequence, (sequence + 1).min(LAST_SEQUENCE)] {
+                let expected = match sequence.cmp(&other) {
+                    core::cmp::Ordering::Less => Tells::Earlier,
+                    core::cmp::Ordering::Equal => Tells::This,
+                    core::cmp::Ordering::Greater => Tells::Later,
+                };
+                prop_assert_eq!(Tells::of(found, other), expected);
+            }
+        }
+
+        /// One message of an entry, and what its holder, its sender and onlookers do with it in any order, also after
+        /// the entry was needed again: it is counted once, and said to be timed out only if it is not received.
+        #[test]
+        fn a_message_is_counted_once_whoever_comes_first(
+            start in prop_oneof![1..20_u64, LAST_SEQUENCE - 40..LAST_SEQUENCE - 20],
+            steps in proptest::collection::vec(0..7_u8, 0..12),
+        ) {
+            let table = table();
+            let mut at = Model { reported: None, counted: 0, received: false, held: false, found: false };
+            table.open(start, TO, 10);
+            let (mut later, mut given_up) = (start, false);
+            for step in steps {
+                match step {
+                    0 if !at.found && !at.held => at.found(table.decide(start, DeliveryStatus::Delivered)),
+                    1 if !at.found && !at.held => match table.hold(start) {
+                        Verdict::Decided | Verdict::Alone => at.held = true,
+                        other => at.found(other),
+                    },
+                    2 if at.held => {
+                        at.held = false;
+                        at.found(table.settle(start, DeliveryStatus::Delivered));
+                    }
+                    3 if later == start => {
+                        if give_up(&table, start, DeliveryStatus::Timeout) == Some(true) {
+                            at.counted += 1;
+                            given_up = true;
+                        }
+                    }
+                    4 => table.settle_overdue(start, u64::MAX, 0),
+                    5 if later == start && count(&table, start) => {
+                        at.counted += 1;
+                        given_up = true;
+                    }
+                    6 if later + 4 <= LAST_SEQUENCE => {
+                        if table.retract(later + 4).is_some() {
+                            at.counted -= 1;
+                        }
+                        later += 4;
+                        table.open(later, TO, 10);
+                    }
+                    _ => {}
+                }
+                if let Ok(status) = table.read(start)
+                    && status != DeliveryStatus::Pending
+                {
+                    prop_assert!(at.reported.is_none_or(|reported| reported == status));
+                    at.reported = Some(status);
+                    prop_assert_eq!(at.received, status == DeliveryStatus::Delivered);
+                }
+                prop_assert!((0..=1).contains(&at.counted));
+            }
+            // In the end its holder finds it.
+            if at.held {
+                at.found(table.settle(start, DeliveryStatus::Delivered));
+            } else if !at.found {
+                at.found(table.decide(start, DeliveryStatus::Delivered));
+            }
+            if later == start && count(&table, start) {
+                at.counted += 1;
+            }
+            prop_assert_eq!(at.counted, 1);
+            prop_assert!(!(given_up && at.received));
+        }
+    }
+
+    struct Model {
+        reported: Option<DeliveryStatus>,
+        counted: i32,
+        received: bool,
+        held: bool,
+        found: bool,
+    }
+
+    impl Model {
+        fn found(&mut self, verdict: Verdict) {
+            self.found = true;
+            self.received = matches!(verdict, Verdict::Decided | Verdict::Alone);
+            self.counted += i32::from(verdict != Verdict::Lost);
         }
     }
 }

@@ -314,11 +314,12 @@ pub(crate) const COUNTERS: usize = Counter::TraceEvents as usize + 1;
 
 /// What a kernel, or all of them together, did with messages. Every accepted message ends in exactly one of `received`
 /// and the four failures, so over all kernels of a fabric at rest
-/// `sent == received + not_found + queue_full + timeout + max_hops_exceeded + pending()`.
+/// `sent == received + not_found + queue_full + timeout + max_hops_exceeded + pending`, where `pending` is what
+/// [`Fabric::pending`](super::Fabric::pending) counts.
 ///
-/// A failure is counted by the kernel that decided it. A message that its own sender has given up, and that nobody
-/// found before its receipt was overwritten, is pending again until someone finds it. Counts go on when a place changes
-/// hands.
+/// A failure is counted by the kernel that decided it; one that an onlooker decided, by the sender's or the holder's
+/// kernel when it comes by. A message that its own sender has given up, and that its holder has not found before the
+/// receipt was overwritten, is pending again until a holder finds it. Counts go on when a kernel index changes hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Messages accepted by `send`.
@@ -369,9 +370,10 @@ impl Stats {
         self.not_found.wrapping_add(self.queue_full).wrapping_add(self.timeout).wrapping_add(self.max_hops_exceeded)
     }
 
-    /// Of the sum over all kernels: messages whose way has not ended.
+    /// Of the sum over all kernels: messages that were not counted as received or failed, so `sent` less these. What is
+    /// pending is [counted](super::Fabric::pending); the two differ by what was lost.
     #[must_use]
-    pub const fn pending(&self) -> u64 {
+    pub const fn unaccounted(&self) -> u64 {
         self.sent.wrapping_sub(self.received).wrapping_sub(self.failed())
     }
 

@@ -84,6 +84,12 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
         state
     }
 
+    /// Messages in the store, for an onlooker.
+    pub(crate) fn waiting(&self) -> u64 {
+        // Relaxed: a number to show.
+        self.places.iter().map(|place| u64::from(place.used.load(Relaxed) != 0)).sum()
+    }
+
     fn at(&self, position: u64) -> &Stored<PAYLOAD> {
         &self.places[(position % SLOTS as u64) as usize]
     }

@@ -1,8 +1,8 @@
 //! What comes in: messages and what is said about them, and the answers to those messages.
 
-use super::{BATCH, Gateway, HeldState, LOOKS, Proxy, Transfer, TransferState};
+use super::{BATCH, Gateway, HeldState, LOOKS, Proxy, SEQUENCES_BACK, Transfer, TransferState};
 use crate::endpoint::SendError;
-use crate::fabric::DeliveryStatus;
+use crate::fabric::{DeliveryStatus, LAST_SEQUENCE};
 use crate::link::{Control, FIRST_CONTROL, answer, transfer, without_transfer};
 use crate::message::{Message, MessageId, Priority};
 use crate::place::Place;
@@ -144,7 +144,13 @@ impl<
         let number = Place::new(number as usize).filter(|&number| self.held[number].id == id);
         match number.map(|number| (number, self.held[number].state)) {
             Some((number, HeldState::Sent)) => {
-                self.settle(number, status);
+                // Its sender may have given it up, and have reported that.
+                if self.is_unanswered(number, self.endpoint.platform().now_ns()) {
+                    self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
+                    self.settle(number, DeliveryStatus::Timeout);
+                } else {
+                    self.settle(number, status);
+                }
                 self.release(number);
                 return;
             }
@@ -206,7 +212,7 @@ impl<
             self.next_transfer = number.next();
             let Transfer { state, id, place, .. } = self.transfers[number];
             let status = match (state, self.proxies.get_mut(place as usize).and_then(Seat::as_mut)) {
-                (TransferState::Sent, Some(proxy)) => proxy.endpoint.outcome(id.sequence),
+                (TransferState::Sent, Some(proxy)) => proxy.outcome(id.sequence),
                 (TransferState::Decided(status), _) => Some(status),
                 _ => None,
             };
@@ -239,9 +245,26 @@ impl<
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: ReachesHere>
     Proxy<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
+    /// The sequence here of a message of the kernel that this stands for; `None` if it is much older than the first one
+    /// that came, or if there are no sequences left.
+    fn sequence(&mut self, remote: u64) -> Option<u64> {
+        let before = self.before;
+        let shift = *self.shift.get_or_insert_with(|| before.wrapping_sub(remote.saturating_sub(SEQUENCES_BACK)));
+        let sequence = remote.wrapping_add(shift);
+        (sequence > before && sequence <= LAST_SEQUENCE).then_some(sequence)
+    }
+
+    /// What became of a message that was sent here.
+    fn outcome(&mut self, remote: u64) -> Option<DeliveryStatus> {
+        self.endpoint.outcome(remote.wrapping_add(self.shift.unwrap_or(0)))
+    }
+
     /// Sends a message of the kernel that this stands for.
     fn place(&mut self, message: &Message<PAYLOAD>, receipts: u64) -> TransferState {
-        match self.endpoint.send_for(message, receipts) {
+        let Some(sequence) = self.sequence(message.header.sequence) else {
+            return TransferState::Decided(DeliveryStatus::QueueFull);
+        };
+        match self.endpoint.send_for(message, sequence, self.before.saturating_add(1), receipts) {
             Ok(()) => TransferState::Sent,
             Err(SendError::QueueFull { .. }) => TransferState::Waiting,
             Err(error) => TransferState::Decided(error.status().unwrap_or(DeliveryStatus::NotFound)),

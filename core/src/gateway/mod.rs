@@ -21,8 +21,9 @@
 //! 1. The gateway takes it out of a proxy's inbox and *holds* its receipt: from here on the sender cannot time it out
 //!    by itself, and the receipt reads `Pending` until the other side answers. One hop is added; hop limit and deadline
 //!    are looked at as a forwarder does.
-//! 2. It crosses the link, and is sent as the proxy of its source, with the sequence, times and limits that it has. A
-//!    destination without room makes it wait on that side, for its deadline at most; what is for others overtakes it.
+//! 2. It crosses the link, and is sent as the proxy of its source, with the times and limits that it has, and with its
+//!    sequence shifted beyond all that were used at the proxy's kernel index. A destination without room makes it wait on
+//!    that side, for its deadline at most; messages for other destinations overtake it.
 //! 3. When that side's receipt is decided, the status goes back, ends the message's way in the domain of its sender,
 //!    and is counted there by the proxy. So each fabric's counters add up by themselves.
 //!
@@ -31,6 +32,15 @@
 //! [`GatewayConfig::grace_ns`] says, which has to cover what they drift apart by in a session. Each side's hello names its
 //! clock, as its fabric's header does; where the two names differ, the sides do not meet. Silence and grace are measured by
 //! this side's clock alone, which cannot be set.
+//!
+//! # Sequences
+//!
+//! A sequence of a kernel index is never used twice (see `fabric/receipt.rs`), so a proxy cannot take over its kernel's
+//! sequences as they are. It adds a constant to them, chosen with the first message: that one gets a sequence above all
+//! that were used at the index, and so do messages whose sequence is up to 2³² lower (they may come later, by another
+//! destination or priority). One that is older still ends in `QueueFull`. A [reply](crate::Endpoint::reply) to a proxy has
+//! a correlation id of the proxy's; when its message leaves the domain, the gateway takes the constant off it. Any
+//! other correlation id crosses as it is.
 //!
 //! # Why nothing gets stuck
 //!
@@ -52,12 +62,13 @@
 //!
 //! While it gives no sign of life for [`GatewayConfig::silence_ns`], nothing is sent to it: mail stays in the proxies'
 //! inboxes and times out there. What was sent before and is not answered by its deadline and a grace, ends in
-//! `Timeout`, or as soon as the other side leaves or begins again. **This is the one case in which a message that is seen
+//! `Timeout`, or as soon as the other side leaves or begins again. If the gateway of this side dies as well, the sender or
+//! any onlooker settles these messages: when the fabric's [`grace_ns`](crate::Config::grace_ns) has passed, too, or as
+//! soon as the gateway's proxies have been taken over and dropped. **This is the one case in which a message that is seen
 //! to have timed out may have been received.** A late answer is ignored.
 //!
 //! The gateways keep what they know in themselves. One that starts anew on a used link says so, and both sides forget
-//! the other's kernels and transfers and begin again. Receipts that a gateway held when it died without being dropped
-//! stay `Pending`.
+//! the other's kernels and transfers and begin again.
 //!
 //! # Names
 //!
@@ -88,6 +99,8 @@ const BATCH: usize = 64;
 const LOOKS: usize = 256;
 /// Places of the kernel table that a pass looks at.
 const SCAN: usize = 4;
+/// How much lower than its first message's a proxy's sequences may be.
+const SEQUENCES_BACK: u64 = 1 << 32;
 /// Refusals that wait for room. More are forgotten: kernels are announced again and again.
 const REFUSALS: usize = 8;
 
@@ -98,7 +111,8 @@ pub struct GatewayConfig {
     /// kernels announced again, four times as often.
     pub silence_ns: u64,
     /// How long after its deadline a message may still be answered, ns: more than the clocks of the two domains
-    /// differ, and than a pass of the other gateway takes.
+    /// differ, and than a pass of the other gateway takes. If this is more than the fabric's
+    /// [`grace_ns`](crate::Config::grace_ns), that one counts.
     pub grace_ns: u64,
     /// Whether all kernels are announced to the other side, or those that [`Gateway::export`] names.
     pub export_all: bool,
@@ -133,8 +147,12 @@ pub struct GatewayStats {
 /// A kernel of the other domain, as one of this.
 struct Proxy<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: ReachesHere> {
     endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
-    /// Its address over there.
+    /// Its address in the remote domain.
     remote: KernelId,
+    /// The last sequence that was used here before this proxy was registered.
+    before: u64,
+    /// By how much a sequence here is ahead of the remote one, modulo 2⁶⁴; chosen with the first message.
+    shift: Option<u64>,
     /// Over there it has left. Stays until nothing is held or outstanding.
     closed: bool,
     /// Messages to it whose answer is awaited.
@@ -429,6 +447,9 @@ impl<
         // is read.
         unsafe {
             let far_beat = (link.far_beat(), (*to).endpoint.platform().now_ns());
+            // The sender waits for that long at most.
+            let grace_ns = config.grace_ns.min((*to).endpoint.fabric().config().grace_ns);
+            let config = GatewayConfig { grace_ns, ..config };
             (&raw mut (*to).link).write(ManuallyDrop::new(link));
             (&raw mut (*to).config).write(config);
             (&raw mut (*to).stats).write(GatewayStats::default());

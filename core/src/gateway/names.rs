@@ -125,7 +125,9 @@ impl<
         unsafe {
             seat.fill(|at| {
                 let to = at.as_mut_ptr();
-                Endpoint::open(&mut *(&raw mut (*to).endpoint).cast(), fabric, platform, taken, who);
+                let endpoint = Endpoint::open(&mut *(&raw mut (*to).endpoint).cast(), fabric, platform, taken, who);
+                (&raw mut (*to).before).write(endpoint.last_sequence());
+                (&raw mut (*to).shift).write(None);
                 (&raw mut (*to).remote).write(remote);
                 (&raw mut (*to).closed).write(false);
                 (&raw mut (*to).held).write(0);

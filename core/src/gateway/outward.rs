@@ -62,6 +62,12 @@ impl<
         let Some((last, &number)) = last.and_then(|last| Some((last, self.free.get(last)?))) else {
             return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound);
         };
+        if let Some(shift) = proxy.shift
+            && self.message.header.is_reply()
+        {
+            let header = &mut self.message.header;
+            header.correlation_id = header.correlation_id.wrapping_sub(shift);
+        }
         self.message.header.set_destination(proxy.remote);
         set_transfer(&mut self.message.header, number.index() as u16);
         if !self.link.push(&self.message.header, &self.message) {
@@ -80,6 +86,11 @@ impl<
         self.stats.sent = self.stats.sent.wrapping_add(1);
     }
 
+    /// Whether an answer would come too late: deadline and grace have passed.
+    pub(super) fn is_unanswered(&self, number: Place<FRAMES>, now_ns: u64) -> bool {
+        self.held[number].deadline_ns.saturating_add(self.config.grace_ns) < now_ns
+    }
+
     /// Ends what was not answered in time.
     #[inline(never)]
     pub(super) fn expire(&mut self, now_ns: u64) -> bool {
@@ -90,8 +101,7 @@ impl<
             }
             let number = self.next_held;
             self.next_held = number.next();
-            let Held { state, deadline_ns, .. } = self.held[number];
-            if state == HeldState::Sent && deadline_ns.saturating_add(self.config.grace_ns) < now_ns {
+            if self.held[number].state == HeldState::Sent && self.is_unanswered(number, now_ns) {
                 worked = true;
                 self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
                 self.settle(number, DeliveryStatus::Timeout);

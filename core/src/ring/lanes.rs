@@ -145,7 +145,6 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
     pub(crate) const BELL_BYTES: usize = core::mem::offset_of!(Self, claims);
 
     /// Messages that wait in all lanes, for an onlooker: what was rung for, less what the consumer noted as taken.
-    #[cfg(not(k2k_loom))]
     pub(crate) fn waiting(&self) -> u64 {
         // Relaxed, both: a number to show; whoever acts on it looks again.
         Place::all()

@@ -288,6 +288,12 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
         self.tail.position.load(Acquire)
     }
 
+    /// Messages in the ring, for an onlooker.
+    pub(crate) fn waiting(&self) -> u64 {
+        // Relaxed: a number to show.
+        self.slots.iter().map(|slot| u64::from(Word(slot.word.load(Relaxed)).phase() == PUBLISHED)).sum()
+    }
+
     /// Brings back what a dead producer had: its claims become void, and slots held for it go back into service.
     /// Returns how many slots that were. Anyone may call this, at any time, while the ring is in use.
     ///

@@ -94,6 +94,6 @@ pub(crate) fn receive<const KERNELS: usize, const SLOTS: usize>(at: &mut End<KER
 
 /// Every message that was sent has ended in one way.
 pub(crate) fn assert_adds_up(stats: &Stats) {
-    assert_eq!(stats.pending().cast_signed(), 0, "sent is not received + failed: {stats:?}");
+    assert_eq!(stats.unaccounted(), 0, "sent is not received + failed: {stats:?}");
     assert_eq!(stats.corrupt, 0);
 }

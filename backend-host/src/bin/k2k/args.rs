@@ -65,9 +65,9 @@ pub(crate) struct RunArgs {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) window: u16,
 
-    /// How many hops a message may make before it fails, 1 to 255: a hop is a kernel on the way that passes it on. By
+    /// How many hops a message may make before it fails, 1 to 127: a hop is a kernel on the way that passes it on. By
     /// default as many as the way requires.
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..=127))]
     pub(crate) hop_limit: Option<u8>,
 
     /// Pin each kernel's thread to a core: kernel 0 to the first, and so on round the cores.

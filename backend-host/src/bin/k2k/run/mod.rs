@@ -111,7 +111,7 @@ impl Plan {
         let routes = Routes::new(topology, kernels);
         let way = routes.way(0, routes.farthest(0));
         // The first and the last kernel on the way do not pass anything on.
-        let needed = u8::try_from(way.len() - 2).unwrap_or(u8::MAX).max(1);
+        let needed = u8::try_from(way.len() - 2).unwrap_or(u8::MAX).clamp(1, 127);
         Ok(Self {
             shape,
             topology,

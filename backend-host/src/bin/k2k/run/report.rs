@@ -132,7 +132,7 @@ impl Accounting {
             queue_full: stats.queue_full,
             timeout: stats.timeout,
             max_hops_exceeded: stats.max_hops_exceeded,
-            pending: stats.pending(),
+            pending: stats.unaccounted(),
             corrupt: stats.corrupt,
         }
     }
