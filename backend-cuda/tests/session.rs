@@ -296,7 +296,7 @@ fn a_device_works_on_host_memory_and_on_a_registered_fabric() {
     assert_eq!(registered.len(), Memory::<4, 8, 64>::SIZE);
     // The phase of a place that nobody uses.
     let config = memory.config();
-    let mut running = start(&device, [grid(registered.address() + 128 + 3 * 384 + 132)]);
+    let mut running = start(&device, [grid(registered.address() + 128 + 3 * 384 + 144)]);
     running.join(LONG).unwrap();
     assert_eq!((memory.config(), memory.phase(KernelId::new(3, 0))), (config, Some(Phase::Running)));
     assert!(matches!(device.register(&memory), Err(Error::Emulated(_))), "registered twice");

@@ -25,7 +25,8 @@
 //! The difference between the two clocks is read with each anchor, or every 0.5 ms where there are none. So a message
 //! costs no second reading, and a wall clock that is set is followed within 0.5 ms.
 //!
-//! The time may go back by a fraction of a microsecond at an anchor; [`Platform::now_ns`] allows it.
+//! The time may go back by a fraction of a microsecond at an anchor; [`Platform::now_ns`] allows it. It stands still while
+//! the machine is suspended: a message has the time that kernels have had to receive it.
 //!
 //! # Which clock
 //!

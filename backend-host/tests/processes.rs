@@ -220,3 +220,39 @@ fn a_sender_that_was_killed_is_taken_over() {
     drop(heir);
     assert!(broker.find("other").is_none());
 }
+
+/// A process whose `CLOCK_MONOTONIC` is an hour ahead, by a time namespace, would find every deadline passed.
+#[test]
+fn a_process_in_another_time_namespace_is_refused() {
+    let shm = Shm::new("time-namespace");
+    let broker: Shared = Builder::new().create(&shm.0).build().unwrap();
+    let program = std::env::current_exe().unwrap();
+    let run = |arguments: &[&str]| {
+        let other = std::process::Command::new("unshare")
+            .args(arguments)
+            .arg(&program)
+            .args(["--exact", "opens_the_file", "--nocapture"])
+            .env(FILE, &shm.0)
+            .output();
+        other.map(|other| (other.status.success(), String::from_utf8_lossy(&other.stdout).into_owned()))
+    };
+    match run(&["--time", "--monotonic", "3600"]) {
+        Ok((true, said)) => {
+            let here = format!("{:#018x}", broker.memory().config().clock);
+            assert!(said.contains("another time namespace") && said.contains(&here), "{said}");
+        }
+        other => return println!("skipped: no time namespace to be had here ({other:?})"),
+    }
+    let (done, said) = run(&["--uts"]).unwrap();
+    assert!(done && said.contains("opened"), "in the same time namespace: {said}");
+}
+
+/// Not a test by itself.
+#[test]
+fn opens_the_file() {
+    let Ok(file) = std::env::var(FILE) else { return };
+    match k2k_host::Memory::<4, 64, 64>::open(&file) {
+        Ok(_) => println!("opened"),
+        Err(e) => println!("refused: {e}"),
+    }
+}
