@@ -36,16 +36,25 @@ fn names() {
     });
 }
 
-/// Two want the same place: one gets it.
+/// Two want the same place: one gets it, and the table says which.
 #[test]
 fn one_place_for_two() {
     model("table.one_place_for_two", 72, || {
         fabric::<1, 1>(|fabric| {
-            let apply = move || fabric.register_at(0, &Register::new("k").unwrap(), At(Cell::new(EARLY))).ok();
-            let other = thread::spawn(apply);
-            let mine = apply();
+            let apply = move |owner| {
+                let who = Register::new("k").unwrap();
+                fabric.register_at(0, &who, Of(owner, At(Cell::new(EARLY)))).ok()
+            };
+            let other = thread::spawn(move || apply(1));
+            let mine = apply(2);
             let other = other.join().unwrap();
             assert!(mine.is_some() != other.is_some());
+            let winner = mine.or(other).unwrap();
+            assert_eq!(
+                fabric.owner(winner.id()),
+                Some(winner.platform().owner()),
+                "the loser has taken the owner away"
+            );
         });
     });
 }

@@ -97,7 +97,8 @@ impl<const KERNELS: usize> Routes<KERNELS> {
 
     /// Removes all routes of and to a place that changes hands: its next owner starts without.
     pub(crate) fn clear(&self, place: Place<KERNELS>) {
-        // SeqCst [route-owned]: see rule 2.
+        // SeqCst [route-owned]: see rule 2. It is also the release of `name-began` in the kernel table: the name is written
+        // after this.
         fence(SeqCst);
         for other in Place::all() {
             // Relaxed, both: the entries alone matter.

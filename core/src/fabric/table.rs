@@ -66,7 +66,7 @@
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |
 //! | `registered` | owner's exchange to Registered | `is_registered`, `find`, senders | the name; an inbox emptied of old mail |
-//! | `name-began` | each name word's store | each name word's load | that the place has changed hands |
+//! | `name-began` | fence in `Routes::clear`, before the name is written | each name word's load | that the place has changed hands |
 //! | `place-left` | owner's last exchange of `owner` | the next owner's first one | everything the last owner did with the place |
 //! | `commanded` | supervisor's store | owner's load | what the supervisor did before |
 //! | `phase` | owner's store | supervisor's load | what the kernel did before it changed phase |
@@ -559,9 +559,9 @@ impl<S: Scope> Entry<S> {
     /// Step 3: opens the place for mail. Returns the state as it is then, also if the place was taken away.
     pub(crate) fn finish_register(&self, claim: &Claim, name: &Name, parks: bool) -> u64 {
         for (word, bytes) in self.name.iter().zip(name.bytes.as_chunks::<8>().0) {
-            // Release [name-began]: who reads this word sees in the state that the place is not its predecessor's any
-            // more.
-            word.store(u64::from_le_bytes(*bytes), Release);
+            // Relaxed: behind the fence in `Routes::clear`, so that a reader of this word that acquires sees in the state
+            // that the place is not the predecessor's any more.
+            word.store(u64::from_le_bytes(*bytes), Relaxed);
         }
         self.wake_flag.wake_up();
         // Relaxed: published by the state below.
