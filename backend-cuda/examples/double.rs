@@ -4,6 +4,7 @@
 
 use core::error::Error;
 use core::time::Duration;
+use k2k_command::{note, say};
 use k2k_cuda::k2k_core::gateway::GatewayConfig;
 use k2k_cuda::{Device, EmulatedOptions, Grid, Ptx, Session};
 use k2k_host::k2k_core::Config;
@@ -21,22 +22,15 @@ fn main() -> ExitCode {
     let file = match &arguments[..] {
         [] => None,
         [help] if ["-h", "--help"].contains(&help.as_str()) => {
-            println!("{USAGE}");
-            return ExitCode::SUCCESS;
+            return k2k_command::end("double", 1, say!("{USAGE}").map(|()| ExitCode::SUCCESS));
         }
         [file] if !file.starts_with('-') => Some(file.as_str()),
         _ => {
-            eprintln!("{USAGE}");
+            note(USAGE);
             return ExitCode::from(2);
         }
     };
-    match run(file) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("double: {e}");
-            ExitCode::FAILURE
-        }
-    }
+    k2k_command::end("double", 1, run(file).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(file: Option<&str>) -> Result<(), Box<dyn Error>> {
@@ -47,11 +41,14 @@ fn run(file: Option<&str>) -> Result<(), Box<dyn Error>> {
         }
         None => Ptx::new(include_str!("double/double.ptx"))?,
     };
-    let device = Device::first().or_else(|why| {
-        println!("{why}\nSo the CPU runs the same PTX, much slower.");
-        Device::emulated(EmulatedOptions::default())
-    })?;
-    println!("{}", device.probe());
+    let device = match Device::first() {
+        Ok(device) => device,
+        Err(why) => {
+            say!("{why}\nSo the CPU runs the same PTX, much slower.")?;
+            Device::emulated(EmulatedOptions::default())?
+        }
+    };
+    say!("{}", device.probe())?;
 
     // A fabric for the host's kernels, one for the device's, and a bridge between them.
     let memory = Memory::<16, 64, 192>::heap(&Config::default())?;
@@ -69,11 +66,11 @@ fn run(file: Option<&str>) -> Result<(), Box<dyn Error>> {
     for number in [1u64, 21, 4711] {
         let asked = me.send(double, &Message::from_value(1, &number))?;
         let answer = me.receive(SOON)?;
-        println!("{number} doubled is {}", answer.value::<u64>()?);
+        say!("{number} doubled is {}", answer.value::<u64>()?)?;
         assert_eq!((answer.value::<u64>()?, answer.header.correlation_id), (2 * number, asked.sequence));
     }
     for block in running.stop(SOON)? {
-        println!("{block}");
+        say!("{block}")?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ mod job {
 use clap::Parser;
 use core::error::Error;
 use core::time::Duration;
+use k2k_command::{note, say};
 use k2k_cuda::{Device, EmulatedOptions, denoise};
 use k2k_denoise::Params;
 use picture::Picture;
@@ -38,27 +39,24 @@ struct Arguments {
     /// Interpret the kernels on the CPU, slowly, also where there is a GPU.
     #[arg(long)]
     emulated: bool,
-    /// Kernels, one per tile.
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=i64::from(denoise::MOST_TILES)))]
+    #[arg(long, default_value_t = 9, help = format!("Kernels, one per tile, 1 to {}", denoise::MOST_TILES))]
+    #[arg(allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(denoise::MOST_TILES)))]
     kernels: u32,
-    /// Steps of the diffusion.
-    #[arg(long, default_value_t = 10)]
+    /// Steps of the diffusion, 0 to 4294967295.
+    #[arg(long, default_value_t = 10, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..))]
     iterations: u32,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("gpu_denoise: {e}");
-            ExitCode::FAILURE
-        }
+    match k2k_command::parse::<Arguments>("gpu_denoise") {
+        Ok(arguments) => k2k_command::end("gpu_denoise", 1, run(&arguments)),
+        Err(status) => status,
     }
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let params = Params::new(arguments.iterations, 20.0, 0.2)?;
-    picture::format_of(&arguments.output)?;
+    picture::check_output(&arguments.input, &arguments.output)?;
     let emulated = || Device::emulated(EmulatedOptions::default());
     let device = if arguments.emulated {
         emulated()?
@@ -67,7 +65,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
             if !e.is_no_gpu() {
                 return Err(e);
             }
-            eprintln!("{e}\nGoing on with the emulated device, which is slow.");
+            note(format_args!("{e}\nGoing on with the emulated device, which is slow."));
             emulated()
         })?
     };
@@ -81,14 +79,14 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let same = done.planes.is_identical_to(&noisy.planes.diffused_by_reference(&params));
     let output = Picture { planes: done.planes, alpha: noisy.alpha.clone() };
     output.write(&arguments.output)?;
-    println!("device        {}", device.probe().name);
-    println!("written       {}", arguments.output.display());
-    println!("size          {} x {} pixels", noisy.planes.width, noisy.planes.height);
-    println!("tiles         {}, one block each; {} halos", done.tiles, done.halos);
-    println!("time          {:.3} s", done.elapsed.as_secs_f64());
+    say!("device        {}", device.probe().name)?;
+    say!("written       {}", arguments.output.display())?;
+    say!("size          {} x {} pixels", noisy.planes.width, noisy.planes.height)?;
+    say!("tiles         {}, one block each; {} halos", done.tiles, done.halos)?;
+    say!("time          {:.3} s", done.elapsed.as_secs_f64())?;
     if let Some(clean) = clean {
-        println!("error         {:.1} before, {:.1} after (of 255)", noisy.distance(&clean), output.distance(&clean));
+        say!("error         {:.1} before, {:.1} after (of 255)", noisy.distance(&clean), output.distance(&clean))?;
     }
-    println!("identical to the sequential reference: {}", if same { "yes" } else { "NO" });
+    say!("identical to the sequential reference: {}", if same { "yes" } else { "NO" })?;
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

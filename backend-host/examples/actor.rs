@@ -15,7 +15,9 @@
 use core::error::Error;
 use core::fmt;
 use core::time::Duration;
+use k2k_command::{OutputError, complain, note, say};
 use k2k_host::{Broker, Endpoint, KernelId, Message, ReceiveError, SendError};
+use std::process::ExitCode;
 use std::time::Instant;
 
 /// Requests, as message kinds. The payload is an amount, or nothing.
@@ -31,15 +33,12 @@ const NOT_ENOUGH: u32 = 101;
 const NOT_UNDERSTOOD: u32 = 102;
 
 /// The actor: its state is its own, so it needs no lock.
-async fn account(mut me: Endpoint) {
+async fn account(mut me: Endpoint) -> Result<(), OutputError> {
     let mut balance = 0u64;
     loop {
         let request = match me.receive_async().await {
             Ok(request) => request,
-            Err(e) => {
-                println!("account: {e}, with {balance} in it");
-                return;
-            }
+            Err(e) => return say!("account: {e}, with {balance} in it"),
         };
         let amount = request.value::<u64>().ok();
         let kind = match (request.header.kind, amount) {
@@ -60,10 +59,10 @@ async fn account(mut me: Endpoint) {
             _ => NOT_UNDERSTOOD,
         };
         if let Err(e) = me.reply(&request, &Message::from_value(kind, &balance)) {
-            println!("account: {} gets no answer: {e}", request.header.source());
+            say!("account: {} gets no answer: {e}", request.header.source())?;
         }
         if request.header.kind == CLOSE {
-            return;
+            return Ok(());
         }
     }
 }
@@ -103,7 +102,7 @@ async fn ask(me: &mut Endpoint, account: KernelId, kind: u32, amount: u64, limit
             match me.receive_async().await {
                 Ok(answer) if answer.header.correlation_id == request.sequence => return Ok(answer),
                 // The answer to an earlier request that was given up.
-                Ok(late) => println!("  (late answer to request {} ignored)", late.header.correlation_id),
+                Ok(late) => note(format_args!("  (late answer to request {} ignored)", late.header.correlation_id)),
                 Err(ReceiveError::Stopped) => return Err(AskError::Stopped),
                 Err(_) => return Err(AskError::TooSlow),
             }
@@ -115,12 +114,16 @@ async fn ask(me: &mut Endpoint, account: KernelId, kind: u32, amount: u64, limit
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    const PATIENT: Duration = Duration::from_secs(5);
+async fn main() -> ExitCode {
     if let Some(argument) = std::env::args().nth(1) {
-        eprintln!("actor: {argument:?}: it takes no arguments");
-        std::process::exit(2);
+        complain("actor", format_args!("{argument:?}: it takes no arguments"));
+        return ExitCode::from(2);
     }
+    k2k_command::end("actor", 1, run().await.map(|()| ExitCode::SUCCESS))
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    const PATIENT: Duration = Duration::from_secs(5);
     let broker: Broker = Broker::builder().build()?;
     let endpoint = broker.register_parking("account")?;
     let id = endpoint.id();
@@ -143,40 +146,40 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for client in clients {
         client.await??;
     }
-    println!("4 clients, 8000 requests: {:.1?}", began.elapsed());
+    say!("4 clients, 8000 requests: {:.1?}", began.elapsed())?;
 
     let mut me = broker.register_parking("me")?;
-    println!("balance: {}", ask(&mut me, id, BALANCE, 0, PATIENT).await?);
+    say!("balance: {}", ask(&mut me, id, BALANCE, 0, PATIENT).await?)?;
 
     // The actor says no.
     match ask(&mut me, id, WITHDRAW, 5000, PATIENT).await {
-        Err(e @ AskError::Refused { .. }) => println!("withdraw 5000: {e}"),
+        Err(e @ AskError::Refused { .. }) => say!("withdraw 5000: {e}")?,
         other => return Err(format!("expected a refusal, got {other:?}").into()),
     }
 
     // The actor is too slow; its answer comes while the next one is waited for.
     match ask(&mut me, id, AUDIT, 200, Duration::from_millis(20)).await {
-        Err(e @ AskError::TooSlow) => println!("audit of 200 ms within 20 ms: {e}"),
+        Err(e @ AskError::TooSlow) => say!("audit of 200 ms within 20 ms: {e}")?,
         other => return Err(format!("expected a timeout, got {other:?}").into()),
     }
-    println!("balance: {}", ask(&mut me, id, BALANCE, 0, PATIENT).await?);
+    say!("balance: {}", ask(&mut me, id, BALANCE, 0, PATIENT).await?)?;
 
     // There is no actor any more: its address is never another kernel's.
     ask(&mut me, id, CLOSE, 0, PATIENT).await?;
-    actor.await?;
+    actor.await??;
     match ask(&mut me, id, BALANCE, 0, PATIENT).await {
-        Err(e @ AskError::Send(SendError::NotFound { .. })) => println!("balance: {e}"),
+        Err(e @ AskError::Send(SendError::NotFound { .. })) => say!("balance: {e}")?,
         other => return Err(format!("expected nobody to be there, got {other:?}").into()),
     }
 
     drop(me);
     let stats = broker.stats();
-    println!(
+    say!(
         "sent {} = received {} + failed {}, pending {}",
         stats.sent,
         stats.received,
         stats.failed(),
         broker.pending()
-    );
+    )?;
     Ok(())
 }

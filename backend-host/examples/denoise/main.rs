@@ -12,6 +12,7 @@ mod picture;
 
 use clap::Parser;
 use core::error::Error;
+use k2k_command::say;
 use k2k_denoise::Params;
 use picture::Picture;
 use std::path::{Path, PathBuf};
@@ -29,17 +30,17 @@ struct Arguments {
     /// Picture to write: .png, .jpg or .jpeg (which has no alpha).
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// Kernels, one per tile. A picture with fewer pixels than that gets fewer.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(job::MOST_KERNELS)))]
+    /// Kernels, one per tile, 1 to 255. A picture with fewer pixels than that gets fewer.
+    #[arg(long, default_value_t = 4, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=i64::from(job::MOST_KERNELS)))]
     kernels: u32,
-    /// Steps of the diffusion.
-    #[arg(long, default_value_t = 30)]
+    /// Steps of the diffusion, 0 to 4294967295.
+    #[arg(long, default_value_t = 30, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..))]
     iterations: u32,
-    /// Differences well above this, of 255, are edges and stay.
-    #[arg(long, default_value_t = 20.0)]
+    /// Differences well above this, of 255, are edges and stay. Above 0.
+    #[arg(long, default_value_t = 20.0, allow_negative_numbers = true)]
     kappa: f32,
-    /// Size of a step, at most 0.25.
-    #[arg(long, default_value_t = 0.2)]
+    /// Size of a step, above 0 and at most 0.25.
+    #[arg(long, default_value_t = 0.2, allow_negative_numbers = true)]
     lambda: f32,
     /// Do not compare the result with the sequential reference.
     #[arg(long)]
@@ -47,12 +48,9 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("denoise: {e}");
-            ExitCode::FAILURE
-        }
+    match k2k_command::parse::<Arguments>("denoise") {
+        Ok(arguments) => k2k_command::end("denoise", 1, run(&arguments)),
+        Err(status) => status,
     }
 }
 
@@ -64,12 +62,12 @@ fn noisy_path(output: &Path) -> PathBuf {
 fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     // What is wrong with the arguments is said before any work is done.
     let params = Params::new(arguments.iterations, arguments.kappa, arguments.lambda)?;
-    picture::format_of(&arguments.output)?;
+    picture::check_output(&arguments.input, &arguments.output)?;
     let (input, clean) = if arguments.input.as_os_str() == "demo" {
         let clean = Picture::demo(768, 512);
         let noisy = clean.with_noise(18.0);
         noisy.write(&noisy_path(&arguments.output))?;
-        println!("noisy         {}", noisy_path(&arguments.output).display());
+        say!("noisy         {}", noisy_path(&arguments.output).display())?;
         (noisy, Some(clean))
     } else {
         (Picture::read(&arguments.input)?, None)
@@ -82,22 +80,22 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let planes = &input.planes;
     let updates = planes.values.len() as f64 * f64::from(params.iterations());
     let seconds = done.elapsed.as_secs_f64();
-    println!("written       {}", arguments.output.display());
-    println!("size          {} x {} pixels, {} channel(s)", planes.width, planes.height, planes.channels);
-    println!("tiles         {} ({} x {}), one kernel each", done.grid.len(), done.grid.columns(), done.grid.rows());
-    println!("iterations    {}, kappa {}, lambda {}", params.iterations(), params.kappa(), params.lambda());
-    println!("messages      {}, of them {} halos; {} retries", done.stats.sent, done.halos, done.retries);
-    println!("hops          {}", done.stats.forwarded);
-    println!("time          {seconds:.3} s");
-    println!("speed         {:.1} million values per second", updates / seconds / 1e6);
+    say!("written       {}", arguments.output.display())?;
+    say!("size          {} x {} pixels, {} channel(s)", planes.width, planes.height, planes.channels)?;
+    say!("tiles         {} ({} x {}), one kernel each", done.grid.len(), done.grid.columns(), done.grid.rows())?;
+    say!("iterations    {}, kappa {}, lambda {}", params.iterations(), params.kappa(), params.lambda())?;
+    say!("messages      {}, of them {} halos; {} retries", done.stats.sent, done.halos, done.retries)?;
+    say!("hops          {}", done.stats.forwarded)?;
+    say!("time          {seconds:.3} s")?;
+    say!("speed         {:.1} million values per second", updates / seconds / 1e6)?;
     if let Some(clean) = clean {
-        println!("error         {:.1} before, {:.1} after (of 255)", input.distance(&clean), output.distance(&clean));
+        say!("error         {:.1} before, {:.1} after (of 255)", input.distance(&clean), output.distance(&clean))?;
     }
     if !arguments.no_check {
         let began = Instant::now();
         let same = output.planes.is_identical_to(&planes.diffused_by_reference(&params));
         let took = began.elapsed().as_secs_f64();
-        println!("identical to the sequential reference: {} ({took:.3} s)", if same { "yes" } else { "NO" });
+        say!("identical to the sequential reference: {} ({took:.3} s)", if same { "yes" } else { "NO" })?;
         if !same {
             return Ok(ExitCode::FAILURE);
         }

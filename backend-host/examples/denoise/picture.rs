@@ -3,8 +3,9 @@
 use crate::job::Planes;
 use core::fmt;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageError, ImageFormat, ImageReader};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// A picture of 8 bits per channel: grey or colour, with or without alpha.
@@ -29,6 +30,8 @@ pub(crate) enum PictureError {
     UnknownExtension { path: PathBuf },
     /// The file cannot be written.
     Write { path: PathBuf, why: ImageError },
+    /// The picture to read would be overwritten.
+    OutputIsInput { path: PathBuf },
 }
 
 impl fmt::Display for PictureError {
@@ -41,6 +44,9 @@ impl fmt::Display for PictureError {
                 write!(f, "cannot tell how to write {}: its name must end in .png, .jpg or .jpeg", path.display())
             }
             Self::Write { path, why } => write!(f, "cannot write {}: {why}", path.display()),
+            Self::OutputIsInput { path } => {
+                write!(f, "{} is both IN and OUT: it would be overwritten", path.display())
+            }
         }
     }
 }
@@ -53,6 +59,16 @@ pub(crate) fn format_of(path: &Path) -> Result<ImageFormat, PictureError> {
         Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => Ok(format),
         _ => Err(PictureError::UnknownExtension { path: path.to_owned() }),
     }
+}
+
+/// Whether a picture may be written there, if `input` is what is read.
+pub(crate) fn check_output(input: &Path, output: &Path) -> Result<(), PictureError> {
+    format_of(output)?;
+    let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    if file(input).is_some_and(|input| Some(input) == file(output)) {
+        return Err(PictureError::OutputIsInput { path: output.to_owned() });
+    }
+    Ok(())
 }
 
 /// The nearest of the 256 values; halves are rounded up. The one place that rounds.

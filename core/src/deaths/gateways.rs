@@ -147,7 +147,8 @@ impl Pair {
             let to = fabric.find(name).ok_or_else(|| format!("{name} is not known on the other side any more"))?;
             let id = nodes[0].send(to, Normal).map_err(|why| format!("to {name}: {why}"))?;
             self.settle();
-            let receipt = self.worlds[side].fabric.receipt(id, &self.worlds[side].platform).map(|receipt| receipt.status);
+            let receipt =
+                self.worlds[side].fabric.receipt(id, &self.worlds[side].platform).map(|receipt| receipt.status);
             if receipt != Ok(DeliveryStatus::Delivered) {
                 return Err(format!("to {name} on a healthy way: {receipt:?}"));
             }
