@@ -1,6 +1,8 @@
 //! The command `k2k-gpu-check`, as a user calls it.
 #![cfg(feature = "cli")]
 
+use std::fs::File;
+use std::io;
 use std::process::{Command, Output};
 
 fn check(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -23,6 +25,9 @@ fn a_command_line_that_is_no_good_runs_nothing() {
     for (arguments, expected) in [
         (&["--messages", "0"][..], "0 is not in 1..="),
         (&["--limit", "301"], "301 is not in 1..=290"),
+        (&["--limit", "-1"], "-1 is not in 1..=290"),
+        (&["--messages", "-1"], "-1 is not in 1..=1000000000"),
+        (&["--device", "-1"], "-1 is not in 0..=4294967295"),
         (&["--what"], "unexpected argument '--what'"),
         (&["--only", "no such thing"], "no check or benchmark has \"no such thing\" in its name: see --list"),
         (&["--only", "idle bridge", "--no-bench"], "no check or benchmark has \"idle bridge\" in its name"),
@@ -44,6 +49,28 @@ fn help_has_the_exit_statuses() {
     }
     let (_, out, _) = check(&["--help"]);
     assert!(out.contains("Exit status:") && out.contains("3  there is no GPU that will do"), "{out}");
+}
+
+#[test]
+fn output_that_nobody_reads_ends_it_quietly_and_a_full_disk_with_one_line() {
+    let (gpu, check) = (env!("CARGO_BIN_EXE_k2k-gpu"), env!("CARGO_BIN_EXE_k2k-gpu-check"));
+    let mut cases = vec![(gpu, &[][..]), (gpu, &["--help"]), (check, &["--list"])];
+    if cfg!(feature = "emulated") {
+        cases.push((check, &["--emulated", "--only", "layout"]));
+    }
+    for (program, arguments) in cases {
+        let mut command = Command::new(program);
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = command.args(arguments).stdout(writer).output().unwrap();
+        let says = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), says.as_str()), (Some(141), ""), "{program} {arguments:?}");
+        let output = command.stdout(File::options().write(true).open("/dev/full").unwrap()).output().unwrap();
+        let says = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{program} {arguments:?}: {says}");
+        assert_eq!(says.lines().count(), 1, "{program} {arguments:?}: {says}");
+        assert!(says.contains("cannot write to standard output: No space left on device"), "{says}");
+    }
 }
 
 #[test]

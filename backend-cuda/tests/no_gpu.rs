@@ -5,7 +5,7 @@ use core::time::Duration;
 use k2k_cuda::k2k_core::Config;
 use k2k_cuda::{Device, Error, Grid, Ptx, Session};
 use k2k_host::Memory;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 use tempfile::TempDir;
@@ -15,10 +15,12 @@ type TestSession = Session<8, 8, 64>;
 const LONG: Duration = Duration::from_secs(30);
 
 /// A folder with the library; `None`, and a word why, if it cannot be built.
-fn build(flags: &[&str]) -> Option<TempDir> {
-    let folder = TempDir::new().ok()?;
+fn build(flags: &[&str]) -> Option<PathBuf> {
+    // Not in the system's folder for temporary files: a `static` has it until the test program ends.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fake-cuda{}", flags.concat()));
+    std::fs::create_dir_all(&folder).ok()?;
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/cuda.c");
-    let library = folder.path().join("libcuda.so.1");
+    let library = folder.join("libcuda.so.1");
     let built = Command::new("cc")
         .args(["-shared", "-fPIC", "-O1", "-pthread", "-Wall", "-o"])
         .args([&library, &source])
@@ -26,7 +28,7 @@ fn build(flags: &[&str]) -> Option<TempDir> {
         .output();
     match built {
         Ok(output) if output.status.success() => {
-            std::fs::copy(&library, folder.path().join("libcuda.so")).ok()?;
+            std::fs::copy(&library, folder.join("libcuda.so")).ok()?;
             Some(folder)
         }
         Ok(output) => panic!("the fake driver does not compile: {}", String::from_utf8_lossy(&output.stderr)),
@@ -37,9 +39,9 @@ fn build(flags: &[&str]) -> Option<TempDir> {
     }
 }
 
-fn driver() -> Option<&'static TempDir> {
-    static DRIVER: OnceLock<Option<TempDir>> = OnceLock::new();
-    DRIVER.get_or_init(|| build(&[])).as_ref()
+fn driver() -> Option<&'static Path> {
+    static DRIVER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    DRIVER.get_or_init(|| build(&[])).as_deref()
 }
 
 /// Runs a case in a process that finds the library in `folder`. Returns what it printed.
@@ -66,7 +68,7 @@ fn run_with(folder: &Path, mode: &str, case: &str, variables: &[(&str, &str)]) -
 
 /// As [`run_in`]; what it printed after "error: ".
 fn error(mode: &str, case: &str) -> Option<String> {
-    let printed = run_in(driver()?.path(), mode, case);
+    let printed = run_in(driver()?, mode, case);
     let (_, error) = printed.split_once("error: ").unwrap_or_else(|| panic!("{mode}, {case}: {printed}"));
     let (error, _) = error.split_once("\nend of error").unwrap();
     Some(error.to_owned())
@@ -183,7 +185,7 @@ fn without_a_driver_the_message_says_what_to_install() {
 #[test]
 fn a_driver_without_a_function_is_too_old() {
     let Some(folder) = build(&["-DWITHOUT_REGISTER"]) else { return };
-    let printed = run_in(folder.path(), "", "first");
+    let printed = run_in(&folder, "", "first");
     assert!(
         printed.contains("the CUDA driver has no function cuMemHostRegister_v2: it is older than CUDA 11"),
         "{printed}"
@@ -262,7 +264,7 @@ fn an_environment_in_which_kernels_would_block_everything_is_refused() {
         ("CUDA_LAUNCH_BLOCKING", "0", "Fake 0\n"),
         ("CUDA_DEVICE_MAX_CONNECTIONS", "2", "Fake 0\n"),
     ] {
-        let printed = run_with(driver.path(), "", "first", &[(variable, value)]);
+        let printed = run_with(driver, "", "first", &[(variable, value)]);
         assert!(printed.contains(expected), "{variable}={value}: {printed}");
     }
 }
@@ -270,7 +272,7 @@ fn an_environment_in_which_kernels_would_block_everything_is_refused() {
 #[test]
 fn a_device_is_described() {
     let Some(driver) = driver() else { return };
-    let printed = run_in(driver.path(), "", "first");
+    let printed = run_in(driver, "", "first");
     let expected = "Fake 0\n  compute capability        8.0\n  driver                    for CUDA 13.0\n  \
                     multiprocessors           4, warps of 32\n  memory                    16384 MiB\n  maps host \
                     memory          yes\n  atomic with the CPU       no\n  cooperative launch        yes\n  time \
@@ -286,8 +288,7 @@ fn the_doctor_tries_each_device() {
     let doctor = |mode: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_k2k-gpu"));
         command.env_remove("CUDA_DEVICE_MAX_CONNECTIONS").env_remove("CUDA_LAUNCH_BLOCKING");
-        let output =
-            command.arg("doctor").env("LD_LIBRARY_PATH", driver.path()).env("FAKE_CUDA", mode).output().unwrap();
+        let output = command.arg("doctor").env("LD_LIBRARY_PATH", driver).env("FAKE_CUDA", mode).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let (works, printed) = doctor("");
@@ -308,22 +309,22 @@ fn the_doctor_tries_each_device() {
 #[test]
 fn a_session_runs_without_a_call_that_would_wait_for_its_kernels() {
     let Some(driver) = driver() else { return };
-    let printed = run_in(driver.path(), "", "session");
+    let printed = run_in(driver, "", "session");
     assert!(printed.contains("3 ended"), "{printed}");
     let stacks: Vec<_> = printed.lines().filter(|line| line.starts_with("stack ")).collect();
     assert_eq!(stacks, ["stack 4096", "stack 6144"], "room for local memory is made in advance");
     assert!(printed.contains("released with 0 allocations"), "{printed}");
     assert!(!printed.contains("cooperative\n"), "several grids at once are not launched cooperatively: {printed}");
-    let printed = run_in(driver.path(), "", "cooperative");
+    let printed = run_in(driver, "", "cooperative");
     assert!(printed.contains("cooperative\n") && printed.contains("released with 0 allocations"), "{printed}");
-    run_in(driver.path(), "", "one device");
-    run_in(driver.path(), "", "queues");
+    run_in(driver, "", "one device");
+    run_in(driver, "", "queues");
 }
 
 #[test]
 fn a_launch_that_is_refused_after_others_stops_those() {
     let Some(driver) = driver() else { return };
-    let printed = run_in(driver.path(), "refuses", "second");
+    let printed = run_in(driver, "refuses", "second");
     assert!(printed.contains("error: cuLaunchKernel: CUDA_ERROR_FAKE (made up)\n"), "{printed}");
     assert!(printed.contains("released with 0 allocations"), "{printed}");
 }
@@ -331,7 +332,7 @@ fn a_launch_that_is_refused_after_others_stops_those() {
 #[test]
 fn a_kernel_that_hangs_is_reported_and_nothing_is_freed_under_it() {
     let Some(driver) = driver() else { return };
-    let printed = run_in(driver.path(), "", "stuck");
+    let printed = run_in(driver, "", "stuck");
     assert!(printed.contains("error: 1 of 2 kernels have not ended after "), "{printed}");
     assert!(
         printed.contains("kernel test_stuck (test_stuck, block 0) is at work; place 0, phase Running"),

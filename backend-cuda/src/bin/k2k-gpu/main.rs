@@ -6,7 +6,8 @@ mod doctor;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-const EXIT_STATUS: &str = "Exit status: 0 a kernel ran on a GPU, 1 on none, 2 bad arguments. `check` has more of them.";
+const EXIT_STATUS: &str = "Exit status: 0 a kernel ran on a GPU, 1 on none, 2 bad arguments, 141 nobody reads \
+                           standard output any more. `check` has more of them.";
 
 /// Says what the GPUs of this machine can do, and tries them out.
 #[derive(Debug, Parser)]
@@ -26,8 +27,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        None | Some(Command::Doctor) => doctor::main(),
-        Some(Command::Check(args)) => check::main(&args),
+    match k2k_command::parse::<Cli>("k2k-gpu").map(|cli| cli.command) {
+        Ok(None | Some(Command::Doctor)) => doctor::main(),
+        Ok(Some(Command::Check(args))) => check::main(&args),
+        Err(status) => status,
     }
 }

@@ -3,16 +3,20 @@
 mod json;
 mod watch;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::RangedI64ValueParser;
 use core::time::Duration;
 use json::Record;
+use k2k_command::{OutputError, complain, note};
 use k2k_cuda::bench::{self, BenchOptions, Row};
 use k2k_cuda::check::{self, CheckOptions};
 use k2k_cuda::{ClockOffset, Device, Error};
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use watch::Watch;
+
+/// The command's name in messages.
+const NAME: &str = "k2k-gpu-check";
 
 /// Exit statuses, beside 0 and clap's 2.
 const FAILED: u8 = 1;
@@ -35,7 +39,7 @@ pub(crate) struct Args {
     json: Option<PathBuf>,
 
     /// Which GPU, counted from 0; by default the first that will do.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(0..))]
     device: Option<u32>,
 
     /// Use a device that runs the same PTX on the CPU, with few messages. Its times mean nothing.
@@ -43,9 +47,9 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "device")]
     emulated: bool,
 
-    /// How many messages each check sends, and each ring of a benchmark carries; by default a million, and some
-    /// hundred without a GPU.
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000))]
+    /// How many messages each check sends, and each ring of a benchmark carries, 1 to 1000000000; by default a million,
+    /// and some hundred without a GPU.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = RangedI64ValueParser::<u64>::new().range(1..=1_000_000_000))]
     messages: Option<u64>,
 
     /// Only those checks and benchmarks whose names contain this text (see --list).
@@ -56,8 +60,9 @@ pub(crate) struct Args {
     #[arg(long)]
     no_bench: bool,
 
-    /// End after this many seconds, at most 290, whatever is unfinished.
-    #[arg(long, value_name = "SECS", default_value_t = LIMIT, value_parser = RangedU64ValueParser::<u64>::new().range(1..=LIMIT))]
+    /// End after this many seconds, 1 to 290, whatever is unfinished.
+    #[arg(long, value_name = "SECS", default_value_t = LIMIT, allow_negative_numbers = true)]
+    #[arg(value_parser = RangedI64ValueParser::<u64>::new().range(1..=LIMIT as i64))]
     limit: u64,
 
     /// Print the names of all checks and benchmarks, and do nothing else.
@@ -65,16 +70,28 @@ pub(crate) struct Args {
     list: bool,
 }
 
-const EXIT_STATUS: &str = "Exit status:\n  0  every check passed and every benchmark ran\n  1  something failed\n  2  the \
-                           command line is no good; nothing was run\n  3  there is no GPU that will do; the message says \
-                           what is missing\n  4  time was up before all was done\n\nExamples:\n  k2k-gpu-check --json \
-                           results.json\n  k2k-gpu-check --emulated --only 'fabric'";
+const EXIT_STATUS: &str = "Exit status:
+    0  every check passed and every benchmark ran
+    1  something failed
+    2  the command line is no good; nothing was run
+    3  there is no GPU that will do; the message says what is missing
+    4  time was up before all was done
+  141  nobody reads standard output any more; without --json, the rest was left out
 
-/// A line of standard output, if anybody still reads it.
+Examples:
+  k2k-gpu-check --json results.json
+  k2k-gpu-check --emulated --only 'fabric'";
+
+/// A line of standard output. The first error is kept for the [end](main), since what is measured is worth more than the
+/// lines if it is also written to a file.
 fn say(line: impl core::fmt::Display) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if let Err(e) = k2k_command::say!("{line}") {
+        let _ = UNWRITTEN.set(e);
+    }
 }
+
+/// Why a line could not be written.
+static UNWRITTEN: OnceLock<OutputError> = OnceLock::new();
 
 impl Args {
     #[cfg(feature = "emulated")]
@@ -116,13 +133,13 @@ impl Args {
 
 pub(crate) fn main(args: &Args) -> ExitCode {
     if args.list {
-        check::names().for_each(|name| say(format_args!("check      {name}")));
-        bench::names().for_each(|name| say(format_args!("benchmark  {name}")));
-        return ExitCode::SUCCESS;
+        let checks = check::names().map(|name| format!("check      {name}\n"));
+        let list: String = checks.chain(bench::names().map(|name| format!("benchmark  {name}\n"))).collect();
+        return k2k_command::end(NAME, FAILED, k2k_command::print(list).map(|()| ExitCode::SUCCESS));
     }
     if !check::names().chain(args.benchmarks()).any(|name| args.wants(name)) {
         let only = args.only.as_deref().unwrap_or_default();
-        eprintln!("k2k-gpu-check: no check or benchmark has {only:?} in its name: see --list");
+        complain(NAME, format_args!("no check or benchmark has {only:?} in its name: see --list"));
         return ExitCode::from(USAGE);
     }
     // Before the first call of the driver, which may hang as well.
@@ -130,16 +147,16 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     // Now rather than after five minutes. Until all is done the file says that it is not.
     watch.record(|record| record.unfinished.push("open the device"));
     if let Err(e) = watch.write() {
-        eprintln!("k2k-gpu-check: {e}");
+        complain(NAME, e);
         return ExitCode::from(USAGE);
     }
     watch.at("open the device");
     let device = match args.open() {
         Ok(device) => device,
         Err(e) => {
-            eprintln!("k2k-gpu-check: {e}");
+            complain(NAME, &e);
             if cfg!(feature = "emulated") && e.is_no_gpu() {
-                eprintln!("To try it without a GPU: k2k-gpu-check --emulated");
+                note("To try it without a GPU: k2k-gpu-check --emulated");
             }
             return ExitCode::from(NO_GPU);
         }
@@ -147,13 +164,19 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     watch.look_at(&device);
     let status = examine(args, &device, &watch);
     say(format_args!("{} in {:.1} s", verdict(status), watch.elapsed().as_secs_f64()));
-    let status = match watch.write() {
-        Ok(()) => status,
-        Err(e) => {
-            eprintln!("k2k-gpu-check: {e}");
-            FAILED
+    let mut status = status;
+    if let Err(e) = watch.write() {
+        complain(NAME, e);
+        status = FAILED;
+    }
+    match UNWRITTEN.get() {
+        Some(e) if e.reader_is_gone() => status = k2k_command::READER_GONE,
+        Some(e) => {
+            complain(NAME, e);
+            status = FAILED;
         }
-    };
+        None => {}
+    }
     if device.is_busy() {
         // The driver's own end would wait for kernels that hang.
         watch::leave(status);
@@ -177,7 +200,7 @@ fn examine(args: &Args, device: &Device, watch: &Watch) -> u8 {
     match &clock {
         Ok(clock) => say(format_args!("  a kernel ran              clock known to within {} ns\n", clock.error_ns)),
         Err(e) => {
-            eprintln!("k2k-gpu-check: {e}");
+            complain(NAME, e);
             return FAILED;
         }
     }
@@ -185,6 +208,11 @@ fn examine(args: &Args, device: &Device, watch: &Watch) -> u8 {
     // Asked when a check's or a benchmark's turn has come.
     let begin = |name: &'static str| {
         if !args.wants(name) || !watch.has_time(name) {
+            return false;
+        }
+        if args.json.is_none() && UNWRITTEN.get().is_some() {
+            // Nobody will learn of it.
+            watch.record(|record| record.unfinished.push(name));
             return false;
         }
         let lost = device.is_lost();

@@ -1,8 +1,9 @@
 //! An end to everything: a thread that says what was going on when time was up, and ends the process.
 
 use super::json::Record;
-use super::{FAILED, TIME_IS_UP, say};
+use super::{FAILED, NAME, TIME_IS_UP, say};
 use core::time::Duration;
+use k2k_command::complain;
 use k2k_cuda::Device;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,13 +67,13 @@ impl Watch {
             now.record.checks.iter().filter(|check| !check.passed()).for_each(say);
             now.record.rows.iter().filter(|row| row.failed()).for_each(say);
             if let Err(e) = written {
-                eprintln!("k2k-gpu-check: {e}");
+                complain(NAME, e);
             }
             leave(TIME_IS_UP);
         });
         if let Err(e) = thread {
             // It still ends: every wait of the checks has a limit of its own.
-            eprintln!("k2k-gpu-check: no thread to watch the time: {e}");
+            complain(NAME, format_args!("no thread to watch the time: {e}"));
         }
         watch
     }
