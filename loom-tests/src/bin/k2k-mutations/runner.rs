@@ -1,6 +1,8 @@
 //! Copies the workspace, mutates the copy, runs the models.
 
+use core::error::Error;
 use core::fmt;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::env;
@@ -13,10 +15,20 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Instant;
 
+use k2k_command::{complain, note, say};
+
 use crate::list::{List, Mutation};
 use crate::sites::{self, Change, Site};
 
-const HELP: &str = "usage: loom-tests/mutations [--list] [--filter TEXT] [--timeout SECONDS] [--root DIR]";
+/// The command's name in messages.
+const NAME: &str = "mutations";
+
+/// What `--timeout` may be: a mutant that is not told apart within a day never is.
+const SECONDS: RangeInclusive<u64> = 1..=86400;
+
+const HELP: &str = "usage: loom-tests/mutations [--list] [--filter TEXT] [--timeout SECONDS] [--root DIR]
+SECONDS: how long a model may take, 1 to 86400; by default 120
+exit status: 0 all killed, 1 not all, 2 an error or bad arguments, 141 nobody reads standard output any more";
 
 struct Options {
     list: bool,
@@ -26,37 +38,41 @@ struct Options {
 }
 
 pub(crate) fn main() -> ExitCode {
-    match options().and_then(|options| run(&options)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(message) => {
-            eprintln!("mutations: {message}");
-            ExitCode::from(2)
-        }
-    }
+    let done = match options() {
+        Ok(Some(options)) => run(&options),
+        Ok(None) => say!("{HELP}").map(|()| true).map_err(Into::into),
+        Err(message) => Err(message.into()),
+    };
+    k2k_command::end(NAME, 2, done.map(|good| if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
 }
 
-fn options() -> Result<Options, String> {
+/// The options; none if help is asked for.
+fn options() -> Result<Option<Options>, String> {
     let mut options =
         Options { list: false, filter: String::new(), timeout: Duration::from_secs(120), root: PathBuf::from(".") };
     let mut args = env::args().skip(1);
     while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or(HELP);
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value; {HELP}"));
         match arg.as_str() {
             "--list" => options.list = true,
             "--filter" => options.filter = value()?,
             "--timeout" => {
-                options.timeout = Duration::from_secs(value()?.parse().map_err(|_| HELP)?);
+                let value = value()?;
+                let seconds = value.parse().ok().filter(|seconds| SECONDS.contains(seconds));
+                let (least, most) = (SECONDS.start(), SECONDS.end());
+                let wrong = || format!("--timeout {value}: must be a number of seconds from {least} to {most}");
+                options.timeout = Duration::from_secs(seconds.ok_or_else(wrong)?);
             }
             "--root" => options.root = PathBuf::from(value()?),
-            _ => return Err(HELP.to_owned()),
+            "-h" | "--help" => return Ok(None),
+            _ => return Err(format!("{arg:?} is no option; {HELP}")),
         }
     }
     options.root = options.root.canonicalize().map_err(|e| format!("{}: {e}", options.root.display()))?;
-    Ok(options)
+    Ok(Some(options))
 }
 
-fn run(options: &Options) -> Result<bool, String> {
+fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let core = options.root.join("core/src");
     let mut list = List::parse(&read(&options.root.join("loom-tests/mutations.toml"))?)?;
     let (sites, bare) = scan_all(&core)?;
@@ -66,7 +82,7 @@ fn run(options: &Options) -> Result<bool, String> {
     for m in &mut list.mutation {
         let tests = options.root.join("loom-tests/tests").join(&m.model).with_extension("rs");
         if !tests.exists() {
-            return Err(format!("{}: no file {}", m.name(), tests.display()));
+            return Err(format!("{}: no file {}", m.name(), tests.display()).into());
         }
         let Ok(text) = read(&core.join(&m.file)) else { continue };
         if let Ok((_, bytes)) = m.apply(&text) {
@@ -80,28 +96,28 @@ fn run(options: &Options) -> Result<bool, String> {
     let chosen: Vec<&Mutation> = list.mutation.iter().filter(|m| m.name().contains(&options.filter)).collect();
     if options.list {
         for m in &chosen {
-            println!("{} | {}", m.name(), m.model_name());
+            say!("{} | {}", m.name(), m.model_name())?;
             if m.line.is_none() {
                 complaints.push(format!("{}: stale: what it is to replace is not there, or not once", m.name()));
             }
         }
-        println!("{} mutations, {} ordering comments", chosen.len(), sites.len());
-        complaints.iter().for_each(|complaint| println!("{complaint}"));
+        say!("{} mutations, {} ordering comments", chosen.len(), sites.len())?;
+        complaints.iter().try_for_each(|complaint| say!("{complaint}"))?;
         return Ok(complaints.is_empty());
     }
 
     let results = Bench::new(options)?.run_all(&chosen)?;
-    println!("\nlabel | model | result | seconds");
+    say!("\nlabel | model | result | seconds")?;
     for (m, result, seconds) in &results {
-        println!("{} | {} | {result} | {seconds:.1}", m.name(), m.model_name());
+        say!("{} | {} | {result} | {seconds:.1}", m.name(), m.model_name())?;
     }
     let killed = results.iter().filter(|(_, result, _)| result.killed()).count();
-    println!("{killed} of {} mutations killed, {} ordering comments", results.len(), sites.len());
-    complaints.iter().for_each(|complaint| println!("{complaint}"));
+    say!("{killed} of {} mutations killed, {} ordering comments", results.len(), sites.len())?;
+    complaints.iter().try_for_each(|complaint| say!("{complaint}"))?;
     if !options.filter.is_empty() {
         // Gaps elsewhere are shown, but are not what was asked.
         return if chosen.is_empty() {
-            Err(format!("no mutation's label contains {:?}", options.filter))
+            Err(format!("no mutation's label contains {:?}", options.filter).into())
         } else {
             Ok(killed == results.len())
         };
@@ -126,6 +142,9 @@ fn scan_all(core: &Path) -> Result<(Vec<Site>, Vec<String>), String> {
     }
     Ok((sites, bare))
 }
+
+/// A mutation, what became of it, and the seconds that took.
+type Judged<'m> = (&'m Mutation, Outcome, f32);
 
 enum Outcome {
     Killed(String),
@@ -249,7 +268,11 @@ impl Bench {
         let output = self.cargo(&args).stderr(Stdio::piped()).output().map_err(|e| format!("cargo: {e}"))?;
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr);
-            errors.lines().filter(|line| line.starts_with("error")).take(5).for_each(|line| eprintln!("    {line}"));
+            errors
+                .lines()
+                .filter(|line| line.starts_with("error"))
+                .take(5)
+                .for_each(|line| note(format_args!("    {line}")));
             return Ok(None);
         }
         let mut programs = BTreeMap::new();
@@ -265,7 +288,7 @@ impl Bench {
         Ok(Some(programs))
     }
 
-    fn run_all<'m>(&self, chosen: &[&'m Mutation]) -> Result<Vec<(&'m Mutation, Outcome, f32)>, String> {
+    fn run_all<'m>(&self, chosen: &[&'m Mutation]) -> Result<Vec<Judged<'m>>, Box<dyn Error>> {
         let mut models: Vec<&str> = chosen.iter().map(|m| m.model.as_str()).collect();
         models.sort_unstable();
         models.dedup();
@@ -275,14 +298,14 @@ impl Bench {
         let start = Instant::now();
         let programs = self.build(&models)?.ok_or("the code does not compile unmutated")?;
         self.check_unmutated(chosen, &programs)?;
-        println!("unmutated: {} test files pass, {:.1} s", models.len(), start.elapsed().as_secs_f32());
+        say!("unmutated: {} test files pass, {:.1} s", models.len(), start.elapsed().as_secs_f32())?;
 
         let mut results = Vec::new();
         for &m in chosen {
             let start = Instant::now();
             let outcome = self.try_one(m)?;
             let seconds = start.elapsed().as_secs_f32();
-            println!("{} | {} | {outcome} | {seconds:.1}", m.name(), m.model_name());
+            say!("{} | {} | {outcome} | {seconds:.1}", m.name(), m.model_name())?;
             results.push((m, outcome, seconds));
         }
         Ok(results)
@@ -430,7 +453,7 @@ struct Restore<'a> {
 impl Drop for Restore<'_> {
     fn drop(&mut self) {
         if let Err(e) = fs::write(self.path, self.original) {
-            eprintln!("mutations: {}: {e}", self.path.display());
+            complain(NAME, format_args!("{}: {e}", self.path.display()));
         }
     }
 }
