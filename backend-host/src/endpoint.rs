@@ -234,6 +234,20 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
         wait::receive(&mut self.inner, self.wait, deadline)
     }
 
+    /// As [`receive`](Self::receive), into a message that the caller has: none is copied on the stack, which is worth the
+    /// trouble where messages are large. After an error, `message` may hold one that was not for the caller.
+    ///
+    /// # Errors
+    /// As for [`receive`](Self::receive).
+    pub fn receive_into(
+        &mut self,
+        message: &mut Message<PAYLOAD>,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<(), ReceiveError> {
+        let deadline = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
+        wait::receive_into(&mut self.inner, message, self.wait, deadline)
+    }
+
     /// As [`receive`](Self::receive), until a point in time.
     ///
     /// # Errors

@@ -31,6 +31,7 @@
 struct Readme;
 
 pub mod asynchronous;
+mod boxed;
 pub mod broker;
 mod endpoint;
 pub mod memory;
@@ -40,6 +41,7 @@ mod process;
 pub mod runner;
 pub mod wait;
 
+pub use boxed::boxed;
 pub use broker::{Broker, Builder, ControlError, EndpointError, UnregisterError};
 pub use endpoint::Endpoint;
 pub use k2k_core;

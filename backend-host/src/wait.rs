@@ -189,13 +189,25 @@ pub(crate) fn receive<const K: usize, const S: usize, const P: usize>(
     wait: Wait,
     deadline: Option<Instant>,
 ) -> Result<k2k_core::Message<P>, ReceiveError> {
+    let mut message = k2k_core::Message::new(0);
+    receive_into(endpoint, &mut message, wait, deadline)?;
+    Ok(message)
+}
+
+/// As [`receive`], into a message that the caller has.
+pub(crate) fn receive_into<const K: usize, const S: usize, const P: usize>(
+    endpoint: &mut Core<'_, Host, K, S, P>,
+    message: &mut k2k_core::Message<P>,
+    wait: Wait,
+    deadline: Option<Instant>,
+) -> Result<(), ReceiveError> {
     let mut passes = 0u32;
     loop {
         if !endpoint.platform().is_here() {
             return Err(ReceiveError::Forked);
         }
-        if let Some(message) = endpoint.try_receive() {
-            return Ok(message);
+        if endpoint.try_receive_into(message) {
+            return Ok(());
         }
         let obeyed = obeyed(endpoint)?;
         let rest = match deadline {

@@ -224,6 +224,13 @@ impl<const FRAMES: usize, const PAYLOAD: usize> LinkHalf<FRAMES, PAYLOAD> {
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
 
+    /// As [`new`](Self::new), in memory of the caller's: a half can be too large for the stack.
+    #[cfg(not(k2k_loom))]
+    pub const fn new_in(place: &mut core::mem::MaybeUninit<Self>) -> &mut Self {
+        const { assert!(Self::GEOMETRY.frames > 0) };
+        crate::sync::idle_in(place)
+    }
+
     /// An unused half.
     #[cfg(k2k_loom)]
     #[must_use]

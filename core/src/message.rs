@@ -411,11 +411,20 @@ impl<const PAYLOAD: usize> Message<PAYLOAD> {
     /// An empty message. That is a legal thing to send.
     #[must_use]
     pub fn new(kind: u32) -> Self {
-        const { Self::SIZE_IS_RIGHT };
         let mut place = core::mem::MaybeUninit::uninit();
-        crate::sync::zeroed_in::<Self>(&mut place).header.kind = kind;
+        Self::new_in(&mut place, kind);
         // SAFETY: made above.
         unsafe { place.assume_init() }
+    }
+
+    /// As [`new`](Self::new), in memory of the caller's: a message of many KiB is copied more than once on its way
+    /// through values, and on the stack.
+    #[inline(always)]
+    pub fn new_in(place: &mut core::mem::MaybeUninit<Self>, kind: u32) -> &mut Self {
+        const { Self::SIZE_IS_RIGHT };
+        let message = crate::sync::zeroed_in::<Self>(place);
+        message.header.kind = kind;
+        message
     }
 
     /// A message carrying bytes.

@@ -358,6 +358,17 @@ unsafe impl<T: Shared, const N: usize> Shared for [T; N] {
     }
 }
 
+/// The idle state, made where it is to lie.
+#[cfg(not(k2k_loom))]
+#[inline]
+pub(crate) const fn idle_in<T: Shared>(place: &mut core::mem::MaybeUninit<T>) -> &mut T {
+    // SAFETY: the place has room for a `T`. `Shared`: zero is the idle state, and valid.
+    unsafe {
+        place.as_mut_ptr().write_bytes(0, 1);
+        place.assume_init_mut()
+    }
+}
+
 /// Declares a `repr(C)` struct of [`Shared`] fields and implements [`Shared`] for it. Generics come in brackets, each
 /// with a comma behind it, once with their bounds and once as arguments; `in S` adds the [`Scope`] `S`, by default
 /// [`System`]: `struct Name[const N: usize,][N,] in S { .. }`.

@@ -232,6 +232,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
 
+    /// As [`new`](Self::new), in memory of the caller's: it is too large for most stacks.
+    #[cfg(not(k2k_loom))]
+    pub const fn new_in(place: &mut core::mem::MaybeUninit<Self>) -> &mut Self {
+        const { assert!(Self::GEOMETRY.kernels > 0) };
+        crate::sync::idle_in(place)
+    }
+
     /// An idle fabric.
     #[cfg(k2k_loom)]
     #[must_use]

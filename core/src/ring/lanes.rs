@@ -479,6 +479,13 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
 
+    /// As [`new`](Self::new), in memory of the caller's: a queue can be too large for the stack.
+    #[cfg(not(k2k_loom))]
+    pub const fn new_in(place: &mut core::mem::MaybeUninit<Self>) -> &mut Self {
+        const { assert!(Slots::<T, N, S>::MASK < u64::MAX && PRODUCERS > 0) };
+        crate::sync::idle_in(place)
+    }
+
     /// An empty queue.
     #[cfg(k2k_loom)]
     #[must_use]

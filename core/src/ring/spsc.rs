@@ -525,6 +525,29 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
 
+    /// As [`new`](Self::new), in memory of the caller's: a ring can be too large for the stack.
+    /// `k2k_host::boxed` puts it on the heap.
+    ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// use k2k_core::ring::Spsc;
+    ///
+    /// // In a static it is made when the program is compiled.
+    /// static RING: Spsc<[u64; 32], 32_768> = Spsc::new();
+    ///
+    /// let mut place = Box::<Spsc<[u64; 32], 32_768>>::new_uninit();
+    /// let ring = Spsc::new_in(&mut place);
+    /// for ring in [&RING, &*ring] {
+    ///     ring.producer().unwrap().push(&[7; 32]).unwrap();
+    ///     assert_eq!(ring.consumer().unwrap().pop(), Some([7; 32]));
+    /// }
+    /// ```
+    #[cfg(not(k2k_loom))]
+    pub const fn new_in(place: &mut core::mem::MaybeUninit<Self>) -> &mut Self {
+        const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
+        crate::sync::idle_in(place)
+    }
+
     /// An empty ring.
     #[cfg(k2k_loom)]
     #[must_use]

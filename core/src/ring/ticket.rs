@@ -680,6 +680,13 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
 
+    /// As [`new`](Self::new), in memory of the caller's: a ring can be too large for the stack.
+    #[cfg(not(k2k_loom))]
+    pub const fn new_in(place: &mut core::mem::MaybeUninit<Self>) -> &mut Self {
+        const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
+        crate::sync::idle_in(place)
+    }
+
     /// An empty ring.
     #[cfg(k2k_loom)]
     #[must_use]
