@@ -3,17 +3,18 @@
 
 mod world;
 
+use core::cell::Cell;
 use k2k_core::WakeFlag;
 use k2k_core::{DeliveryStatus, Fabric, Message, Platform, Priority, ReceiptError, Register};
 use k2k_loom_tests::model;
 use loom::sync::Mutex;
 use loom::thread;
-use world::{CONFIG, EARLY, LATE, assert_adds_up, fabric, receive, register, send, shared};
+use world::{At, CONFIG, EARLY, LATE, assert_adds_up, fabric, receive, register, send, shared};
 
 /// Delivery against timeout: the receiver takes the message or the sender gives it up, never both and never neither.
 #[test]
 fn delivered_or_timed_out() {
-    model("receipt.delivered_or_timed_out", 14, || {
+    model("receipt.delivered_or_timed_out", 25, || {
         fabric::<2, 1>(|fabric| {
             let mut sender = register(fabric, 0, "a");
             let mut receiver = register(fabric, 1, "b");
@@ -62,7 +63,7 @@ fn received_at_once() {
 /// A message is given up, and its receipt overwritten, while its receiver comes upon it.
 #[test]
 fn overwritten_after_timeout() {
-    model("receipt.overwritten_after_timeout", 31, || {
+    model("receipt.overwritten_after_timeout", 146, || {
         fabric::<2, 1>(|fabric| {
             let mut sender = register(fabric, 0, "a");
             let mut receiver = register(fabric, 1, "b");
@@ -135,7 +136,7 @@ impl Platform for Wall {
 /// receipt. The sender was told that it timed out, so it is not delivered.
 #[test]
 fn told_late() {
-    model("receipt.told_late", 59, || {
+    model("receipt.told_late", 192, || {
         shared((Fabric::<2, 1, 0>::new(), Mutex::new(EARLY)), |(fabric, time)| {
             fabric.init(&CONFIG).unwrap();
             let who = Register::new("k").unwrap();
@@ -202,6 +203,57 @@ fn left_with_mail() {
             assert_eq!(fabric.total_stats().not_found, 2);
             assert_adds_up(&fabric.total_stats());
             assert_eq!(sender.platform().0.get(), EARLY);
+        });
+    });
+}
+
+/// An onlooker settles an overdue message while its receiver comes upon it and its sender counts: it is counted once.
+#[test]
+fn settled_by_an_onlooker() {
+    model("receipt.settled_by_an_onlooker", 59, || {
+        fabric::<2, 1>(|fabric| {
+            let mut sender = register(fabric, 0, "a");
+            let mut receiver = register(fabric, 1, "b");
+            let id = send(&mut sender, receiver.id(), 1);
+            // Its clock lags.
+            let receiver = thread::spawn(move || {
+                let got = receiver.try_receive().is_some();
+                (receiver, got)
+            });
+            let late = At(Cell::new(LATE));
+            let status = fabric.receipt(id, &late).unwrap().status;
+            sender.platform().0.set(LATE);
+            sender.expire();
+            let (receiver, got) = receiver.join().unwrap();
+            assert_eq!(status, if got { DeliveryStatus::Delivered } else { DeliveryStatus::Timeout });
+            assert_eq!(fabric.peek_receipt(id).unwrap().status, status);
+            sender.expire();
+            assert_adds_up(&fabric.total_stats());
+            assert_eq!(fabric.pending(), 0);
+            drop(receiver);
+        });
+    });
+}
+
+/// An onlooker asks for a message while its entry is opened for the next one, whose deadline is earlier: it takes neither
+/// deadline for the other's.
+#[test]
+fn terms_of_two_messages() {
+    model("receipt.terms_of_two_messages", 69, || {
+        fabric::<1, 1>(|fabric| {
+            let mut sender = register(fabric, 0, "a");
+            let own = sender.id();
+            let id = sender.send(own, &Message::new(1).with_deadline_ns(u64::MAX)).unwrap();
+            let onlooker = thread::spawn(move || {
+                let _ = fabric.receipt(id, &At(Cell::new(LATE)));
+            });
+            // It stays, and the next one takes its entry: of high priority, as there is room for one of each.
+            sender.send_priority(own, &Message::new(2), Priority::High).unwrap();
+            onlooker.join().unwrap();
+            let mut kinds = [receive(&mut sender), receive(&mut sender)];
+            kinds.sort_unstable();
+            assert_eq!(kinds, [1, 2], "neither was settled");
+            assert_adds_up(&fabric.total_stats());
         });
     });
 }

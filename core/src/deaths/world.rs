@@ -402,7 +402,13 @@ impl World {
     fn check_sum(&self, when: &str) -> Result<(), String> {
         let stats = self.fabric.total_stats();
         let ended = stats.received + stats.failed();
-        if stats.sent == ended { Ok(()) } else { Err(format!("{} sent, {ended} ended{when}: {stats:?}", stats.sent)) }
+        let pending = self.fabric.pending();
+        let adds_up = stats.sent == ended && pending == 0;
+        if adds_up {
+            Ok(())
+        } else {
+            Err(format!("{} sent, {ended} ended, {pending} pending{when}: {stats:?}", stats.sent))
+        }
     }
 }
 

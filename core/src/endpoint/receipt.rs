@@ -232,7 +232,12 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[cold]
     #[inline(never)]
     pub(super) fn retract(&mut self, sequence: u64) {
-        if let Some(status) = self.fabric.receipts[self.place].retract(sequence) {
+        let receipts = &self.fabric.receipts[self.place];
+        // A gateway that is gone will not find it: the count stands.
+        if receipts.is_given_up_held(sequence) && !self.fabric.is_owned(receipts.terms(sequence).1) {
+            return;
+        }
+        if let Some(status) = receipts.retract(sequence) {
             self.count_failure(status, -1);
         }
     }

@@ -412,6 +412,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         let endpoint = Self::recover(at, fabric, platform, taken);
         // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
         endpoint.throw_out_mail();
+        // Messages of earlier owners that nobody has settled, or an onlooker, whose verdict nobody has counted.
+        endpoint.expire();
         fabric.routes.clear(place);
         endpoint.claim.state = fabric.kernels[place].finish_register(&endpoint.claim, &who.name, who.parks);
         endpoint
@@ -431,6 +433,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[cold]
     #[inline(never)]
     pub(super) fn leave(&mut self, then: Status) {
+        self.expire();
         let entry = &self.fabric.kernels[self.place];
         // A place that was taken away is left to its new owner.
         let Some(leaving) = entry.begin_leave(&self.claim) else { return };

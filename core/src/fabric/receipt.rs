@@ -478,8 +478,16 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         }
     }
 
-    /// For the sender: gives up a message that can no longer arrive, or whose gateway is late or gone; `false` if its
-    /// holder was faster.
+    /// For the sender: whether the message before `sequence` in its entry was given up while a gateway held it.
+    #[cold]
+    pub(crate) fn is_given_up_held(&self, sequence: u64) -> bool {
+        // Relaxed: the word alone decides, and only the gateway changes this one.
+        let found = self.word_at(sequence).load(Relaxed);
+        found & (MARKS | STATUS) == BY_SENDER | TIMEOUT_HELD
+    }
+
+    /// For the sender: gives up a message that can no longer arrive, or whose gateway is late; `false` if its holder was
+    /// faster.
     pub(crate) fn give_up(&self, unsettled: Unsettled, status: DeliveryStatus) -> bool {
         let entry = self.word_at(unsettled.sequence);
         // Relaxed, both: as in `enter`. Any other value is that of this message's holder, of an onlooker, or of an
@@ -887,11 +895,9 @@ mod tests {
                         at.held = false;
                         at.found(table.settle(start, DeliveryStatus::Delivered));
                     }
-                    3 if later == start => {
-                        if give_up(&table, start, DeliveryStatus::Timeout) == Some(true) {
-                            at.counted += 1;
-                            given_up = true;
-                        }
+                    3 if later == start && give_up(&table, start, DeliveryStatus::Timeout) == Some(true) => {
+                        at.counted += 1;
+                        given_up = true;
                     }
                     4 => table.settle_overdue(start, u64::MAX, 0),
                     5 if later == start && count(&table, start) => {
