@@ -570,6 +570,140 @@ fn a_successor_ends_what_was_with_a_dead_other_side() {
     assert!(memory.fabrics[0].find("b").is_some_and(|again| again != to));
 }
 
+/// The gateway that holds a receipt is dead, and nobody follows it: deadline and grace end the message.
+#[test]
+fn a_message_whose_gateway_died_times_out_for_whoever_asks() {
+    for asks in ["sender", "onlooker", "nobody but the next owner"] {
+        let memory = Memory::new();
+        let mut sides = memory.sides();
+        let (mut a, _b) = (memory.register(0, "a"), memory.register(1, "b"));
+        settle(&mut sides);
+        let to = memory.fabrics[0].find("b").unwrap();
+        let id = a.send(to, &empty()).unwrap();
+        settle(&mut sides);
+        core::mem::forget(sides);
+        let fabric = &memory.fabrics[0];
+        memory.platform.advance(OVERDUE_NS + GRACE_NS - 1);
+        assert_eq!((status(&mut a, id), a.expire()), (DeliveryStatus::Pending, 1), "the grace itself is in time");
+        assert_eq!(fabric.receipt(id, &memory.platform).unwrap().status, DeliveryStatus::Pending);
+        assert_eq!((fabric.pending(), fabric.total_stats().unaccounted()), (1, 1));
+        memory.platform.advance(1);
+        match asks {
+            "sender" => assert_eq!((a.expire(), status(&mut a, id)), (0, DeliveryStatus::Timeout)),
+            "onlooker" => {
+                assert_eq!(fabric.receipt(id, &memory.platform).unwrap().status, DeliveryStatus::Timeout);
+                assert_eq!((fabric.pending(), fabric.total_stats().unaccounted()), (1, 1), "nobody has counted it");
+                assert_eq!(a.expire(), 0);
+            }
+            _ => {
+                let index = id.source.index();
+                core::mem::forget(core::mem::replace(&mut a, memory.register(0, "other")));
+                // SAFETY: it was forgotten.
+                unsafe { fabric.take_over(id.source, &memory.platform) }.unwrap().unregister();
+                fabric.register_at(index, &Register::new("next").unwrap(), &memory.platform).unwrap();
+            }
+        }
+        assert_eq!(fabric.peek_receipt(id).unwrap().status, DeliveryStatus::Timeout);
+        assert_eq!(fabric.total_stats().timeout, 1);
+        assert_adds_up(fabric);
+    }
+}
+
+/// If the dead gateway's proxies are taken over, that is known earlier, whatever the deadline is.
+#[test]
+fn a_message_whose_gateway_died_times_out_with_its_proxy() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, _b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let id = a.send(to, &empty().with_deadline_ns(u64::MAX)).unwrap();
+    settle(&mut sides);
+    core::mem::forget(sides);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Pending);
+    // SAFETY: the gateway was forgotten.
+    unsafe { memory.fabrics[0].take_over(to, &memory.platform) }.unwrap().unregister();
+    assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+    // Nobody will find it, so that the sender's count stands when the receipt is overwritten.
+    for _ in 0..KERNELS * SLOTS {
+        a.send(a.id(), &empty()).unwrap();
+        assert!(a.try_receive().is_some());
+    }
+    assert_adds_up(&memory.fabrics[0]);
+}
+
+/// A gateway that was stopped for so long that the sender has given the message up.
+#[test]
+fn an_answer_after_the_sender_has_given_up_changes_nothing() {
+    for overwritten in [false, true] {
+        let memory = Memory::new();
+        let mut sides = memory.sides();
+        let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+        settle(&mut sides);
+        let to = memory.fabrics[0].find("b").unwrap();
+        let id = a.send(to, &empty()).unwrap();
+        settle(&mut sides);
+        assert!(b.try_receive().is_some());
+        memory.platform.advance(OVERDUE_NS + GRACE_NS);
+        assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+        for _ in 0..if overwritten { KERNELS * SLOTS } else { 0 } {
+            a.send(a.id(), &empty()).unwrap();
+            assert!(a.try_receive().is_some());
+        }
+        settle(&mut sides);
+        assert_eq!((sides[0].stats().unanswered, sides[0].in_flight()), (1, (0, 0)));
+        assert_eq!(memory.fabrics[0].total_stats().timeout, 1);
+        memory.assert_at_rest();
+    }
+}
+
+/// Sequences of a kernel index are never used twice: a proxy shifts those of its kernel, and takes that off replies.
+#[test]
+fn a_proxy_shifts_sequences_and_replies_name_the_requesters() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    // On side 1, another kernel has used sequences at each index.
+    for index in 1..KERNELS {
+        let mut before = memory.fabrics[1].register_at(index, &Register::new("x").unwrap(), &memory.platform).unwrap();
+        for _ in 0..100 {
+            before.send(before.id(), &empty()).unwrap();
+            assert!(before.try_receive().is_some());
+        }
+    }
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(a.send(to, &empty().with_correlation_id(77)).unwrap());
+    }
+    settle(&mut sides);
+    let mut last = 100;
+    for id in ids {
+        let request = b.try_receive().unwrap();
+        assert!(request.header.sequence > last, "above all that were used there");
+        last = request.header.sequence;
+        assert_eq!((request.header.correlation_id, request.header.is_reply()), (77, false), "as it was");
+        b.reply(&request, &empty()).unwrap();
+        // What is no reply crosses as it is.
+        b.send(request.header.source(), &empty().with_correlation_id(request.header.sequence)).unwrap();
+        settle(&mut sides);
+        let answer = a.try_receive().unwrap();
+        assert_eq!((answer.header.correlation_id, answer.header.is_reply()), (id.sequence, true));
+        assert_eq!(a.try_receive().unwrap().header.correlation_id, request.header.sequence);
+    }
+    // The next owner of the proxy's index goes on above.
+    let index = memory.fabrics[1].find("a").unwrap().index();
+    a.unregister();
+    settle(&mut sides);
+    let mut next = memory.fabrics[1].register_at(index, &Register::new("y").unwrap(), &memory.platform).unwrap();
+    let id = next.send(next.id(), &empty()).unwrap();
+    assert!(id.sequence > last, "{} {last}", id.sequence);
+    assert!(next.try_receive().is_some());
+    settle(&mut sides);
+    memory.assert_at_rest();
+}
+
 /// What its sender has timed out does not cross, also when that verdict was taken back and the clock set back.
 #[test]
 fn a_message_that_was_given_up_does_not_cross() {
