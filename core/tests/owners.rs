@@ -67,6 +67,7 @@ fn an_address_never_comes_back() {
         assert_eq!(now.command(), Command::Run);
         assert!(fabric.set_route(from, first, forwarder).is_err() && fabric.route(from, first).is_none());
         assert_eq!(fabric.owner(first), None);
+        assert_eq!((fabric.phase(first), fabric.heartbeat(first)), (None, None), "not its successor's");
         fabric.set_route(from, now.id(), forwarder).unwrap();
         fabric.remove_route(from, first);
         assert_eq!(fabric.route(from, now.id()), Some(forwarder), "it is not the first owner's to remove");

@@ -338,7 +338,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
             for report in reports.into_iter().filter(|ended| !any || at_work(ended)) {
                 let place = grid.first_place + report.block;
                 let found = now.places().find(|(id, _)| id.index() == place as usize);
-                let id = found.map_or(KernelId::new(place as u16, 0), |(id, _)| id);
+                let known = found.map(|(id, _)| id).or(report.kernel());
+                let id = known.unwrap_or(KernelId::new(place as u16, 0));
                 kernels.push(HungKernel {
                     report,
                     place,

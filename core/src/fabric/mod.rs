@@ -305,9 +305,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// The [owner](crate::Platform::owner) of the place of `id`, unless the place is free, failed, or has another
     /// generation by now.
     pub fn owner(&self, id: KernelId) -> Option<u64> {
-        let entry = self.kernels.get(id.index())?;
-        let owner = entry.owner()?;
-        (entry.state().generation == id.generation()).then_some(owner)
+        self.last_of(id)?.owner()
     }
 
     /// Where [`Endpoint`](crate::Endpoint)s look for a free place: after the one that was taken last, so that each place
@@ -354,10 +352,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
 
     /// Whether both kernels are the last owners of their places.
     fn are_last(&self, one: KernelId, other: KernelId) -> bool {
-        let is_last = |id: KernelId| {
-            self.kernels.get(id.index()).is_some_and(|entry| entry.state().generation == id.generation())
-        };
-        is_last(one) && is_last(other)
+        self.last_of(one).is_some() && self.last_of(other).is_some()
     }
 
     /// Removes a route: the kernel at `at` sends to `destination` directly again. Routes that were left behind by
@@ -452,14 +447,20 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         Ok(())
     }
 
-    /// What the kernel at this place says that it is doing.
+    /// What a kernel says that it is doing, or has said last; `None` once its place has another owner.
     pub fn phase(&self, id: KernelId) -> Option<Phase> {
-        self.kernels.get(id.index()).map(Entry::phase)
+        self.last_of(id).map(Entry::phase)
     }
 
-    /// Passes of the kernel's run loop so far. One that stands still while the phase is `Running` hangs in its handler.
+    /// Passes of the kernel's run loop so far, counted on from its predecessor's; `None` once its place has another owner.
+    /// A number that stands still while the phase is `Running` means that the kernel hangs in its handler.
     pub fn heartbeat(&self, id: KernelId) -> Option<u64> {
-        self.kernels.get(id.index()).map(Entry::heartbeat)
+        self.last_of(id).map(Entry::heartbeat)
+    }
+
+    /// The entry of a kernel that is the last owner of its place.
+    fn last_of(&self, id: KernelId) -> Option<&Entry<S>> {
+        self.kernels.get(id.index()).filter(|entry| entry.state().generation == id.generation())
     }
 
     /// The last events at a kernel's place, unordered.
