@@ -82,6 +82,11 @@ pub fn state_of(tag: u64, fabric: ProcessDomain) -> OwnerState {
     }
 }
 
+/// The process id in a tag that names one.
+pub(crate) fn process_of(tag: u64) -> Option<u32> {
+    decode(tag).map(|(pid, _)| pid.as_raw_nonzero().get().unsigned_abs())
+}
+
 fn encode(pid: Pid, start: u64) -> u64 {
     let pid = u64::from(pid.as_raw_nonzero().get().unsigned_abs());
     KNOWN | (start & ((1 << START_BITS) - 1)) << PID_BITS | (pid & ((1 << PID_BITS) - 1))

@@ -25,9 +25,11 @@
 
 mod builder;
 mod error;
+mod reap;
 
 pub use builder::Builder;
 pub use error::{ControlError, EndpointError, UnregisterError};
+pub use reap::{ReapReport, Reaped, Supervisor};
 
 use crate::platform::Host;
 use crate::process::Origin;

@@ -91,7 +91,8 @@ impl fmt::Display for RegisterError {
         match self {
             Self::NoPlace { kernels, used_up: 0 } => write!(
                 f,
-                "all {kernels} places of the fabric are taken: unregister a kernel, clear a failed one, or use a fabric \
+                "all {kernels} places of the fabric are taken: unregister a kernel, reap those whose processes are gone, \
+                 clear a failed one, or use a fabric \
                  with more KERNELS"
             ),
             Self::NoPlace { kernels, used_up } => write!(
@@ -100,7 +101,10 @@ impl fmt::Display for RegisterError {
                  others are taken: create a new fabric"
             ),
             Self::NameTaken { by } => {
-                write!(f, "the name is taken by {by}: unregister it first or choose another name")
+                write!(
+                    f,
+                    "the name is taken by {by}: unregister that kernel, reap it if its process is gone, or choose another name"
+                )
             }
             Self::PlaceTaken { index } => write!(f, "place {index} does not exist or is taken"),
             Self::PlaceUsedUp { index } => write!(

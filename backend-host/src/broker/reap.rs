@@ -1,0 +1,184 @@
+//! Finding the dead, and giving their places back.
+//!
+//! A place says which process owns it ([`owner`]). A reaper looks through all places and takes away those whose owner is
+//! gone, at whichever step of registering, working or leaving it died. In the dead kernel's stead it finishes or undoes
+//! what a death cut in two, ends the mail for that kernel in `NotFound`, passes transit traffic on, and frees the name
+//! and the place.
+//!
+//! | the owner | what happens |
+//! | --- | --- |
+//! | gone: no process of that id, or one that started at another time | reaped |
+//! | there, also if it is stopped (SIGSTOP) or hangs | left alone |
+//! | of another boot, container or namespace of process ids, or has not said who it is | left alone, and reported as unknown |
+//!
+//! Several reapers may work at once, in any processes: a place is taken away by one compare-exchange. A reaper that dies
+//! while it reaps is found by the next one, like any other owner. A kernel that was reaped although its process goes on
+//! (the process is a checkpoint that was restored, say) does no harm: its address is gone, and its next operation says
+//! so.
+
+use super::Broker;
+use crate::owner::{self, OwnerState};
+use crate::platform::Host;
+use core::fmt;
+use core::time::Duration;
+use k2k_core::KernelId;
+use k2k_core::fabric::{Name, Status};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// A kernel whose owner was gone, and whose place is free again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaped {
+    /// The address that the kernel had. For an owner that died before it had one, the address before.
+    pub id: KernelId,
+    /// Its name, unless the owner died before it had written it.
+    pub name: Option<Name>,
+    /// How far its life had come: [`Status::Registered`], or in the middle of registering or leaving.
+    pub status: Option<Status>,
+    /// The process that owned it.
+    pub process: u32,
+}
+
+impl fmt::Display for Reaped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.id)?,
+            None => write!(f, "{}", self.id)?,
+        }
+        write!(f, ", whose process {} is gone", self.process)
+    }
+}
+
+/// What a look at all places found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReapReport {
+    /// Kernels whose owner was gone.
+    pub reaped: Vec<Reaped>,
+    /// Kernels of whose owner this process cannot say whether it lives.
+    pub unknown: Vec<KernelId>,
+    /// Places whose owner lives.
+    pub alive: usize,
+}
+
+impl fmt::Display for ReapReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for reaped in &self.reaped {
+            writeln!(f, "reaped {reaped}")?;
+        }
+        for id in &self.unknown {
+            writeln!(
+                f,
+                "unknown: {id}, whose owner runs in another container or boot, or has not said which process it is"
+            )?;
+        }
+        write!(f, "{} reaped, {} alive, {} unknown", self.reaped.len(), self.alive, self.unknown.len())
+    }
+}
+
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERNELS, SLOTS, PAYLOAD> {
+    /// Finds kernels whose process is gone, settles what they left, and frees their names and places. See the
+    /// [module's page](self). Takes a look at `/proc` per place, so call it now and then, or let a
+    /// [supervisor](Self::supervise) do so.
+    ///
+    /// ```
+    /// use k2k_host::Broker;
+    ///
+    /// let broker: Broker = Broker::builder().build()?;
+    /// let worker = broker.register("worker")?;
+    /// let report = broker.reap();
+    /// assert_eq!((report.reaped.len(), report.alive), (0, 1));
+    /// # drop(worker);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reap(&self) -> ReapReport {
+        let mut report = ReapReport::default();
+        // A forked process reaps nothing of its parent's.
+        let Some(mut own) = self.own() else { return report };
+        let domain = self.memory.config().domain;
+        for owned in self.memory.owners() {
+            match owner::state_of(owned.owner, domain) {
+                OwnerState::Alive => report.alive += 1,
+                OwnerState::Unknown => report.unknown.push(owned.id),
+                OwnerState::Dead => {
+                    let name = self.memory.name(owned.id);
+                    // SAFETY: the process of the owner is gone, so none of its threads runs.
+                    let seized = unsafe { self.memory.seize(owned.id.index(), owned.owner, Host::in_domain(domain)) };
+                    // Otherwise another reaper was faster, or the place has changed hands since.
+                    if let Ok(endpoint) = seized {
+                        drop(endpoint);
+                        let process = owner::process_of(owned.owner).unwrap_or_default();
+                        report.reaped.push(Reaped { id: owned.id, name, status: owned.status, process });
+                    }
+                }
+            }
+        }
+        if !report.reaped.is_empty() {
+            own.everywhere.retain(|&(to, next)| self.memory.is_registered(to) && self.memory.is_registered(next));
+        }
+        report
+    }
+
+    /// Starts a thread that [reaps](Self::reap) every so often, until what this returns is dropped. `tell` hears of each
+    /// look that has reaped something.
+    ///
+    /// # Errors
+    /// The system's answer if it gives no thread.
+    pub fn supervise(
+        &self,
+        every: Duration,
+        mut tell: impl FnMut(&ReapReport) + Send + 'static,
+    ) -> std::io::Result<Supervisor> {
+        let stop = Arc::<(Mutex<bool>, Condvar)>::default();
+        let (broker, for_thread) = (self.clone(), Arc::clone(&stop));
+        let thread = std::thread::Builder::new().name("k2k-supervisor".to_owned()).spawn(move || {
+            let (stopped, changed) = &*for_thread;
+            let mut next = Instant::now();
+            loop {
+                let report = broker.reap();
+                if !report.reaped.is_empty() {
+                    tell(&report);
+                }
+                next = Instant::now().max(next) + every;
+                let mut guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+                while !*guard {
+                    let left = next.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        break;
+                    }
+                    guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+                }
+                if *guard {
+                    return;
+                }
+            }
+        })?;
+        Ok(Supervisor { stop, thread: Some(thread), process: std::process::id() })
+    }
+}
+
+/// A thread that reaps. Dropping it stops the thread.
+#[derive(Debug)]
+pub struct Supervisor {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+    process: u32,
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // A forked process has no such thread.
+        if self.process != std::process::id() {
+            core::mem::forget(self.thread.take());
+            return;
+        }
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // `tell` may drop the supervisor, on the thread itself. One that has panicked has ended, too.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}

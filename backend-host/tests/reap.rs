@@ -1,0 +1,100 @@
+//! Owners that die, and reapers that find them. This test program starts itself again as the processes that are killed.
+
+mod common;
+use common::{GUARD, Process, Shm, eventually, patient};
+use core::time::Duration;
+use k2k_host::{Broker, Builder, DeliveryStatus, EndpointError, Message, RegisterError};
+use rustix::process::{Pid, Signal, kill_process};
+use std::time::Instant;
+
+type Shared = Broker<4, 16, 64>;
+
+/// The other process: registers under the name that it is told, and waits for its end.
+#[test]
+fn worker() {
+    let Ok(file) = std::env::var("K2K_REAP_FILE") else { return };
+    let broker: Shared = Builder::new().open(&file).build().unwrap();
+    let name = std::env::var("K2K_REAP_NAME").unwrap();
+    let _endpoint = broker.register_parking(&name).unwrap();
+    std::thread::sleep(GUARD);
+}
+
+fn start(shm: &Shm, broker: &Shared, name: &str) -> Process {
+    let process = Process::start("worker", &[("K2K_REAP_FILE", &shm.0), ("K2K_REAP_NAME", name)]);
+    eventually("the worker has registered", || broker.find(name).is_some());
+    process
+}
+
+#[test]
+fn a_worker_that_was_killed_can_start_again_under_its_name_when_it_was_reaped() {
+    let shm = Shm::new("reap-name");
+    let broker: Shared = patient().create(&shm.0).build().unwrap();
+    let mut me = broker.register("me").unwrap();
+    let mut process = start(&shm, &broker, "worker");
+    let id = broker.find("worker").unwrap();
+    let sent = me.send(id, &Message::from_bytes(1, b"never received").unwrap()).unwrap();
+    assert_eq!(broker.reap().reaped, [], "its owner lives");
+    process.kill();
+
+    let taken = broker.register("worker").unwrap_err();
+    assert!(matches!(taken, EndpointError::Register(RegisterError::NameTaken { by }) if by == id), "{taken}");
+    assert!(taken.to_string().contains("reap"), "{taken}");
+
+    let report = broker.reap();
+    assert_eq!((report.reaped.len(), report.unknown.len(), report.alive), (1, 0, 1), "{report}");
+    assert_eq!((report.reaped[0].id, report.reaped[0].name.unwrap().as_str()), (id, "worker"));
+    assert_eq!(report.reaped[0].process, process.0.id());
+    assert_eq!(me.receipt(sent).unwrap().status, DeliveryStatus::NotFound);
+    let again = broker.register("worker").unwrap();
+    assert_ne!(again.id(), id);
+    drop(again);
+    let stats = broker.stats();
+    assert_eq!((stats.sent, stats.not_found), (1, 1));
+}
+
+#[test]
+fn as_many_crashes_as_there_are_places_do_not_fill_the_fabric() {
+    let shm = Shm::new("reap-full");
+    let broker: Shared = patient().create(&shm.0).build().unwrap();
+    let mut dead = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        let mut process = start(&shm, &broker, name);
+        process.kill();
+        dead.push(process);
+    }
+    assert!(broker.register("e").is_err());
+    assert_eq!(broker.reap().reaped.len(), 4);
+    let all: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| broker.register(name).unwrap()).collect();
+    assert_eq!(broker.reap().alive, 4);
+    drop(all);
+}
+
+#[test]
+fn a_process_that_is_stopped_is_not_dead() {
+    let shm = Shm::new("reap-stopped");
+    let broker: Shared = patient().create(&shm.0).build().unwrap();
+    let process = start(&shm, &broker, "worker");
+    let pid = Pid::from_raw(process.0.id() as i32).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    let report = broker.reap();
+    assert_eq!((report.reaped.len(), report.alive), (0, 1), "{report}");
+    kill_process(pid, Signal::CONT).unwrap();
+    assert!(broker.find("worker").is_some());
+}
+
+#[test]
+fn a_supervisor_finds_the_dead_by_itself_and_says_so() {
+    let shm = Shm::new("reap-supervisor");
+    let broker: Shared = patient().create(&shm.0).build().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let supervisor = broker.supervise(Duration::from_millis(10), move |report| _ = tell.send(report.clone())).unwrap();
+    let mut process = start(&shm, &broker, "worker");
+    process.kill();
+    let report = told.recv_timeout(GUARD).unwrap();
+    assert_eq!(report.reaped[0].name.unwrap().as_str(), "worker");
+    assert!(broker.find("worker").is_none());
+    let began = Instant::now();
+    drop(supervisor);
+    assert!(began.elapsed() < GUARD);
+    assert!(told.recv().is_err(), "the thread has ended");
+}
