@@ -24,7 +24,7 @@
 //! process, sleeps no longer than a slice on a message that is there.
 //!
 //! A sender may also have died before it wrote its doorbell word ([`ring::Lanes`](crate::ring::Lanes)): the look before
-//! each sleep is at the stamps of all shards, not at their doorbells.
+//! each sleep is at stamps as well, those of 16 shards in turn.
 //!
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |

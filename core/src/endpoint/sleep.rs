@@ -6,15 +6,19 @@ use crate::platform::Platform;
 use crate::sync::Scope;
 use crate::wake_flag::Sleep;
 
+/// Stamps that a kernel looks at before it sleeps: a stamp in a cold line costs a third of a microsecond.
+const STAMPS_PER_SLEEP: usize = 16;
+
 impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
 {
-    /// Begins a sleep until there is mail or a command other than `obeyed`, and looks for both once more, for mail at
-    /// the stamps of all shards: `None` if one is there. The backend then sleeps until [`Sleep::is_over`], but for no
+    /// Begins a sleep until there is mail or a command other than `obeyed`, and looks for both once more: `None` if one is
+    /// there. The look for mail is at all doorbells, and at the stamps of 16 shards in turn, for a sender that died before
+    /// its doorbell. The backend then sleeps until [`Sleep::is_over`], but for no
     /// longer than a slice of its choice, and [ends](Sleep::end) the sleep. The kernel must have registered as
     /// [parking](Register::parking), or nobody wakes it. Senders with no room in a lane see it freed.
     pub fn fall_asleep(&mut self, obeyed: Command) -> Option<Sleep<'f>> {
-        self.sleep_unless(|me| me.look_for_mail() || me.command() != obeyed)
+        self.sleep_unless(|me| me.look_for_mail(STAMPS_PER_SLEEP) || me.command() != obeyed)
     }
 
     /// As [`fall_asleep`](Self::fall_asleep), for a kernel that obeys [`Command::Pause`]: until there is traffic in
@@ -37,17 +41,17 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         Some(sleep.with_soon(self.transit.len() > 0))
     }
 
-    /// Whether there is mail, for this kernel or in transit, by the stamps of all shards. Mail whose sender died before
-    /// it wrote its doorbell word is next to be received.
-    fn look_for_mail(&mut self) -> bool {
+    /// Whether there is mail, for this kernel or in transit, by all doorbells and the stamps of `shards` shards. Mail that
+    /// only a stamp tells of is next to be received.
+    fn look_for_mail(&mut self, shards: usize) -> bool {
         let inbox = &self.fabric.inboxes[self.place];
-        self.lanes_in.look(&inbox.lanes) || self.high_in.ready(&inbox.high)
+        self.high_in.ready(&inbox.high) || self.lanes_in.look(&inbox.lanes, shards)
     }
 
     /// Whether nothing is left to receive or to pass on, by the stamps of all shards.
     #[must_use]
     pub fn is_drained(&mut self) -> bool {
-        !self.look_for_mail() && self.transit.len() == 0
+        !self.look_for_mail(KERNELS) && self.transit.len() == 0
     }
 }
 

@@ -41,9 +41,9 @@
 //!
 //! # A producer that dies between its stamp and its bell
 //!
-//! Its last message is found by the stamp: by a consumer that goes to sleep, in its last look; by one that polls, in
-//! one of `64 × PRODUCERS` polls that find nothing or turn to another lane; and as soon as a successor of the producer
-//! recovers, which rings again.
+//! Its last message is found by the stamp: by a consumer that goes to sleep, in its last look or, with more than 16
+//! lanes, in one of `PRODUCERS / 16` such looks; by one that polls, in one of `64 × PRODUCERS` polls that find nothing or
+//! turn to another lane; and as soon as a successor of the producer recovers, which rings again.
 
 use super::spsc::{ConsumerState, Credit, ProducerState, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
@@ -295,7 +295,6 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Looks at the stamp of the next lane in turn, whether or not it has rung, and turns to that lane if it has a
     /// message.
     #[cold]
-    #[inline(never)]
     fn probe<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
         self.probed = self.probed.next();
         let found = self.ready(queue, self.probed);
@@ -305,26 +304,14 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         found
     }
 
-    /// Whether any lane has a message, by the stamps of all lanes. Turns to one that has a message but has not rung, to
-    /// another such lane in each call: its producer may have died between the two.
+    /// Whether any lane has a message, by the bells of all lanes and the stamps of the next `count` in turn. Turns to one
+    /// that has a message but has not rung: its producer may have died between the two.
     pub(crate) fn look<T: AnyBitPattern + Send, const N: usize, S: Scope>(
         &mut self,
         queue: &Lanes<T, PRODUCERS, N, S>,
+        count: usize,
     ) -> bool {
-        let mut found = false;
-        let mut lane = self.probed;
-        for _ in 0..PRODUCERS {
-            lane = lane.next();
-            if self.ready(queue, lane) {
-                found = true;
-                if !self.has_rung(queue, lane) {
-                    self.probed = lane;
-                    self.turn_to(lane);
-                    break;
-                }
-            }
-        }
-        found
+        self.any_ready(queue) || (0..count).any(|_| self.probe(queue))
     }
 
     fn turn_to(&mut self, lane: Place<PRODUCERS>) {
