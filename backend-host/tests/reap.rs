@@ -98,3 +98,25 @@ fn a_supervisor_finds_the_dead_by_itself_and_says_so() {
     assert!(began.elapsed() < GUARD);
     assert!(told.recv().is_err(), "the thread has ended");
 }
+
+#[test]
+fn the_command_reaps_and_says_what_it_did() {
+    let shm = Shm::new("reap-command");
+    let broker: Broker<4, 64, 64> = patient().create(&shm.0).build().unwrap();
+    let reap = |file: &str| {
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_k2k")).args(["reap", file]).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    let me = broker.register("me").unwrap();
+    assert_eq!(reap(&shm.0), (Some(0), "0 reaped, 1 alive, 0 unknown\n".to_owned(), String::new()));
+    drop(me);
+    let (status, out, error) = reap("k2k-there-is-no-such-fabric");
+    assert_eq!((status, out.as_str()), (Some(1), ""));
+    assert!(error.contains("k2k-there-is-no-such-fabric"), "{error}");
+
+    let odd = Shm::new("reap-odd");
+    let _odd: Broker<5, 1024, 64> = patient().create(&odd.0).build().unwrap();
+    let (status, _, error) = reap(&odd.0);
+    assert_eq!(status, Some(1));
+    assert!(error.contains("5 kernels x 1024 slots x 64 bytes") && error.contains("Broker::reap"), "{error}");
+}

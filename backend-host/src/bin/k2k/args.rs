@@ -17,6 +17,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(RunArgs),
     Doctor(DoctorArgs),
+    Reap(ReapArgs),
 }
 
 /// Carry a file through a mesh of kernels and check that it arrives intact.
@@ -100,6 +101,19 @@ pub(crate) struct DoctorArgs {
     /// Print one JSON object instead of the list.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Free the names and places of kernels whose process is gone.
+///
+/// Looks at each kernel of the fabric in FILE. Where the process that owns it is gone, what it left is settled: messages
+/// for it end in "not found", messages on their way through it move on, and its name can be used again. A process that
+/// is stopped or hangs is not gone; of one in another container it cannot be known. Exit status 0, also if there is
+/// nothing to do; 1 if the fabric cannot be opened.
+#[derive(Args, Debug)]
+pub(crate) struct ReapArgs {
+    /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
 }
 
 fn exit_status() -> &'static str {
