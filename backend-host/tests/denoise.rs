@@ -208,3 +208,14 @@ fn files_that_are_no_pictures_are_told_apart() {
     assert!(matches!(picture::format_of(Path::new("x")), Err(PictureError::UnknownExtension { .. })));
     assert!(picture::format_of(Path::new("x.JPEG")).is_ok());
 }
+
+#[test]
+fn a_picture_that_would_be_overwritten_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (here, there) = (file(&directory, "picture.png"), directory.path().join("./picture.png"));
+    assert!(picture::check_output(&here, &there).is_ok(), "there is none yet");
+    Picture::demo(8, 8).write(&here).expect("a place to write");
+    assert!(matches!(picture::check_output(&here, &there), Err(PictureError::OutputIsInput { .. })));
+    assert!(picture::check_output(&here, &file(&directory, "other.png")).is_ok());
+    assert!(matches!(picture::check_output(&here, Path::new("x")), Err(PictureError::UnknownExtension { .. })));
+}

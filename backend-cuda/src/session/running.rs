@@ -16,6 +16,7 @@ use k2k_core::sync::Gpu;
 use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::{Command, Config, Fabric, KernelId};
 use k2k_device::{Outcome, Report};
+use std::io::Write as _;
 use std::thread;
 use std::time::Instant;
 
@@ -362,7 +363,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop for Ru
             && let Err(e) = self.stop(PATIENCE)
             && !self.ended
         {
-            eprintln!("k2k-cuda: a session was dropped, its memory stays allocated and its device busy: {e}");
+            // If it cannot be said, no way is left to say so; `eprintln!` would panic.
+            let _ = writeln!(
+                std::io::stderr(),
+                "k2k-cuda: a session was dropped, its memory stays allocated and its device busy: {e}"
+            );
         }
         for grid in &mut self.grids {
             for owner in grid.grid.keep.drain(..) {

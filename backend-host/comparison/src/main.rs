@@ -15,9 +15,11 @@ mod stats;
 
 use clap::Parser;
 use columns::Column;
+use k2k_command::{complain, note, say};
 use report::{ColumnResult, Machine, Report, RowResult};
 use rows::Row;
 use sample::{Sample, Setting};
+use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -49,21 +51,21 @@ struct Args {
     plot: Option<String>,
 }
 
+/// The command's name in messages.
+const NAME: &str = "k2k-comparison";
+
 fn main() -> ExitCode {
     // Some queues are made on the stack, with 65536 messages of 256 bytes.
-    let args = Args::parse();
-    let work = move || match run(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("{message}");
-            ExitCode::FAILURE
-        }
+    let args = match k2k_command::parse::<Args>(NAME) {
+        Ok(args) => args,
+        Err(status) => return status,
     };
+    let work = move || k2k_command::end(NAME, 1, run(&args).map(|()| ExitCode::SUCCESS));
     let thread = std::thread::Builder::new().stack_size(256 << 20).spawn(work);
     thread.expect("a thread").join().unwrap_or(ExitCode::FAILURE)
 }
 
-fn run(args: &Args) -> Result<(), String> {
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let wanted = |column: &Column| {
         let named = args.only.iter().any(|part| column.id.contains(part.as_str()));
         if args.only.is_empty() { !(args.quick && column.full_only) } else { named }
@@ -71,11 +73,11 @@ fn run(args: &Args) -> Result<(), String> {
     let cores = machine::cores();
     let columns: Vec<Column> = columns::columns(cores.len()).into_iter().filter(wanted).collect();
     if columns.is_empty() {
-        return Err(format!("no column has {} in its name: --list shows them all", args.only.join(" or ")));
+        return Err(format!("no column has {} in its name: --list shows them all", args.only.join(" or ")).into());
     }
     if args.list {
-        columns.iter().for_each(|column| println!("{:28} {}", column.id, column.title));
-        return Ok(());
+        let list: String = columns.iter().map(|column| format!("{:28} {}\n", column.id, column.title)).collect();
+        return Ok(k2k_command::print(list)?);
     }
     let report = match &args.from {
         Some(path) => {
@@ -84,7 +86,7 @@ fn run(args: &Args) -> Result<(), String> {
         }
         None => measure(args, &columns, cores)?,
     };
-    println!("{report}");
+    // The files first: a measurement takes minutes, and must not be lost for want of a reader.
     if let Some(path) = &args.json {
         let text = serde_json::to_string(&report).map_err(|e| e.to_string())?;
         std::fs::write(path, text).map_err(|e| format!("{path}: {e}"))?;
@@ -92,13 +94,13 @@ fn run(args: &Args) -> Result<(), String> {
     if let Some(path) = &args.plot {
         plot::draw(&report, path)?;
     }
-    Ok(())
+    Ok(say!("{report}")?)
 }
 
 fn measure(args: &Args, columns: &[Column], cores: Vec<core_affinity::CoreId>) -> Result<Report, String> {
     let complaints = report::complaints();
     for complaint in &complaints {
-        eprintln!("WARNING: {complaint}");
+        complain("WARNING", complaint);
     }
     machine::calibrate();
     let (clock_step_ns, clock_cost_ns) = machine::granularity();
@@ -113,7 +115,8 @@ fn measure(args: &Args, columns: &[Column], cores: Vec<core_affinity::CoreId>) -
     std::panic::set_hook(Box::new(|_| {}));
     std::thread::spawn(watch);
     for (i, column) in columns.iter().enumerate() {
-        eprintln!("{:3}/{} {:5.0} s  {}", i + 1, columns.len(), start.elapsed().as_secs_f64(), column.id);
+        let took = start.elapsed().as_secs_f64();
+        note(format_args!("{:3}/{} {took:5.0} s  {}", i + 1, columns.len(), column.id));
         results.push(measure_column(column, &args.rows, &setting));
     }
     let stolen = match (stolen_before, machine::stolen()) {
@@ -124,7 +127,7 @@ fn measure(args: &Args, columns: &[Column], cores: Vec<core_affinity::CoreId>) -
     };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     for complaint in &complaints {
-        eprintln!("WARNING: {complaint}");
+        complain("WARNING", complaint);
     }
     let machine = Machine {
         processor: machine::processor(),
@@ -154,7 +157,7 @@ fn watch() {
         if let Some((since, name)) = &*current
             && since.elapsed() > Duration::from_secs(60)
         {
-            eprintln!("{name} has hung for a minute: leave it out with --rows or --only");
+            complain(NAME, format_args!("{name} has hung for a minute: leave it out with --rows or --only"));
             std::process::exit(4);
         }
     }
