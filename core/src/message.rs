@@ -368,7 +368,7 @@ impl core::error::Error for PayloadSize {}
 /// assert_eq!((too_long.len, too_long.capacity), (65, 64));
 /// ```
 ///
-/// Any bytes are a message ([`bytemuck::AnyBitPattern`]), but a message is not always bytes: one of an odd `PAYLOAD`,
+/// Any bytes are a message (`bytemuck::AnyBitPattern`), but a message is not always bytes: one of an odd `PAYLOAD`,
 /// which no function here takes, would end in padding.
 ///
 /// ```compile_fail,E0277

@@ -41,7 +41,7 @@
 //! [`SharedCell`] overlap; loom and ThreadSanitizer check exactly that. A hostile peer with write access to the same
 //! mapping keeps to no protocol. For it, `SharedCell` never hands out a reference: it copies in and out through
 //! volatile accesses, which the compiler may neither repeat, split off nor invent, and only for types in which every
-//! byte pattern is valid ([`bytemuck::AnyBitPattern`]). A torn copy is then merely wrong data, and is checked as such.
+//! byte pattern is valid (`bytemuck::AnyBitPattern`). A torn copy is then merely wrong data, and is checked as such.
 
 #![allow(clippy::disallowed_types, reason = "this is the door that the lint sends everyone to")]
 
@@ -188,7 +188,7 @@ mod op {
 mod op;
 
 /// Where a process may die: before each store to shared memory and each compare-exchange. In core's own tests, whoever
-/// runs the code may be told of it ([`crate::deaths`]); anywhere else there is nothing.
+/// runs the code may be told of it (`crate::deaths`); anywhere else there is nothing.
 #[inline(always)]
 fn step() {
     #[cfg(all(test, not(k2k_loom)))]

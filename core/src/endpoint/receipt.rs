@@ -65,7 +65,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Settles own messages that can no longer arrive, a bounded number of steps further on each call: to be called on
     /// every empty pass. A sweep over what was sent since the oldest pending message goes on from call to call; the next
-    /// one begins [`SWEEP_EVERY`] calls after its end, so that what is pending costs as much as what is new.
+    /// one begins `SWEEP_EVERY` calls after its end, so that what is pending costs as much as what is new.
     #[inline]
     pub fn expire_some(&mut self) {
         if self.swept <= self.last_sequence() {

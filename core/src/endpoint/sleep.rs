@@ -16,7 +16,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// there. The look for mail is at all doorbells, and at the stamps of 16 shards in turn, for a sender that died before
     /// its doorbell. The backend then sleeps until [`Sleep::is_over`], but for no
     /// longer than a slice of its choice, and [ends](Sleep::end) the sleep. The kernel must have registered as
-    /// [parking](Register::parking), or nobody wakes it. Senders with no room in a lane see it freed.
+    /// [parking](crate::Register::parking), or nobody wakes it. Senders with no room in a lane see it freed.
     pub fn fall_asleep(&mut self, obeyed: Command) -> Option<Sleep<'f>> {
         self.sleep_unless(|me| me.look_for_mail(STAMPS_PER_SLEEP) || me.command() != obeyed)
     }

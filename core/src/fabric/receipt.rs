@@ -53,7 +53,7 @@
 //!
 //! A sender or receiver that has left or died settles nothing. So an onlooker who asks for a receipt
 //! ([`Fabric::receipt`](crate::Fabric::receipt)) settles what is overdue: more than
-//! [`CLOCK_MARGIN_NS`](crate::CLOCK_MARGIN_NS) after its deadline. What the onlooker has to know of the terms
+//! [`CLOCK_MARGIN_NS`] after its deadline. What the onlooker has to know of the terms
 //! may be written at that moment for a later message; `check` tells it whether sequence and deadline belong together.
 //!
 //! A message that leaves the domain through a [gateway](crate::gateway) is settled on the remote side, where this word

@@ -26,7 +26,7 @@
 //!    consumer's from the moment it sees the stamp until it stores a credit beyond the slot. In that time the consumer
 //!    may also *write* it: see "Lines that the consumer has written".
 //! 3. `Credit`: written by the consumer only, read by the producer.
-//! 4. Each side's own position lives in its state ([`ProducerState`], [`ConsumerState`]) and is never read back from
+//! 4. Each side's own position lives in its state (`ProducerState`, `ConsumerState`) and is never read back from
 //!    shared memory. The consumer leaves a copy in a word that nobody else looks at (`taken` in [`Claims`]), for a
 //!    successor.
 //!

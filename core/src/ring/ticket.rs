@@ -694,7 +694,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
         crate::sync::Shared::idle()
     }
 
-    /// One more producer. For what the id is good, see [`TicketProducerState::new`].
+    /// One more producer. For what the id is good, see `TicketProducerState::new`.
     pub const fn producer(&self, id: u16) -> TicketProducer<'_, T, N, S>
     where
         S: ReachesHere,
