@@ -245,6 +245,41 @@ fn the_heartbeat_moves_while_the_loop_does_and_goes_on_with_a_successor() {
     assert_eq!(fabric.heartbeat(id), Some(5));
 }
 
+/// One message that is not fetched, and as many as a sender has receipts after it: a pass looks at a few of them.
+#[test]
+fn a_message_that_is_not_fetched_does_not_make_passes_longer() {
+    const CAPACITY: usize = 4 * 64;
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 64, 64>(&Config::default()));
+    let [mut a, mut b, c]: [Endpoint<'_, _, 4, 64, 64>; 3] = register_all(&fabric, &platform, 3).try_into().unwrap();
+    a.send(c.id(), &Message::new(1)).unwrap();
+    for _ in 0..CAPACITY - 64 {
+        a.send(b.id(), &Message::new(1)).unwrap();
+        assert!(b.try_receive().is_some());
+    }
+    while a.send(b.id(), &Message::new(1)).is_ok() {}
+    for command in [Command::Run, Command::Pause] {
+        fabric.command(a.id(), command, &&platform).unwrap();
+        let mut run = Loop::new();
+        run.start(&mut a, &mut Diary::default());
+        // To the end of a sweep, and into the rest that follows.
+        for _ in 0..CAPACITY {
+            let _ = run.pass(&mut a, &mut Diary::default());
+        }
+        assert_eq!(a.stats().timeout, 0);
+    }
+    platform.advance(Config::default().delivery_timeout_ns + CLOCK_MARGIN_NS + 1);
+    let mut run = Loop::new();
+    run.start(&mut a, &mut Diary::default());
+    let mut passes = 0;
+    while a.stats().timeout < 63 {
+        let before = a.stats().timeout;
+        let _ = run.pass(&mut a, &mut Diary::default());
+        assert!(a.stats().timeout - before <= 8);
+        passes += 1;
+        assert!(passes <= 1024 + 2 * CAPACITY / 8);
+    }
+}
+
 #[test]
 fn an_idle_loop_times_out_what_is_overdue() {
     let (platform, fabric) =
