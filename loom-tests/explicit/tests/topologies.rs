@@ -55,7 +55,10 @@ fn every_topology_of_up_to_four_kernels_keeps_its_promises_when_one_of_them_dies
         let to = kernels as u8 - 1;
         for world in topologies(kernels) {
             // Two of one sender, whose second one needs the entry of the first; and two senders, one of high priority.
-            for sends in [&[(0, to, 0), (0, to, 0)][..], &[(0, to, 0), (to - 1, to, 1)]] {
+            // The former is left out of four kernels' worlds unless K2K_LONG is set: 17 million states.
+            let long = std::env::var_os("K2K_LONG").is_some() || kernels < 4;
+            let all = [&[(0, to, 0), (to - 1, to, 1)][..], &[(0, to, 0), (0, to, 0)]];
+            for sends in &all[..1 + usize::from(long)] {
                 states += holds("a death", &with(world.clone(), sends, 1));
                 worlds += 1;
             }
