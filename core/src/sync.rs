@@ -300,6 +300,15 @@ pub fn fence(order: Ordering) {
     op::fence(order);
 }
 
+/// Keeps the compiler from moving accesses across, for the successor of a thread that is killed: it finds everything
+/// done that stands before some instruction, and nothing behind. Costs no instruction. A GPU's kernels die together, and
+/// models have no compiler.
+#[inline(always)]
+pub(crate) fn keep_order() {
+    #[cfg(not(any(target_arch = "nvptx64", k2k_device, k2k_loom)))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+}
+
 /// Asks for a cache line that will be written soon, where the processor has an instruction for it.
 #[inline(always)]
 pub(crate) fn prefetch_write(address: *const u8) {

@@ -1,5 +1,6 @@
 //! Passing on: what is for others goes to its next hop, or is put aside until that has room, or fails.
 
+use super::send::Purpose;
 use super::{Endpoint, PRIORITIES};
 use crate::fabric::{Counter, DeliveryStatus, Event};
 use crate::message::{Header, Message, Priority};
@@ -19,19 +20,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if header.destination().index() == self.id.index() {
             return self.end(header, DeliveryStatus::NotFound);
         }
-        let Some(next_hop) = self.pass_on(message) else { return };
-        if self.put_aside(message, next_hop) {
-            return;
+        let Some(next_hop) = self.pass_on(message, None) else { return };
+        if !self.put_aside(message, next_hop) {
+            self.end(header, DeliveryStatus::QueueFull);
         }
-        // There may be room by now for what fills the store. Once per call: it is a look at all of it.
-        if !self.flushed {
-            self.flush_transit();
-            let Some(next_hop) = self.pass_on(message) else { return };
-            if self.put_aside(message, next_hop) {
-                return;
-            }
-        }
-        self.end(header, DeliveryStatus::QueueFull);
     }
 
     #[cold]
@@ -39,11 +31,29 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     fn put_aside(&mut self, message: &Message<PAYLOAD>, next_hop: Place<KERNELS>) -> bool {
         let stored = self.fabric.transit[self.place].put(&mut self.transit, message, next_hop.index());
         if stored {
+            self.notes.close();
             let parked = self.parked_for(next_hop, &message.header);
             *parked = parked.saturating_add(1);
             self.trace(Event::Parked, None, &message.header);
         }
         stored
+    }
+
+    /// Before a message is taken out of the inbox: if the store is full, looks once per call whether something of it can
+    /// go by now. (Not afterwards: a kernel has one message in hand at a time.)
+    #[inline(always)]
+    pub(super) fn make_room(&mut self) {
+        if self.transit.len() >= SLOTS && !self.flushed {
+            self.flush_transit();
+        }
+    }
+
+    /// The message in hand is about to be counted. If it lies in the store, it is removed before that.
+    #[inline(always)]
+    pub(super) fn let_go(&mut self, stored: Option<u64>) {
+        if let Some(position) = stored {
+            self.fabric.transit[self.place].remove(&mut self.transit, position);
+        }
     }
 
     /// How many messages of this one's priority were put aside for a next hop.
@@ -52,10 +62,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         &mut self.parked[next_hop][usize::from(header.priority != Priority::Normal as u8)]
     }
 
-    /// Forwards a message or ends its way. Returns the next hop's place if that has no room.
+    /// Forwards a message, which lies at that position of the store if at one, or ends its way. Returns the next hop's
+    /// place if that has no room; then the message stays in hand, or in the store.
     // As `handle_other`: one copy.
     #[inline(never)]
-    fn pass_on(&mut self, message: &Message<PAYLOAD>) -> Option<Place<KERNELS>> {
+    fn pass_on(&mut self, message: &Message<PAYLOAD>, stored: Option<u64>) -> Option<Place<KERNELS>> {
         let header = &message.header;
         let next_hop = if header.hops >= header.hop_limit() {
             Err(DeliveryStatus::MaxHopsExceeded)
@@ -67,17 +78,23 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let next_hop = match next_hop {
             Ok(next_hop) => next_hop,
             Err(status) => {
-                self.end(header, status);
+                self.end_stored(header, status, stored);
                 return None;
             }
         };
         let header = Header { hops: header.hops + 1, ..*header };
         // What was put aside for this next hop goes first, but never before what is of higher priority.
-        if *self.parked_for(next_hop.place, &header) > 0 || !self.deposit(next_hop, &header, message) {
+        if *self.parked_for(next_hop.place, &header) > 0 {
             return Some(next_hop.place);
         }
+        self.notes.pass(self.deposit_of(next_hop.place, &header).encode());
+        if !self.deposit(next_hop, &header, message, Purpose::Forward) {
+            return Some(next_hop.place);
+        }
+        self.let_go(stored);
         self.count(Counter::Forwarded);
         self.trace(Event::Forwarded, None, &header);
+        self.wake(next_hop);
         None
     }
 
@@ -105,16 +122,15 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             let Some(parked_for) = store.next_hop(position) else { continue };
             store.get(position, message);
             let header = &message.header;
+            self.notes.take(header.source_index, header.sequence);
             // The store lies in shared memory as well: not necessarily what this endpoint put there.
             if header.source().index() >= KERNELS || header.destination().index() >= KERNELS {
-                store.remove(&mut self.transit, position);
+                self.let_go(Some(position));
                 self.count(Counter::Corrupt);
                 continue;
             }
-            let Some(next_hop) = self.pass_on(message) else {
-                store.remove(&mut self.transit, position);
-                continue;
-            };
+            let Some(next_hop) = self.pass_on(message, Some(position)) else { continue };
+            self.notes.close();
             *self.parked_for(next_hop, &message.header) += 1;
             left += 1;
             if next_hop.index() != parked_for {

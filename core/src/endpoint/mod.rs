@@ -16,7 +16,9 @@
 //!    can time the message out.
 //! 2. A message is decided (its receipt compare-exchanged) before it is counted, and counted by whoever decided it.
 //! 3. A message is handed to the caller only if this endpoint decided `Delivered`.
-//! 4. A poll never waits: each message it takes is received, forwarded, stored or failed.
+//! 4. Where a death between two effects would lose a message or do something twice, the endpoint notes the message first,
+//!    and its successor finishes or undoes what was noted: see [`hand`](crate::fabric) and `hand.rs`.
+//! 5. A poll never waits: each message it takes is received, forwarded, stored or failed.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -26,9 +28,11 @@
 //! | `forward.rs` | what is for others |
 //! | `receipt.rs` | deciding, counting, telling the sender |
 //! | `sleep.rs` | falling asleep |
+//! | `hand.rs` | what a successor does with a message that its predecessor had in hand |
 //! | `transfer.rs` | what a gateway does with its proxies' endpoints |
 
 mod forward;
+mod hand;
 mod receipt;
 mod receive;
 mod register;
@@ -41,7 +45,7 @@ pub use register::{Register, RegisterError};
 pub use send::SendError;
 
 use crate::fabric::{
-    COUNTERS, Claim, Command, Config, Counter, DeliveryStatus, Event, Fabric, Phase, Stats, Status, TraceEntry,
+    COUNTERS, Claim, Command, Config, Counter, DeliveryStatus, Event, Fabric, Notes, Phase, Stats, Status, TraceEntry,
     TransitState,
 };
 use crate::hlc::{Clock, Timestamp};
@@ -111,6 +115,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     clock: Clock,
     config: Config,
     counts: [u64; COUNTERS],
+    /// What a successor has to know of the message in hand.
+    notes: Notes<'f, S>,
     /// This and the count of messages sent are the sequence of the last one.
     base: u64,
     /// All receipts below this sequence are settled or overwritten.
@@ -351,6 +357,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     #[inline(always)]
     fn count(&mut self, counter: Counter) {
+        if counter.ends_a_note() {
+            self.notes.counted(1);
+        }
         self.set_count(counter, self.counts[counter as usize].wrapping_add(1));
     }
 

@@ -2,7 +2,7 @@
 
 use super::Endpoint;
 use crate::fabric::{
-    Counter, DeliveryReceipt, DeliveryStatus, Event, ReceiptEntry, ReceiptError, Receipts, Unsettled, Verdict,
+    Counter, DeliveryReceipt, DeliveryStatus, Event, ReceiptEntry, ReceiptError, Receipts, Step, Unsettled, Verdict,
 };
 use crate::message::{Header, MessageId};
 use crate::place::Place;
@@ -129,8 +129,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let (unsettled, status) = match receipts.entry(sequence) {
             ReceiptEntry::Settled => return true,
             ReceiptEntry::Uncounted(uncounted) => {
+                self.notes.note(self.place.index() as u16, uncounted.sequence, Step::GivingUp, 0);
                 if receipts.take_count(uncounted) {
                     self.count_given_up(uncounted.sequence, DeliveryStatus::Timeout);
+                } else {
+                    self.notes.close();
                 }
                 return true;
             }
@@ -139,10 +142,12 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 None => return false,
             },
         };
+        self.notes.note(self.place.index() as u16, unsettled.sequence, Step::GivingUp, 0);
         if receipts.give_up(unsettled, status) {
             self.count_given_up(unsettled.sequence, status);
             return true;
         }
+        self.notes.close();
         // Its holder was faster, or a gateway, which then holds it, or an onlooker, whose verdict is counted next time.
         !matches!(receipts.entry(sequence), ReceiptEntry::Pending(_) | ReceiptEntry::Uncounted(_))
     }
@@ -180,8 +185,17 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[cold]
     #[inline(never)]
     pub(super) fn end(&mut self, header: &Header, status: DeliveryStatus) {
+        self.end_stored(header, status, None);
+    }
+
+    /// As [`end`](Self::end), for a message that lies in the transit store, perhaps: it is removed before it is counted.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn end_stored(&mut self, header: &Header, status: DeliveryStatus, stored: Option<u64>) {
         let status = self.after_deadline(header, status);
-        match self.decide(header, status) {
+        let verdict = self.decide(header, status);
+        self.let_go(stored);
+        match verdict {
             Verdict::Decided => self.count_end(header, status),
             // As in `handle`: what was reported before the receipt was overwritten stays true.
             Verdict::Alone => self.count_end(header, self.after_deadline(header, status)),
@@ -224,6 +238,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             DeliveryStatus::MaxHopsExceeded => Counter::MaxHopsExceeded,
             DeliveryStatus::Pending | DeliveryStatus::Delivered => return,
         };
+        self.notes.counted(by);
         self.set_count(counter, self.counts[counter as usize].wrapping_add_signed(by));
     }
 
@@ -237,8 +252,14 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if receipts.is_given_up_held(sequence) && !self.fabric.is_owned(receipts.terms(sequence).1) {
             return;
         }
+        let given_up = receipts.given_up(sequence);
+        if let Some(status) = given_up {
+            self.notes.note(self.place.index() as u16, sequence, Step::Retracting, status as u64);
+        }
         if let Some(status) = receipts.retract(sequence) {
             self.count_failure(status, -1);
+        } else if given_up.is_some() {
+            self.notes.close();
         }
     }
 }

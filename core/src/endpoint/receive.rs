@@ -1,7 +1,7 @@
 //! Receiving: from the inbox to the caller, past what is for others.
 
 use super::Endpoint;
-use crate::fabric::{Counter, DeliveryStatus, Event, Verdict};
+use crate::fabric::{Counter, DeliveryStatus, Event, Notes, Verdict};
 use crate::message::{Header, Message};
 use crate::place::Place;
 use crate::platform::Platform;
@@ -28,6 +28,19 @@ const FLUSH_EVERY: u32 = 64;
 /// receiver passes it over. It then finds out and tries again.
 const CLAIM_PATIENCE_NS: u64 = 10_000_000;
 
+/// Copies a message out of a slot, and notes it before the ring counts it as taken: what the SPSC ring's `pop` calls.
+#[inline(always)]
+fn read_noted<const PAYLOAD: usize, S: Scope>(
+    notes: &Notes<'_, S>,
+    body: &SharedCell<Message<PAYLOAD>>,
+    message: &mut Message<PAYLOAD>,
+) -> ((), usize) {
+    // SAFETY: rule 2 of the SPSC ring: `pop` calls this with the slot that is the consumer's to read.
+    let used = unsafe { body.read_used(message, Message::used) };
+    notes.take(message.header.source_index, message.header.sequence);
+    ((), used)
+}
+
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
@@ -51,6 +64,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
         self.flushed = false;
         if self.transit.len() > 0 {
+            self.make_room();
             // A kernel with mail of its own all the time must not let others' wait for their deadlines.
             self.turns = self.turns.wrapping_add(1);
             if self.turns.is_multiple_of(FLUSH_EVERY) {
@@ -64,6 +78,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             if self.handle(message) {
                 return true;
             }
+            self.make_room();
         }
         self.flush_transit();
         false
@@ -134,8 +149,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             if head.destination().index() == self.id.index() {
                 break;
             }
-            // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
-            let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(message, Message::used)) };
+            let notes = &self.notes;
+            let take = |body: &SharedCell<_>| read_noted(notes, body, message);
             if self.lanes_in.pop_lane(lanes, sender, take).is_none() {
                 break;
             }
@@ -167,8 +182,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             return true;
         }
         self.high_run = 0;
-        // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
-        let take = |body: &SharedCell<_>| unsafe { ((), body.read_used(message, Message::used)) };
+        let notes = &self.notes;
+        let take = |body: &SharedCell<_>| read_noted(notes, body, message);
         self.lanes_in.pop(&inbox.lanes, take).is_some()
     }
 
@@ -176,7 +191,13 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline(never)]
     fn take_high(&mut self, message: &mut Message<PAYLOAD>) -> bool {
         let ring = &self.fabric.inboxes[self.place].high;
-        match self.high_in.pop_into(ring, message, Message::used) {
+        let notes = &self.notes;
+        // Noted before the message counts as taken.
+        let used = |message: &Message<PAYLOAD>| {
+            notes.take(message.header.source_index, message.header.sequence);
+            message.used()
+        };
+        match self.high_in.pop_into(ring, message, used) {
             TicketPop::Message(()) => {
                 self.stalled = None;
                 true

@@ -2,7 +2,7 @@
 
 use super::{Endpoint, PRIORITIES};
 use crate::fabric::{
-    Claim, Counter, DeliveryStatus, Fabric, LAST_SEQUENCE, Name, NameError, Phase, Receipts, Status, Unclaimed,
+    Claim, Counter, DeliveryStatus, Fabric, LAST_SEQUENCE, Name, NameError, Notes, Phase, Receipts, Status, Unclaimed,
 };
 use crate::hlc::Clock;
 use crate::message::KernelId;
@@ -292,12 +292,15 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     where
         S: ReachesHere,
     {
+        let place = taken.place;
+        let mut at = MaybeUninit::uninit();
+        let successor = Endpoint::recover(&mut at, self, platform, taken);
+        successor.finish_predecessor();
         for inbox in &self.inboxes {
             // SAFETY: the caller's promise.
-            unsafe { inbox.high.reclaim(taken.place.index() as u16) };
+            unsafe { inbox.high.reclaim(place.index() as u16) };
         }
-        let mut at = MaybeUninit::uninit();
-        Endpoint::recover(&mut at, self, platform, taken);
+        successor.wake_receivers();
         // SAFETY: `recover` has initialised it.
         unsafe { at.assume_init() }
     }
@@ -350,6 +353,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             (&raw mut (*to).config).write(config);
             (&raw mut (*to).counts).write(counts);
             (&raw mut (*to).base).write(fabric.receipts[me].base());
+            (&raw mut (*to).notes).write(Notes::new(&fabric.hands[me], &counts));
             (&raw mut (*to).unresolved).write(1);
             (&raw mut (*to).swept).write(1);
             (&raw mut (*to).sweep_pending).write(None);
@@ -383,6 +387,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             config: _,
             counts: _,
             base: _,
+            notes: _,
             unresolved: _,
             swept: _,
             sweep_pending: _,
@@ -400,6 +405,16 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             }
         }
         endpoint
+    }
+
+    /// The predecessor may have died between a message and the wake-up of its receiver.
+    #[cold]
+    #[inline(never)]
+    fn wake_receivers(&self) {
+        for entry in &self.fabric.kernels {
+            let state = entry.state();
+            entry.wake(state.parks && state.status == Some(Status::Registered), &self.platform);
+        }
     }
 
     /// Opens a place that was taken.
@@ -437,6 +452,10 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[cold]
     #[inline(never)]
     pub(super) fn leave(&mut self, then: Status) {
+        // A panic of the platform may have cut an operation in two.
+        if self.may_write() {
+            self.finish_predecessor();
+        }
         self.expire();
         let entry = &self.fabric.kernels[self.place];
         // A place that was taken away is left to its new owner.
@@ -457,6 +476,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         // As many as an inbox and its store hold, so that busy senders cannot keep this kernel from leaving.
         let mut place = MaybeUninit::uninit();
         let message = zeroed_in(&mut place);
+        self.flush_transit();
         for _ in 0..(KERNELS + 2) * SLOTS {
             if !self.take(message) {
                 break;
@@ -468,10 +488,11 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         for position in self.transit.positions() {
             if store.next_hop(position).is_some() {
                 store.get(position, message);
-                store.remove(&mut self.transit, position);
+                self.notes.take(message.header.source_index, message.header.sequence);
                 if message.header.source().index() < KERNELS {
-                    self.end(&message.header, DeliveryStatus::QueueFull);
+                    self.end_stored(&message.header, DeliveryStatus::QueueFull, Some(position));
                 } else {
+                    self.let_go(Some(position));
                     self.count(Counter::Corrupt);
                 }
             }

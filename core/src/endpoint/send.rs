@@ -1,7 +1,7 @@
 //! Sending: from the caller's message to the next hop's inbox.
 
 use super::{Endpoint, Hop};
-use crate::fabric::{Command, Counter, DeliveryStatus, Event};
+use crate::fabric::{Command, Counter, DeliveryStatus, Deposit, Event};
 use crate::message::{Header, KernelId, Message, MessageId, PayloadTooLong, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
@@ -11,6 +11,15 @@ use core::fmt;
 
 /// Tries of a high-priority send that is passed over each time.
 const HIGH_TRIES: usize = 3;
+
+/// For what a message is deposited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is this kernel's own.
+    Send,
+    /// It is passed on.
+    Forward,
+}
 
 /// Why a message was not accepted. It is still the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,49 +260,90 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             priority: priority as u8,
         };
         // Order 1 of the module's page. Receipt and count go first: should this kernel die before the message is
-        // published, its successor finds a message to time out rather than a sequence used twice.
+        // published, its successor takes back what was counted, rather than use a sequence twice.
         if sequence <= self.retract_until {
             self.retract(sequence);
         }
         let id = MessageId { source: self.id, sequence };
+        self.note_sending(&hop, &header, count);
         fabric.receipts[self.place].open(sequence, to, deadline_ns);
         self.set_count(Counter::Sent, count);
-        if !self.deposit(hop, &header, message) {
+        let done = self.deposit(hop, &header, message, Purpose::Send);
+        if !done {
             fabric.receipts[self.place].void(sequence);
             self.set_count(Counter::Sent, count.wrapping_sub(1));
+        }
+        self.notes.sent();
+        if !done {
             return Err(SendError::QueueFull { next_hop: hop.id });
         }
         self.trace(Event::Sent, None, &header);
+        self.wake(hop);
         Ok(id)
     }
 
-    /// Puts a message into a next hop's inbox, and wakes its owner; `false` if there is no room.
+    /// Notes for a successor what is about to be counted as sent, and where it goes; `sent` is the count.
     #[inline(always)]
-    pub(super) fn deposit(&mut self, to: Hop<KERNELS>, header: &Header, message: &Message<PAYLOAD>) -> bool {
+    pub(super) fn note_sending(&self, to: &Hop<KERNELS>, header: &Header, sent: u64) {
+        self.notes.send(self.deposit_of(to.place, header).encode(), header.sequence, sent);
+    }
+
+    /// Where a message is about to be deposited.
+    #[inline(always)]
+    pub(super) fn deposit_of(&self, hop: Place<KERNELS>, header: &Header) -> Deposit<KERNELS> {
+        if header.priority == Priority::Normal as u8 {
+            Deposit::Normal { hop, position: self.lanes_out[hop].tail }
+        } else {
+            Deposit::High { hop, position: None }
+        }
+    }
+
+    /// Puts a message into a next hop's inbox; `false` if there is no room. The caller has noted the message, and will
+    /// [wake](Self::wake) the owner.
+    #[inline(always)]
+    pub(super) fn deposit(
+        &mut self,
+        to: Hop<KERNELS>,
+        header: &Header,
+        message: &Message<PAYLOAD>,
+        purpose: Purpose,
+    ) -> bool {
         let inbox = &self.fabric.inboxes[to.place];
-        let done = if header.priority == Priority::Normal as u8 {
+        if header.priority == Priority::Normal as u8 {
             // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
             let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
             inbox.lanes.push(self.place, &mut self.lanes_out[to.place], message.used(), fill).is_ok()
         } else {
             // Not lent: as in `trace`.
             self.outgoing = *header;
-            self.deposit_high(to.place, message)
-        };
-        if done {
-            self.fabric.kernels[to.place].wake(to.parks, &self.platform);
+            self.deposit_high(to.place, message, purpose)
         }
-        done
+    }
+
+    /// Wakes the owner of a next hop's inbox, after a deposit there and everything that had to follow it: the platform is
+    /// the user's code, and may panic.
+    #[inline(always)]
+    pub(super) fn wake(&self, hop: Hop<KERNELS>) {
+        self.fabric.kernels[hop.place].wake(hop.parks, &self.platform);
     }
 
     #[cold]
     #[inline(never)]
-    fn deposit_high(&self, to: Place<KERNELS>, message: &Message<PAYLOAD>) -> bool {
+    fn deposit_high(&self, hop: Place<KERNELS>, message: &Message<PAYLOAD>, purpose: Purpose) -> bool {
         let mut producer = TicketProducerState::new(self.id.index() as u16);
+        let notes = &self.notes;
+        // A successor looks at the slot that was claimed last, if it is not given back yet.
+        let note = |position| {
+            let to = Deposit::High { hop, position }.encode();
+            match purpose {
+                Purpose::Send => notes.send(to, self.outgoing.sequence, self.counts[Counter::Sent as usize]),
+                Purpose::Forward => notes.pass(to),
+            }
+        };
         // SAFETY: rule 1 of the ticket ring: `fill` is called with a slot that is this producer's to write.
         let fill = |body: &SharedCell<_>| unsafe { body.write_headed(&self.outgoing, message, message.used()) };
         (0..HIGH_TRIES)
-            .map(|_| producer.push_with(&self.fabric.inboxes[to].high, fill))
+            .map(|_| producer.push_with(&self.fabric.inboxes[hop].high, fill, note))
             .find(|result| *result != Err(TicketError::Revoked))
             == Some(Ok(()))
     }

@@ -8,8 +8,8 @@
 
 use super::Endpoint;
 use super::receive::BUDGET;
-use super::send::SendError;
-use crate::fabric::{Counter, DeliveryStatus, Event, Status, Verdict};
+use super::send::{Purpose, SendError};
+use crate::fabric::{Counter, DeliveryStatus, Event, Status, Step, Verdict};
 use crate::message::{Header, Message, MessageId, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
@@ -27,6 +27,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
         self.flushed = false;
         for _ in 0..BUDGET {
+            self.make_room();
             if !self.take(message) {
                 break;
             }
@@ -80,6 +81,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             return;
         }
         let Some(receipts) = self.fabric.receipts.get(id.source.index()) else { return };
+        self.notes.note(id.source.index() as u16, id.sequence, Step::Settling, status as u64);
         let status = match receipts.settle(id.sequence, status) {
             Verdict::Lost => return self.discard(id, hops),
             Verdict::Decided | Verdict::Alone => status,
@@ -138,14 +140,20 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             self.base = sequence.wrapping_sub(sent);
             fabric.receipts[self.place].set_base(self.base);
         }
+        self.note_sending(&hop, &header, sent.wrapping_add(1));
         fabric.receipts[self.place].open_out_of_order(sequence, to, given.deadline_ns);
         self.set_count(Counter::Sent, sent.wrapping_add(1));
-        if !self.deposit(hop, &header, message) {
+        let done = self.deposit(hop, &header, message, Purpose::Send);
+        if !done {
             fabric.receipts[self.place].void(sequence);
             self.set_count(Counter::Sent, sent);
+        }
+        self.notes.sent();
+        if !done {
             return Err(full);
         }
         self.trace(Event::Sent, None, &header);
+        self.wake(hop);
         Ok(())
     }
 

@@ -1,15 +1,16 @@
 //! A fabric: everything that the kernels of one memory domain share, in one piece of memory.
 //!
 //! ```text
-//!   +--------+---------------+--------+-----------------------------------------+----------+---------+--------+
-//!   | header | kernel table  | routes | inboxes                                 | receipts | transit | traces |
-//!   |        | [KERNELS]     | [K][K] | [KERNELS]: lanes[KERNELS] + high ring   | [K]      | [K]     | [K]    |
-//!   +--------+---------------+--------+-----------------------------------------+----------+---------+--------+
+//!   +--------+---------------+--------+---------------------------------------+----------+-------+---------+--------+
+//!   | header | kernel table  | routes | inboxes                               | receipts | hands | transit | traces |
+//!   |        | [KERNELS]     | [K][K] | [KERNELS]: lanes[KERNELS] + high ring | [K]      | [K]   | [K]     | [K]    |
+//!   +--------+---------------+--------+---------------------------------------+----------+-------+---------+--------+
 //! ```
 //!
 //! It has no pointers, so it may lie at a different address for each who maps it, and zeroed memory is an idle one.
 //! Each part's page says who may write which of its words; [`Endpoint`](crate::Endpoint) is what puts them together.
 
+mod hand;
 mod header;
 #[cfg(not(k2k_loom))]
 mod observe;
@@ -24,7 +25,8 @@ pub use receipt::{DeliveryReceipt, DeliveryStatus, ReceiptError};
 pub use table::{Command, NAME_LEN, Name, NameError, Phase, Stats, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
-pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, Unsettled, Verdict};
+pub(crate) use hand::{Deposit, Hand, Noted, Notes, Step};
+pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, Settled, Unsettled, Verdict};
 pub(crate) use route::Routes;
 pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Unclaimed};
 pub(crate) use transit::{Transit, TransitState};
@@ -113,6 +115,7 @@ shared_struct! {
         pub(crate) routes: Routes<KERNELS>,
         pub(crate) inboxes: [Inbox<KERNELS, SLOTS, PAYLOAD, S>; KERNELS],
         pub(crate) receipts: [Receipts<KERNELS, SLOTS, S>; KERNELS],
+        pub(crate) hands: [Hand<S>; KERNELS],
         pub(crate) transit: [Transit<SLOTS, PAYLOAD>; KERNELS],
         pub(crate) traces: [Trace; KERNELS],
     }

@@ -173,6 +173,19 @@ pub(crate) enum Verdict {
     Lost,
 }
 
+/// What a receipt's word says of one message, for the successor of a kernel that may have settled it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// The message is not settled, or not counted, or a later one occupies the entry.
+    No,
+    /// A gateway holds it.
+    Held,
+    /// Its holder has settled it.
+    ByHolder(DeliveryStatus),
+    /// Its sender has given it up.
+    BySender(DeliveryStatus),
+}
+
 shared_struct! {
     /// On what terms a message was sent.
     struct Terms[][] in S {
@@ -551,8 +564,40 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     /// For the sender: empties the entry of a message that could not be sent after all.
     #[cold]
     pub(crate) fn void(&self, sequence: u64) {
-        // Relaxed: this sender's own.
-        self.terms_at(sequence).opened.store(0, Relaxed);
+        let opened = &self.terms_at(sequence).opened;
+        // Relaxed, both: this sender's own. A predecessor may have died before it opened the receipt.
+        if sequence_in(opened.load(Relaxed)) == sequence {
+            opened.store(0, Relaxed);
+        }
+    }
+
+    /// For the sender: the counted verdict of its own in the entry of that sequence which `retract` would take back.
+    pub(crate) fn given_up(&self, sequence: u64) -> Option<DeliveryStatus> {
+        // Relaxed: the word alone decides.
+        let found = self.word_at(sequence).load(Relaxed);
+        if found & MARKS == BY_SENDER { status_in(found) } else { None }
+    }
+
+    /// For a sender's successor: whether the verdict that [`given_up`](Self::given_up) told of was taken back. The holder
+    /// may have found the message since.
+    pub(crate) fn was_retracted(&self, sequence: u64) -> bool {
+        // Relaxed: the word alone decides.
+        self.word_at(sequence).load(Relaxed) & BY_SENDER == 0
+    }
+
+    /// For the successor of a kernel that had this message in hand, or gave it up.
+    pub(crate) fn settled(&self, sequence: u64) -> Settled {
+        // Relaxed: the word alone decides.
+        let found = self.word_at(sequence).load(Relaxed);
+        if Tells::of(found, sequence) != Tells::This || found & UNCOUNTED != 0 {
+            return Settled::No;
+        }
+        match (found & STATUS, status_in(found)) {
+            (RETRACTED | RETRACTED_HELD, _) | (_, None) => Settled::No,
+            (HELD, _) => Settled::Held,
+            (_, Some(status)) if found & BY_SENDER != 0 => Settled::BySender(status),
+            (_, Some(status)) => Settled::ByHolder(status),
+        }
     }
 
     /// Reads a receipt.

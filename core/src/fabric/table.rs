@@ -310,6 +310,25 @@ pub(crate) enum Counter {
     TraceEvents,
 }
 
+impl Counter {
+    /// Whether what a kernel has in hand ends with this count: see [`Hand`](super::hand).
+    pub(crate) const fn ends_a_note(self) -> bool {
+        !matches!(self, Self::Sent | Self::Refused | Self::ClockSkews | Self::TraceEvents)
+    }
+
+    /// All that do.
+    pub(crate) const ENDING: [Self; 8] = [
+        Self::Received,
+        Self::NotFound,
+        Self::QueueFull,
+        Self::Timeout,
+        Self::MaxHopsExceeded,
+        Self::Forwarded,
+        Self::Discarded,
+        Self::Corrupt,
+    ];
+}
+
 pub(crate) const COUNTERS: usize = Counter::TraceEvents as usize + 1;
 
 /// What a kernel, or all of them together, did with messages. Every accepted message ends in exactly one of `received`

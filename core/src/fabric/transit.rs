@@ -66,6 +66,13 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
             return TransitState::default();
         }
         let mut state = TransitState { first, last, len: 0 };
+        // The predecessor died within `put`, between the two stores: the message is still the inbox's or lost.
+        for position in (last.wrapping_sub(first)..SLOTS as u64).map(|i| first.wrapping_add(i)) {
+            let used = &self.at(position).used;
+            if used.load(Relaxed) != 0 {
+                used.store(0, Relaxed);
+            }
+        }
         let mut before = None;
         for position in state.positions() {
             let place = self.at(position);

@@ -294,6 +294,16 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
         self.slots.iter().map(|slot| u64::from(Word(slot.word.load(Relaxed)).phase() == PUBLISHED)).sum()
     }
 
+    /// For the successor of a producer that has died, before [`reclaim`](Self::reclaim): whether the message of its last
+    /// claim, at this position (modulo a multiple of `N`), was published. If not, the slot is still claimed by that producer,
+    /// or held for it: nobody else can change that, and a dead producer makes no further claim.
+    pub(crate) fn was_published(&self, position: u64, producer: u16) -> bool {
+        // Relaxed: a producer's own words are known to its successor, and a consumer that revokes, or takes the message,
+        // does not change the answer.
+        let seen = Word(self.at(position).word.load(Relaxed));
+        !(seen.phase() == CLAIMED && seen.producer() == producer || seen.is_held_by(producer))
+    }
+
     /// Brings back what a dead producer had: its claims become void, and slots held for it go back into service.
     /// Returns how many slots that were. Anyone may call this, at any time, while the ring is in use.
     ///
@@ -408,6 +418,7 @@ impl TicketProducerState {
         &self,
         ring: &Ticket<T, N, S>,
         claimed: Claimed,
+        note: impl FnOnce(Option<u64>),
     ) -> Result<(), Revoked> {
         let Claimed { position, word } = claimed;
         let slot = ring.at(position);
@@ -416,6 +427,8 @@ impl TicketProducerState {
         if slot.word.compare_exchange(word.0, word.with(PUBLISHED).0, Release, Relaxed).is_ok() {
             return Ok(());
         }
+        // For a successor: as long as the mark stands, it says that nothing was published.
+        note(None);
         self.give_back(ring, slot);
         Err(Revoked)
     }
@@ -463,10 +476,11 @@ impl TicketProducerState {
         used: usize,
     ) -> Result<(), TicketError> {
         // SAFETY: `fill` is called with a slot that is this producer's to write.
-        self.push_with(ring, |body| unsafe { body.write(value, used) })
+        self.push_with(ring, |body| unsafe { body.write(value, used) }, |_| {})
     }
 
-    /// Appends what `fill` writes.
+    /// Appends what `fill` writes. `note` is told the position that was claimed, and `None` before the slot is given back
+    /// after a revocation: what [`was_published`](Ticket::was_published) needs to know.
     ///
     /// # Errors
     /// As for [`push`](Self::push).
@@ -475,11 +489,13 @@ impl TicketProducerState {
         &mut self,
         ring: &Ticket<T, N, S>,
         fill: impl FnOnce(&SharedCell<T>),
+        note: impl Fn(Option<u64>),
     ) -> Result<(), TicketError> {
         let claimed = self.claim(ring)?;
+        note(Some(claimed.position));
         // Rule 1: claimed, so this producer's until `publish`, even if the claim is revoked meanwhile.
         fill(&ring.at(claimed.position).body);
-        Ok(self.publish(ring, claimed)?)
+        Ok(self.publish(ring, claimed, note)?)
     }
 }
 
@@ -782,7 +798,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> TicketClaim<'_, '_, T, N
     #[inline]
     pub fn commit(self) -> Result<(), Revoked> {
         let this = core::mem::ManuallyDrop::new(self);
-        this.producer.state.publish(this.producer.ring, this.claimed)
+        this.producer.state.publish(this.producer.ring, this.claimed, |_| {})
     }
 }
 

@@ -1,0 +1,149 @@
+//! Finishing or undoing what a predecessor had in hand when it died. The table of cases is on the page of
+//! `fabric/hand.rs`.
+
+use super::Endpoint;
+use crate::fabric::{Counter, DeliveryStatus, Deposit, Event, Noted, Settled, Step, Verdict};
+use crate::message::{KernelId, MessageId};
+use crate::place::Place;
+use crate::platform::Platform;
+use crate::ring::ticket::TicketPop;
+use crate::sync::Scope;
+
+impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
+{
+    /// For a successor, or after a panic of the platform: before anything else is done with the endpoint, and before the high-priority rings are
+    /// [reclaimed](crate::ring::Ticket::reclaim).
+    #[cold]
+    #[inline(never)]
+    pub(super) fn finish_predecessor(&mut self) {
+        self.finish_sending();
+        let Some(noted) = self.notes.noted() else { return };
+        match noted.step {
+            Step::Taken => self.finish_taken(&noted),
+            Step::Passing => match Deposit::decode(noted.to) {
+                Some(deposit) if self.was_deposited(deposit) => {
+                    self.let_go(self.stored(&noted));
+                    self.count(Counter::Forwarded);
+                }
+                _ => self.finish_taken(&noted),
+            },
+            Step::Settling => match noted.status() {
+                Some(status) => self.finish_settling(&noted, status),
+                None => self.notes.close(),
+            },
+            Step::GivingUp => match self.settled(&noted) {
+                Settled::BySender(status) => self.count_failure(status, 1),
+                _ => self.notes.close(),
+            },
+            Step::Retracting => self.finish_retracting(&noted),
+        }
+    }
+
+    /// A message was being sent: if it was not deposited, that never happened, and its sequence is used again.
+    fn finish_sending(&mut self) {
+        let sent = self.counts[Counter::Sent as usize];
+        if let Some(sending) = self.notes.noted_sending(sent)
+            && !(sending.counted && self.was_deposited(sending.deposit))
+        {
+            self.fabric.receipts[self.place].void(sending.sequence);
+            if sending.counted {
+                self.set_count(Counter::Sent, sent.wrapping_sub(1));
+            }
+        }
+        self.notes.sent();
+    }
+
+    /// Whether a predecessor's message is in the inbox that it was meant for, or was taken from there.
+    fn was_deposited(&self, deposit: Deposit<KERNELS>) -> bool {
+        match deposit {
+            Deposit::Normal { hop, position } => Deposit::<KERNELS>::is_passed_by(position, self.lanes_out[hop].tail),
+            Deposit::High { hop, position: Some(position) } => {
+                self.fabric.inboxes[hop].high.was_published(position, self.id.index() as u16)
+            }
+            Deposit::High { position: None, .. } => false,
+        }
+    }
+
+    /// A message was being taken out of the inbox or the store, and was not deposited.
+    fn finish_taken(&mut self, noted: &Noted) {
+        let stored = self.stored(noted);
+        match self.settled(noted) {
+            Settled::ByHolder(status) => {
+                self.let_go(stored);
+                self.count_settled(status);
+            }
+            // Not counted as forwarded: it did not leave the domain.
+            Settled::Held => self.finish_settling(noted, DeliveryStatus::NotFound),
+            // It waits in the store or in the inbox.
+            _ if stored.is_some() || self.is_first_in_inbox(noted) => self.notes.close(),
+            _ => self.end_lost(noted),
+        }
+    }
+
+    /// A message was lost with the predecessor.
+    fn end_lost(&mut self, noted: &Noted) {
+        let Some(source) = Place::new(noted.source) else { return self.count(Counter::Corrupt) };
+        let status = DeliveryStatus::NotFound;
+        let status = match self.fabric.receipts[source].decide(noted.sequence, status) {
+            Verdict::Decided | Verdict::Alone => status,
+            Verdict::GivenUp => DeliveryStatus::Timeout,
+            Verdict::Lost => return self.discard(self.id_of(noted), 0),
+        };
+        self.count_failure(status, 1);
+        self.trace_of(Event::Failed, Some(status), self.id_of(noted), 0);
+    }
+
+    /// A remote domain had answered.
+    fn finish_settling(&mut self, noted: &Noted, status: DeliveryStatus) {
+        match self.settled(noted) {
+            Settled::ByHolder(status) => self.count_settled(status),
+            _ => self.settle(self.id_of(noted), 0, status),
+        }
+    }
+
+    fn finish_retracting(&mut self, noted: &Noted) {
+        match noted.status() {
+            Some(status) if self.fabric.receipts[self.place].was_retracted(noted.sequence) => {
+                self.count_failure(status, -1);
+            }
+            _ => self.notes.close(),
+        }
+    }
+
+    /// Counts a message that the predecessor has settled.
+    fn count_settled(&mut self, status: DeliveryStatus) {
+        match status {
+            DeliveryStatus::Delivered => self.count(Counter::Received),
+            status => self.count_failure(status, 1),
+        }
+    }
+
+    /// The message's id for a trace. The sender's generation is not noted: that of now is the best guess.
+    fn id_of(&self, noted: &Noted) -> MessageId {
+        let generation = self.fabric.kernels.get(noted.source).map_or(0, |entry| entry.state().generation);
+        MessageId { source: KernelId::new(noted.source as u16, generation), sequence: noted.sequence }
+    }
+
+    fn settled(&self, noted: &Noted) -> Settled {
+        self.fabric.receipts.get(noted.source).map_or(Settled::No, |receipts| receipts.settled(noted.sequence))
+    }
+
+    /// Where in the transit store a message lies.
+    fn stored(&self, noted: &Noted) -> Option<u64> {
+        let store = &self.fabric.transit[self.place];
+        self.transit.positions().find(|&at| store.next_hop(at).is_some() && noted.is(&store.header(at)))
+    }
+
+    /// Whether a message is the next one of its sender's shard or of the high-priority ring, and so was not taken.
+    fn is_first_in_inbox(&mut self, noted: &Noted) -> bool {
+        let inbox = &self.fabric.inboxes[self.place];
+        let first_of_high = match self.high_in.peek_head(&inbox.high) {
+            TicketPop::Message(head) => noted.is(&head),
+            _ => false,
+        };
+        first_of_high
+            || Place::all()
+                .any(|sender| self.lanes_in.peek_head(&inbox.lanes, sender).is_some_and(|head| noted.is(&head)))
+    }
+}

@@ -1,0 +1,339 @@
+//! What a kernel has in hand: notes in shared memory from which a successor finishes or undoes what a death cut in two.
+//!
+//! Most of what an endpoint does with a message takes two effects: it deposits the message at a next hop and removes it
+//! from the store, it settles a receipt and counts. A death in between must neither lose a message nor do something
+//! twice. So the endpoint notes the message *before* the first effect, and the successor looks at what the note
+//! speaks of and finds out how far the predecessor came.
+//!
+//! ```text
+//!    63              32 31             16 15          4 3    0
+//!   +------------------+-----------------+-------------+------+
+//!   |        0         |  source's index |   number    | step |     what
+//!   +------------------+-----------------+-------------+------+
+//!   |  sequence of the message                                |     sequence
+//!   +------------+------+-------+-----+-----------------------+
+//!   |  next hop  | high | known | tag |      position         |     to, sending (0: no message is being sent)
+//!   +------------+------+-------+-----+-----------------------+
+//!    63        52   51     50   49 48 47                    0
+//! ```
+//!
+//! # When a note is open
+//!
+//! Whatever is done with a message ends with a count: received, forwarded, failed, discarded, corrupt. The *number* is the
+//! sum of these counters when the note was written. So the store of the counter is also what closes the note: from then on
+//! the sum is another one, and no store is spent on closing. A step that ends without a count (a message was put into
+//! the store, or stays there) stores 0. No other word of a note is written while the note is open.
+//!
+//! # What a successor does
+//!
+//! | step | what the successor finds | what it does |
+//! | --- | --- | --- |
+//! | `PASSING` | the message stands in the next hop's inbox, or was taken from there | removes it from the store, counts it as forwarded |
+//! | any | the predecessor has settled the receipt | removes the message from the store, counts it as settled |
+//! | `TAKEN`, `PASSING` | the message is at the head of the inbox, or in the store | leaves it there |
+//! | `TAKEN`, `PASSING` | none of these: the message was lost with the predecessor | settles it as `NotFound`, and counts it |
+//! | `SETTLING` | a remote domain has said what became of the message | settles it so, and counts it |
+//! | `GIVING_UP` | the verdict stands in the receipt | counts it |
+//! | sending | the message's receipt is open, perhaps it was counted as sent, and it was not deposited | takes it back: it was never sent |
+//!
+//! Each of these can itself die half-way: the next successor finds the note still open and does the same.
+//!
+//! Whether a message was deposited can be read from the ring: the producer is dead, so its recovered tail is beyond the
+//! noted position exactly if the stamp was stored. In a high-priority ring the noted slot is claimed by the dead producer,
+//! or held for it after a revocation, exactly if the message was not published (see
+//! [`was_published`](crate::ring::Ticket::was_published)).
+//!
+//! 1. All words are written by the kernel's own endpoint and read by its successor.
+//!
+//! The order of these stores among each other and among the effects is that of the program: a thread that is killed has
+//! done everything before some instruction, and nothing behind it. All that is needed of the compiler is to leave them in
+//! place ([`keep_order`]).
+
+use crate::fabric::{COUNTERS, Counter, DeliveryStatus};
+use crate::message::Header;
+use crate::place::Place;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicU64, Scope, keep_order, shared_struct};
+
+shared_struct! {
+    /// One kernel's notes.
+    #[repr(align(128))]
+    pub(crate) struct Hand[][] in S {
+        what: AtomicU64<S>,
+        sequence: AtomicU64<S>,
+        to: AtomicU64<S>,
+        sending: AtomicU64<S>,
+        sent_sequence: AtomicU64<S>,
+    }
+}
+
+/// What is being done with a message in hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub(crate) enum Step {
+    /// It is taken out of the inbox, or looked at in the store.
+    Taken = 1,
+    /// As `Taken`, and it is deposited at `to`. Has the bit of `Taken`, too.
+    Passing = 3,
+    /// It was held for a remote domain; `to` is the status that came back.
+    Settling = 2,
+    /// The kernel gives up a message of its own.
+    GivingUp = 4,
+    /// The kernel takes back that it gave up an older message of the receipt's entry; `to` is the status.
+    Retracting = 5,
+}
+
+/// An open note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Noted {
+    pub(crate) step: Step,
+    /// The kernel index of the message's sender, not checked, and the sequence.
+    pub(crate) source: usize,
+    pub(crate) sequence: u64,
+    pub(crate) to: u64,
+}
+
+/// Where a message is deposited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deposit<const KERNELS: usize> {
+    /// The ring of normal priority, at this position.
+    Normal { hop: Place<KERNELS>, position: u64 },
+    /// The high-priority ring, at this position, or at none yet.
+    High { hop: Place<KERNELS>, position: Option<u64> },
+}
+
+/// What a note's number goes up by with each count.
+const NUMBER_STEP: u16 = 1 << 4;
+const STEP: u64 = 0xf;
+const NUMBER: u64 = 0xfff0;
+const SOURCE_SHIFT: u32 = 16;
+
+const HOP_SHIFT: u32 = 52;
+const HIGH: u64 = 1 << 51;
+/// The position is known. Without `HIGH` it always is, so no note of a deposit is 0.
+const KNOWN: u64 = 1 << 50;
+const TAG_SHIFT: u32 = 48;
+const TAG: u64 = 3 << TAG_SHIFT;
+const POSITION: u64 = (1 << TAG_SHIFT) - 1;
+
+impl<const KERNELS: usize> Deposit<KERNELS> {
+    /// The word for a note.
+    #[inline(always)]
+    pub(crate) const fn encode(self) -> u64 {
+        match self {
+            Self::Normal { hop, position } => (hop.index() as u64) << HOP_SHIFT | KNOWN | position & POSITION,
+            Self::High { hop, position: Some(position) } => {
+                (hop.index() as u64) << HOP_SHIFT | HIGH | KNOWN | position & POSITION
+            }
+            Self::High { hop, position: None } => (hop.index() as u64) << HOP_SHIFT | HIGH,
+        }
+    }
+
+    /// What a note's word says; `None` if no endpoint wrote it. The position is that of the deposit modulo 2⁴⁸.
+    pub(crate) fn decode(word: u64) -> Option<Self> {
+        let hop = Place::new((word >> HOP_SHIFT) as usize)?;
+        let position = (word & KNOWN != 0).then_some(word & POSITION);
+        if word & HIGH != 0 {
+            Some(Self::High { hop, position })
+        } else {
+            Some(Self::Normal { hop, position: position? })
+        }
+    }
+
+    /// Whether a ring whose producer has died at `tail` is beyond this position.
+    pub(crate) const fn is_passed_by(position: u64, tail: u64) -> bool {
+        (position ^ tail) & POSITION != 0
+    }
+}
+
+/// The owner's end of a [`Hand`].
+#[derive(Clone, Copy)]
+pub(crate) struct Notes<'f, S: Scope> {
+    hand: &'f Hand<S>,
+    /// The number of the next note: the sum of the counters that end one, in the place of a note's number.
+    number: u16,
+}
+
+impl<'f, S: Scope> Notes<'f, S> {
+    /// The notes of a kernel with these counters.
+    pub(crate) fn new(hand: &'f Hand<S>, counters: &[u64; COUNTERS]) -> Self {
+        let counts = Counter::ENDING.iter().map(|&counter| counters[counter as usize] as u16);
+        Self { hand, number: counts.fold(0, u16::wrapping_add).wrapping_mul(NUMBER_STEP) }
+    }
+
+    /// One of the counters that end a note was changed by this, or is about to be.
+    #[inline(always)]
+    pub(crate) const fn counted(&mut self, by: i64) {
+        self.number = self.number.wrapping_add((by as u16).wrapping_mul(NUMBER_STEP));
+    }
+
+    /// Notes a message that is about to be taken out of the inbox. The note before it is closed.
+    #[inline(always)]
+    pub(crate) fn take(&self, source: u16, sequence: u64) {
+        self.open(Step::Taken, source, sequence);
+    }
+
+    #[inline(always)]
+    fn open(&self, step: Step, source: u16, sequence: u64) {
+        // Relaxed, both: rule 1. `what` last: it opens the note.
+        self.hand.sequence.store(sequence, Relaxed);
+        keep_order();
+        self.hand.what.store(u64::from(source) << SOURCE_SHIFT | u64::from(self.number) | step as u64, Relaxed);
+        keep_order();
+    }
+
+    /// Notes a message with what goes with the step: see [`Step`].
+    pub(crate) fn note(&self, source: u16, sequence: u64, step: Step, to: u64) {
+        // Relaxed: rule 1; before the note is open.
+        self.hand.to.store(to, Relaxed);
+        keep_order();
+        self.open(step, source, sequence);
+    }
+
+    /// For the message that is noted as taken: notes where it is about to be deposited, or where in a high-priority ring
+    /// the deposit is now.
+    #[inline(always)]
+    pub(crate) fn pass(&self, to: u64) {
+        // Relaxed, all: rule 1. `what` last: it makes `to` count.
+        self.hand.to.store(to, Relaxed);
+        keep_order();
+        self.hand.what.store(self.hand.what.load(Relaxed) | Step::Passing as u64, Relaxed);
+        keep_order();
+    }
+
+    /// Closes the note of a message that stays where it is noted to be.
+    #[inline(always)]
+    pub(crate) fn close(&self) {
+        keep_order();
+        // Relaxed: rule 1.
+        self.hand.what.store(0, Relaxed);
+        keep_order();
+    }
+
+    /// Notes a message whose receipt is about to be opened, and that is then counted as sent and deposited at `to`, or where in a high-priority ring
+    /// the deposit is now; `sent` is the count that includes it.
+    #[inline(always)]
+    pub(crate) fn send(&self, to: u64, sequence: u64, sent: u64) {
+        // Relaxed, both: rule 1. `sending` last: it opens the note.
+        self.hand.sent_sequence.store(sequence, Relaxed);
+        keep_order();
+        self.hand.sending.store(to | sent << TAG_SHIFT & TAG, Relaxed);
+        keep_order();
+    }
+
+    /// The message that was being sent has been deposited, or was not counted.
+    #[inline(always)]
+    pub(crate) fn sent(&self) {
+        keep_order();
+        // Relaxed: rule 1.
+        self.hand.sending.store(0, Relaxed);
+        keep_order();
+    }
+
+    /// For a successor: the predecessor's open note, if there is one.
+    pub(crate) fn noted(&self) -> Option<Noted> {
+        // Relaxed, all: rule 1; `place-left`, or the caller of `take_over`, made a predecessor's stores visible.
+        let what = self.hand.what.load(Relaxed);
+        let step = match what & STEP {
+            1 => Step::Taken,
+            3 => Step::Passing,
+            2 => Step::Settling,
+            4 => Step::GivingUp,
+            5 => Step::Retracting,
+            _ => return None,
+        };
+        let source = (what >> SOURCE_SHIFT) as usize;
+        let (sequence, to) = (self.hand.sequence.load(Relaxed), self.hand.to.load(Relaxed));
+        (what & NUMBER == u64::from(self.number) & NUMBER).then_some(Noted { step, source, sequence, to })
+    }
+
+    /// For a successor: the message that the predecessor was sending when it died; `sent` is the count that it left.
+    pub(crate) fn noted_sending<const KERNELS: usize>(&self, sent: u64) -> Option<Sending<KERNELS>> {
+        // Relaxed, both: as in `noted`.
+        let word = self.hand.sending.load(Relaxed);
+        let counted = (word ^ sent << TAG_SHIFT) & TAG == 0;
+        let deposit = Deposit::decode(word).filter(|_| word != 0)?;
+        Some(Sending { deposit, sequence: self.hand.sent_sequence.load(Relaxed), counted })
+    }
+}
+
+/// A message that a predecessor was sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sending<const KERNELS: usize> {
+    pub(crate) deposit: Deposit<KERNELS>,
+    pub(crate) sequence: u64,
+    /// Whether the predecessor had counted it.
+    pub(crate) counted: bool,
+}
+
+impl Noted {
+    /// Whether this is the header of the noted message. Sequences of a kernel index are unique for ever.
+    pub(crate) fn is(&self, header: &Header) -> bool {
+        usize::from(header.source_index) == self.source && header.sequence == self.sequence
+    }
+
+    /// The status that a note of `Settling` or `Retracting` speaks of.
+    pub(crate) fn status(&self) -> Option<DeliveryStatus> {
+        u8::try_from(self.to).ok().and_then(DeliveryStatus::from_number)
+    }
+}
+
+#[cfg(all(test, not(k2k_loom)))]
+mod tests {
+    use super::*;
+
+    const KERNELS: usize = 4096;
+
+    fn hand() -> Hand {
+        // SAFETY: `Shared`: zero is the idle state.
+        unsafe { core::mem::zeroed() }
+    }
+
+    #[test]
+    fn a_note_is_open_until_something_is_counted() {
+        let hand = hand();
+        let mut counters = [u64::MAX; COUNTERS];
+        let mut notes = Notes::new(&hand, &counters);
+        assert_eq!(notes.noted(), None);
+        let (source, sequence) = (7, 9);
+        for _ in 0..3 {
+            notes.take(7, sequence);
+            assert_eq!(
+                Notes::new(&hand, &counters).noted(),
+                Some(Noted { step: Step::Taken, source, sequence, to: 0 })
+            );
+            notes.counted(1);
+            counters[Counter::Forwarded as usize] = counters[Counter::Forwarded as usize].wrapping_add(1);
+            assert_eq!((notes.noted(), Notes::new(&hand, &counters).noted()), (None, None));
+        }
+        notes.take(7, sequence);
+        notes.pass(5);
+        assert_eq!(notes.noted(), Some(Noted { step: Step::Passing, source, sequence, to: 5 }));
+        counters[Counter::Sent as usize] = 7;
+        assert!(Notes::new(&hand, &counters).noted().is_some(), "what is sent ends no note");
+        notes.close();
+        assert_eq!(notes.noted(), None);
+    }
+
+    #[test]
+    fn where_a_message_is_deposited_can_be_read_again() {
+        let hop = Place::<KERNELS>::new(4095).unwrap();
+        for to in [
+            Deposit::Normal { hop, position: POSITION },
+            Deposit::Normal { hop: Place::FIRST, position: 0 },
+            Deposit::High { hop, position: None },
+            Deposit::High { hop, position: Some(1) },
+        ] {
+            assert_eq!(Deposit::decode(to.encode()), Some(to));
+            let hand = hand();
+            let notes = Notes::new(&hand, &[0; COUNTERS]);
+            notes.send(to.encode(), 77, 6);
+            for (sent, counted) in [(5, false), (6, true)] {
+                assert_eq!(notes.noted_sending(sent), Some(Sending { deposit: to, sequence: 77, counted }));
+            }
+            notes.sent();
+            assert_eq!(notes.noted_sending::<KERNELS>(6), None);
+        }
+        assert_eq!(Deposit::<2>::decode(3 << HOP_SHIFT | KNOWN), None);
+    }
+}
