@@ -43,12 +43,23 @@ impl Routes {
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Send { from: usize, to: usize, hop_limit: u8, high: bool },
+    Send {
+        from: usize,
+        to: usize,
+        hop_limit: u8,
+        high: bool,
+    },
     Poll(usize),
     Receive(usize),
     Advance(u64),
     Expire(usize),
-    Route { at: usize, to: usize, next: Option<usize> },
+    /// Somebody asks for the receipt of a message.
+    Ask(usize),
+    Route {
+        at: usize,
+        to: usize,
+        next: Option<usize>,
+    },
     Replace(usize),
 }
 
@@ -72,6 +83,7 @@ fn mesh(mix: Mix) -> impl Strategy<Value = (Routes, Vec<Operation>)> {
             6 => any.clone().prop_map(Operation::Receive),
             mix.time => (0..60u64).prop_map(Operation::Advance),
             mix.time => any.clone().prop_map(Operation::Expire),
+            mix.time => (0..1000usize).prop_map(Operation::Ask),
             mix.routes => (any.clone(), any.clone(), proptest::option::of(0..kernels))
                 .prop_map(|(at, to, next)| Operation::Route { at, to, next }),
             mix.replace => any.prop_map(Operation::Replace),
@@ -156,6 +168,11 @@ impl<'f, const S: usize> Mesh<'f, S> {
             Operation::Receive(index) => drop(self.receive(index)),
             Operation::Advance(ns) => self.platform.advance(ns),
             Operation::Expire(index) => drop(self.kernel(index).expire()),
+            Operation::Ask(nth) => {
+                if let Some(&(id, _)) = self.sent.get(nth % self.sent.len().max(1)) {
+                    let _ = self.fabric.receipt(id, self.platform);
+                }
+            }
             Operation::Route { at, to, next } => {
                 self.fixed = false;
                 match next {
@@ -170,6 +187,8 @@ impl<'f, const S: usize> Mesh<'f, S> {
                 self.kernels[index] = Some(self.fabric.register_at(index, &who, self.platform).unwrap());
             }
         }
+        // Each message is received, has failed, or lies somewhere: at every moment, as one thread does all of it.
+        assert_eq!(self.fabric.total_stats().unaccounted(), self.fabric.pending(), "after {operation:?}");
     }
 
     /// Lets everybody work until there is nothing left to do without the clock.
