@@ -21,15 +21,14 @@
 //! 5. Wakers are the executor's code: they are cloned, called and dropped outside of the lock, and a panic of one ends
 //!    neither the watcher nor another task's wake-up.
 
+use crate::contain::contain;
 use crate::platform::{nudge, sleep_for};
 use crate::process::Own;
 use crate::wait::{self, Awaited, ReceiveError};
 use crate::{Endpoint, Memory};
-use core::panic::AssertUnwindSafe;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use k2k_core::{Fabric, KernelId, Message, Platform as _, Sleep, WakeFlag};
-use std::panic::catch_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -235,11 +234,9 @@ impl Shared {
             let waker = state.waker.take();
             drop(state);
             // Outside of the lock: a waker may run the task, which may arm this watcher or drop it.
-            if let Some(waker) = waker
-                && let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake()))
-            {
-                // The panic's hook has told. Its payload could panic in turn when dropped.
-                core::mem::forget(panic);
+            if let Some(waker) = waker {
+                // The panic's hook has told of a panic.
+                let _ = contain(|| waker.wake());
             }
             state = self.lock();
         }

@@ -33,6 +33,7 @@ struct Readme;
 pub mod asynchronous;
 mod boxed;
 pub mod broker;
+mod contain;
 mod endpoint;
 pub mod memory;
 pub mod owner;
@@ -52,7 +53,7 @@ pub use k2k_core::{
 };
 pub use memory::{Backing, Memory, MemoryError};
 pub use platform::Host;
-pub use runner::{Hanging, KernelFailure, KernelHandle, StartError, StartOptions, StopError, allowed_cores};
+pub use runner::{HangReport, KernelFailure, KernelHandle, StartError, StartOptions, StopError, allowed_cores};
 pub use wait::{ReceiveError, Wait};
 
 /// A fabric for up to 16 kernels, with 256 pending messages of up to 192 bytes per pair: 22 MB. The default shape of

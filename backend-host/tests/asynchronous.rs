@@ -187,3 +187,41 @@ fn a_watcher_may_drop_its_own_endpoint() {
     assert_eq!(is_done.recv_timeout(GUARD).unwrap(), 42);
     eventually("the endpoint has left", || !broker.is_registered(to));
 }
+
+/// A waker that panics harms no later one.
+#[test]
+fn a_waker_that_panics_does_not_end_the_watcher() {
+    use core::pin::pin;
+    use core::task::{Context, Waker};
+    use std::sync::{Arc, mpsc};
+    use std::task::Wake;
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker");
+        }
+    }
+    struct Tells(mpsc::Sender<()>);
+    impl Wake for Tells {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(());
+        }
+    }
+    let broker: Broker<8, 16, 64> = broker();
+    let mut receiver = broker.register_parking("receiver").unwrap();
+    let mut sender = broker.register("sender").unwrap();
+    let to = receiver.id();
+    {
+        let mut future = pin!(receiver.receive_async());
+        assert!(future.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Panics)))).is_pending());
+        sender.send(to, &Message::new(1)).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+    let (tell, told) = mpsc::channel();
+    let waker = Waker::from(Arc::new(Tells(tell)));
+    let mut future = pin!(receiver.receive_async());
+    assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    sender.send(to, &Message::new(2)).unwrap();
+    told.recv_timeout(GUARD).expect("a wake-up");
+}

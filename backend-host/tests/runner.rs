@@ -231,3 +231,42 @@ fn a_handle_that_is_dropped_lets_its_kernel_run() {
     broker.unregister(id).unwrap();
     eventually("it has left", || !broker.is_registered(id));
 }
+
+/// Panics when it is dropped, as often as it is asked to.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a destructor");
+    }
+}
+
+/// Panics with a payload whose destructor panics, and so does its own.
+struct Minefield {
+    _state: Bomb,
+}
+
+impl Kernel<64> for Minefield {
+    fn on_message(&mut self, context: &mut impl Context<64>, message: &Message<64>) {
+        if message.header.kind == PANIC {
+            std::panic::panic_any(Bomb);
+        }
+        context.stop();
+    }
+}
+
+#[test]
+fn panics_in_destructors_end_no_thread_but_the_kernels() {
+    let broker = broker::<4, 8, 64>();
+    let mut me = broker.register("me").unwrap();
+    // The handler's panic and its state.
+    let handle = broker.start("both", Minefield { _state: Bomb }, StartOptions::default()).unwrap();
+    let id = handle.id();
+    me.send(id, &Message::new(PANIC)).unwrap();
+    assert_eq!(handle.join().err().expect("it has failed").message, "a value that is no text");
+    broker.clear_failed(id).unwrap();
+    // The state of a kernel that nobody joins.
+    let id = broker.start("alone", Minefield { _state: Bomb }, StartOptions::default()).unwrap().id();
+    me.send(id, &Message::new(STOP)).unwrap();
+    eventually("it has left", || !broker.is_registered(id));
+}

@@ -116,7 +116,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     }
 
     fn register_as(&self, who: &Register) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
-        let own = self.own().ok_or(EndpointError::Forked)?;
+        let mut own = self.own().ok_or(EndpointError::Forked)?;
+        self.forget_routes_of_the_gone(&mut own);
         let endpoint = self.memory.register_owned(who)?;
         for &(destination, next_hop) in &own.everywhere {
             self.set_route_unless_own(endpoint.id(), destination, next_hop);
@@ -226,6 +227,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
             }
         }
         own.everywhere.retain(|(known, _)| *known != destination);
+        self.forget_routes_of_the_gone(&mut own);
         own.everywhere.push((destination, next_hop));
         for (at, _) in self.memory.kernels() {
             self.set_route_unless_own(at, destination, next_hop);
@@ -240,6 +242,12 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
         for (at, _) in self.memory.kernels() {
             self.memory.remove_route(at, destination);
         }
+    }
+
+    /// Ids do not come back, so a route to or through a kernel that is gone will never be used again.
+    fn forget_routes_of_the_gone(&self, own: &mut Own) {
+        own.everywhere
+            .retain(|&(destination, next_hop)| self.is_registered(destination) && self.is_registered(next_hop));
     }
 
     fn set_route_unless_own(&self, at: KernelId, destination: KernelId, next_hop: KernelId) {
@@ -315,5 +323,24 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     fn own(&self) -> Option<MutexGuard<'_, Own>> {
         // Every change to the lists is whole when something panics.
         self.is_here().then(|| self.own.lists.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_of_kernels_that_are_gone_are_forgotten() {
+        let broker: Broker<4, 8, 64> = Broker::<4, 8, 64>::new(Memory::heap(&k2k_core::Config::default()).unwrap());
+        let hop = broker.register("hop").unwrap();
+        for _ in 0..10 {
+            let to = broker.register("to").unwrap();
+            broker.add_route_everywhere(to.id(), hop.id()).unwrap();
+            assert_eq!(broker.own().unwrap().everywhere.len(), 1);
+        }
+        drop(hop);
+        let _other = broker.register("other").unwrap();
+        assert_eq!(broker.own().unwrap().everywhere, []);
     }
 }

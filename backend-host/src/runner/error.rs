@@ -79,11 +79,11 @@ pub enum StopError<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// It failed, now or earlier.
     Failed(KernelFailure),
     /// It did not stop in time.
-    Hangs(Box<Hanging<T, KERNELS, SLOTS, PAYLOAD>>),
+    Hangs(Box<HangReport<T, KERNELS, SLOTS, PAYLOAD>>),
 }
 
 /// A kernel that does not stop: what it said last.
-pub struct Hanging<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+pub struct HangReport<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
     /// To wait on, or to let go.
     pub handle: KernelHandle<T, KERNELS, SLOTS, PAYLOAD>,
     /// How long it was waited for.
@@ -132,10 +132,10 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Deb
 }
 
 impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
-    for Hanging<T, KERNELS, SLOTS, PAYLOAD>
+    for HangReport<T, KERNELS, SLOTS, PAYLOAD>
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hanging")
+        f.debug_struct("HangReport")
             .field("handle", &self.handle)
             .field("waited", &self.waited)
             .field("phase", &self.phase)

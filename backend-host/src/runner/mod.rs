@@ -6,20 +6,18 @@
 
 mod error;
 
-pub use error::{Hanging, KernelFailure, StartError, StopError};
+pub use error::{HangReport, KernelFailure, StartError, StopError};
 
 use crate::broker::{Broker, ControlError};
+use crate::contain::{Contained, contain, words_of};
 use crate::process::Own;
 use crate::wait::Wait;
-use core::any::Any;
 use core::fmt;
-use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use k2k_core::{Command, Kernel, KernelId, Phase};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io;
-use std::panic::catch_unwind;
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 /// How a kernel's thread waits and where it runs.
@@ -47,7 +45,7 @@ pub struct KernelHandle<T, const KERNELS: usize = 16, const SLOTS: usize = 256, 
     id: KernelId,
     name: String,
     broker: Broker<KERNELS, SLOTS, PAYLOAD>,
-    end: Own<mpsc::Receiver<Result<T, KernelFailure>>>,
+    end: Own<Mutex<mpsc::Receiver<Result<T, KernelFailure>>>>,
     thread: Own<JoinHandle<()>>,
 }
 
@@ -76,6 +74,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
         let ended = Own::new(ended);
         let broker = self.clone();
         let for_thread = (broker.clone(), name.to_owned());
+        // From here on no panic of its destructor harms the caller or another kernel.
+        let mut kernel = Contained::new(kernel);
         let run = move || {
             let result = options.pin.map_or(Ok(()), pin_to);
             let go = result.is_ok();
@@ -84,10 +84,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
                 return;
             }
             let (broker, name) = for_thread;
-            let mut kernel = kernel;
             // A handler that panics gets at most its own state wrong, and that is dropped below. The endpoint is called
             // by the handler, never the other way round, so it is whole.
-            let result = catch_unwind(AssertUnwindSafe(|| endpoint.run(&mut kernel, options.heartbeat)));
+            let result = contain(|| {
+                if let Some(kernel) = kernel.get_mut() {
+                    endpoint.run(kernel, options.heartbeat);
+                }
+            });
             if !broker.is_here() {
                 // The handler forked, and this is the child: nobody waits for its copy of the kernel.
                 return;
@@ -96,17 +99,18 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
             let result = match result {
                 Ok(()) => {
                     drop(endpoint);
-                    Ok(kernel)
+                    kernel.take()
                 }
-                Err(panic) => {
+                Err(message) => {
                     endpoint.fail();
-                    let failure = KernelFailure { id, name, message: words_of(panic), trace: broker.trace(id) };
-                    let _ = catch_unwind(AssertUnwindSafe(|| drop(kernel)));
-                    Err(failure)
+                    let failure = KernelFailure { id, name, message, trace: broker.trace(id) };
+                    drop(kernel);
+                    let _ = ended.send(Err(failure));
+                    return;
                 }
             };
-            // Nobody may be there to receive it.
-            let _ = ended.send(result);
+            // Perhaps nobody is there to receive the kernel, and it is dropped here.
+            let _ = contain(|| result.map(|kernel| drop(ended.send(Ok(kernel)))));
         };
         self.remember_started(id);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| {
@@ -118,7 +122,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
             self.forget_started(id);
             return Err(StartError::Pin { core: options.pin.unwrap_or_default(), why });
         }
-        Ok(KernelHandle { id, name: name.to_owned(), broker, end: Own::new(end), thread: Own::new(thread) })
+        Ok(KernelHandle { id, name: name.to_owned(), broker, end: Own::new(Mutex::new(end)), thread: Own::new(thread) })
     }
 }
 
@@ -208,7 +212,7 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHa
         if !self.thread.is_here() {
             return self.thread_is_done(None);
         }
-        let result = self.end.recv();
+        let result = self.end.lock().unwrap_or_else(PoisonError::into_inner).recv();
         self.thread_is_done(result.ok())
     }
 
@@ -223,8 +227,9 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHa
         let before = self.heartbeat();
         // One that has left already needs no telling.
         let _ = self.stop();
-        match self.end.recv_timeout(timeout) {
-            Err(mpsc::RecvTimeoutError::Timeout) => Err(StopError::Hangs(Box::new(Hanging {
+        let outcome = self.end.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(timeout);
+        match outcome {
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(StopError::Hangs(Box::new(HangReport {
                 waited: timeout,
                 phase: self.phase(),
                 heartbeats: (before, self.heartbeat()),
@@ -261,12 +266,4 @@ fn pin_to(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
     Ok(sched_setaffinity(None, &set)?)
-}
-
-/// What a panic said, if it said it in words.
-fn words_of(panic: Box<dyn Any + Send>) -> String {
-    match panic.downcast::<String>() {
-        Ok(words) => *words,
-        Err(panic) => panic.downcast_ref::<&str>().map_or("a value that is no text", |words| words).to_owned(),
-    }
 }

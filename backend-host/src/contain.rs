@@ -1,0 +1,52 @@
+//! Calls of users' code that must not harm anybody else when they panic.
+
+use core::any::Any;
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+
+/// Calls `f`. If it panics, returns the words of the panic, and the panic has no other effect.
+pub(crate) fn contain<R>(f: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(words_of)
+}
+
+/// What a panic said, if it said it in words.
+pub(crate) fn words_of(panic: Box<dyn Any + Send>) -> String {
+    let words = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+        (Some(words), _) => words.clone(),
+        (_, Some(words)) => (*words).to_owned(),
+        _ => "a value that is no text".to_owned(),
+    };
+    // A payload is the user's, too: its destructor may panic, with a payload that is no better.
+    if let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        core::mem::forget(worse);
+    }
+    words
+}
+
+/// A user's value whose destructor may panic: dropped where the panic has no effect.
+#[derive(Debug)]
+pub(crate) struct Contained<T>(Option<T>);
+
+impl<T> Contained<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    /// The value; `None` once it was taken.
+    pub(crate) const fn get_mut(&mut self) -> Option<&mut T> {
+        self.0.as_mut()
+    }
+
+    pub(crate) fn take(&mut self) -> Option<T> {
+        self.0.take()
+    }
+}
+
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take() {
+            // The panic's hook has told of it.
+            let _ = contain(|| drop(value));
+        }
+    }
+}

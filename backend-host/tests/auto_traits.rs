@@ -1,0 +1,48 @@
+//! The auto traits of public types: which of them may move to, or be shared with, another thread.
+
+use core::panic::{RefUnwindSafe, UnwindSafe};
+use k2k_host::{
+    Broker, Builder, Endpoint, EndpointError, HangReport, Host, KernelFailure, KernelHandle, Memory, MemoryError,
+    ReceiveError, SendError, StartError, StartOptions, StopError, Wait,
+};
+
+const fn moves<T: Send + Unpin>() {}
+const fn shared<T: Send + Sync + Unpin>() {}
+const fn error<T: core::error::Error + Send + Sync + 'static>() {}
+const fn unwinds<T: UnwindSafe + RefUnwindSafe>() {}
+
+/// A handler's state that may move, and nothing else.
+struct Moves(#[expect(dead_code)] core::cell::Cell<u32>);
+
+const _: () = {
+    shared::<Broker>();
+    shared::<Builder>();
+    shared::<Memory<4, 8, 64>>();
+    shared::<KernelHandle<Moves>>();
+    shared::<HangReport<Moves, 4, 8, 64>>();
+    shared::<StartOptions>();
+    shared::<Wait>();
+    moves::<Endpoint>();
+    moves::<Host>();
+    error::<EndpointError>();
+    error::<KernelFailure>();
+    error::<MemoryError>();
+    error::<ReceiveError>();
+    error::<SendError>();
+    error::<StartError>();
+    error::<StopError<Moves, 4, 8, 64>>();
+    unwinds::<Builder>();
+    unwinds::<KernelFailure>();
+    unwinds::<ReceiveError>();
+    unwinds::<SendError>();
+    unwinds::<StartOptions>();
+};
+
+const fn future_moves<F: Future + Send + Unpin>(_: &F) {}
+
+#[test]
+fn the_future_of_a_receive_moves_with_its_task() {
+    let broker: Broker<4, 8, 64> = Builder::new().build().unwrap();
+    let mut endpoint = broker.register_parking("a").unwrap();
+    future_moves(&endpoint.receive_async());
+}
