@@ -11,10 +11,10 @@
 //!   |        0         |  source's index |   number    | step |     what
 //!   +------------------+-----------------+-------------+------+
 //!   |  sequence of the message                                |     sequence
-//!   +------------+------+-------+-----+-----------------------+
-//!   |  next hop  | high | known | tag |      position         |     to, sending (0: no message is being sent)
-//!   +------------+------+-------+-----+-----------------------+
-//!    63        52   51     50   49 48 47                    0
+//!   +----------------------------+------------+------+-------+-----+
+//!   |  position                  |  next hop  | high | known | tag |     to, sending (0: no message is being sent)
+//!   +----------------------------+------------+------+-------+-----+
+//!    63                        16 15         4    3      2    1  0
 //! ```
 //!
 //! # When a note is open
@@ -108,22 +108,22 @@ const STEP: u64 = 0xf;
 const NUMBER: u64 = 0xfff0;
 const SOURCE_SHIFT: u32 = 16;
 
-const HOP_SHIFT: u32 = 52;
-const HIGH: u64 = 1 << 51;
+const POSITION_SHIFT: u32 = 16;
+const HOP_SHIFT: u32 = 4;
+const HOP: u64 = 0xfff;
+const HIGH: u64 = 1 << 3;
 /// The position is known. Without `HIGH` it always is, so no note of a deposit is 0.
-const KNOWN: u64 = 1 << 50;
-const TAG_SHIFT: u32 = 48;
-const TAG: u64 = 3 << TAG_SHIFT;
-const POSITION: u64 = (1 << TAG_SHIFT) - 1;
+const KNOWN: u64 = 1 << 2;
+const TAG: u64 = 3;
 
 impl<const KERNELS: usize> Deposit<KERNELS> {
     /// The word for a note.
     #[inline(always)]
     pub(crate) const fn encode(self) -> u64 {
         match self {
-            Self::Normal { hop, position } => (hop.index() as u64) << HOP_SHIFT | KNOWN | position & POSITION,
+            Self::Normal { hop, position } => position << POSITION_SHIFT | (hop.index() as u64) << HOP_SHIFT | KNOWN,
             Self::High { hop, position: Some(position) } => {
-                (hop.index() as u64) << HOP_SHIFT | HIGH | KNOWN | position & POSITION
+                position << POSITION_SHIFT | (hop.index() as u64) << HOP_SHIFT | HIGH | KNOWN
             }
             Self::High { hop, position: None } => (hop.index() as u64) << HOP_SHIFT | HIGH,
         }
@@ -131,8 +131,8 @@ impl<const KERNELS: usize> Deposit<KERNELS> {
 
     /// What a note's word says; `None` if no endpoint wrote it. The position is that of the deposit modulo 2⁴⁸.
     pub(crate) fn decode(word: u64) -> Option<Self> {
-        let hop = Place::new((word >> HOP_SHIFT) as usize)?;
-        let position = (word & KNOWN != 0).then_some(word & POSITION);
+        let hop = Place::new((word >> HOP_SHIFT & HOP) as usize)?;
+        let position = (word & KNOWN != 0).then_some(word >> POSITION_SHIFT);
         if word & HIGH != 0 {
             Some(Self::High { hop, position })
         } else {
@@ -142,7 +142,7 @@ impl<const KERNELS: usize> Deposit<KERNELS> {
 
     /// Whether a ring whose producer has died at `tail` is beyond this position.
     pub(crate) const fn is_passed_by(position: u64, tail: u64) -> bool {
-        (position ^ tail) & POSITION != 0
+        (position ^ tail) << POSITION_SHIFT != 0
     }
 }
 
@@ -217,7 +217,7 @@ impl<'f, S: Scope> Notes<'f, S> {
         // Relaxed, both: rule 1. `sending` last: it opens the note.
         self.hand.sent_sequence.store(sequence, Relaxed);
         keep_order();
-        self.hand.sending.store(to | sent << TAG_SHIFT & TAG, Relaxed);
+        self.hand.sending.store(to | sent & TAG, Relaxed);
         keep_order();
     }
 
@@ -251,7 +251,7 @@ impl<'f, S: Scope> Notes<'f, S> {
     pub(crate) fn noted_sending<const KERNELS: usize>(&self, sent: u64) -> Option<Sending<KERNELS>> {
         // Relaxed, both: as in `noted`.
         let word = self.hand.sending.load(Relaxed);
-        let counted = (word ^ sent << TAG_SHIFT) & TAG == 0;
+        let counted = (word ^ sent) & TAG == 0;
         let deposit = Deposit::decode(word).filter(|_| word != 0)?;
         Some(Sending { deposit, sequence: self.hand.sent_sequence.load(Relaxed), counted })
     }
@@ -319,7 +319,7 @@ mod tests {
     fn where_a_message_is_deposited_can_be_read_again() {
         let hop = Place::<KERNELS>::new(4095).unwrap();
         for to in [
-            Deposit::Normal { hop, position: POSITION },
+            Deposit::Normal { hop, position: u64::MAX >> POSITION_SHIFT },
             Deposit::Normal { hop: Place::FIRST, position: 0 },
             Deposit::High { hop, position: None },
             Deposit::High { hop, position: Some(1) },
@@ -334,6 +334,6 @@ mod tests {
             notes.sent();
             assert_eq!(notes.noted_sending::<KERNELS>(6), None);
         }
-        assert_eq!(Deposit::<2>::decode(3 << HOP_SHIFT | KNOWN), None);
+        assert_eq!(Deposit::<2>::decode(2 << HOP_SHIFT | KNOWN), None);
     }
 }
