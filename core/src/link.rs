@@ -587,7 +587,7 @@ mod tests {
     #[test]
     fn what_no_gateway_says_is_nothing() {
         let answer = Control::Answer { transfer: 1, id: MessageId::default(), status: DeliveryStatus::Delivered };
-        for kind in [0, 1, 7, 256 + 2] {
+        for kind in [0, 1, 8, 256 + 2] {
             assert_eq!(Control::decode(&Header { kind, ..answer.encode() }), None);
         }
         for priority in [2, 15, 22, 255] {

@@ -457,7 +457,7 @@ fn a_dead_other_side_ends_messages_by_deadline_and_grace() {
     assert_eq!(status(&mut a, id), DeliveryStatus::Pending, "the grace itself is in time");
     memory.platform.advance(1);
     here.pass();
-    assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Unanswered);
     assert_eq!(here.stats().unanswered, 1);
     memory.platform.advance(GATEWAY.silence_ns);
     assert!(!here.is_connected());
@@ -502,9 +502,9 @@ fn a_late_answer_changes_nothing_and_frees_the_number() {
     assert!(b.try_receive().is_some());
     memory.platform.advance(TIMEOUT_NS + GRACE_NS + 1);
     sides[0].pass();
-    assert_eq!((status(&mut a, id), sides[0].in_flight().0), (DeliveryStatus::Timeout, 1));
+    assert_eq!((status(&mut a, id), sides[0].in_flight().0), (DeliveryStatus::Unanswered, 1));
     settle(&mut sides);
-    assert_eq!((status(&mut a, id), sides[0].in_flight().0), (DeliveryStatus::Timeout, 0));
+    assert_eq!((status(&mut a, id), sides[0].in_flight().0), (DeliveryStatus::Unanswered, 0));
     assert_eq!((sides[0].stats().unanswered, sides[0].stats().rejected), (1, 1));
     memory.assert_at_rest();
 }
@@ -534,7 +534,7 @@ fn a_gateway_that_leaves_says_so_and_can_be_followed() {
     // This side leaves: whether the message was received is not known any more.
     let [here, there] = sides;
     drop(here);
-    assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Unanswered);
     let mut sides = [memory.side(0), there];
     settle(&mut sides);
     assert!(memory.fabrics[0].find("b").is_some() && memory.fabrics[1].find("a").is_some());
@@ -566,13 +566,13 @@ fn a_successor_ends_what_was_with_a_dead_other_side() {
     let end = unsafe { LinkEnd::recover(&*memory.halves[1], &*memory.halves[0]) }.unwrap();
     let mut sides = [here, Gateway::new(memory.register(1, "gateway"), end, GATEWAY)];
     settle(&mut sides);
-    assert_eq!((status(&mut a, id), sides[0].in_flight()), (DeliveryStatus::Timeout, (0, 0)));
+    assert_eq!((status(&mut a, id), sides[0].in_flight()), (DeliveryStatus::Unanswered, (0, 0)));
     assert!(memory.fabrics[0].find("b").is_some_and(|again| again != to));
 }
 
 /// The gateway that holds a receipt is dead, and nobody follows it: deadline and grace end the message.
 #[test]
-fn a_message_whose_gateway_died_times_out_for_whoever_asks() {
+fn a_message_whose_gateway_died_is_unanswered_for_whoever_asks() {
     for asks in ["sender", "onlooker", "nobody but the next owner"] {
         let memory = Memory::new();
         let mut sides = memory.sides();
@@ -589,9 +589,9 @@ fn a_message_whose_gateway_died_times_out_for_whoever_asks() {
         assert_eq!((fabric.pending(), fabric.total_stats().unaccounted()), (1, 1));
         memory.platform.advance(1);
         match asks {
-            "sender" => assert_eq!((a.expire(), status(&mut a, id)), (0, DeliveryStatus::Timeout)),
+            "sender" => assert_eq!((a.expire(), status(&mut a, id)), (0, DeliveryStatus::Unanswered)),
             "onlooker" => {
-                assert_eq!(fabric.receipt(id, &memory.platform).unwrap().status, DeliveryStatus::Timeout);
+                assert_eq!(fabric.receipt(id, &memory.platform).unwrap().status, DeliveryStatus::Unanswered);
                 assert_eq!((fabric.pending(), fabric.total_stats().unaccounted()), (1, 1), "nobody has counted it");
                 assert_eq!(a.expire(), 0);
             }
@@ -603,15 +603,15 @@ fn a_message_whose_gateway_died_times_out_for_whoever_asks() {
                 fabric.register_at(index, &Register::new("next").unwrap(), &memory.platform).unwrap();
             }
         }
-        assert_eq!(fabric.peek_receipt(id).unwrap().status, DeliveryStatus::Timeout);
-        assert_eq!(fabric.total_stats().timeout, 1);
+        assert_eq!(fabric.peek_receipt(id).unwrap().status, DeliveryStatus::Unanswered);
+        assert_eq!(fabric.total_stats().unanswered, 1);
         assert_adds_up(fabric);
     }
 }
 
 /// If the dead gateway's proxies are taken over, that is known earlier, whatever the deadline is.
 #[test]
-fn a_message_whose_gateway_died_times_out_with_its_proxy() {
+fn a_message_whose_gateway_died_is_unanswered_with_its_proxy() {
     let memory = Memory::new();
     let mut sides = memory.sides();
     let (mut a, _b) = (memory.register(0, "a"), memory.register(1, "b"));
@@ -623,7 +623,7 @@ fn a_message_whose_gateway_died_times_out_with_its_proxy() {
     assert_eq!(status(&mut a, id), DeliveryStatus::Pending);
     // SAFETY: the gateway was forgotten.
     unsafe { memory.fabrics[0].take_over(to, &memory.platform) }.unwrap().unregister();
-    assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+    assert_eq!(status(&mut a, id), DeliveryStatus::Unanswered);
     // Nobody will find it, so that the sender's count stands when the receipt is overwritten.
     for _ in 0..KERNELS * SLOTS {
         a.send(a.id(), &empty()).unwrap();
@@ -645,14 +645,14 @@ fn an_answer_after_the_sender_has_given_up_changes_nothing() {
         settle(&mut sides);
         assert!(b.try_receive().is_some());
         memory.platform.advance(OVERDUE_NS + GRACE_NS);
-        assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
+        assert_eq!(status(&mut a, id), DeliveryStatus::Unanswered);
         for _ in 0..if overwritten { KERNELS * SLOTS } else { 0 } {
             a.send(a.id(), &empty()).unwrap();
             assert!(a.try_receive().is_some());
         }
         settle(&mut sides);
         assert_eq!((sides[0].stats().unanswered, sides[0].in_flight()), (1, (0, 0)));
-        assert_eq!(memory.fabrics[0].total_stats().timeout, 1);
+        assert_eq!(memory.fabrics[0].total_stats().unanswered, 1);
         memory.assert_at_rest();
     }
 }
@@ -743,7 +743,7 @@ fn a_link_survives_any_number_of_restarts_of_the_other_side() {
         let [still, leaves] = sides;
         (here, _) = (still, drop(leaves));
         here.pass();
-        assert_eq!((status(&mut a, id), here.in_flight()), (DeliveryStatus::Timeout, (0, 0)));
+        assert_eq!((status(&mut a, id), here.in_flight()), (DeliveryStatus::Unanswered, (0, 0)));
         while b.try_receive().is_some() {}
         there = memory.side(1);
     }

@@ -18,8 +18,8 @@ use k2k_core::{Command, Config, DeliveryStatus, Fabric, HIGH_BURST, Header, Kern
 fn codes_that_stand_in_shared_memory_never_change() {
     use DeliveryStatus::*;
     assert_eq!(
-        [Pending, Delivered, NotFound, QueueFull, Timeout, MaxHopsExceeded].map(|s| s as u8),
-        [1, 2, 3, 4, 5, 6]
+        [Pending, Delivered, NotFound, QueueFull, Timeout, MaxHopsExceeded, Unanswered].map(|s| s as u8),
+        [1, 2, 3, 4, 5, 6, 7]
     );
     let events = [Event::Sent, Event::Received, Event::Forwarded, Event::Parked, Event::Failed, Event::Discarded];
     assert_eq!(events.map(|event| event as u8), [1, 2, 3, 4, 5, 6]);

@@ -221,7 +221,9 @@ impl Source {
             Ok(DeliveryStatus::QueueFull) => &mut self.tally.queue_full,
             Ok(DeliveryStatus::Timeout) => &mut self.tally.timeout,
             Ok(DeliveryStatus::MaxHopsExceeded) => &mut self.tally.max_hops_exceeded,
-            Err(ReceiptError::Overwritten | ReceiptError::Unknown | _) => &mut self.tally.unknown,
+            Ok(DeliveryStatus::Unanswered) | Err(ReceiptError::Overwritten | ReceiptError::Unknown | _) => {
+                &mut self.tally.unknown
+            }
         };
         *counter += 1;
         self.decided += 1;

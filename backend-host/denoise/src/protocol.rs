@@ -103,6 +103,7 @@ impl Outcome {
             (5, 4) => Self::Undelivered(DeliveryStatus::QueueFull),
             (5, 5) => Self::Undelivered(DeliveryStatus::Timeout),
             (5, 6) => Self::Undelivered(DeliveryStatus::MaxHopsExceeded),
+            (5, 7) => Self::Undelivered(DeliveryStatus::Unanswered),
             (6, 0) => Self::NeighbourFailed,
             (7, 0) => Self::Stalled,
             _ => return None,
@@ -180,6 +181,7 @@ mod tests {
             (Outcome::Undelivered(DeliveryStatus::QueueFull), (5, 4)),
             (Outcome::Undelivered(DeliveryStatus::Timeout), (5, 5)),
             (Outcome::Undelivered(DeliveryStatus::MaxHopsExceeded), (5, 6)),
+            (Outcome::Undelivered(DeliveryStatus::Unanswered), (5, 7)),
             (Outcome::NeighbourFailed, (6, 0)),
             (Outcome::Stalled, (7, 0)),
         ];

@@ -466,7 +466,7 @@ pub(super) fn check_messages(worlds: &[World], gateway_was_silent: bool) -> Resu
                         return Err(format!("{id} to {to} was delivered, but not received"));
                     }
                 }
-                Ok(DeliveryStatus::Timeout) if gateway_was_silent => {}
+                Ok(DeliveryStatus::Unanswered) if gateway_was_silent => {}
                 Ok(status) if here => return Err(format!("{id} to {to} was received, and its receipt: {status}")),
                 _ => {}
             }

@@ -131,7 +131,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             ReceiptEntry::Uncounted(uncounted) => {
                 self.notes.note(self.place.index() as u16, uncounted.sequence, Step::GivingUp, 0);
                 if receipts.take_count(uncounted) {
-                    self.count_given_up(uncounted.sequence, DeliveryStatus::Timeout);
+                    self.count_given_up(uncounted.sequence, uncounted.status());
                 } else {
                     self.notes.close();
                 }
@@ -161,7 +161,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if pending.is_held() {
             // The gateway's answer decides, unless that is late, or the proxy is gone with its gateway.
             let is_late = overdue_ns.saturating_add(self.config.grace_ns) < now_ns;
-            return (is_late || !self.fabric.is_owned(destination)).then_some(DeliveryStatus::Timeout);
+            return (is_late || !self.fabric.is_owned(destination)).then_some(DeliveryStatus::Unanswered);
         }
         if overdue_ns < now_ns {
             return Some(DeliveryStatus::Timeout);
@@ -236,6 +236,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             DeliveryStatus::QueueFull => Counter::QueueFull,
             DeliveryStatus::Timeout => Counter::Timeout,
             DeliveryStatus::MaxHopsExceeded => Counter::MaxHopsExceeded,
+            DeliveryStatus::Unanswered => Counter::Unanswered,
             DeliveryStatus::Pending | DeliveryStatus::Delivered => return,
         };
         self.notes.counted(by);

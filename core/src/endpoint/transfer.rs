@@ -85,7 +85,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let status = match receipts.settle(id.sequence, status) {
             Verdict::Lost => return self.discard(id, hops),
             Verdict::Decided | Verdict::Alone => status,
-            Verdict::GivenUp => DeliveryStatus::Timeout,
+            Verdict::GivenUp => DeliveryStatus::Unanswered,
         };
         if status == DeliveryStatus::Delivered {
             self.count(Counter::Received);
@@ -171,7 +171,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 Some(status)
             }
             // Overwritten: see `send_for`. It may still be received.
-            Err(_) => Some(DeliveryStatus::Timeout),
+            Err(_) => Some(DeliveryStatus::Unanswered),
         }
     }
 

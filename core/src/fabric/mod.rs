@@ -48,7 +48,7 @@ pub struct Config {
     /// How often a message without a limit of its own may be forwarded, 1 to 127.
     pub hop_limit: u8,
     /// How long after its deadline a message that a gateway has taken may be answered, ns: more than the clocks of two
-    /// domains differ. After that it has timed out, whatever became of the gateway. No
+    /// domains differ. After that it is `Unanswered`, whatever became of the gateway. No
     /// [`GatewayConfig::grace_ns`](crate::gateway::GatewayConfig::grace_ns) is longer.
     pub grace_ns: u64,
     /// Whether kernels write traces.
@@ -370,7 +370,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         self.routes.get((places.0, at), (places.1, destination)).filter(|_| self.are_last(at, destination))
     }
 
-    /// What became of a message. One that is overdue is settled as `Timeout` by this: with
+    /// What became of a message. One that is overdue is settled as `Timeout` or `Unanswered` by this: with
     /// [`CLOCK_MARGIN_NS`](crate::CLOCK_MARGIN_NS) and, if a gateway has it, the configured
     /// [`grace_ns`](Config::grace_ns), `Pending` ends for every onlooker, whether sender, receiver, forwarders and
     /// gateway are alive or not. [`Endpoint::receipt`](crate::Endpoint::receipt) is the sender's way to ask.

@@ -46,6 +46,7 @@
 //! | status, *by sender*, *found* | its sender; the holder that found the message has discarded it |
 //! | `Timeout`, *by sender*, *uncounted* | nobody: an onlooker has settled it. The owner of the sender's index clears the mark and counts, or the holder takes the verdict over and counts, whichever is first |
 //! | `RETRACTED` | nobody: the sender needed the entry again and took its count back. The holder counts a timeout |
+//! | `RETRACTED_HELD` | nobody, likewise. The gateway that holds the message counts it as unanswered |
 //!
 //! Each change is a compare-exchange, so exactly one side has it.
 //!
@@ -60,8 +61,8 @@
 //! cannot be reached. So the gateway *holds* it: it moves the word to `HELD`, which still reads as `Pending`, and which
 //! the gateway moves on when it is told what became of the message. Should it not do so in time (until the deadline, the
 //! fabric's [`grace_ns`](crate::Config::grace_ns) and the margin have passed), or should the proxy be gone, the sender or
-//! an onlooker settles the message as a timeout, and the answer comes too late. So no receipt reads `Pending` after that
-//! time, whoever is dead.
+//! an onlooker settles the message as `Unanswered`, and the answer comes too late. So no receipt reads `Pending` after
+//! that time, whoever is dead. It is no `Timeout`, since the message may have been received.
 //!
 //! # Who may touch what
 //!
@@ -93,6 +94,9 @@ pub enum DeliveryStatus {
     Timeout = 5,
     /// It was forwarded as often as it may be and was not there yet.
     MaxHopsExceeded = 6,
+    /// It crossed to a remote domain, which has not said in time what became of it: it may have been received. The only
+    /// status that leaves this open; `Timeout` never does.
+    Unanswered = 7,
 }
 
 impl DeliveryStatus {
@@ -104,6 +108,7 @@ impl DeliveryStatus {
             4 => Self::QueueFull,
             5 => Self::Timeout,
             6 => Self::MaxHopsExceeded,
+            7 => Self::Unanswered,
             _ => return None,
         })
     }
@@ -123,6 +128,7 @@ impl fmt::Display for DeliveryStatus {
             Self::QueueFull => "queue full",
             Self::Timeout => "timed out",
             Self::MaxHopsExceeded => "hop limit exceeded",
+            Self::Unanswered => "not answered by the remote domain",
         })
     }
 }
@@ -166,8 +172,8 @@ pub(crate) enum Verdict {
     Decided,
     /// This call did, because the receipt was overwritten. A timeout may have been reported before.
     Alone,
-    /// It had been given up as timed out, and that was not counted, or the count was taken back: this call takes the
-    /// verdict over, and counts the message as timed out.
+    /// It had been given up, and that was not counted, or the count was taken back: this call takes the verdict over, and
+    /// counts the message: as timed out, or as unanswered where it was held.
     GivenUp,
     /// Another party did, and has counted it.
     Lost,
@@ -229,13 +235,13 @@ const SEQUENCE_SHIFT: u32 = 7;
 
 const PENDING: u64 = DeliveryStatus::Pending as u64;
 const TIMEOUT: u64 = DeliveryStatus::Timeout as u64;
+/// With *by sender*: given up while a gateway held it, which holds it still.
+const UNANSWERED: u64 = DeliveryStatus::Unanswered as u64;
 /// In the place of a status: the sender had decided, and has taken that back. The holder counts a timeout.
 const RETRACTED: u64 = PENDING;
 /// In the place of a status: pending, and with a gateway.
-const HELD: u64 = 7;
-/// In the place of a status: timed out, and still with a gateway.
-const TIMEOUT_HELD: u64 = 8;
-/// In the place of a status: `RETRACTED`, and still with a gateway.
+const HELD: u64 = 8;
+/// In the place of a status: `RETRACTED`, and still with a gateway, which counts it as unanswered.
 const RETRACTED_HELD: u64 = 9;
 
 /// In `opened`, for a proxy's messages: its gateway knows how this one has ended.
@@ -262,7 +268,6 @@ const fn sequence_in(word: u64) -> u64 {
 const fn status_in(word: u64) -> Option<DeliveryStatus> {
     match word & STATUS {
         HELD => Some(DeliveryStatus::Pending),
-        TIMEOUT_HELD => Some(DeliveryStatus::Timeout),
         // Only after its entry was opened for a later message.
         RETRACTED_HELD => Some(DeliveryStatus::Pending),
         status => DeliveryStatus::from_bits(status),
@@ -318,9 +323,14 @@ impl Unsettled {
         sequence_in(self.found) == self.sequence && self.found & STATUS == HELD
     }
 
-    /// The word that gives it up.
+    /// The word that gives it up: with this status, or as unanswered if a gateway holds it.
     const fn given_up(self, status: DeliveryStatus) -> u64 {
-        word(self.sequence, if self.is_held() { TIMEOUT_HELD } else { status as u64 }) | BY_SENDER
+        word(self.sequence, if self.is_held() { UNANSWERED } else { status as u64 }) | BY_SENDER
+    }
+
+    /// As what an onlooker has settled it.
+    pub(crate) fn status(self) -> DeliveryStatus {
+        status_in(self.found).unwrap_or(DeliveryStatus::Timeout)
     }
 }
 
@@ -396,7 +406,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         if found & (BY_SENDER | FOUND) != BY_SENDER {
             return None;
         }
-        let status = if found & STATUS == TIMEOUT_HELD { RETRACTED_HELD } else { RETRACTED };
+        let status = if found & STATUS == UNANSWERED { RETRACTED_HELD } else { RETRACTED };
         let taken_back = found & !(MARKS | STATUS) | status;
         // Relaxed, both: as above. On failure the holder was faster, and keeps the verdict as it is.
         let retracted = entry.compare_exchange(found, taken_back, Relaxed, Relaxed).is_ok();
@@ -464,8 +474,10 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     fn give_way(entry: &AtomicU64<S>, found: u64) -> Result<Verdict, u64> {
         let retracted = matches!(found & STATUS, RETRACTED | RETRACTED_HELD) && found & MARKS == 0;
         let uncounted = found & (BY_SENDER | UNCOUNTED) == BY_SENDER | UNCOUNTED;
+        let was_held = matches!(found & STATUS, UNANSWERED | RETRACTED_HELD);
         let (new, verdict) = if retracted || uncounted {
-            (word(sequence_in(found), TIMEOUT) | FOUND, Verdict::GivenUp)
+            let status = if was_held { UNANSWERED } else { TIMEOUT };
+            (word(sequence_in(found), status) | FOUND, Verdict::GivenUp)
         } else if found & (BY_SENDER | FOUND) == BY_SENDER {
             (found | FOUND, Verdict::Lost)
         } else {
@@ -496,7 +508,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     pub(crate) fn is_given_up_held(&self, sequence: u64) -> bool {
         // Relaxed: the word alone decides, and only the gateway changes this one.
         let found = self.word_at(sequence).load(Relaxed);
-        found & (MARKS | STATUS) == BY_SENDER | TIMEOUT_HELD
+        found & (MARKS | STATUS) == BY_SENDER | UNANSWERED
     }
 
     /// For the sender: gives up a message that can no longer arrive, or whose gateway is late; `false` if its holder was
@@ -516,7 +528,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         entry.compare_exchange(uncounted.found, uncounted.found & !UNCOUNTED, Relaxed, Relaxed).is_ok()
     }
 
-    /// For an onlooker: settles a message as timed out if it is overdue.
+    /// For an onlooker: settles a message as timed out, or as unanswered where a gateway holds it, if it is overdue.
     pub(crate) fn settle_overdue(&self, sequence: u64, now_ns: u64, grace_ns: u64) {
         let terms = self.terms_at(sequence);
         let opened = word(sequence, 0);
@@ -632,7 +644,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
             let found = entry.load(Relaxed);
             match (found & STATUS, found & MARKS) {
                 (HELD | RETRACTED_HELD, 0) => 1,
-                (TIMEOUT_HELD, marks) => i64::from(marks == BY_SENDER | UNCOUNTED),
+                (UNANSWERED, marks) => i64::from(marks == BY_SENDER | UNCOUNTED),
                 (_, BY_SENDER) => -1,
                 _ => 0,
             }
@@ -656,13 +668,14 @@ mod tests {
             (DeliveryStatus::QueueFull, 4),
             (DeliveryStatus::Timeout, 5),
             (DeliveryStatus::MaxHopsExceeded, 6),
+            (DeliveryStatus::Unanswered, 7),
         ];
         for (status, number) in all {
             assert_eq!(status as u64, number);
             assert_eq!(DeliveryStatus::from_bits(number), Some(status));
         }
         assert_eq!(DeliveryStatus::from_bits(0), None);
-        assert_eq!(DeliveryStatus::from_bits(7), None);
+        assert_eq!(DeliveryStatus::from_bits(8), None);
     }
 
     const TO: KernelId = KernelId::new(0, 1);
@@ -817,19 +830,19 @@ mod tests {
         table.open(5, TO, 10);
         assert_eq!(table.hold(5), Verdict::Decided);
         table.settle_overdue(5, LATE_NS + 5, 5);
-        assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Timeout), 1));
+        assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Unanswered), 1));
         assert_eq!(table.settle(5, DeliveryStatus::Delivered), Verdict::GivenUp);
-        assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Timeout), 0));
+        assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Unanswered), 0));
         table.open(9, TO, 10);
         assert_eq!(table.hold(9), Verdict::Decided);
         assert_eq!(give_up(&table, 9, DeliveryStatus::Timeout), Some(true));
-        assert_eq!((table.read(9), table.balance()), (Ok(DeliveryStatus::Timeout), 0));
+        assert_eq!((table.read(9), table.balance()), (Ok(DeliveryStatus::Unanswered), 0));
         assert_eq!(table.settle(9, DeliveryStatus::Delivered), Verdict::Lost);
         // Needed again before the late gateway comes.
         table.open(13, TO, 10);
         assert_eq!(table.hold(13), Verdict::Decided);
         assert_eq!(give_up(&table, 13, DeliveryStatus::Timeout), Some(true));
-        assert_eq!((table.retract(17), table.balance()), (Some(DeliveryStatus::Timeout), 1));
+        assert_eq!((table.retract(17), table.balance()), (Some(DeliveryStatus::Unanswered), 1));
         assert_eq!(table.settle(13, DeliveryStatus::Delivered), Verdict::GivenUp);
     }
 

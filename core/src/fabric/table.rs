@@ -302,6 +302,7 @@ pub(crate) enum Counter {
     QueueFull,
     Timeout,
     MaxHopsExceeded,
+    Unanswered,
     Forwarded,
     Discarded,
     Refused,
@@ -317,12 +318,13 @@ impl Counter {
     }
 
     /// All that do.
-    pub(crate) const ENDING: [Self; 8] = [
+    pub(crate) const ENDING: [Self; 9] = [
         Self::Received,
         Self::NotFound,
         Self::QueueFull,
         Self::Timeout,
         Self::MaxHopsExceeded,
+        Self::Unanswered,
         Self::Forwarded,
         Self::Discarded,
         Self::Corrupt,
@@ -333,7 +335,7 @@ pub(crate) const COUNTERS: usize = Counter::TraceEvents as usize + 1;
 
 /// What a kernel, or all of them together, did with messages. Every accepted message ends in exactly one of `received`
 /// and the four failures, so over all kernels of a fabric at rest
-/// `sent == received + not_found + queue_full + timeout + max_hops_exceeded + pending`, where `pending` is what
+/// `sent == received + not_found + queue_full + timeout + max_hops_exceeded + unanswered + pending`, where `pending` is what
 /// [`Fabric::pending`](super::Fabric::pending) counts.
 ///
 /// A failure is counted by the kernel that decided it; one that an onlooker decided, by the sender's or the holder's
@@ -353,6 +355,8 @@ pub struct Stats {
     pub timeout: u64,
     /// Ended because the hop limit was reached.
     pub max_hops_exceeded: u64,
+    /// Ended because a remote domain did not say in time what became of them: they may have been received there.
+    pub unanswered: u64,
     /// Hops: messages passed on for others. Says nothing about how they end.
     pub forwarded: u64,
     /// Messages found in an inbox that had been ended, and counted, by someone else.
@@ -375,6 +379,7 @@ impl Stats {
             queue_full: counters[Counter::QueueFull as usize],
             timeout: counters[Counter::Timeout as usize],
             max_hops_exceeded: counters[Counter::MaxHopsExceeded as usize],
+            unanswered: counters[Counter::Unanswered as usize],
             forwarded: counters[Counter::Forwarded as usize],
             discarded: counters[Counter::Discarded as usize],
             refused: counters[Counter::Refused as usize],
@@ -386,7 +391,8 @@ impl Stats {
     /// Messages whose way did not end in being received.
     #[must_use]
     pub const fn failed(&self) -> u64 {
-        self.not_found.wrapping_add(self.queue_full).wrapping_add(self.timeout).wrapping_add(self.max_hops_exceeded)
+        let here = self.not_found.wrapping_add(self.queue_full).wrapping_add(self.timeout);
+        here.wrapping_add(self.max_hops_exceeded).wrapping_add(self.unanswered)
     }
 
     /// Of the sum over all kernels: messages that were not counted as received or failed, so `sent` less these. What is
@@ -406,6 +412,7 @@ impl Stats {
             queue_full: self.queue_full.wrapping_add(other.queue_full),
             timeout: self.timeout.wrapping_add(other.timeout),
             max_hops_exceeded: self.max_hops_exceeded.wrapping_add(other.max_hops_exceeded),
+            unanswered: self.unanswered.wrapping_add(other.unanswered),
             forwarded: self.forwarded.wrapping_add(other.forwarded),
             discarded: self.discarded.wrapping_add(other.discarded),
             refused: self.refused.wrapping_add(other.refused),

@@ -147,7 +147,7 @@ impl<
                 // Its sender may have given it up, and have reported that.
                 if self.is_unanswered(number, self.endpoint.platform().now_ns()) {
                     self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
-                    self.settle(number, DeliveryStatus::Timeout);
+                    self.settle(number, DeliveryStatus::Unanswered);
                 } else {
                     self.settle(number, status);
                 }

@@ -55,17 +55,18 @@
 //! `n + 1`. For that, `FRAMES` should be more than the kernels on the other side.
 //!
 //! A message that stays undecided for so long that its sender has sent as many as it has receipts is forgotten, and
-//! counted as a `Timeout` by its sender's domain, whatever becomes of it. (In one fabric, too, its receipt could not be
+//! counted as `Unanswered` by its sender's domain, whatever becomes of it. (In one fabric, too, its receipt could not be
 //! read any more.)
 //!
 //! # When the other side dies
 //!
 //! While it gives no sign of life for [`GatewayConfig::silence_ns`], nothing is sent to it: mail stays in the proxies'
 //! inboxes and times out there. What was sent before and is not answered by its deadline and a grace, ends in
-//! `Timeout`, or as soon as the other side leaves or begins again. If the gateway of this side dies as well, the sender or
-//! any onlooker settles these messages: when the fabric's [`grace_ns`](crate::Config::grace_ns) has passed, too, or as
-//! soon as the gateway's proxies have been taken over and dropped. **This is the one case in which a message that is seen
-//! to have timed out may have been received.** A late answer is ignored.
+//! `Unanswered`, or as soon as the other side leaves or begins again. If the gateway of this side dies as well, the sender
+//! or any onlooker settles these messages: when the fabric's [`grace_ns`](crate::Config::grace_ns) has passed, too, or as
+//! soon as the gateway's proxies have been taken over and dropped. Such a message may have been received: nobody on this
+//! side can know, so it has a status of its own. `Timeout` always means that it was not, and never will be. A late answer
+//! is ignored.
 //!
 //! The gateways keep what they know in themselves. One that starts anew on a used link says so, and both sides forget
 //! the other's kernels and transfers and begin again.
@@ -137,7 +138,7 @@ pub struct GatewayStats {
     /// Kernels that were announced and could not be registered: their name was taken, or there was no place. Counted
     /// each time.
     pub refused: u64,
-    /// Messages that were not answered in time. They ended in `Timeout`, and may have been received.
+    /// Messages that were not answered in time. They ended in `Unanswered`, and may have been received.
     pub unanswered: u64,
     /// Hellos of a remote side whose deadlines are on another clock than this side's
     /// ([`Config::clock`](crate::Config::clock)). Nothing crosses such a link.
@@ -639,7 +640,7 @@ impl<
     S: ReachesHere,
 > Drop for Gateway<'_, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
 {
-    /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Timeout`; mail for the
+    /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Unanswered`; mail for the
     /// proxies ends in `NotFound`. A copy in a forked process does nothing.
     fn drop(&mut self) {
         if !self.endpoint.may_write() {
@@ -660,7 +661,7 @@ impl<
         }
         for number in Place::all() {
             if self.held[number].state == HeldState::Sent {
-                self.settle(number, DeliveryStatus::Timeout);
+                self.settle(number, DeliveryStatus::Unanswered);
             }
         }
         // SAFETY: it is not used after this, and nothing else drops it.

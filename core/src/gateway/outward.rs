@@ -104,7 +104,7 @@ impl<
             if self.held[number].state == HeldState::Sent && self.is_unanswered(number, now_ns) {
                 worked = true;
                 self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
-                self.settle(number, DeliveryStatus::Timeout);
+                self.settle(number, DeliveryStatus::Unanswered);
                 self.held[number].state = HeldState::Expired;
             }
         }
@@ -118,7 +118,7 @@ impl<
         for number in Place::all() {
             if self.held[number].state == HeldState::Sent {
                 self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
-                self.settle(number, DeliveryStatus::Timeout);
+                self.settle(number, DeliveryStatus::Unanswered);
             }
             if self.held[number].state != HeldState::Free {
                 self.release(number);

@@ -95,6 +95,7 @@ pub(crate) struct Accounting {
     pub(crate) queue_full: u64,
     pub(crate) timeout: u64,
     pub(crate) max_hops_exceeded: u64,
+    pub(crate) unanswered: u64,
     pub(crate) pending: u64,
     /// Messages found damaged in memory.
     pub(crate) corrupt: u64,
@@ -132,6 +133,7 @@ impl Accounting {
             queue_full: stats.queue_full,
             timeout: stats.timeout,
             max_hops_exceeded: stats.max_hops_exceeded,
+            unanswered: stats.unanswered,
             pending: stats.unaccounted(),
             corrupt: stats.corrupt,
         }
@@ -240,6 +242,9 @@ impl Report {
         table.row("+ timed out", grouped(account.timeout), "");
         table.row("+ not found", grouped(account.not_found), "");
         table.row("+ hop limit exceeded", grouped(account.max_hops_exceeded), "");
+        if account.unanswered > 0 {
+            table.row("+ unanswered", grouped(account.unanswered), "by another domain");
+        }
         table.row("+ pending", grouped(account.pending), "");
         text.push_str(&table.render(2));
 
