@@ -380,7 +380,7 @@ fn a_halo_that_times_out_is_noticed_by_its_receipt() {
     let (fabric, clock) = (fabric(), Clock::default());
     let mut pair = Pair::new(&fabric, &clock);
     pair.start(2);
-    clock.now_ns.set(TIMEOUT_NS + 2);
+    clock.now_ns.set(TIMEOUT_NS + k2k_core::CLOCK_MARGIN_NS + 2);
     pair.running.settle();
     pair.assert_failed(Outcome::Undelivered(DeliveryStatus::Timeout));
 }
