@@ -20,6 +20,7 @@ use k2k_core::link::{LinkEnd, LinkHalf};
 use k2k_core::sync::Ordering::{Acquire, Release};
 use k2k_core::sync::{AtomicU32, spin_hint};
 use k2k_core::{Backlog, Command, Platform, Register};
+use k2k_host::process::Own;
 use k2k_host::{Host, Memory};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -73,7 +74,7 @@ const STOP: u32 = 1;
 #[derive(Debug)]
 pub struct Bridge {
     word: Arc<AtomicU32>,
-    thread: Option<JoinHandle<GatewayStats>>,
+    thread: Option<Own<JoinHandle<GatewayStats>>>,
 }
 
 impl Bridge {
@@ -114,7 +115,7 @@ impl Bridge {
             stats
         });
         let thread = thread.map_err(BridgeError::NoThread)?;
-        let bridge = Self { word, thread: Some(thread) };
+        let bridge = Self { word, thread: Some(Own::new(thread)) };
         match started.recv() {
             Ok(Ok(())) => Ok(bridge),
             Ok(Err(e)) => Err(e),
@@ -126,7 +127,7 @@ impl Bridge {
     pub(crate) fn stop(&mut self) -> GatewayStats {
         // Release [bridge-stopped]: nothing but the word itself.
         self.word.store(STOP, Release);
-        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+        self.thread.take().and_then(Own::into_inner).and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 }
 

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "emulated")]
 use crate::driver::emulated::{Emulated, EmulatedOptions};
+use crate::driver::gone::Gone;
 use crate::driver::{Driver, Handle, cuda};
 use crate::error::Error;
 use crate::probe::{Placement, Probe};
@@ -17,6 +18,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use k2k_device::{Outcome, Report};
 use k2k_host::Memory;
+use k2k_host::process::Own;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// A device that kernels can run on: a GPU, or the CPU in a GPU's place. Clones are the same device.
@@ -43,7 +45,8 @@ pub struct Device {
 }
 
 struct Inner {
-    driver: Box<dyn Driver>,
+    /// A forked process neither asks nor drops it.
+    driver: Own<Box<dyn Driver>>,
     probe: Probe,
     placement: Placement,
     state: Mutex<State>,
@@ -99,6 +102,9 @@ impl Device {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|(_, inner)| inner.strong_count() > 0);
         if let Some(inner) = open.iter().find(|(open, _)| *open == ordinal).and_then(|(_, inner)| inner.upgrade()) {
+            if !inner.driver.is_here() {
+                return Err(Error::Forked);
+            }
             return Ok(Self { inner });
         }
         let device = Self::new(Box::new(cuda::Cuda::new(ordinal)?))?;
@@ -143,7 +149,7 @@ impl Device {
     fn new(driver: Box<dyn Driver>) -> Result<Self, Error> {
         let probe = driver.probe()?;
         let placement = Placement::choose(&probe)?;
-        Ok(Self { inner: Arc::new(Inner { driver, probe, placement, state: Mutex::default() }) })
+        Ok(Self { inner: Arc::new(Inner { driver: Own::new(driver), probe, placement, state: Mutex::default() }) })
     }
 
     /// What the device says of itself.
@@ -238,7 +244,12 @@ impl Device {
     }
 
     pub(crate) fn driver(&self) -> &dyn Driver {
-        &*self.inner.driver
+        if self.is_here() { &**self.inner.driver } else { &Gone }
+    }
+
+    /// Whether this process opened the device. A forked one has a copy, and can do nothing with it.
+    pub(crate) fn is_here(&self) -> bool {
+        self.inner.driver.is_here()
     }
 
     /// Does what would wait for running kernels.
@@ -247,6 +258,9 @@ impl Device {
         action: &'static str,
         f: impl FnOnce(&dyn Driver) -> Result<R, Error>,
     ) -> Result<R, Error> {
+        if !self.is_here() {
+            return Err(Error::Forked);
+        }
         let state = self.state();
         if state.running.is_some() { Err(Error::Busy { action }) } else { f(self.driver()) }
     }
@@ -258,6 +272,9 @@ impl Device {
         }
         if ptx.needs_cuda() > version {
             return Err(Error::OldDriver { driver: version, needed: ptx.needs_cuda(), ptx: ptx.version() });
+        }
+        if !self.is_here() {
+            return Err(Error::Forked);
         }
         let mut state = self.state();
         if let Some((_, handle)) = state.modules.iter().find(|(known, _)| known == ptx) {
@@ -273,6 +290,9 @@ impl Device {
 
     /// From now on, nothing is freed.
     pub(crate) fn begin(&self) -> Result<(), Error> {
+        if !self.is_here() {
+            return Err(Error::Forked);
+        }
         let mut state = self.state();
         if state.running.is_some() {
             return Err(Error::Busy { action: "start a session" });
@@ -306,6 +326,11 @@ impl Device {
     }
 
     fn release(&self, freed: Freed) {
+        if !self.is_here() {
+            // The parent's; and the lock may be held by a thread that is not there.
+            core::mem::forget(freed);
+            return;
+        }
         let mut state = self.state();
         if state.running.is_some() {
             state.later.push(freed);
@@ -502,6 +527,9 @@ impl fmt::Debug for Registered {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if !self.driver.is_here() {
+            return;
+        }
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         for (_, handle) in state.modules.drain(..) {
             // SAFETY: loaded by this driver, in the list once; nothing runs, or `running` would hold this device.

@@ -159,6 +159,8 @@ pub enum Error {
     Memory(MemoryError),
     /// Nobody is registered at that address.
     NotRegistered(KernelId),
+    /// This process was forked: the device and what runs on it are the parent's.
+    Forked,
     /// A kernel gave up before it began its work.
     Refused(Ended),
     /// Kernels that did not begin in time.
@@ -382,6 +384,10 @@ impl fmt::Display for Error {
             Self::Emulated(why) => write!(f, "emulated device: {why}"),
             Self::Memory(e) => e.fmt(f),
             Self::NotRegistered(id) => NotRegistered(*id).fmt(f),
+            Self::Forked => f.write_str(
+                "this process was forked, and a GPU's context does not survive that: open devices in the process that \
+                 uses them, after the fork",
+            ),
             Self::Refused(ended) => ended.fmt(f),
             Self::NotReady { waited, ready, blocks } => {
                 write!(

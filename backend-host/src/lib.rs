@@ -7,6 +7,7 @@
 //! | [`memory`] | a fabric on the heap, in huge pages, or in a file that several processes share |
 //! | [`broker`] | the control plane: [`Builder`], [`Broker`]; and a table for those who know RingKernel's `k2k` |
 //! | [`Endpoint`] | one kernel's handle, which owns its share of the memory and can wait |
+//! | [`process`] | which process made a value: for backends whose values hold threads or devices |
 //! | [`owner`] | which process owns a kernel, and whether it is gone |
 //! | [`mod@wait`] | spin, yield or park |
 //! | [`asynchronous`] | [`Endpoint::receive_async`] for any executor |
@@ -38,7 +39,7 @@ mod endpoint;
 pub mod memory;
 pub mod owner;
 pub mod platform;
-mod process;
+pub mod process;
 pub mod runner;
 pub mod wait;
 

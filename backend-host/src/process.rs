@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 
 /// The life of the process that made a value.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Origin {
+pub struct Origin {
     word: &'static AtomicU64,
     life: u64,
 }
@@ -28,7 +28,8 @@ const BY_ID: u64 = 1 << 63;
 
 impl Origin {
     /// This process.
-    pub(crate) fn here() -> Self {
+    #[must_use]
+    pub fn here() -> Self {
         static WORD: OnceLock<&'static AtomicU64> = OnceLock::new();
         let word = *WORD.get_or_init(|| wiped_word().unwrap_or_else(word_by_id));
         let life = life_in(word);
@@ -42,7 +43,8 @@ impl Origin {
 
     /// Whether this process is the one that made the value.
     #[inline(always)]
-    pub(crate) fn is_here(self) -> bool {
+    #[must_use]
+    pub fn is_here(self) -> bool {
         // Relaxed: a forked process sees its own word, which is wiped before its first instruction.
         self.word.load(Relaxed) == self.life && (self.life & BY_ID == 0 || self.life == own_id())
     }
@@ -99,25 +101,26 @@ fn word_by_id() -> &'static AtomicU64 {
 
 /// A value that a forked process neither uses nor drops: its threads, its locks and its peers are the parent's.
 #[derive(Debug)]
-pub(crate) struct Own<T> {
+pub struct Own<T> {
     origin: Origin,
     value: ManuallyDrop<T>,
 }
 
 impl<T> Own<T> {
-    pub(crate) fn new(value: T) -> Self {
+    /// A value of this process.
+    pub fn new(value: T) -> Self {
         Self { origin: Origin::here(), value: ManuallyDrop::new(value) }
     }
 
     /// The value, unless this is a forked process's copy.
-    pub(crate) fn into_inner(self) -> Option<T> {
+    pub fn into_inner(self) -> Option<T> {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is not used again, and not dropped.
         this.origin.is_here().then(|| unsafe { ManuallyDrop::take(&mut this.value) })
     }
 
     /// Whether this process made the value.
-    pub(crate) fn is_here(&self) -> bool {
+    pub fn is_here(&self) -> bool {
         self.origin.is_here()
     }
 }

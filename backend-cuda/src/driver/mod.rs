@@ -3,6 +3,7 @@
 pub(crate) mod cuda;
 #[cfg(feature = "emulated")]
 pub(crate) mod emulated;
+pub(crate) mod gone;
 
 use crate::error::Error;
 use crate::probe::Probe;

@@ -359,7 +359,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop for Running<KERNELS, SLOTS, PAYLOAD> {
     fn drop(&mut self) {
-        if !self.ended
+        if self.device.is_here()
+            && !self.ended
             && let Err(e) = self.stop(PATIENCE)
             && !self.ended
         {
