@@ -277,3 +277,37 @@ fn successor() {
         assert_eq!(one() + other.join().unwrap(), 3);
     });
 }
+
+/// A producer dies before or after it publishes. Its successor says whether it had, while the consumer takes the message
+/// or gives up on it: what the successor says is what the consumer gets.
+#[test]
+fn a_successor_knows_what_a_dead_producer_has_published() {
+    model("ticket.a_successor_knows", 100, || {
+        for publishes in [false, true] {
+            let ring = ring::<1>();
+            let mut claim = claim(ring, 1);
+            if publishes {
+                claim.write(&body(1));
+                claim.commit().expect("not revoked");
+            } else {
+                core::mem::forget(claim);
+            }
+            let consumer = thread::spawn(move || {
+                let mut consumer = ring.consumer().expect("the only one");
+                match consumer.pop() {
+                    TicketPop::Message(_) => 1,
+                    TicketPop::Stalled { position, .. } => {
+                        consumer.revoke(position);
+                        0
+                    }
+                    TicketPop::Empty => 0,
+                }
+            });
+            let published = ring.was_published(0, 1);
+            // SAFETY: dead.
+            unsafe { ring.reclaim(1) };
+            assert_eq!(usize::from(published), consumer.join().unwrap());
+            assert_eq!(published, publishes);
+        }
+    });
+}

@@ -297,7 +297,8 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     /// For the successor of a producer that has died, before [`reclaim`](Self::reclaim): whether the message of its last
     /// claim, at this position (modulo a multiple of `N`), was published. If not, the slot is still claimed by that producer,
     /// or held for it: nobody else can change that, and a dead producer makes no further claim.
-    pub(crate) fn was_published(&self, position: u64, producer: u16) -> bool {
+    #[must_use]
+    pub fn was_published(&self, position: u64, producer: u16) -> bool {
         // Relaxed: a producer's own words are known to its successor, and a consumer that revokes, or takes the message,
         // does not change the answer.
         let seen = Word(self.at(position).word.load(Relaxed));
