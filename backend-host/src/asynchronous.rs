@@ -265,3 +265,35 @@ impl Drop for Watcher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+    use k2k_core::{Command, Config};
+    use std::sync::mpsc;
+    use std::task::Wake;
+
+    struct Tells(mpsc::Sender<()>);
+    impl Wake for Tells {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(());
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_is_asleep_hears_of_a_shorter_sleep() {
+        let memory: Memory<4, 8, 64> = Memory::heap(&Config::default()).unwrap();
+        let mut endpoint = memory.register_owned(&k2k_core::Register::new("a").unwrap().parking()).unwrap();
+        let (tell, told) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tells(tell)));
+        for pause in [Duration::ZERO, Duration::from_millis(20)] {
+            for rest in [Duration::from_secs(600), Duration::from_millis(10)] {
+                let sleep = endpoint.core().fall_asleep(Command::Run).unwrap();
+                endpoint.watch(&waker, Armed { sleep, until: Instant::now() + rest });
+                std::thread::sleep(pause);
+            }
+            told.recv_timeout(Duration::from_secs(60)).expect("the end of the shorter sleep");
+        }
+    }
+}
