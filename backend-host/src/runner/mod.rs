@@ -29,7 +29,7 @@ pub struct StartOptions {
     pub pin: Option<usize>,
     /// A parked kernel wakes up this often at least, to give a sign of life, to end messages of its own that are
     /// overdue, and to call [`Kernel::on_idle`]. A kernel that tries again to send from `on_idle` answers
-    /// [`Idle::Soon`](k2k_core::Idle::Soon) and is called much sooner: nobody rings when an inbox has room again.
+    /// [`Idle::Soon`](k2k_core::Idle::Soon) and is called much sooner: room in an inbox wakes nobody.
     pub heartbeat: Duration,
 }
 
