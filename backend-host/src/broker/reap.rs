@@ -77,9 +77,8 @@ impl fmt::Display for ReapReport {
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERNELS, SLOTS, PAYLOAD> {
-    /// Finds kernels whose process is gone, settles what they left, and frees their names and places. See the
-    /// [module's page](self). Takes a look at `/proc` per place, so call it now and then, or let a
-    /// [supervisor](Self::supervise) do so.
+    /// Finds kernels whose process is gone, settles what they left, and frees their names and places. It
+    /// takes a look at `/proc` per place, so call it now and then, or let a [supervisor](Self::supervise) do so.
     ///
     /// ```
     /// use k2k_host::Broker;
