@@ -34,7 +34,9 @@ struct Readme;
 // Where a 64-bit word is accessed under a lock of the program, two processes that share a file would not exclude each
 // other: see the page of `k2k_core::sync`.
 #[cfg(not(target_has_atomic = "64"))]
-compile_error!("k2k-host shares memory between processes, which needs a target with 64-bit atomics; use k2k-core alone");
+compile_error!(
+    "k2k-host shares memory between processes, which needs a target with 64-bit atomics; use k2k-core alone"
+);
 
 pub mod asynchronous;
 mod boxed;
