@@ -1,8 +1,9 @@
 //! A forked process's copy of a device refuses every call, and its drops free nothing and join no thread.
 #![cfg(feature = "emulated")]
 
+use core::time::Duration;
 use k2k_cuda::{Device, EmulatedOptions, Error};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 fn a_copy_of_a_device_does_nothing() {
