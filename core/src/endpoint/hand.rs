@@ -21,6 +21,15 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let Some(noted) = self.notes.noted() else { return };
         match noted.step {
             Step::Taken => self.finish_taken(&noted),
+            Step::Found => {
+                let receipts = self.fabric.receipts.get(noted.source);
+                if receipts.is_some_and(|receipts| receipts.was_found(noted.sequence)) {
+                    self.let_go(self.stored(&noted));
+                    self.discard(self.id_of(&noted), 0);
+                } else {
+                    self.finish_taken(&noted);
+                }
+            }
             Step::Passing => match Deposit::decode(noted.to) {
                 Some(deposit) if self.was_deposited(deposit) => {
                     self.let_go(self.stored(&noted));
@@ -85,7 +94,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     fn end_lost(&mut self, noted: &Noted) {
         let Some(source) = Place::new(noted.source) else { return self.count(Counter::Corrupt) };
         let status = DeliveryStatus::NotFound;
-        let status = match self.fabric.receipts[source].decide(noted.sequence, status) {
+        let verdict = self.fabric.receipts[source].decide_noted(noted.sequence, status, || self.notes.found());
+        let status = match verdict {
             Verdict::Decided | Verdict::Alone => status,
             Verdict::GivenUp => DeliveryStatus::Timeout,
             Verdict::Lost => return self.discard(self.id_of(noted), 0),
@@ -105,6 +115,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     fn finish_retracting(&mut self, noted: &Noted) {
         match noted.status() {
             Some(status) if self.fabric.receipts[self.place].was_retracted(noted.sequence) => {
+                self.fabric.receipts[self.place].note_retracted(noted.sequence);
                 self.count_failure(status, -1);
             }
             _ => self.notes.close(),

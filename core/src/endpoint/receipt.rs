@@ -216,7 +216,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline(always)]
     pub(super) fn decide(&self, header: &Header, status: DeliveryStatus) -> Verdict {
         match Place::new(header.source().index()) {
-            Some(source) => self.fabric.receipts[source].decide(header.sequence, status),
+            Some(source) => self.fabric.receipts[source].decide_noted(header.sequence, status, || self.notes.found()),
             None => Verdict::Lost,
         }
     }

@@ -54,7 +54,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             return false;
         }
         let verdict = match Place::new(header.source().index()) {
-            Some(source) => self.fabric.receipts[source].hold(header.sequence),
+            Some(source) => self.fabric.receipts[source].hold_noted(header.sequence, || self.notes.found()),
             None => Verdict::Lost,
         };
         match verdict {

@@ -33,6 +33,8 @@
 //! | `TAKEN`, `PASSING` | the message is at the head of the inbox, or in the store | leaves it there |
 //! | `TAKEN`, `PASSING` | none of these: the message was lost with the predecessor | settles it as `NotFound`, and counts it |
 //! | `SETTLING` | a remote domain has said what became of the message | settles it so, and counts it |
+//! | `FOUND` | the sender's verdict is marked, or its entry was used again and the verdict not taken back | removes the message from the store, counts it as discarded |
+//! | `FOUND` | none of these | as for `TAKEN` |
 //! | `GIVING_UP` | the verdict stands in the receipt | counts it |
 //! | sending | the message's receipt is open, perhaps it was counted as sent, and it was not deposited | takes it back: it was never sent |
 //!
@@ -77,6 +79,8 @@ pub(crate) enum Step {
     Passing = 3,
     /// It was held for a remote domain; `to` is the status that came back.
     Settling = 2,
+    /// As `Taken` or `Passing`, and its sender has settled it, which is about to be marked as found.
+    Found = 7,
     /// The kernel gives up a message of its own.
     GivingUp = 4,
     /// The kernel takes back that it gave up an older message of the receipt's entry; `to` is the status.
@@ -201,6 +205,16 @@ impl<'f, S: Scope> Notes<'f, S> {
         keep_order();
     }
 
+    /// For the message that is noted as taken: notes that its sender's verdict is about to be marked as found.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn found(&self) {
+        keep_order();
+        // Relaxed, both: rule 1.
+        self.hand.what.store(self.hand.what.load(Relaxed) | Step::Found as u64, Relaxed);
+        keep_order();
+    }
+
     /// Closes the note of a message that stays where it is noted to be.
     #[inline(always)]
     pub(crate) fn close(&self) {
@@ -237,6 +251,7 @@ impl<'f, S: Scope> Notes<'f, S> {
         let step = match what & STEP {
             1 => Step::Taken,
             3 => Step::Passing,
+            7 => Step::Found,
             2 => Step::Settling,
             4 => Step::GivingUp,
             5 => Step::Retracting,

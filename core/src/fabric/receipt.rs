@@ -218,6 +218,8 @@ shared_struct! {
     pub(crate) struct Receipts[const KERNELS: usize, const SLOTS: usize,][KERNELS, SLOTS,] in S {
         words: Words<KERNELS, SLOTS, S>,
         terms: [[Terms<S>; SLOTS]; KERNELS],
+        /// The last message of each entry whose verdict its sender has taken back; the sender's.
+        retracted: [[AtomicU64<S>; SLOTS]; KERNELS],
         /// This and the count of messages sent are together no less than any sequence that was used.
         base: AtomicU64<S>,
     }
@@ -410,21 +412,37 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         let taken_back = found & !(MARKS | STATUS) | status;
         // Relaxed, both: as above. On failure the holder was faster, and keeps the verdict as it is.
         let retracted = entry.compare_exchange(found, taken_back, Relaxed, Relaxed).is_ok();
+        if retracted {
+            self.note_retracted(sequence_in(found));
+        }
         if retracted && found & UNCOUNTED == 0 { status_in(found) } else { None }
     }
 
-    /// For the holder of a message: settles it, unless another party has already.
+    /// For the holder of a message: settles it, unless another party has already. `found_note` is called before the
+    /// sender's verdict is marked as found: the holder's successor must know of the mark when the entry was used again.
     #[inline(always)]
+    pub(crate) fn decide_noted(&self, sequence: u64, status: DeliveryStatus, found_note: impl Fn()) -> Verdict {
+        self.enter(sequence, status as u64, found_note)
+    }
+
+    /// As [`decide_noted`](Self::decide_noted), without a note.
+    #[cfg(test)]
     pub(crate) fn decide(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
-        self.enter(sequence, status as u64)
+        self.enter(sequence, status as u64, || ())
     }
 
     /// For a gateway that holds a message: takes it out of its sender's hands, unless that has settled it already.
-    pub(crate) fn hold(&self, sequence: u64) -> Verdict {
-        self.enter(sequence, HELD)
+    /// `found_note` as for [`decide_noted`](Self::decide_noted).
+    pub(crate) fn hold_noted(&self, sequence: u64, found_note: impl Fn()) -> Verdict {
+        self.enter(sequence, HELD, found_note)
     }
 
-    /// For the gateway that [holds](Self::hold) a message: settles it.
+    #[cfg(test)]
+    fn hold(&self, sequence: u64) -> Verdict {
+        self.enter(sequence, HELD, || ())
+    }
+
+    /// For the gateway that [holds](Self::hold_noted) a message: settles it.
     pub(crate) fn settle(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
         let entry = self.word_at(sequence);
         let (held, settled) = (word(sequence, HELD), word(sequence, status as u64));
@@ -434,7 +452,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
             if Tells::of(found, sequence) != Tells::This {
                 break;
             }
-            match Self::give_way(entry, found) {
+            match Self::give_way(entry, found, &|| ()) {
                 Ok(verdict) => return verdict,
                 Err(now) => found = now,
             }
@@ -445,7 +463,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
 
     /// Writes what became of a message over what the entry tells of an earlier one.
     #[inline(always)]
-    fn enter(&self, sequence: u64, status: u64) -> Verdict {
+    fn enter(&self, sequence: u64, status: u64, found_note: impl Fn()) -> Verdict {
         let entry = self.word_at(sequence);
         // Relaxed: the word alone decides.
         let mut found = entry.load(Relaxed);
@@ -456,7 +474,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
                     Ok(_) => return Verdict::Decided,
                     Err(now) => found = now,
                 },
-                Tells::This => match Self::give_way(entry, found) {
+                Tells::This => match Self::give_way(entry, found, &found_note) {
                     Ok(verdict) => return verdict,
                     Err(now) => found = now,
                 },
@@ -471,7 +489,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     /// if it was not counted. The value found if that has changed.
     #[cold]
     #[inline(never)]
-    fn give_way(entry: &AtomicU64<S>, found: u64) -> Result<Verdict, u64> {
+    fn give_way(entry: &AtomicU64<S>, found: u64, found_note: &dyn Fn()) -> Result<Verdict, u64> {
         let retracted = matches!(found & STATUS, RETRACTED | RETRACTED_HELD) && found & MARKS == 0;
         let uncounted = found & (BY_SENDER | UNCOUNTED) == BY_SENDER | UNCOUNTED;
         let was_held = matches!(found & STATUS, UNANSWERED | RETRACTED_HELD);
@@ -479,6 +497,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
             let status = if was_held { UNANSWERED } else { TIMEOUT };
             (word(sequence_in(found), status) | FOUND, Verdict::GivenUp)
         } else if found & (BY_SENDER | FOUND) == BY_SENDER {
+            found_note();
             (found | FOUND, Verdict::Lost)
         } else {
             return Ok(Verdict::Lost);
@@ -595,6 +614,28 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     pub(crate) fn was_retracted(&self, sequence: u64) -> bool {
         // Relaxed: the word alone decides.
         self.word_at(sequence).load(Relaxed) & BY_SENDER == 0
+    }
+
+    /// For the sender, or its successor: notes that a verdict on this message was taken back, before its entry is used
+    /// again.
+    pub(crate) fn note_retracted(&self, sequence: u64) {
+        let (row, i) = Self::index(sequence);
+        // Relaxed: only the successor of a holder that died between two steps reads it, after the entry was used again.
+        self.retracted[row][i].store(sequence, Relaxed);
+    }
+
+    /// For the successor of a holder that was about to mark its sender's verdict as found: whether the mark was set. It
+    /// was if the entry tells of a later message and the verdict was not taken back. (An entry remembers one message that
+    /// was taken back: of a message before that one, this is a guess.)
+    pub(crate) fn was_found(&self, sequence: u64) -> bool {
+        let (row, i) = Self::index(sequence);
+        // Relaxed, both: the word alone decides; see `note_retracted`.
+        let found = self.word_at(sequence).load(Relaxed);
+        match Tells::of(found, sequence) {
+            Tells::Earlier => false,
+            Tells::This => found & (BY_SENDER | FOUND) == BY_SENDER | FOUND,
+            Tells::Later => self.retracted[row][i].load(Relaxed) != sequence,
+        }
     }
 
     /// For the successor of a kernel that had this message in hand, or gave it up.
