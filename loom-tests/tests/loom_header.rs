@@ -13,7 +13,7 @@ use world::{CONFIG, shared};
 /// One of them sets the fabric up, both see what that one wrote, and never less than all of it.
 #[test]
 fn two_attach() {
-    model("header.two_attach", 22, || {
+    model("header.two_attach", 9, || {
         shared(Fabric::<1, 1, 0>::new(), |fabric| {
             let attach = move |delivery_timeout_ns| {
                 let config = Config { delivery_timeout_ns, hop_limit: delivery_timeout_ns as u8, ..CONFIG };
