@@ -54,6 +54,10 @@ use core::marker::PhantomData;
 /// is told so by `--cfg k2k_device`.
 pub const ON_DEVICE: bool = cfg!(any(target_arch = "nvptx64", k2k_device));
 
+/// Whether a kernel can die and leave the others, and what it had in hand, to go on. A GPU's kernels end all together: a
+/// trap of one of them ends its whole program, and the memory that their fabric lies in is gone with it.
+pub(crate) const DIES_ALONE: bool = cfg!(not(target_arch = "nvptx64"));
+
 mod sealed {
     pub trait Sealed {}
 }

@@ -101,8 +101,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// Tries again to forward what was put aside.
     #[inline(always)]
     pub(super) fn flush_transit(&mut self) {
-        self.flushed = true;
         if self.transit.len() > 0 {
+            self.flushed = true;
             self.flush_stored();
         }
     }

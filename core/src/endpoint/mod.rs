@@ -45,8 +45,8 @@ pub use register::{Register, RegisterError};
 pub use send::SendError;
 
 use crate::fabric::{
-    COUNTERS, Claim, Command, Config, Counter, DeliveryStatus, Event, Fabric, Notes, Phase, Stats, Status, TraceEntry,
-    TransitState,
+    COUNTERS, Claim, Command, Config, Counter, DeliveryStatus, Entry, Event, Fabric, Notes, Phase, Stats, Status,
+    TraceEntry, TransitState,
 };
 use crate::hlc::{Clock, Timestamp};
 use crate::message::{Header, KernelId, MessageId};
@@ -93,7 +93,9 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     id: KernelId,
     /// The place of `id`.
     place: Place<KERNELS>,
-    /// What this endpoint has written last into its entry of the kernel table.
+    /// Its entry of the kernel table.
+    entry: &'f Entry<S>,
+    /// What this endpoint has written last into its entry.
     claim: Claim,
     /// This kernel's lanes to the others.
     lanes_out: [ProducerState; KERNELS],
@@ -170,7 +172,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline(always)]
     #[must_use]
     pub fn is_evicted(&self) -> bool {
-        !ON_DEVICE && !self.fabric.kernels[self.place].is_in(self.claim.state)
+        !ON_DEVICE && !self.entry.is_in(self.claim.state)
     }
 
     /// Whether this endpoint may write to the fabric: it is no forked process's copy, and not evicted.
@@ -231,7 +233,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// This kernel's wake flag.
     #[must_use]
     pub fn wake_flag(&self) -> &'f WakeFlag {
-        &self.fabric.kernels[self.place].wake_flag
+        &self.entry.wake_flag
     }
 
     /// What the supervisor wants. An [evicted](Self::is_evicted) kernel has to stop.
@@ -241,13 +243,13 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         if self.is_evicted() {
             return Command::Stop;
         }
-        self.fabric.kernels[self.place].command(self.id.generation())
+        self.entry.command(self.id.generation())
     }
 
     /// Whether the supervisor wants anything but [`Command::Run`]: then ask [`command`](Self::command) what.
     #[inline(always)]
     pub(crate) fn is_commanded(&self) -> bool {
-        self.fabric.kernels[self.place].is_commanded(self.id.generation())
+        self.entry.is_commanded(self.id.generation())
     }
 
     /// Says what this kernel is doing. The run loop does so by itself.
@@ -255,7 +257,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         if !self.may_write() {
             return;
         }
-        self.fabric.kernels[self.place].set_phase(phase);
+        self.entry.set_phase(phase);
     }
 
     /// Gives a sign of life. The run loop does so by itself.
@@ -265,7 +267,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             return;
         }
         self.beats = self.beats.wrapping_add(1);
-        self.fabric.kernels[self.place].set_heartbeat(self.beats);
+        self.entry.set_heartbeat(self.beats);
     }
 
     /// Lets a run loop begin, whatever the last one was asked.
@@ -366,7 +368,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline(always)]
     fn set_count(&mut self, counter: Counter, value: u64) {
         self.counts[counter as usize] = value;
-        self.fabric.kernels[self.place].show(counter, value);
+        self.entry.show(counter, value);
     }
 
     #[inline(always)]

@@ -68,25 +68,13 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// one begins `SWEEP_EVERY` calls after its end, so that what is pending costs as much as what is new.
     #[inline]
     pub fn expire_some(&mut self) {
-        if self.swept <= self.last_sequence() {
+        // The oldest pending message is never behind the sweep, and the sweep ends just behind the last one sent.
+        if self.unresolved <= self.last_sequence() {
             self.sweep_on();
-        } else if self.unresolved < self.swept {
-            self.rest_from_sweeps();
         }
     }
 
-    /// Some messages are pending, and the sweep has come to its end.
-    #[cold]
-    #[inline(never)]
-    fn rest_from_sweeps(&mut self) {
-        self.sweep_rest = self.sweep_rest.saturating_sub(1);
-        if self.sweep_rest == 0 {
-            self.sweep_rest = SWEEP_EVERY;
-            self.swept = self.unresolved;
-            self.sweep_pending = None;
-        }
-    }
-
+    /// Some messages are pending, or were not looked at yet.
     #[cold]
     #[inline(never)]
     fn sweep_on(&mut self) {
@@ -94,6 +82,15 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             return;
         }
         let last = self.last_sequence();
+        if self.swept > last {
+            self.sweep_rest = self.sweep_rest.saturating_sub(1);
+            if self.sweep_rest == 0 {
+                self.sweep_rest = SWEEP_EVERY;
+                self.swept = self.unresolved;
+                self.sweep_pending = None;
+            }
+            return;
+        }
         let mut sequence = self.first_to_expire(self.swept, last);
         for _ in 0..SWEEP_STEPS {
             if sequence > last {

@@ -335,6 +335,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             (&raw mut (*to).platform).write(platform);
             (&raw mut (*to).id).write(KernelId::new(me.index() as u16, claim.generation));
             (&raw mut (*to).place).write(me);
+            (&raw mut (*to).entry).write(&fabric.kernels[me]);
             (&raw mut (*to).claim).write(claim);
             for place in Place::<KERNELS>::all() {
                 let producer = fabric.inboxes[place].lanes.recover_producer(me);
@@ -372,6 +373,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             platform: _,
             id: _,
             place: _,
+            entry: _,
             claim: _,
             lanes_out: _,
             lanes_in: _,
@@ -457,7 +459,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             self.finish_predecessor();
         }
         self.expire();
-        let entry = &self.fabric.kernels[self.place];
+        let entry = self.entry;
         // A place that was taken away is left to its new owner.
         let Some(leaving) = entry.begin_leave(&self.claim) else { return };
         self.claim.state = leaving;

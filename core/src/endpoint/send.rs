@@ -140,12 +140,14 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         priority: Priority,
         is_reply: bool,
     ) -> Result<MessageId, SendError> {
-        let result = self.accept(to, given, message, priority, is_reply);
-        match result {
-            Ok(_) | Err(SendError::Forked | SendError::Evicted { .. }) => {}
-            Err(_) => self.count(Counter::Refused),
+        self.may_send(given)?;
+        match self.accept(to, given, message, priority, is_reply) {
+            Ok(id) => Ok(id),
+            Err(refusal) => {
+                self.count(Counter::Refused);
+                Err(refusal)
+            }
         }
-        result
     }
 
     /// Sends, and waits for room until the message's deadline (by default the fabric's delivery timeout from now), or
@@ -168,9 +170,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let deadline_ns = self.deadline(&message.header, self.platform.now_ns());
         let given = Header { deadline_ns, ..message.header };
         loop {
+            self.may_send(&given)?;
             let next_hop = match self.accept(to, &given, message, priority, false) {
                 Err(SendError::QueueFull { next_hop }) => next_hop,
-                Err(why @ (SendError::Forked | SendError::Evicted { .. })) => return Err(why),
                 Err(e) => {
                     self.count(Counter::Refused);
                     return Err(e);
@@ -178,9 +180,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 sent => return sent,
             };
             if self.command() == Command::Stop {
-                if self.is_evicted() {
-                    return Err(SendError::Evicted { kernel: self.id });
-                }
+                self.may_send(&given)?;
                 self.count(Counter::Refused);
                 return Err(SendError::Stopped { next_hop });
             }
@@ -207,6 +207,24 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
+    /// Refuses what needs no look at the fabric. Where this endpoint may not write, a refusal is not counted either.
+    // Apart from `accept`, whose other errors carry one word: where both meet, a device compiler keeps them in memory.
+    #[inline]
+    fn may_send(&mut self, given: &Header) -> Result<(), SendError> {
+        if !self.platform.is_here() {
+            return Err(SendError::Forked);
+        }
+        if self.is_evicted() {
+            return Err(SendError::Evicted { kernel: self.id });
+        }
+        if given.payload_len as usize > PAYLOAD {
+            self.count(Counter::Refused);
+            let len = given.payload_len as usize;
+            return Err(SendError::PayloadTooLong(PayloadTooLong { len, capacity: PAYLOAD }));
+        }
+        Ok(())
+    }
+
     #[inline]
     fn accept(
         &mut self,
@@ -216,17 +234,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         priority: Priority,
         is_reply: bool,
     ) -> Result<MessageId, SendError> {
-        if !self.platform.is_here() {
-            return Err(SendError::Forked);
-        }
-        if self.is_evicted() {
-            return Err(SendError::Evicted { kernel: self.id });
-        }
         let fabric = self.fabric;
-        if given.payload_len as usize > PAYLOAD {
-            let len = given.payload_len as usize;
-            return Err(SendError::PayloadTooLong(PayloadTooLong { len, capacity: PAYLOAD }));
-        }
         let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
         let now_ns = self.platform.now_ns();
         let deadline_ns = self.deadline(given, now_ns);

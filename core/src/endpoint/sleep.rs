@@ -31,7 +31,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         if !self.may_write() {
             return None;
         }
-        let flag = &self.fabric.kernels[self.place].wake_flag;
+        let flag = &self.entry.wake_flag;
         self.lanes_in.publish(&self.fabric.inboxes[self.place].lanes);
         let sleep = flag.fall_asleep();
         if stays_awake(self) {

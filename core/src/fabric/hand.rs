@@ -50,12 +50,17 @@
 //! The order of these stores among each other and among the effects is that of the program: a thread that is killed has
 //! done everything before some instruction, and nothing behind it. All that is needed of the compiler is to leave them in
 //! place ([`keep_order`]).
+//!
+//! # On a GPU
+//!
+//! Nothing is noted there ([`DIES_ALONE`]): its kernels end all together, with the memory of their fabric, and nobody can
+//! take a place over. A place changes hands only when its kernel has left, and then there is nothing in hand.
 
 use crate::fabric::{COUNTERS, Counter, DeliveryStatus};
 use crate::message::Header;
 use crate::place::Place;
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU64, Scope, keep_order, shared_struct};
+use crate::sync::{AtomicU64, DIES_ALONE, Scope, keep_order, shared_struct};
 
 shared_struct! {
     /// One kernel's notes.
@@ -168,6 +173,9 @@ impl<'f, S: Scope> Notes<'f, S> {
     /// One of the counters that end a note was changed by this, or is about to be.
     #[inline(always)]
     pub(crate) const fn counted(&mut self, by: i64) {
+        if !DIES_ALONE {
+            return;
+        }
         self.number = self.number.wrapping_add((by as u16).wrapping_mul(NUMBER_STEP));
     }
 
@@ -179,6 +187,9 @@ impl<'f, S: Scope> Notes<'f, S> {
 
     #[inline(always)]
     fn open(&self, step: Step, source: u16, sequence: u64) {
+        if !DIES_ALONE {
+            return;
+        }
         // Relaxed, both: rule 1. `what` last: it opens the note.
         self.hand.sequence.store(sequence, Relaxed);
         keep_order();
@@ -187,7 +198,11 @@ impl<'f, S: Scope> Notes<'f, S> {
     }
 
     /// Notes a message with what goes with the step: see [`Step`].
+    #[cfg_attr(target_arch = "nvptx64", inline(always))]
     pub(crate) fn note(&self, source: u16, sequence: u64, step: Step, to: u64) {
+        if !DIES_ALONE {
+            return;
+        }
         // Relaxed: rule 1; before the note is open.
         self.hand.to.store(to, Relaxed);
         keep_order();
@@ -198,6 +213,9 @@ impl<'f, S: Scope> Notes<'f, S> {
     /// the deposit is now.
     #[inline(always)]
     pub(crate) fn pass(&self, to: u64) {
+        if !DIES_ALONE {
+            return;
+        }
         // Relaxed, all: rule 1. `what` last: it makes `to` count.
         self.hand.to.store(to, Relaxed);
         keep_order();
@@ -207,8 +225,11 @@ impl<'f, S: Scope> Notes<'f, S> {
 
     /// For the message that is noted as taken: notes that its sender's verdict is about to be marked as found.
     #[cold]
-    #[inline(never)]
+    #[inline]
     pub(crate) fn found(&self) {
+        if !DIES_ALONE {
+            return;
+        }
         keep_order();
         // Relaxed, both: rule 1.
         self.hand.what.store(self.hand.what.load(Relaxed) | Step::Found as u64, Relaxed);
@@ -218,6 +239,9 @@ impl<'f, S: Scope> Notes<'f, S> {
     /// Closes the note of a message that stays where it is noted to be.
     #[inline(always)]
     pub(crate) fn close(&self) {
+        if !DIES_ALONE {
+            return;
+        }
         keep_order();
         // Relaxed: rule 1.
         self.hand.what.store(0, Relaxed);
@@ -228,6 +252,9 @@ impl<'f, S: Scope> Notes<'f, S> {
     /// the deposit is now; `sent` is the count that includes it.
     #[inline(always)]
     pub(crate) fn send(&self, to: u64, sequence: u64, sent: u64) {
+        if !DIES_ALONE {
+            return;
+        }
         // Relaxed, both: rule 1. `sending` last: it opens the note.
         self.hand.sent_sequence.store(sequence, Relaxed);
         keep_order();
@@ -238,6 +265,9 @@ impl<'f, S: Scope> Notes<'f, S> {
     /// The message that was being sent has been deposited, or was not counted.
     #[inline(always)]
     pub(crate) fn sent(&self) {
+        if !DIES_ALONE {
+            return;
+        }
         keep_order();
         // Relaxed: rule 1.
         self.hand.sending.store(0, Relaxed);

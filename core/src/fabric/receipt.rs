@@ -447,18 +447,11 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         let entry = self.word_at(sequence);
         let (held, settled) = (word(sequence, HELD), word(sequence, status as u64));
         // Relaxed: the word alone decides. Relaxed on failure: the value found says all.
-        let Err(mut found) = entry.compare_exchange(held, settled, Relaxed, Relaxed) else { return Verdict::Decided };
-        for _ in 0..TRIES {
-            if Tells::of(found, sequence) != Tells::This {
-                break;
-            }
-            match Self::give_way(entry, found, &|| ()) {
-                Ok(verdict) => return verdict,
-                Err(now) => found = now,
-            }
+        match entry.compare_exchange(held, settled, Relaxed, Relaxed) {
+            Ok(_) => Verdict::Decided,
+            // Or overwritten while it was held.
+            Err(found) => Self::give_way(entry, found, sequence, || ()),
         }
-        // Overwritten while it was held.
-        Verdict::Alone
     }
 
     /// Writes what became of a message over what the entry tells of an earlier one.
@@ -474,10 +467,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
                     Ok(_) => return Verdict::Decided,
                     Err(now) => found = now,
                 },
-                Tells::This => match Self::give_way(entry, found, &found_note) {
-                    Ok(verdict) => return verdict,
-                    Err(now) => found = now,
-                },
+                Tells::This => return Self::give_way(entry, found, sequence, found_note),
                 Tells::Later => break,
             }
         }
@@ -485,25 +475,38 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         Verdict::Alone
     }
 
-    /// For the holder: lets a verdict stand that is there already, and says that the message was found; or takes it over
-    /// if it was not counted. The value found if that has changed.
+    /// For the holder, which has found another word than one of an earlier message: lets a verdict stand that is there
+    /// already, and says that the message was found; or takes it over if it was not counted.
+    // The loop is in here, so that only the verdict is handed back: on a GPU, more than a register goes through the
+    // thread's own memory.
     #[cold]
     #[inline(never)]
-    fn give_way(entry: &AtomicU64<S>, found: u64, found_note: &dyn Fn()) -> Result<Verdict, u64> {
-        let retracted = matches!(found & STATUS, RETRACTED | RETRACTED_HELD) && found & MARKS == 0;
-        let uncounted = found & (BY_SENDER | UNCOUNTED) == BY_SENDER | UNCOUNTED;
-        let was_held = matches!(found & STATUS, UNANSWERED | RETRACTED_HELD);
-        let (new, verdict) = if retracted || uncounted {
-            let status = if was_held { UNANSWERED } else { TIMEOUT };
-            (word(sequence_in(found), status) | FOUND, Verdict::GivenUp)
-        } else if found & (BY_SENDER | FOUND) == BY_SENDER {
-            found_note();
-            (found | FOUND, Verdict::Lost)
-        } else {
-            return Ok(Verdict::Lost);
-        };
-        // Relaxed, both: as in `enter`. Only the sender changes such a word: it takes its count back, or makes up for it.
-        entry.compare_exchange(found, new, Relaxed, Relaxed).map(|_| verdict)
+    fn give_way(entry: &AtomicU64<S>, mut found: u64, sequence: u64, found_note: impl Fn()) -> Verdict {
+        for _ in 0..TRIES {
+            if Tells::of(found, sequence) != Tells::This {
+                break;
+            }
+            let retracted = matches!(found & STATUS, RETRACTED | RETRACTED_HELD) && found & MARKS == 0;
+            let uncounted = found & (BY_SENDER | UNCOUNTED) == BY_SENDER | UNCOUNTED;
+            let was_held = matches!(found & STATUS, UNANSWERED | RETRACTED_HELD);
+            let (new, verdict) = if retracted || uncounted {
+                let status = if was_held { UNANSWERED } else { TIMEOUT };
+                (word(sequence, status) | FOUND, Verdict::GivenUp)
+            } else if found & (BY_SENDER | FOUND) == BY_SENDER {
+                found_note();
+                (found | FOUND, Verdict::Lost)
+            } else {
+                return Verdict::Lost;
+            };
+            // Relaxed, both: as in `enter`. Only the sender changes such a word: it takes its count back, or makes up for
+            // it; or it is overwritten.
+            match entry.compare_exchange(found, new, Relaxed, Relaxed) {
+                Ok(_) => return verdict,
+                Err(now) => found = now,
+            }
+        }
+        // Overwritten: as in `enter`.
+        Verdict::Alone
     }
 
     /// For the sender: what is to be done about the message that uses the entry of `sequence`. A predecessor's as well.

@@ -260,6 +260,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     /// Sends a message of the kernel that this stands for.
+    #[inline(never)]
     fn place(&mut self, message: &Message<PAYLOAD>, receipts: u64) -> TransferState {
         let Some(sequence) = self.sequence(message.header.sequence) else {
             return TransferState::Decided(DeliveryStatus::QueueFull);

@@ -283,13 +283,23 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
         }
         // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in
         // `any_ready`: its producer may have died just before it rang.
-        let next = self
-            .find(queue, self.current.index() + 1, PRODUCERS)
-            .or_else(|| self.find(queue, 0, self.current.index()))
-            .or_else(|| self.ready(queue, self.current).then_some(self.current));
+        let next = self.next_rung(queue).or_else(|| self.ready(queue, self.current).then_some(self.current));
         let Some(next) = next else { return false };
         self.turn_to(next);
         true
+    }
+
+    /// The next lane in turn that has rung and has a message, the current one excluded.
+    #[inline(always)]
+    fn next_rung<T: AnyBitPattern + Send, const N: usize, S: Scope>(
+        &self,
+        queue: &Lanes<T, PRODUCERS, N, S>,
+    ) -> Option<Place<PRODUCERS>> {
+        // Mostly none has rung, and a look at all of few bells takes fewer instructions than one at two parts of them.
+        if Bells::<PRODUCERS, S>::SPREAD && !self.rung_in(queue, 0, PRODUCERS) {
+            return None;
+        }
+        self.find(queue, self.current.index() + 1, PRODUCERS).or_else(|| self.find(queue, 0, self.current.index()))
     }
 
     /// Looks at the stamp of the next lane in turn, whether or not it has rung, and turns to that lane if it has a
