@@ -73,10 +73,12 @@ fn ordering_comment(line: &str) -> Option<(&str, &'static [&'static str])> {
     })
 }
 
-/// Whether code (not a comment, an import or an attribute) on this line names a strong ordering.
+/// Whether code (not a comment, an import or an attribute) on this line names a strong ordering. A compiler's fence is
+/// none: it orders nothing between threads, and models have no compiler.
 fn names_strong(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or("");
-    if ["use ", "pub use ", "pub(crate) use ", "#"].iter().any(|not| code.starts_with(not)) {
+    let is_import = ["use ", "pub use ", "pub(crate) use ", "#"].iter().any(|not| code.starts_with(not));
+    if is_import || code.contains("compiler_fence(") {
         return false;
     }
     code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| STRONG.iter().any(|(strong, _)| *strong == word))
@@ -163,6 +165,7 @@ fn claim() {
         let text =
             "fn f() {\n    x.load(Ordering::Acquire); // why\n    // Acquire\n}\n#[cfg(test)]\nmod t { Release }\n";
         assert_eq!(scan("a.rs", text).1, [2]);
+        assert!(scan("a.rs", "compiler_fence(SeqCst);\n").1.is_empty());
         let far = format!("// Acquire [x]: near\nx.load(Acquire);\n{}y.load(Acquire);\n", "f();\n".repeat(NEAR));
         assert_eq!(scan("a.rs", &far).1, [3 + NEAR]);
     }
