@@ -16,10 +16,12 @@ use bytemuck::Zeroable as _;
 use core::any::Any;
 use core::fmt;
 use core::ptr::NonNull;
+use core::time::Duration;
 use k2k_device::{Outcome, Report};
 use k2k_host::Memory;
 use k2k_host::process::Own;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 /// A device that kernels can run on: a GPU, or the CPU in a GPU's place. Clones are the same device.
 ///
@@ -50,6 +52,28 @@ struct Inner {
     probe: Probe,
     placement: Placement,
     state: Mutex<State>,
+    /// See [`Device::on_compile`].
+    listener: Mutex<Option<Listener>>,
+}
+
+type Listener = Arc<dyn Fn(Compile<'_>) + Send + Sync>;
+
+/// The driver's compiler begins or ends: it takes seconds for a large text, once per machine if it may keep what it makes
+/// (in `CUDA_CACHE_PATH`, by default `~/.nv/ComputeCache`), and nothing else is done meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub enum Compile<'t> {
+    /// It has been given a text.
+    Begins {
+        /// Names of its entry points.
+        entries: &'t [String],
+        /// Its length.
+        bytes: usize,
+    },
+    /// It is done.
+    Ended {
+        /// How long that took.
+        took: Duration,
+    },
 }
 
 #[derive(Default)]
@@ -149,7 +173,8 @@ impl Device {
     fn new(driver: Box<dyn Driver>) -> Result<Self, Error> {
         let probe = driver.probe()?;
         let placement = Placement::choose(&probe)?;
-        Ok(Self { inner: Arc::new(Inner { driver: Own::new(driver), probe, placement, state: Mutex::default() }) })
+        let (driver, state, listener) = (Own::new(driver), Mutex::default(), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { driver, probe, placement, state, listener }) })
     }
 
     /// What the device says of itself.
@@ -175,6 +200,19 @@ impl Device {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.driver().is_lost()
+    }
+
+    /// Calls this whenever a text begins to be compiled for this device, and when that is done. It takes the place of the
+    /// one before.
+    pub fn on_compile(&self, listener: impl Fn(Compile<'_>) + Send + Sync + 'static) {
+        *self.inner.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(listener));
+    }
+
+    fn tell(&self, compile: Compile<'_>) {
+        let listener = self.inner.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(listener) = listener {
+            listener(compile);
+        }
     }
 
     /// The blocks of a session that runs here and have not ended: for whoever has to say what a device is at, and does
@@ -283,7 +321,11 @@ impl Device {
         if state.running.is_some() {
             return Err(Error::Busy { action: "load a module" });
         }
-        let handle = self.driver().load(ptx)?;
+        let began = Instant::now();
+        self.tell(Compile::Begins { entries: ptx.entries(), bytes: ptx.text().len() });
+        let handle = self.driver().load(ptx);
+        self.tell(Compile::Ended { took: began.elapsed() });
+        let handle = handle?;
         state.modules.push((ptx.clone(), handle));
         Ok(Module { handle, entries: ptx.entries().to_vec() })
     }

@@ -38,7 +38,7 @@ mod session;
 
 pub use bridge::Bridge;
 pub use clock::ClockOffset;
-pub use device::{Device, DeviceBuffer, HostBuffer, Registered};
+pub use device::{Compile, Device, DeviceBuffer, HostBuffer, Registered};
 #[cfg(feature = "emulated")]
 pub use driver::emulated::EmulatedOptions;
 pub use error::{BridgeError, Error, PlacementError, Version};

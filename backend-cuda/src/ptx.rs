@@ -66,6 +66,14 @@ impl Ptx {
         &self.text
     }
 
+    /// The hash of what `k2k-ptx build` has made, if this is that: it stands in a comment at the head.
+    #[must_use]
+    pub fn source_hash(&self) -> Option<&str> {
+        let head = self.text.lines().take_while(|line| line.starts_with("//"));
+        let (_, rest) = head.filter_map(|line| line.split_once(" has the hash ")).next()?;
+        rest.split(' ').next()
+    }
+
     /// The PTX version that it is written in.
     #[must_use]
     pub const fn version(&self) -> Version {
@@ -147,6 +155,9 @@ mod tests {
     fn what_is_embedded_can_be_read() {
         assert!(Ptx::library().entries().iter().any(|entry| entry == "k2k_echo"));
         assert!(Ptx::checks().entries().iter().any(|entry| entry == "k2k_layout"));
+        let hashes = [Ptx::library(), Ptx::checks()].map(|ptx| ptx.source_hash().map(str::to_owned));
+        assert!(hashes.iter().flatten().all(|hash| hash.len() == 16) && hashes[0] != hashes[1], "{hashes:?}");
+        assert_eq!(head("7.0").source_hash(), None);
     }
 
     #[test]

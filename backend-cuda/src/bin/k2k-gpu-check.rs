@@ -18,5 +18,5 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    k2k_command::parse::<Cli>("k2k-gpu-check").map_or_else(|status| status, |cli| check::main(&cli.args))
+    k2k_command::parse::<Cli>("k2k-gpu-check").map_or_else(|status| status, |cli| check::main(&cli.args, &[]))
 }

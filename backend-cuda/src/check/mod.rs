@@ -219,6 +219,12 @@ const CHECKS: &[(&str, Check)] = &[
     ("a kernel that hangs is reported", fabric::hang),
 ];
 
+/// The text whose entry points are tried.
+#[must_use]
+pub fn ptx() -> Ptx {
+    Ptx::checks()
+}
+
 /// What is tried, in order.
 pub fn names() -> impl Iterator<Item = &'static str> {
     CHECKS.iter().map(|(name, _)| *name)

@@ -29,7 +29,7 @@ enum Command {
 fn main() -> ExitCode {
     match k2k_command::parse::<Cli>("k2k-gpu").map(|cli| cli.command) {
         Ok(None | Some(Command::Doctor)) => doctor::main(),
-        Ok(Some(Command::Check(args))) => check::main(&args),
+        Ok(Some(Command::Check(args))) => check::main(&args, &["check"]),
         Err(status) => status,
     }
 }
