@@ -132,7 +132,7 @@ pub fn diffuse(
     let config = Config { delivery_timeout_ns: patience.as_nanos() as u64, ..Config::default() };
     let memory = Memory::heap(&config).map_err(host)?;
     let mut session = Session::new(device, &config)?;
-    session.load(&Ptx::library())?;
+    session.load(&Ptx::library().only(&["k2k_tile"])?)?;
     let entry = Entry::new("k2k_tile").name(NAME).blocks(grid.len()).parameter(0, table.address()).keep(table);
     // SAFETY: the library's entry point; table and storages live until the session has ended, which is before they are
     // read.

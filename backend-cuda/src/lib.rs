@@ -28,6 +28,7 @@ pub mod bench;
 mod bridge;
 pub mod check;
 mod clock;
+mod cut;
 pub mod denoise;
 mod device;
 mod driver;

@@ -1,5 +1,6 @@
 //! Text for a device: which version, for which device, with which entry points.
 
+use crate::cut::cut;
 use crate::error::{Error, Version};
 use std::borrow::Cow;
 
@@ -64,6 +65,26 @@ impl Ptx {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Of this text, these entry points and what they need: a driver compiles all that it is given, and takes seconds for it.
+    /// Each text that is loaded has variables of its own, so entry points that share one belong together.
+    ///
+    /// ```
+    /// # use k2k_cuda::Ptx;
+    /// let echo = Ptx::library().only(&["k2k_echo"])?;
+    /// assert_eq!(echo.entries(), ["k2k_echo"]);
+    /// # Ok::<(), k2k_cuda::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoEntry`], with those there are.
+    pub fn only(&self, entries: &[&str]) -> Result<Self, Error> {
+        if let Some(missing) = entries.iter().find(|name| !self.entries.iter().any(|entry| entry == *name)) {
+            return Err(Error::NoEntry { asked: (*missing).to_owned(), entries: self.entries.clone() });
+        }
+        let kept = self.entries.iter().filter(|entry| entries.contains(&entry.as_str())).cloned().collect();
+        Ok(Self { text: cut(&self.text, entries).into(), version: self.version, target: self.target, entries: kept })
     }
 
     /// The hash of what `k2k-ptx build` has made, if this is that: it stands in a comment at the head.

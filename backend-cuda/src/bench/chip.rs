@@ -66,9 +66,10 @@ fn senders(kind: RoleKind, name: &str, first: u16, step: u64, count: u64) -> Gri
 /// left.
 fn fabric(rig: &Rig<'_>, grids: impl FnOnce(&mut Gate) -> Vec<Grid>, moved: u64) -> Result<(f64, Vec<Ended>), Failure> {
     let mut session = Session::<CHIP_KERNELS, CHIP_SLOTS, CHIP_PAYLOAD>::new(rig.device, &patient())?;
-    session.load(&rig.tools.ptx)?;
     let mut gate = Gate::new(&rig.tools)?;
-    for grid in grids(&mut gate) {
+    let grids = grids(&mut gate);
+    session.load_for(&rig.tools.ptx, &grids)?;
+    for grid in grids {
         // SAFETY: the library's own entry point; the gate is kept.
         unsafe { session.add(grid)? };
     }

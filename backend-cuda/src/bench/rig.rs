@@ -102,7 +102,8 @@ impl<'d> Rig<'d> {
     /// Starts grids that use no fabric.
     pub(super) fn start(&self, grids: impl IntoIterator<Item = Grid>) -> Result<BareRunning, Failure> {
         let mut session = Bare::new(self.device, &Config::default())?;
-        session.load(&self.tools.ptx)?;
+        let grids = Vec::from_iter(grids);
+        session.load_for(&self.tools.ptx, &grids)?;
         for grid in grids {
             // SAFETY: the library's own entry points, given what they were compiled for, which outlives them.
             unsafe { session.add(grid)? };

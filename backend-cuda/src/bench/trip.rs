@@ -83,7 +83,7 @@ pub(super) fn host_ring(rig: &Rig<'_>) -> Result<Spread, Failure> {
 fn host_message(rig: &Rig<'_>) -> Result<Spread, Failure> {
     let memory = Memory::<KERNELS, SLOTS, PAYLOAD>::heap(&patient()).map_err(|e| Failure(e.to_string()))?;
     let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(rig.device, &patient())?;
-    session.load(&Ptx::library())?;
+    session.load(&Ptx::library().only(&["k2k_echo"])?)?;
     // SAFETY: the library's own entry point, which takes no address.
     unsafe { session.add(Grid::new("k2k_echo").name("echo"))? };
     session.bridge("gateway", &memory, GatewayConfig::default())?;
@@ -159,11 +159,11 @@ fn through(rig: &Rig<'_>, relays: u32) -> Result<Spread, Failure> {
         .parameter(2, count as u64)
         .parameter(7, samples.address());
     let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(rig.device, &patient())?;
-    session.load(&rig.tools.ptx)?;
     let mut grids = vec![role(RoleKind::Echo, "echo"), gate.before_ping(ping)];
     if relays > 0 {
         grids.push(role(RoleKind::Relay, "relay").blocks(relays));
     }
+    session.load_for(&rig.tools.ptx, &grids)?;
     for grid in grids {
         // SAFETY: the library's own entry point; `samples` is freed when nothing runs.
         unsafe { session.add(grid)? };

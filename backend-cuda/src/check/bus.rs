@@ -28,7 +28,8 @@ fn start(
 ) -> Result<(HostBroker, DeviceRunning), Failure> {
     let memory = Memory::heap(config).map_err(|e| Failure(e.to_string()))?;
     let mut session = Session::new(bench.device, config)?;
-    session.load(&bench.ptx)?;
+    let grids = Vec::from_iter(grids);
+    session.load_for(&bench.ptx, &grids)?;
     for grid in grids {
         // SAFETY: the library's own entry points; these roles take no addresses.
         unsafe { session.add(grid)? };

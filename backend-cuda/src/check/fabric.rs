@@ -30,7 +30,8 @@ pub(super) fn layout(bench: &Bench<'_>) -> Result<String, Failure> {
 
 fn start(bench: &Bench<'_>, config: &Config, grids: impl IntoIterator<Item = Grid>) -> Result<DeviceRunning, Failure> {
     let mut session = Session::new(bench.device, config)?;
-    session.load(&bench.ptx)?;
+    let grids = Vec::from_iter(grids);
+    session.load_for(&bench.ptx, &grids)?;
     for grid in grids {
         // SAFETY: the library's own entry points; roles take no addresses but a ping's.
         unsafe { session.add(grid)? };

@@ -42,7 +42,8 @@ fn grid(bench: &Bench<'_>, entry: &str, address: u64, count: u64) -> Grid {
 
 fn start(bench: &Bench<'_>, grids: impl IntoIterator<Item = Grid>) -> Result<DeviceRunning, Failure> {
     let mut session = Session::new(bench.device, &Config::default())?;
-    session.load(&bench.ptx)?;
+    let grids = Vec::from_iter(grids);
+    session.load_for(&bench.ptx, &grids)?;
     for grid in grids {
         // SAFETY: the library's own entry points, given rings of the type that they were compiled for, which are kept.
         unsafe { session.add(grid)? };

@@ -200,11 +200,18 @@ impl Driver for Emulated {
             return Ok(known as Handle);
         }
         let rejected = |log| Error::PtxRejected { entries: ptx.entries().to_vec(), log };
-        let other = inner.modules.iter().flat_map(Ptx::entries).find(|name| ptx.entries().contains(name));
+        // A machine launches the first of that name: it may be this one, if both are the same.
+        let other = inner.modules.iter().find_map(|module| {
+            let differs = |name: &&String| {
+                let here = ptx.only(&[name]).ok();
+                module.entries().contains(*name) && module.only(&[name]).ok() != here
+            };
+            ptx.entries().iter().find(differs)
+        });
         if let Some(name) = other {
             return Err(rejected(format!(
                 "another text with an entry point {name} has been loaded; an emulated device forgets none: use \
-                another one"
+                 another one"
             )));
         }
         let module = Module::parse(ptx.text()).map_err(|e| rejected(e.to_string()))?;

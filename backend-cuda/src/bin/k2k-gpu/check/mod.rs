@@ -71,9 +71,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECS", allow_negative_numbers = true, value_parser = RangedI64ValueParser::<u64>::new().range(1..=3600))]
     patience: Option<u64>,
 
-    /// Only those checks and benchmarks whose names contain this text (see --list).
+    /// Only those checks and benchmarks whose names contain this text (see --list), or another that is given so.
     #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
+    only: Vec<String>,
 
     /// Only the checks.
     #[arg(long)]
@@ -163,7 +163,8 @@ impl Args {
     }
 
     fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| name.to_lowercase().contains(&only.to_lowercase()))
+        let name = name.to_lowercase();
+        self.only.is_empty() || self.only.iter().any(|only| name.contains(&only.to_lowercase()))
     }
 
     /// For the record.
@@ -267,8 +268,8 @@ pub(crate) fn main(args: &Args, command: &[&str]) -> ExitCode {
     }
     let mut plan = args.plan();
     if plan.is_empty() {
-        let only = args.only.as_deref().unwrap_or_default();
-        complain(NAME, format_args!("no check or benchmark has {only:?} in its name: see --list"));
+        let only = args.only.iter().map(|only| format!("{only:?}")).collect::<Vec<_>>().join(" or ");
+        complain(NAME, format_args!("no check or benchmark has {only} in its name: see --list"));
         return ExitCode::from(USAGE);
     }
     let mut record = Record::new(args.options());
@@ -387,7 +388,7 @@ fn alone(args: &Args, item: Item) -> ExitCode {
         Err(status) => return ExitCode::from(status),
     };
     watch.look_at(&device);
-    watch.at(&item.to_string());
+    watch.at("its work");
     let well = if item.kind == Kind::Device {
         describe(&device, &watch)
     } else {
