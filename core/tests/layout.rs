@@ -104,7 +104,7 @@ fn a_fabric_has_the_size_that_every_side_expects() {
     assert_eq!(align_of::<Fabric<4, 8, 64>>(), 128);
     assert_eq!(
         [size_of::<Fabric<1, 1, 0>>(), size_of::<Fabric<4, 8, 64>>(), size_of::<Fabric<16, 64, 192>>()],
-        [5_248, 52_480, 5_642_368]
+        [5_376, 52_992, 5_658_752]
     );
 }
 

@@ -37,6 +37,8 @@ std::thread_local! {
     /// The step at which this thread's fate comes, counted down; `None`: nobody counts.
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
     static FATE: RefCell<Option<Fate>> = const { RefCell::new(None) };
+    /// Whether this thread was killed, and unwinds.
+    static DEAD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What a killed actor unwinds with.
@@ -53,7 +55,10 @@ pub(crate) fn step() {
     if fated == Ok(true) {
         match FATE.with(|fate| fate.borrow_mut().take()) {
             // Not a panic: nobody prints anything.
-            Some(Fate::Dies) => std::panic::resume_unwind(Box::new(Killed)),
+            Some(Fate::Dies) => {
+                DEAD.set(true);
+                std::panic::resume_unwind(Box::new(Killed));
+            }
             Some(Fate::Stops { stopped, go_on }) => {
                 stopped.send(()).expect("the driver waits");
                 go_on.recv().expect("the driver lets it go on");
@@ -63,12 +68,18 @@ pub(crate) fn step() {
     }
 }
 
+/// Whether this thread was killed: what it drops while it unwinds does nothing, as in a process that is gone.
+fn is_dead() -> bool {
+    DEAD.get()
+}
+
 /// Runs `act` on this thread and lets it meet its fate at a step. `false` if it ended before that step.
 fn with_fate(at: u32, fate: Fate, act: impl FnOnce()) -> bool {
     FATE.with(|slot| *slot.borrow_mut() = Some(fate));
     LEFT.with(|left| left.set(Some(at)));
     let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(act));
     LEFT.with(|left| left.set(None));
+    DEAD.set(false);
     let unmet = FATE.with(|slot| slot.borrow_mut().take()).is_some();
     match result {
         Err(panic) if !panic.is::<Killed>() => std::panic::resume_unwind(panic),

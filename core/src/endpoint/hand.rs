@@ -7,7 +7,7 @@ use crate::message::{KernelId, MessageId};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::ticket::TicketPop;
-use crate::sync::Scope;
+use crate::sync::{DIES_ALONE, Scope};
 
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
@@ -19,17 +19,17 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     pub(super) fn finish_predecessor(&mut self) {
         self.finish_sending();
         let Some(noted) = self.notes.noted() else { return };
+        if matches!(noted.step, Step::Taken | Step::Settling) {
+            self.forget_held(&noted);
+        }
+        if noted.found && self.was_found(&noted) {
+            self.let_go(self.stored(&noted));
+            return self.discard(self.id_of(noted.source, noted.sequence), 0);
+        }
         match noted.step {
             Step::Taken => self.finish_taken(&noted),
-            Step::Found => {
-                let receipts = self.fabric.receipts.get(noted.source);
-                if receipts.is_some_and(|receipts| receipts.was_found(noted.sequence)) {
-                    self.let_go(self.stored(&noted));
-                    self.discard(self.id_of(&noted), 0);
-                } else {
-                    self.finish_taken(&noted);
-                }
-            }
+            // `found` was noted after the deposit had failed.
+            Step::Passing if noted.found => self.finish_taken(&noted),
             Step::Passing => match Deposit::decode(noted.to) {
                 Some(deposit) if self.was_deposited(deposit) => {
                     self.let_go(self.stored(&noted));
@@ -63,6 +63,40 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         self.notes.sent();
     }
 
+    /// For a successor: settles what the predecessor held for a remote domain. It may have been received there.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn end_held(&mut self) {
+        if !DIES_ALONE {
+            return;
+        }
+        let held = &self.fabric.held[self.place];
+        for (record, source, sequence) in held.messages() {
+            if source < KERNELS {
+                let id = self.id_of(source, sequence);
+                self.settle(id, 0, DeliveryStatus::Unanswered, Some(record));
+            } else {
+                // No endpoint writes this.
+                held.remove(record);
+            }
+        }
+    }
+
+    /// A message that is noted needs no record.
+    fn forget_held(&self, noted: &Noted) {
+        let held = &self.fabric.held[self.place];
+        for (record, source, sequence) in held.messages() {
+            if (source, sequence) == (noted.source, noted.sequence) {
+                held.remove(record);
+            }
+        }
+    }
+
+    /// Whether the mark that a message was found, which was about to be set, is there.
+    fn was_found(&self, noted: &Noted) -> bool {
+        self.fabric.receipts.get(noted.source).is_some_and(|receipts| receipts.was_found(noted.sequence))
+    }
+
     /// Whether a predecessor's message is in the inbox that it was meant for, or was taken from there.
     fn was_deposited(&self, deposit: Deposit<KERNELS>) -> bool {
         match deposit {
@@ -93,22 +127,23 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// A message was lost with the predecessor.
     fn end_lost(&mut self, noted: &Noted) {
         let Some(source) = Place::new(noted.source) else { return self.count(Counter::Corrupt) };
+        let id = self.id_of(noted.source, noted.sequence);
         let status = DeliveryStatus::NotFound;
         let verdict = self.fabric.receipts[source].decide_noted(noted.sequence, status, || self.notes.found());
         let status = match verdict {
             Verdict::Decided | Verdict::Alone => status,
-            Verdict::GivenUp => DeliveryStatus::Timeout,
-            Verdict::Lost => return self.discard(self.id_of(noted), 0),
+            Verdict::GivenUp(status) => status,
+            Verdict::Lost => return self.discard(id, 0),
         };
         self.count_failure(status, 1);
-        self.trace_of(Event::Failed, Some(status), self.id_of(noted), 0);
+        self.trace_of(Event::Failed, Some(status), id, 0);
     }
 
     /// A remote domain had answered.
     fn finish_settling(&mut self, noted: &Noted, status: DeliveryStatus) {
         match self.settled(noted) {
             Settled::ByHolder(status) => self.count_settled(status),
-            _ => self.settle(self.id_of(noted), 0, status),
+            _ => self.settle(self.id_of(noted.source, noted.sequence), 0, status, None),
         }
     }
 
@@ -131,9 +166,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     /// The message's id for a trace. The sender's generation is not noted: that of now is the best guess.
-    fn id_of(&self, noted: &Noted) -> MessageId {
-        let generation = self.fabric.kernels.get(noted.source).map_or(0, |entry| entry.state().generation);
-        MessageId { source: KernelId::new(noted.source as u16, generation), sequence: noted.sequence }
+    fn id_of(&self, source: usize, sequence: u64) -> MessageId {
+        let generation = self.fabric.kernels.get(source).map_or(0, |entry| entry.state().generation);
+        MessageId { source: KernelId::new(source as u16, generation), sequence }
     }
 
     fn settled(&self, noted: &Noted) -> Settled {

@@ -196,7 +196,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             Verdict::Decided => self.count_end(header, status),
             // As in `handle`: what was reported before the receipt was overwritten stays true.
             Verdict::Alone => self.count_end(header, self.after_deadline(header, status)),
-            Verdict::GivenUp => self.count_end(header, DeliveryStatus::Timeout),
+            Verdict::GivenUp(status) => self.count_end(header, status),
             Verdict::Lost => self.discard(header.id(), header.hops),
         }
     }
@@ -246,10 +246,6 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline(never)]
     pub(super) fn retract(&mut self, sequence: u64) {
         let receipts = &self.fabric.receipts[self.place];
-        // A gateway that is gone will not find it: the count stands.
-        if receipts.is_given_up_held(sequence) && !self.fabric.is_owned(receipts.terms(sequence).1) {
-            return;
-        }
         let given_up = receipts.given_up(sequence);
         if let Some(status) = given_up {
             self.notes.note(self.place.index() as u16, sequence, Step::Retracting, status as u64);

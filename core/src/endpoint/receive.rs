@@ -258,8 +258,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 self.count_end(header, DeliveryStatus::Timeout);
                 false
             }
-            Verdict::GivenUp => {
-                self.count_end(header, DeliveryStatus::Timeout);
+            Verdict::GivenUp(status) => {
+                self.count_end(header, status);
                 false
             }
             Verdict::Decided | Verdict::Alone => {

@@ -296,6 +296,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         let mut at = MaybeUninit::uninit();
         let successor = Endpoint::recover(&mut at, self, platform, taken);
         successor.finish_predecessor();
+        successor.end_held();
         for inbox in &self.inboxes {
             // SAFETY: the caller's promise.
             unsafe { inbox.high.reclaim(place.index() as u16) };
@@ -457,6 +458,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         // A panic of the platform may have cut an operation in two.
         if self.may_write() {
             self.finish_predecessor();
+            if then != Status::Leaving {
+                self.end_held();
+            }
         }
         self.expire();
         let entry = self.entry;

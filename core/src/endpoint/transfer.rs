@@ -18,10 +18,10 @@ use crate::sync::Scope;
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
 {
-    /// Takes the next message for this kernel and holds it: its way here ends with [`settle`](Self::settle). One that
-    /// may not make another hop, or is too late, is ended; what is for others is passed on. `false` if there is
-    /// none.
-    pub(crate) fn take_for_transfer(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+    /// Takes the next message for this kernel, holds it, and records that: its way here ends with
+    /// [`settle`](Self::settle). One that may not make another hop, or is too late, is ended; what is for others is
+    /// passed on. `false` if there is none.
+    pub(crate) fn take_for_transfer(&mut self, message: &mut Message<PAYLOAD>, record: Place<SLOTS>) -> bool {
         if !self.may_write() {
             return false;
         }
@@ -32,8 +32,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 break;
             }
             if self.is_for_here(message) && self.hold(&message.header) {
+                let header = &mut message.header;
                 // Below its limit, so below 255.
-                message.header.hops += 1;
+                header.hops += 1;
+                // While the message is still noted as taken.
+                self.fabric.held[self.place].put(record, header.source_index, header.sequence);
                 self.count(Counter::Forwarded);
                 self.trace(Event::Forwarded, None, &message.header);
                 return true;
@@ -63,8 +66,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 self.count_end(header, DeliveryStatus::Timeout);
                 false
             }
-            Verdict::GivenUp => {
-                self.count_end(header, DeliveryStatus::Timeout);
+            Verdict::GivenUp(status) => {
+                self.count_end(header, status);
                 false
             }
             Verdict::Decided | Verdict::Alone => true,
@@ -75,17 +78,22 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
-    /// Settles a message that was [taken for transfer](Self::take_for_transfer), and counts it here.
-    pub(crate) fn settle(&mut self, id: MessageId, hops: u8, status: DeliveryStatus) {
+    /// Settles a message that was [taken for transfer](Self::take_for_transfer), and counts it here. If there is a record
+    /// of it, that is emptied in between.
+    pub(crate) fn settle(&mut self, id: MessageId, hops: u8, status: DeliveryStatus, record: Option<Place<SLOTS>>) {
         if !self.may_write() {
             return;
         }
         let Some(receipts) = self.fabric.receipts.get(id.source.index()) else { return };
         self.notes.note(id.source.index() as u16, id.sequence, Step::Settling, status as u64);
-        let status = match receipts.settle(id.sequence, status) {
+        let verdict = receipts.settle_noted(id.sequence, status, || self.notes.found());
+        if let Some(record) = record {
+            self.fabric.held[self.place].remove(record);
+        }
+        let status = match verdict {
             Verdict::Lost => return self.discard(id, hops),
             Verdict::Decided | Verdict::Alone => status,
-            Verdict::GivenUp => DeliveryStatus::Unanswered,
+            Verdict::GivenUp(status) => status,
         };
         if status == DeliveryStatus::Delivered {
             self.count(Counter::Received);

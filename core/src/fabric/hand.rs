@@ -33,8 +33,8 @@
 //! | `TAKEN`, `PASSING` | the message is at the head of the inbox, or in the store | leaves it there |
 //! | `TAKEN`, `PASSING` | none of these: the message was lost with the predecessor | settles it as `NotFound`, and counts it |
 //! | `SETTLING` | a remote domain has said what became of the message | settles it so, and counts it |
-//! | `FOUND` | the sender's verdict is marked, or its entry was used again and the verdict not taken back | removes the message from the store, counts it as discarded |
-//! | `FOUND` | none of these | as for `TAKEN` |
+//! | any of these, and *found* | the sender's verdict is marked, or its entry was used again and the verdict not taken back | removes the message from the store, counts it as discarded |
+//! | any of these, and *found* | none of these | as for `TAKEN` or `SETTLING` |
 //! | `GIVING_UP` | the verdict stands in the receipt | counts it |
 //! | sending | the message's receipt is open, perhaps it was counted as sent, and it was not deposited | takes it back: it was never sent |
 //!
@@ -84,18 +84,21 @@ pub(crate) enum Step {
     Passing = 3,
     /// It was held for a remote domain; `to` is the status that came back.
     Settling = 2,
-    /// As `Taken` or `Passing`, and its sender has settled it, which is about to be marked as found.
-    Found = 7,
     /// The kernel gives up a message of its own.
-    GivingUp = 4,
+    GivingUp = 8,
     /// The kernel takes back that it gave up an older message of the receipt's entry; `to` is the status.
-    Retracting = 5,
+    Retracting = 9,
 }
+
+/// With `Taken`, `Passing` or `Settling`: the message's sender has settled it, which is about to be marked as found.
+const FOUND: u64 = 4;
 
 /// An open note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Noted {
     pub(crate) step: Step,
+    /// The message's sender has settled it, and the mark that it was found may have been set.
+    pub(crate) found: bool,
     /// The kernel index of the message's sender, not checked, and the sequence.
     pub(crate) source: usize,
     pub(crate) sequence: u64,
@@ -223,7 +226,8 @@ impl<'f, S: Scope> Notes<'f, S> {
         keep_order();
     }
 
-    /// For the message that is noted as taken: notes that its sender's verdict is about to be marked as found.
+    /// For the message that is noted as taken, or as being settled: notes that its sender's verdict is about to be marked as
+    /// found.
     #[cold]
     #[inline]
     pub(crate) fn found(&self) {
@@ -232,7 +236,7 @@ impl<'f, S: Scope> Notes<'f, S> {
         }
         keep_order();
         // Relaxed, both: rule 1.
-        self.hand.what.store(self.hand.what.load(Relaxed) | Step::Found as u64, Relaxed);
+        self.hand.what.store(self.hand.what.load(Relaxed) | FOUND, Relaxed);
         keep_order();
     }
 
@@ -278,18 +282,18 @@ impl<'f, S: Scope> Notes<'f, S> {
     pub(crate) fn noted(&self) -> Option<Noted> {
         // Relaxed, all: rule 1; `place-left`, or the caller of `take_over`, made a predecessor's stores visible.
         let what = self.hand.what.load(Relaxed);
-        let step = match what & STEP {
+        let found = what & FOUND != 0;
+        let step = match what & STEP & !FOUND {
             1 => Step::Taken,
             3 => Step::Passing,
-            7 => Step::Found,
             2 => Step::Settling,
-            4 => Step::GivingUp,
-            5 => Step::Retracting,
+            8 => Step::GivingUp,
+            9 => Step::Retracting,
             _ => return None,
         };
         let source = (what >> SOURCE_SHIFT) as usize;
         let (sequence, to) = (self.hand.sequence.load(Relaxed), self.hand.to.load(Relaxed));
-        (what & NUMBER == u64::from(self.number) & NUMBER).then_some(Noted { step, source, sequence, to })
+        (what & NUMBER == u64::from(self.number) & NUMBER).then_some(Noted { step, found, source, sequence, to })
     }
 
     /// For a successor: the message that the predecessor was sending when it died; `sent` is the count that it left.
@@ -345,7 +349,7 @@ mod tests {
             notes.take(7, sequence);
             assert_eq!(
                 Notes::new(&hand, &counters).noted(),
-                Some(Noted { step: Step::Taken, source, sequence, to: 0 })
+                Some(Noted { step: Step::Taken, found: false, source, sequence, to: 0 })
             );
             notes.counted(1);
             counters[Counter::Forwarded as usize] = counters[Counter::Forwarded as usize].wrapping_add(1);
@@ -353,7 +357,7 @@ mod tests {
         }
         notes.take(7, sequence);
         notes.pass(5);
-        assert_eq!(notes.noted(), Some(Noted { step: Step::Passing, source, sequence, to: 5 }));
+        assert_eq!(notes.noted(), Some(Noted { step: Step::Passing, found: false, source, sequence, to: 5 }));
         counters[Counter::Sent as usize] = 7;
         assert!(Notes::new(&hand, &counters).noted().is_some(), "what is sent ends no note");
         notes.close();

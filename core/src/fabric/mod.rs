@@ -1,10 +1,10 @@
 //! A fabric: everything that the kernels of one memory domain share, in one piece of memory.
 //!
 //! ```text
-//!   +--------+---------------+--------+---------------------------------------+----------+-------+---------+--------+
-//!   | header | kernel table  | routes | inboxes                               | receipts | hands | transit | traces |
-//!   |        | [KERNELS]     | [K][K] | [KERNELS]: lanes[KERNELS] + high ring | [K]      | [K]   | [K]     | [K]    |
-//!   +--------+---------------+--------+---------------------------------------+----------+-------+---------+--------+
+//!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+
+//!   | header | kernel table | routes | inboxes                               | receipts | hands | held | transit | traces |
+//!   |        | [KERNELS]    | [K][K] | [KERNELS]: lanes[KERNELS] + high ring | [K]      | [K]   | [K]  | [K]     | [K]    |
+//!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+
 //! ```
 //!
 //! It has no pointers, so it may lie at a different address for each who maps it, and zeroed memory is an idle one.
@@ -12,6 +12,7 @@
 
 mod hand;
 mod header;
+mod held;
 #[cfg(not(k2k_loom))]
 mod observe;
 mod receipt;
@@ -26,6 +27,7 @@ pub use table::{Command, NAME_LEN, Name, NameError, Phase, Stats, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
 pub(crate) use hand::{Deposit, Hand, Noted, Notes, Step};
+pub(crate) use held::{Held, HeldState};
 pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, Settled, Unsettled, Verdict};
 pub(crate) use route::Routes;
 pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Unclaimed};
@@ -116,6 +118,7 @@ shared_struct! {
         pub(crate) inboxes: [Inbox<KERNELS, SLOTS, PAYLOAD, S>; KERNELS],
         pub(crate) receipts: [Receipts<KERNELS, SLOTS, S>; KERNELS],
         pub(crate) hands: [Hand<S>; KERNELS],
+        pub(crate) held: [Held<SLOTS>; KERNELS],
         pub(crate) transit: [Transit<SLOTS, PAYLOAD>; KERNELS],
         pub(crate) traces: [Trace; KERNELS],
     }
@@ -414,13 +417,14 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// that gateways hold, less those that their senders have given up and counted. Counted one by one, so a look at all
     /// of the receipts and stores. While no kernel is at work,
     /// `sent == received + failed() + pending()` for the [sum of all counters](Self::total_stats), except for messages
-    /// that [damaged memory](Stats::corrupt) or the death of a kernel has cost, and for those whose receipt was
-    /// overwritten while a gateway held them.
+    /// that [damaged memory](Stats::corrupt) has cost, for those that a dead kernel had in hand until it is succeeded,
+    /// and on a GPU for those whose receipt was overwritten while a gateway held them.
     pub fn pending(&self) -> u64 {
         let lying: u64 = self.inboxes.iter().map(|inbox| inbox.lanes.waiting() + inbox.high.waiting()).sum();
         let stored: u64 = self.transit.iter().map(Transit::waiting).sum();
         let balance: i64 = self.receipts.iter().map(Receipts::balance).sum();
-        (lying + stored).saturating_add_signed(balance)
+        let overwritten: u64 = self.held.iter().map(|held| held.overwritten(&self.receipts)).sum();
+        (lying + stored + overwritten).saturating_add_signed(balance)
     }
 
     /// The counters of the place of `id`, over all its owners.

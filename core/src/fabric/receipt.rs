@@ -46,7 +46,7 @@
 //! | status, *by sender*, *found* | its sender; the holder that found the message has discarded it |
 //! | `Timeout`, *by sender*, *uncounted* | nobody: an onlooker has settled it. The owner of the sender's index clears the mark and counts, or the holder takes the verdict over and counts, whichever is first |
 //! | `RETRACTED` | nobody: the sender needed the entry again and took its count back. The holder counts a timeout |
-//! | `RETRACTED_HELD` | nobody, likewise. The gateway that holds the message counts it as unanswered |
+//! | `RETRACTED_HELD` | nobody, likewise. The gateway that holds the message, or its successor, counts it as unanswered |
 //!
 //! Each change is a compare-exchange, so exactly one side has it.
 //!
@@ -62,7 +62,8 @@
 //! the gateway moves on when it is told what became of the message. Should it not do so in time (until the deadline, the
 //! fabric's [`grace_ns`](crate::Config::grace_ns) and the margin have passed), or should the proxy be gone, the sender or
 //! an onlooker settles the message as `Unanswered`, and the answer comes too late. So no receipt reads `Pending` after
-//! that time, whoever is dead. It is no `Timeout`, since the message may have been received.
+//! that time, whoever is dead. It is no `Timeout`, since the message may have been received. The proxy also keeps a
+//! [record](super::held) of the message, so that a successor counts it when a later message occupies the entry.
 //!
 //! # Who may touch what
 //!
@@ -173,8 +174,8 @@ pub(crate) enum Verdict {
     /// This call did, because the receipt was overwritten. A timeout may have been reported before.
     Alone,
     /// It had been given up, and that was not counted, or the count was taken back: this call takes the verdict over, and
-    /// counts the message: as timed out, or as unanswered where it was held.
-    GivenUp,
+    /// counts the message as this: `Timeout`, or `Unanswered` where it was held.
+    GivenUp(DeliveryStatus),
     /// Another party did, and has counted it.
     Lost,
 }
@@ -236,7 +237,6 @@ const MARKS: u64 = BY_SENDER | FOUND | UNCOUNTED;
 const SEQUENCE_SHIFT: u32 = 7;
 
 const PENDING: u64 = DeliveryStatus::Pending as u64;
-const TIMEOUT: u64 = DeliveryStatus::Timeout as u64;
 /// With *by sender*: given up while a gateway held it, which holds it still.
 const UNANSWERED: u64 = DeliveryStatus::Unanswered as u64;
 /// In the place of a status: the sender had decided, and has taken that back. The holder counts a timeout.
@@ -442,16 +442,22 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         self.enter(sequence, HELD, || ())
     }
 
-    /// For the gateway that [holds](Self::hold_noted) a message: settles it.
-    pub(crate) fn settle(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
+    /// For the gateway that [holds](Self::hold_noted) a message: settles it. `found_note` as for
+    /// [`decide_noted`](Self::decide_noted).
+    pub(crate) fn settle_noted(&self, sequence: u64, status: DeliveryStatus, found_note: impl Fn()) -> Verdict {
         let entry = self.word_at(sequence);
         let (held, settled) = (word(sequence, HELD), word(sequence, status as u64));
         // Relaxed: the word alone decides. Relaxed on failure: the value found says all.
         match entry.compare_exchange(held, settled, Relaxed, Relaxed) {
             Ok(_) => Verdict::Decided,
             // Or overwritten while it was held.
-            Err(found) => Self::give_way(entry, found, sequence, || ()),
+            Err(found) => Self::give_way(entry, found, sequence, found_note),
         }
+    }
+
+    #[cfg(test)]
+    fn settle(&self, sequence: u64, status: DeliveryStatus) -> Verdict {
+        self.settle_noted(sequence, status, || ())
     }
 
     /// Writes what became of a message over what the entry tells of an earlier one.
@@ -490,8 +496,8 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
             let uncounted = found & (BY_SENDER | UNCOUNTED) == BY_SENDER | UNCOUNTED;
             let was_held = matches!(found & STATUS, UNANSWERED | RETRACTED_HELD);
             let (new, verdict) = if retracted || uncounted {
-                let status = if was_held { UNANSWERED } else { TIMEOUT };
-                (word(sequence, status) | FOUND, Verdict::GivenUp)
+                let status = if was_held { DeliveryStatus::Unanswered } else { DeliveryStatus::Timeout };
+                (word(sequence, status as u64) | FOUND, Verdict::GivenUp(status))
             } else if found & (BY_SENDER | FOUND) == BY_SENDER {
                 found_note();
                 (found | FOUND, Verdict::Lost)
@@ -523,14 +529,6 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
             Tells::This if unsettled.is_held() => Entry::Pending(unsettled),
             Tells::This | Tells::Later => Entry::Settled,
         }
-    }
-
-    /// For the sender: whether the message before `sequence` in its entry was given up while a gateway held it.
-    #[cold]
-    pub(crate) fn is_given_up_held(&self, sequence: u64) -> bool {
-        // Relaxed: the word alone decides, and only the gateway changes this one.
-        let found = self.word_at(sequence).load(Relaxed);
-        found & (MARKS | STATUS) == BY_SENDER | UNANSWERED
     }
 
     /// For the sender: gives up a message that can no longer arrive, or whose gateway is late; `false` if its holder was
@@ -639,6 +637,12 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
             Tells::This => found & (BY_SENDER | FOUND) == BY_SENDER | FOUND,
             Tells::Later => self.retracted[row][i].load(Relaxed) != sequence,
         }
+    }
+
+    /// For an onlooker: whether the entry of a message tells of a later one.
+    pub(crate) fn tells_of_later(&self, sequence: u64) -> bool {
+        // Relaxed: a number to show.
+        Tells::of(self.word_at(sequence).load(Relaxed), sequence) == Tells::Later
     }
 
     /// For the successor of a kernel that had this message in hand, or gave it up.
@@ -795,7 +799,7 @@ mod tests {
         assert_eq!(table.retract(9), Some(DeliveryStatus::NotFound));
         assert_eq!(table.retract(9), None);
         table.open(9, TO, 10);
-        assert_eq!(table.decide(5, DeliveryStatus::Timeout), Verdict::GivenUp);
+        assert_eq!(table.decide(5, DeliveryStatus::Timeout), Verdict::GivenUp(DeliveryStatus::Timeout));
         assert_eq!(table.decide(5, DeliveryStatus::Timeout), Verdict::Lost, "once");
         assert_eq!(table.read(9), Ok(DeliveryStatus::Pending));
     }
@@ -814,11 +818,12 @@ mod tests {
         }
         assert!(count(&first, 1) && !count(&first, 1));
         assert_eq!((first.balance(), first.decide(1, DeliveryStatus::Delivered)), (-1, Verdict::Lost));
-        assert_eq!((second.decide(1, DeliveryStatus::Delivered), count(&second, 1)), (Verdict::GivenUp, false));
+        let given_up = Verdict::GivenUp(DeliveryStatus::Timeout);
+        assert_eq!((second.decide(1, DeliveryStatus::Delivered), count(&second, 1)), (given_up, false));
         assert_eq!(second.decide(1, DeliveryStatus::Delivered), Verdict::Lost);
         assert_eq!(third.retract(5), None, "not counted, so there is nothing to take back");
         third.open(5, TO, 10);
-        assert_eq!(third.decide(1, DeliveryStatus::Delivered), Verdict::GivenUp);
+        assert_eq!(third.decide(1, DeliveryStatus::Delivered), given_up);
         for table in [&first, &second] {
             assert_eq!(table.read(1), Ok(DeliveryStatus::Timeout));
         }
@@ -871,11 +876,12 @@ mod tests {
         assert_eq!(table.settle(1, DeliveryStatus::QueueFull), Verdict::Decided);
         assert_eq!((table.read(1), table.balance()), (Ok(DeliveryStatus::QueueFull), 0));
         // Late: by the onlooker or by the sender, and the gateway comes afterwards or never.
+        let unanswered = Verdict::GivenUp(DeliveryStatus::Unanswered);
         table.open(5, TO, 10);
         assert_eq!(table.hold(5), Verdict::Decided);
         table.settle_overdue(5, LATE_NS + 5, 5);
         assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Unanswered), 1));
-        assert_eq!(table.settle(5, DeliveryStatus::Delivered), Verdict::GivenUp);
+        assert_eq!(table.settle(5, DeliveryStatus::Delivered), unanswered);
         assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Unanswered), 0));
         table.open(9, TO, 10);
         assert_eq!(table.hold(9), Verdict::Decided);
@@ -887,7 +893,7 @@ mod tests {
         assert_eq!(table.hold(13), Verdict::Decided);
         assert_eq!(give_up(&table, 13, DeliveryStatus::Timeout), Some(true));
         assert_eq!((table.retract(17), table.balance()), (Some(DeliveryStatus::Unanswered), 1));
-        assert_eq!(table.settle(13, DeliveryStatus::Delivered), Verdict::GivenUp);
+        assert_eq!(table.settle(13, DeliveryStatus::Delivered), unanswered);
     }
 
     #[test]
@@ -941,7 +947,8 @@ mod tests {
     #[test]
     fn words_that_no_kernel_wrote_cost_a_holder_a_bounded_time() {
         let table = table();
-        for garbage in [u64::MAX, 1, 8, 0xffff << 48, (1 << 48 | 5) << 4, word(5, RETRACTED), word(5, TIMEOUT) | MARKS]
+        for garbage in
+            [u64::MAX, 1, 8, 0xffff << 48, (1 << 48 | 5) << 4, word(5, RETRACTED), word(5, UNANSWERED) | MARKS]
         {
             for entry in &table.words.words[0] {
                 entry.store(garbage, Relaxed);

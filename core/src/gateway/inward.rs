@@ -1,6 +1,6 @@
 //! What comes in: messages and what is said about them, and the answers to those messages.
 
-use super::{BATCH, Gateway, HeldState, LOOKS, Proxy, SEQUENCES_BACK, Transfer, TransferState};
+use super::{AwayState, BATCH, Gateway, LOOKS, Proxy, SEQUENCES_BACK, Transfer, TransferState};
 use crate::endpoint::SendError;
 use crate::fabric::{DeliveryStatus, LAST_SEQUENCE};
 use crate::link::{Control, FIRST_CONTROL, answer, transfer, without_transfer};
@@ -141,9 +141,9 @@ impl<
     }
 
     fn on_answer(&mut self, number: u16, id: MessageId, status: DeliveryStatus) {
-        let number = Place::new(number as usize).filter(|&number| self.held[number].id == id);
-        match number.map(|number| (number, self.held[number].state)) {
-            Some((number, HeldState::Sent)) => {
+        let number = Place::new(number as usize).filter(|&number| self.away[number].id == id);
+        match number.map(|number| (number, self.away[number].state)) {
+            Some((number, AwayState::Sent)) => {
                 // Its sender may have given it up, and have reported that.
                 if self.is_unanswered(number, self.endpoint.platform().now_ns()) {
                     self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
@@ -154,7 +154,7 @@ impl<
                 self.release(number);
                 return;
             }
-            Some((number, HeldState::Expired)) => self.release(number),
+            Some((number, AwayState::Expired)) => self.release(number),
             _ => {}
         }
         self.stats.rejected = self.stats.rejected.wrapping_add(1);

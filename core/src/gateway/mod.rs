@@ -52,7 +52,8 @@
 //!
 //! One slow destination cannot take all of the `FRAMES`: a proxy's messages may be as many as places are still free (a
 //! dynamic threshold: Choudhury and Hahne 1998). One that is stuck leaves half of them to the others, `n` leave one in
-//! `n + 1`. For that, `FRAMES` should be more than the kernels on the other side.
+//! `n + 1`. For that, `FRAMES` should be more than the kernels on the other side. They are `SLOTS` at most, since a proxy
+//! has so many records of messages that it holds.
 //!
 //! A message that stays undecided for so long that its sender has sent as many as it has receipts is forgotten, and
 //! counted as `Unanswered` by its sender's domain, whatever becomes of it. (In one fabric, too, its receipt could not be
@@ -63,13 +64,13 @@
 //! While it gives no sign of life for [`GatewayConfig::silence_ns`], nothing is sent to it: mail stays in the proxies'
 //! inboxes and times out there. What was sent before and is not answered by its deadline and a grace, ends in
 //! `Unanswered`, or as soon as the other side leaves or begins again. If the gateway of this side dies as well, the sender
-//! or any onlooker settles these messages: when the fabric's [`grace_ns`](crate::Config::grace_ns) has passed, too, or as
-//! soon as the gateway's proxies have been taken over and dropped. Such a message may have been received: nobody on this
-//! side can know, so it has a status of its own. `Timeout` always means that it was not, and never will be. A late answer
-//! is ignored.
+//! or any onlooker settles these messages when the fabric's [`grace_ns`](crate::Config::grace_ns) has passed, too; the
+//! successor of a proxy settles and counts at once what the proxy's records name, also where a receipt was overwritten
+//! meanwhile. Such a message may have been received: no party on this side can know, so it has a status of its own.
+//! `Timeout` always means that it was not, and never will be. A late answer is ignored.
 //!
-//! The gateways keep what they know in themselves. One that starts anew on a used link says so, and both sides forget
-//! the other's kernels and transfers and begin again.
+//! Apart from these records, the gateways keep what they know in themselves. One that starts anew on a used link says so,
+//! and both sides forget the other's kernels and transfers and begin again.
 //!
 //! # Names
 //!
@@ -84,7 +85,7 @@ mod names;
 mod outward;
 
 use crate::endpoint::{Endpoint, Register, RegisterError};
-use crate::fabric::{DeliveryStatus, Fabric};
+use crate::fabric::{DeliveryStatus, Fabric, HeldState};
 use crate::link::{Control, LinkEnd};
 use crate::message::{Header, KernelId, Message, MessageId};
 use crate::place::Place;
@@ -156,8 +157,8 @@ struct Proxy<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PA
     shift: Option<u64>,
     /// Over there it has left. Stays until nothing is held or outstanding.
     closed: bool,
-    /// Messages to it whose answer is awaited.
-    held: u32,
+    /// Messages to it whose answer is awaited, and where they are recorded.
+    held: HeldState<SLOTS>,
     /// Messages from it that were not answered yet.
     outstanding: u32,
     /// Those of them that wait for room, per priority and destination: what comes after them waits, too.
@@ -181,17 +182,19 @@ impl<const KERNELS: usize> Waiting<KERNELS> {
 
 /// A message that is on the other side.
 #[derive(Clone, Copy)]
-struct Held {
-    state: HeldState,
+struct Away<const SLOTS: usize> {
+    state: AwayState,
     id: MessageId,
     deadline_ns: u64,
     /// Of the proxy that it was for.
     place: u16,
     hops: u8,
+    /// Where the proxy has recorded it.
+    record: Place<SLOTS>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum HeldState {
+enum AwayState {
     Free,
     /// The answer decides.
     Sent,
@@ -199,13 +202,14 @@ enum HeldState {
     Expired,
 }
 
-impl Held {
+impl<const SLOTS: usize> Away<SLOTS> {
     const FREE: Self = Self {
-        state: HeldState::Free,
+        state: AwayState::Free,
         id: MessageId { source: KernelId::NONE, sequence: 0 },
         deadline_ns: 0,
         place: 0,
         hops: 0,
+        record: Place::FIRST,
     };
 }
 
@@ -344,7 +348,7 @@ pub struct Gateway<
     refusals: [KernelId; REFUSALS],
     refusal_count: usize,
     /// By number of transfer, as chosen here.
-    held: [Held; FRAMES],
+    away: [Away<SLOTS>; FRAMES],
     free: [Place<FRAMES>; FRAMES],
     free_count: usize,
     /// By number of transfer, as chosen over there.
@@ -361,7 +365,7 @@ pub struct Gateway<
     incoming: Header,
     next_proxy: Place<KERNELS>,
     next_place: Place<KERNELS>,
-    next_held: Place<FRAMES>,
+    next_away: Place<FRAMES>,
     next_transfer: Place<FRAMES>,
 }
 
@@ -472,7 +476,7 @@ impl<
             (&raw mut (*to).refusal_count).write(0);
             for place in Place::<FRAMES>::all() {
                 let i = place.index();
-                (&raw mut (*to).held).cast::<Held>().add(i).write(Held::FREE);
+                (&raw mut (*to).away).cast::<Away<SLOTS>>().add(i).write(Away::FREE);
                 (&raw mut (*to).free).cast::<Place<FRAMES>>().add(i).write(place);
                 (&raw mut (*to).transfers).cast::<Transfer>().add(i).write(Transfer::FREE);
                 (&raw mut (*to).waiting).cast::<Place<FRAMES>>().add(i).write(place);
@@ -485,7 +489,7 @@ impl<
             (&raw mut (*to).incoming).write(bytemuck::Zeroable::zeroed());
             (&raw mut (*to).next_proxy).write(Place::FIRST);
             (&raw mut (*to).next_place).write(Place::FIRST);
-            (&raw mut (*to).next_held).write(Place::FIRST);
+            (&raw mut (*to).next_away).write(Place::FIRST);
             (&raw mut (*to).next_transfer).write(Place::FIRST);
         }
         // SAFETY: every field was written.
@@ -507,7 +511,7 @@ impl<
             listed: _,
             refusals: _,
             refusal_count: _,
-            held: _,
+            away: _,
             free: _,
             free_count: _,
             transfers: _,
@@ -519,7 +523,7 @@ impl<
             incoming: _,
             next_proxy: _,
             next_place: _,
-            next_held: _,
+            next_away: _,
             next_transfer: _,
         } = &*gateway;
         gateway
@@ -660,7 +664,7 @@ impl<
             self.say(&Control::Bye);
         }
         for number in Place::all() {
-            if self.held[number].state == HeldState::Sent {
+            if self.away[number].state == AwayState::Sent {
                 self.settle(number, DeliveryStatus::Unanswered);
             }
         }

@@ -2,7 +2,7 @@
 
 use super::{Export, Gateway, Proxy, SCAN, Transfer, Waiting};
 use crate::endpoint::{Endpoint, Register};
-use crate::fabric::{NAME_LEN, Status};
+use crate::fabric::{HeldState, NAME_LEN, Status};
 use crate::link::Control;
 use crate::message::KernelId;
 use crate::place::Place;
@@ -130,7 +130,7 @@ impl<
                 (&raw mut (*to).shift).write(None);
                 (&raw mut (*to).remote).write(remote);
                 (&raw mut (*to).closed).write(false);
-                (&raw mut (*to).held).write(0);
+                (&raw mut (*to).held).write(HeldState::new());
                 (&raw mut (*to).outstanding).write(0);
                 (&raw mut (*to).waiting).write(Waiting::NONE);
             });
@@ -184,7 +184,7 @@ impl<
     pub(super) fn bury(&mut self, place: Place<KERNELS>) {
         if let Some(proxy) = self.proxies[place].as_ref()
             && proxy.closed
-            && proxy.held == 0
+            && proxy.held.len() == 0
             && proxy.outstanding == 0
         {
             self.proxies[place].clear();

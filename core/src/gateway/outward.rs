@@ -1,6 +1,6 @@
 //! What goes out: mail of the proxies, and how its way ends.
 
-use super::{BATCH, Gateway, Held, HeldState, LOOKS};
+use super::{Away, AwayState, BATCH, Gateway, LOOKS};
 use crate::endpoint::Backlog;
 use crate::fabric::DeliveryStatus;
 use crate::link::set_transfer;
@@ -34,33 +34,34 @@ impl<
                 if proxy.closed || proxy.endpoint.backlog() == Backlog::None {
                     break;
                 }
-                if !may_send || proxy.held as usize >= self.free_count {
+                let record = proxy.held.free().filter(|_| may_send && proxy.held.len() < self.free_count);
+                let Some(record) = record else {
                     // Its own mail stays. What is for others does not.
                     worked |= proxy.endpoint.poll() > 0;
                     break;
-                }
-                if !proxy.endpoint.take_for_transfer(&mut self.message) {
+                };
+                if !proxy.endpoint.take_for_transfer(&mut self.message, record) {
                     break;
                 }
                 left -= 1;
                 worked = true;
-                self.send_frame(place);
+                self.send_frame(place, record);
             }
             place = place.next();
         }
         worked
     }
 
-    /// Sends the message in hand, which the proxy at `place` has taken.
+    /// Sends the message in hand, which the proxy at `place` has taken and recorded.
     #[inline(never)]
-    fn send_frame(&mut self, place: Place<KERNELS>) {
+    fn send_frame(&mut self, place: Place<KERNELS>, record: Place<SLOTS>) {
         let id = self.message.header.id();
         let introduced = self.introduce(id.source);
         let Some(proxy) = self.proxies[place].as_mut() else { return };
         let hops = self.message.header.hops;
         let last = self.free_count.checked_sub(1).filter(|_| introduced);
         let Some((last, &number)) = last.and_then(|last| Some((last, self.free.get(last)?))) else {
-            return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound);
+            return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound, Some(record));
         };
         if let Some(shift) = proxy.shift
             && self.message.header.is_reply()
@@ -72,23 +73,24 @@ impl<
         set_transfer(&mut self.message.header, number.index() as u16);
         if !self.link.push(&self.message.header, &self.message) {
             // There was room for it. The credit was written over.
-            return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull);
+            return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull, Some(record));
         }
         self.free_count = last;
-        self.held[number] = Held {
-            state: HeldState::Sent,
+        self.away[number] = Away {
+            state: AwayState::Sent,
             id,
             deadline_ns: self.message.header.deadline_ns,
             place: place.index() as u16,
             hops,
+            record,
         };
-        proxy.held += 1;
+        proxy.held.take();
         self.stats.sent = self.stats.sent.wrapping_add(1);
     }
 
     /// Whether an answer would come too late: deadline and grace have passed.
     pub(super) fn is_unanswered(&self, number: Place<FRAMES>, now_ns: u64) -> bool {
-        self.held[number].deadline_ns.saturating_add(self.config.grace_ns) < now_ns
+        self.away[number].deadline_ns.saturating_add(self.config.grace_ns) < now_ns
     }
 
     /// Ends what was not answered in time.
@@ -99,13 +101,13 @@ impl<
             if self.free_count == FRAMES {
                 break;
             }
-            let number = self.next_held;
-            self.next_held = number.next();
-            if self.held[number].state == HeldState::Sent && self.is_unanswered(number, now_ns) {
+            let number = self.next_away;
+            self.next_away = number.next();
+            if self.away[number].state == AwayState::Sent && self.is_unanswered(number, now_ns) {
                 worked = true;
                 self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
                 self.settle(number, DeliveryStatus::Unanswered);
-                self.held[number].state = HeldState::Expired;
+                self.away[number].state = AwayState::Expired;
             }
         }
         worked
@@ -116,11 +118,11 @@ impl<
     #[inline(never)]
     pub(super) fn give_up(&mut self) {
         for number in Place::all() {
-            if self.held[number].state == HeldState::Sent {
+            if self.away[number].state == AwayState::Sent {
                 self.stats.unanswered = self.stats.unanswered.wrapping_add(1);
                 self.settle(number, DeliveryStatus::Unanswered);
             }
-            if self.held[number].state != HeldState::Free {
+            if self.away[number].state != AwayState::Free {
                 self.release(number);
             }
         }
@@ -129,19 +131,19 @@ impl<
     /// Ends the way of a held message in this domain.
     #[inline(never)]
     pub(super) fn settle(&mut self, number: Place<FRAMES>, status: DeliveryStatus) {
-        let Held { id, place, hops, .. } = self.held[number];
+        let Away { id, place, hops, record, .. } = self.away[number];
         if let Some(place) = Place::new(place as usize)
             && let Some(proxy) = self.proxies[place].as_mut()
         {
-            proxy.endpoint.settle(id, hops, status);
-            proxy.held = proxy.held.saturating_sub(1);
+            proxy.endpoint.settle(id, hops, status, Some(record));
+            proxy.held.give_back(record);
             self.bury(place);
         }
     }
 
     /// Makes a number usable again.
     pub(super) fn release(&mut self, number: Place<FRAMES>) {
-        self.held[number] = Held::FREE;
+        self.away[number] = Away::FREE;
         if let Some(place) = self.free.get_mut(self.free_count) {
             *place = number;
             self.free_count += 1;
