@@ -5,7 +5,7 @@ mod world;
 
 use k2k_core::WakeFlag;
 use k2k_core::sync::spin_hint;
-use k2k_core::{Command, Context, Fabric, Kernel, Message, Phase, Platform, run};
+use k2k_core::{Command, Context, DeliveryStatus, Fabric, Kernel, Message, Phase, Platform, Priority, run};
 use k2k_loom_tests::model;
 use loom::cell::UnsafeCell;
 use loom::thread;
@@ -136,6 +136,28 @@ fn pause_and_stop() {
                 assert_eq!(word.get(), 1);
                 assert_adds_up(&fabric.total_stats());
             });
+        });
+    });
+}
+
+/// A kernel that only passes on, as in a pause, while a message of high priority comes: it is still there afterwards.
+#[test]
+fn a_poll_keeps_urgent_mail() {
+    model("control.a_poll_keeps_urgent_mail", 15, || {
+        fabric(|fabric: Two| {
+            let mut sender = register(fabric, 0, "s");
+            let mut receiver = register(fabric, 1, "r");
+            let to = receiver.id();
+            let receiver = thread::spawn(move || {
+                receiver.poll();
+                receiver
+            });
+            let id = sender.send_priority(to, &Message::new(1), Priority::High).unwrap();
+            let mut receiver = receiver.join().unwrap();
+            assert!(receiver.try_receive().is_some(), "passed over");
+            assert_eq!(sender.receipt(id).unwrap().status, DeliveryStatus::Delivered);
+            drop((sender, receiver));
+            assert_adds_up(&fabric.total_stats());
         });
     });
 }

@@ -128,11 +128,18 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let ring = &self.fabric.inboxes[self.place].high;
         let mut passed = 0;
         while passed < POLL_TURN {
+            // What was not there at this look is not taken: it may be for this kernel.
             match self.high_in.peek_head::<_, Header, SLOTS, _>(ring) {
-                TicketPop::Message(head) if head.destination().index() == self.id.index() => break,
-                // The ring says the same again, unless a hostile writer is at work.
-                _ if !self.take_high(message) => break,
-                _ => {}
+                TicketPop::Message(head) if head.destination().index() != self.id.index() => {}
+                TicketPop::Stalled { position, .. } => {
+                    self.wait_for_high(position);
+                    break;
+                }
+                TicketPop::Message(_) | TicketPop::Empty => break,
+            }
+            // The same message, unless a hostile writer is at work.
+            if !self.take_high(message) {
+                break;
             }
             passed += 1;
             self.pass_over(message);
@@ -204,19 +211,26 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             }
             TicketPop::Empty => false,
             TicketPop::Stalled { position, .. } => {
-                let now_ns = self.platform.now_ns();
-                match self.stalled {
-                    Some((known, since_ns)) if known == position => {
-                        if now_ns.saturating_sub(since_ns) > CLAIM_PATIENCE_NS {
-                            self.stalled = None;
-                            // Whether or not the sender was quicker, the next look finds something else here.
-                            self.high_in.revoke(ring, position);
-                        }
-                    }
-                    _ => self.stalled = Some((position, now_ns)),
-                }
+                self.wait_for_high(position);
                 false
             }
+        }
+    }
+
+    /// A slot of the high-priority ring is claimed and not published: after a while, the claim is revoked.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_high(&mut self, position: u64) {
+        let now_ns = self.platform.now_ns();
+        match self.stalled {
+            Some((known, since_ns)) if known == position => {
+                if now_ns.saturating_sub(since_ns) > CLAIM_PATIENCE_NS {
+                    self.stalled = None;
+                    // Whether or not the sender was quicker, the next look finds something else here.
+                    self.high_in.revoke(&self.fabric.inboxes[self.place].high, position);
+                }
+            }
+            _ => self.stalled = Some((position, now_ns)),
         }
     }
 
