@@ -17,6 +17,7 @@ fn a_builder_sets_every_part_of_the_configuration() {
         .hop_limit(5)
         .max_clock_offset(Duration::from_secs(2))
         .grace(Duration::from_nanos(77))
+        .high_share(3)
         .tracing(true)
         .build()
         .unwrap();
@@ -25,6 +26,7 @@ fn a_builder_sets_every_part_of_the_configuration() {
         max_clock_offset_ns: 2_000_000_000,
         hop_limit: 5,
         grace_ns: 77,
+        high_share: 3,
         tracing: true,
         clock: k2k_host::platform::clock_id(),
         domain: k2k_host::owner::domain(),

@@ -80,7 +80,8 @@ impl Input {
 fn assert_adds_up(report: &Value) {
     assert_eq!(report["nothing_lost"], true, "{report}");
     let account = &report["accounting"];
-    let ends = ["received", "not_found", "queue_full", "timeout", "max_hops_exceeded", "unanswered", "pending"];
+    let ends =
+        ["received", "not_found", "queue_full", "timeout", "max_hops_exceeded", "unanswered", "not_allowed", "pending"];
     assert_eq!(number(&account["sent"]), ends.iter().map(|end| number(&account[end])).sum::<u64>(), "{account}");
     assert_eq!(account["pending"], 0);
     assert_eq!(account["received"], report["messages"]);

@@ -127,6 +127,8 @@ fn operate(broker: &Shared, endpoint: &mut Endpoint<KERNELS, 16, 64>, random: &m
             let _ = broker.add_route(endpoint.id(), to, KernelId::from_raw(random.next() as _));
             let _ = broker.route(endpoint.id(), to);
             broker.remove_route(endpoint.id(), to);
+            let _ = (broker.deny(endpoint.id(), to), broker.is_allowed(endpoint.id(), to));
+            broker.allow(endpoint.id(), to);
         }
         14 => {
             let _ = broker.command(to, [Command::Run, Command::Pause][random.below(2) as usize]);

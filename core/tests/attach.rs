@@ -104,6 +104,7 @@ fn the_first_to_attach_decides_the_configuration() {
         max_clock_offset_ns: 8,
         hop_limit: 9,
         grace_ns: 10,
+        high_share: 11,
         tracing: true,
         domain,
         clock: 0,

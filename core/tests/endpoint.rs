@@ -28,7 +28,7 @@ fn a_message_is_received_as_it_was_sent_and_its_receipt_says_so() {
 #[test]
 fn high_priority_comes_first_but_not_for_ever() {
     let platform = Manual::at(1_000);
-    let fabric = fabric::<2, 32, 64>(&Config::default());
+    let fabric = fabric::<2, 32, 64>(&Config { high_share: u32::MAX, ..Config::default() });
     let mut kernels = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     for kind in 0..4 {

@@ -24,6 +24,8 @@ const CONFIG: Config = Config {
     max_clock_offset_ns: 1_000_000,
     hop_limit: 4,
     grace_ns: GRACE_NS,
+    // Otherwise one message: too little to see a ring fill up.
+    high_share: u32::MAX,
     tracing: true,
     ..Config::DEFAULT
 };
@@ -196,6 +198,42 @@ fn a_kernel_that_left_over_there_ends_messages_as_not_found() {
     assert_eq!(a.send(to, &empty()), Err(SendError::NotFound { kernel: to }));
     memory.assert_at_rest();
     assert_eq!(sides[0].in_flight(), (0, 0));
+}
+
+#[test]
+fn a_denial_holds_on_both_sides_of_a_link() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let proxies = [memory.fabrics[1].find("a").unwrap(), memory.fabrics[0].find("b").unwrap()];
+    // In the domain of the receiver, before the message comes and while it waits in the inbox.
+    let waits = a.send(proxies[1], &empty()).unwrap();
+    settle(&mut sides);
+    memory.fabrics[1].deny(b.id(), proxies[0]).unwrap();
+    let later = [Priority::Normal, Priority::High].map(|p| a.send_priority(proxies[1], &empty(), p).unwrap());
+    settle(&mut sides);
+    assert_eq!(b.try_receive(), None);
+    settle(&mut sides);
+    for id in [waits, later[0], later[1]] {
+        assert_eq!(status(&mut a, id), DeliveryStatus::NotAllowed);
+    }
+    memory.fabrics[1].allow(b.id(), proxies[0]);
+    // In the domain of the sender: the proxy is the receiver there, before it is sent and before the gateway takes it.
+    let taken = a.send(proxies[1], &empty()).unwrap();
+    memory.fabrics[0].deny(proxies[1], a.id()).unwrap();
+    assert_eq!(a.send(proxies[1], &empty()), Err(SendError::NotAllowed { receiver: proxies[1] }));
+    settle(&mut sides);
+    assert_eq!((status(&mut a, taken), b.try_receive()), (DeliveryStatus::NotAllowed, None));
+    memory.fabrics[0].allow(proxies[1], a.id());
+    let allowed = a.send(proxies[1], &empty()).unwrap();
+    settle(&mut sides);
+    assert!(b.try_receive().is_some());
+    settle(&mut sides);
+    assert_eq!(status(&mut a, allowed), DeliveryStatus::Delivered);
+    memory.assert_at_rest();
+    let not_allowed = memory.fabrics.each_ref().map(|fabric| fabric.total_stats().not_allowed);
+    assert_eq!(not_allowed, [4, 1], "the first in both domains, two in the first alone, and the last there");
 }
 
 #[test]

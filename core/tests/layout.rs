@@ -18,8 +18,8 @@ use k2k_core::{Command, Config, DeliveryStatus, Fabric, HIGH_BURST, Header, Kern
 fn codes_that_stand_in_shared_memory_never_change() {
     use DeliveryStatus::*;
     assert_eq!(
-        [Pending, Delivered, NotFound, QueueFull, Timeout, MaxHopsExceeded, Unanswered].map(|s| s as u8),
-        [1, 2, 3, 4, 5, 6, 7]
+        [Pending, Delivered, NotFound, QueueFull, Timeout, MaxHopsExceeded, Unanswered, NotAllowed].map(|s| s as u8),
+        [1, 2, 3, 4, 5, 6, 7, 10]
     );
     let events = [Event::Sent, Event::Received, Event::Forwarded, Event::Parked, Event::Failed, Event::Discarded];
     assert_eq!(events.map(|event| event as u8), [1, 2, 3, 4, 5, 6]);
@@ -104,7 +104,7 @@ fn a_fabric_has_the_size_that_every_side_expects() {
     assert_eq!(align_of::<Fabric<4, 8, 64>>(), 128);
     assert_eq!(
         [size_of::<Fabric<1, 1, 0>>(), size_of::<Fabric<4, 8, 64>>(), size_of::<Fabric<16, 64, 192>>()],
-        [5_376, 52_992, 5_658_752]
+        [5_504, 53_120, 5_660_800]
     );
 }
 

@@ -93,8 +93,14 @@ fn mesh(mix: Mix) -> impl Strategy<Value = (Routes, Vec<Operation>)> {
     })
 }
 
-const CONFIG: Config =
-    Config { delivery_timeout_ns: 200, max_clock_offset_ns: 1_000_000, hop_limit: 5, grace_ns: 0, ..Config::DEFAULT };
+const CONFIG: Config = Config {
+    delivery_timeout_ns: 200,
+    max_clock_offset_ns: 1_000_000,
+    hop_limit: 5,
+    grace_ns: 0,
+    high_share: u32::MAX,
+    ..Config::DEFAULT
+};
 
 /// A mesh at work, and what is known about each message.
 struct Mesh<'f, const S: usize> {

@@ -19,6 +19,7 @@ const CONFIG: Config = Config {
     max_clock_offset_ns: 1_000_000,
     hop_limit: 8,
     grace_ns: 0,
+    high_share: u32::MAX,
     tracing: true,
     ..Config::DEFAULT
 };

@@ -157,7 +157,7 @@ impl<'m> World<'m> {
     /// One thing that an endpoint, a supervisor or an observer may do.
     pub(crate) fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
         let place = input.choose_index(KERNELS)?;
-        let operation = input.int_in_range(0..=23u8)?;
+        let operation = input.int_in_range(0..=25u8)?;
         let fabric = self.fabric;
         match operation {
             0 => self.register(place, input.arbitrary()?),
@@ -175,6 +175,11 @@ impl<'m> World<'m> {
                 let command = *input.choose(&[Command::Run, Command::Pause, Command::Drain, Command::Stop])?;
                 let _ = fabric.command(id, command, &self.clock);
             }
+            24 => {
+                let (receiver, sender) = (self.some_id(input)?, self.some_id(input)?);
+                let _ = (fabric.deny(receiver, sender), fabric.is_allowed(receiver, sender));
+            }
+            25 => fabric.allow(self.some_id(input)?, self.some_id(input)?),
             _ => self.endpoint_step(place, operation, input)?,
         }
         Ok(())

@@ -36,6 +36,27 @@ fn names() {
     });
 }
 
+/// A supervisor restricts a kernel that registers and leaves: the name stays visible with the mark, the kernel leaves all
+/// the same, and the next owner of the place does not inherit the mark.
+#[test]
+fn restricted_while_it_leaves() {
+    model("table.restricted_while_it_leaves", 1_230, || {
+        fabric::<1, 1>(|fabric| {
+            let id = KernelId::new(0, 1);
+            let owners = thread::spawn(move || {
+                drop(register(fabric, 0, "old"));
+                register(fabric, 0, "new")
+            });
+            let _ = fabric.deny(id, id);
+            for (id, name) in fabric.kernels() {
+                assert_eq!(name.as_str(), ["old", "new"][id.generation() as usize - 1]);
+            }
+            let new = owners.join().unwrap();
+            assert!(fabric.is_allowed(new.id(), new.id()) && fabric.deny(id, id).is_err());
+        });
+    });
+}
+
 /// Two want the same place: one gets it, and the table says which.
 #[test]
 fn one_place_for_two() {

@@ -117,7 +117,7 @@ pub struct Tally {
     pub timeout: u64,
     /// [`DeliveryStatus::MaxHopsExceeded`].
     pub max_hops_exceeded: u64,
-    /// Receipts that were gone when asked for.
+    /// Receipts that were gone when asked for, and [`DeliveryStatus::NotAllowed`].
     pub unknown: u64,
 }
 
@@ -221,9 +221,8 @@ impl Source {
             Ok(DeliveryStatus::QueueFull) => &mut self.tally.queue_full,
             Ok(DeliveryStatus::Timeout) => &mut self.tally.timeout,
             Ok(DeliveryStatus::MaxHopsExceeded) => &mut self.tally.max_hops_exceeded,
-            Ok(DeliveryStatus::Unanswered) | Err(ReceiptError::Overwritten | ReceiptError::Unknown | _) => {
-                &mut self.tally.unknown
-            }
+            Ok(DeliveryStatus::Unanswered | DeliveryStatus::NotAllowed)
+            | Err(ReceiptError::Overwritten | ReceiptError::Unknown | _) => &mut self.tally.unknown,
         };
         *counter += 1;
         self.decided += 1;

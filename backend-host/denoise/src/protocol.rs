@@ -104,6 +104,7 @@ impl Outcome {
             (5, 5) => Self::Undelivered(DeliveryStatus::Timeout),
             (5, 6) => Self::Undelivered(DeliveryStatus::MaxHopsExceeded),
             (5, 7) => Self::Undelivered(DeliveryStatus::Unanswered),
+            (5, 10) => Self::Undelivered(DeliveryStatus::NotAllowed),
             (6, 0) => Self::NeighbourFailed,
             (7, 0) => Self::Stalled,
             _ => return None,
@@ -182,6 +183,7 @@ mod tests {
             (Outcome::Undelivered(DeliveryStatus::Timeout), (5, 5)),
             (Outcome::Undelivered(DeliveryStatus::MaxHopsExceeded), (5, 6)),
             (Outcome::Undelivered(DeliveryStatus::Unanswered), (5, 7)),
+            (Outcome::Undelivered(DeliveryStatus::NotAllowed), (5, 10)),
             (Outcome::NeighbourFailed, (6, 0)),
             (Outcome::Stalled, (7, 0)),
         ];

@@ -74,6 +74,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Builder<KER
         self
     }
 
+    /// How many messages of high priority one sender may have in an inbox: see [`Config::high_share`]. Default 0:
+    /// `SLOTS / KERNELS`.
+    pub const fn high_share(mut self, messages: u32) -> Self {
+        self.config.high_share = messages;
+        self
+    }
+
     /// How far a peer's clock may be ahead. Default 500 ms.
     pub const fn max_clock_offset(mut self, offset: Duration) -> Self {
         self.config.max_clock_offset_ns = nanos(offset);

@@ -213,6 +213,42 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
         self.memory.route(at, destination)
     }
 
+    /// Denies a sender the inbox of `receiver`, until it is [allowed](Self::allow) or either of them has left: see
+    /// [`k2k_core::Fabric::deny`].
+    ///
+    /// ```
+    /// use k2k_host::{Broker, Message, SendError};
+    ///
+    /// let broker = Broker::<4, 16, 64>::builder().build()?;
+    /// let mut worker = broker.register("worker")?;
+    /// let vault = broker.register("vault")?;
+    /// broker.deny(vault.id(), worker.id())?;
+    /// assert_eq!(worker.send(vault.id(), &Message::new(1)), Err(SendError::NotAllowed { receiver: vault.id() }));
+    /// broker.allow(vault.id(), worker.id());
+    /// worker.send(vault.id(), &Message::new(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ControlError::NotRegistered`] names the address nobody is registered at.
+    pub fn deny(&self, receiver: KernelId, sender: KernelId) -> Result<(), ControlError> {
+        self.here()?;
+        Ok(self.memory.deny(receiver, sender)?)
+    }
+
+    /// Allows what [`deny`](Self::deny) has denied. Everybody may send to everybody to begin with.
+    pub fn allow(&self, receiver: KernelId, sender: KernelId) {
+        if self.is_here() {
+            self.memory.allow(receiver, sender);
+        }
+    }
+
+    /// Whether `sender` may send to `receiver`, as far as [`deny`](Self::deny) is concerned.
+    #[must_use]
+    pub fn is_allowed(&self, receiver: KernelId, sender: KernelId) -> bool {
+        self.memory.is_allowed(receiver, sender)
+    }
+
     /// Sends all messages to `destination` through `next_hop`, whichever kernel they come from: all that are
     /// registered, and those that this broker registers later. `next_hop` itself and `destination` are left as they
     /// are.

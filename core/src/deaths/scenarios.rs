@@ -183,6 +183,40 @@ const SCENARIOS: &[Scenario] = &[
         },
         act: |node| _ = node.endpoint().expire(),
     },
+    Scenario {
+        name: "receive from a denied sender",
+        before: |world| {
+            world.send(0, 1, Normal);
+            world.send(0, 1, High);
+            world.send(2, 1, High);
+            world.fabric.deny(world.id(1), world.id(0)).expect("registered");
+        },
+        act: |node| while node.receive() {},
+    },
+    Scenario {
+        name: "send to one that denies",
+        before: |world| world.fabric.deny(world.id(2), world.id(1)).expect("registered"),
+        act: |node| to_the_other(node, High),
+    },
+    Scenario {
+        name: "deny",
+        before: |world| world.send(0, 2, Normal),
+        act: |node| {
+            let [sender, receiver] = ["a", "c"].map(|name| node.fabric.find(name).expect("registered"));
+            node.fabric.deny(receiver, sender).expect("registered");
+            node.fabric.allow(receiver, sender);
+        },
+    },
+    Scenario {
+        name: "leave, denying and denied",
+        before: |world| {
+            world.send(0, 1, Normal);
+            world.send(1, 2, High);
+            world.fabric.deny(world.id(1), world.id(0)).expect("registered");
+            world.fabric.deny(world.id(2), world.id(1)).expect("registered");
+        },
+        act: Node::leave,
+    },
     Scenario { name: "leave, idle", before: |_| {}, act: Node::leave },
     Scenario {
         name: "leave with mail",
@@ -442,6 +476,27 @@ fn no_death_at_any_step_breaks_a_promise() {
     }
     // FIXME: to be 0 when all of them are mended; lower it with each cure.
     tried.finish("deaths", 0);
+}
+
+/// Whichever step of sending a message of high priority a sender has died at, its successor has what is left of its share.
+#[test]
+fn a_successor_keeps_within_its_predecessors_share() {
+    let scenario = Scenario {
+        name: "send with a share of one",
+        before: |world| world.equal_shares(),
+        act: |node| to_the_other(node, High),
+    };
+    for at in 0..steps(&scenario) {
+        let mut world = dies(&scenario, at).expect("counted");
+        world.take_over(ACTOR);
+        for _ in 0..5 {
+            for _ in 0..2 {
+                to_the_other(&mut world.nodes[ACTOR], High);
+            }
+            let received = (0..3).filter(|_| world.nodes[2].receive()).count();
+            assert_eq!(received, 1, "dead at step {at}");
+        }
+    }
 }
 
 /// A successor dies as well, at each step of taking over what was left at each step.

@@ -228,7 +228,9 @@ impl World {
             // SAFETY: zero is an idle fabric.
             Box::leak(unsafe { Box::<Small>::new_zeroed().assume_init() })
         };
-        let config = Config { delivery_timeout_ns: TIMEOUT, hop_limit: 3, tracing: true, ..Config::default() };
+        let high_share = u32::MAX;
+        let config =
+            Config { delivery_timeout_ns: TIMEOUT, hop_limit: 3, high_share, tracing: true, ..Config::default() };
         fabric.init(&config).expect("zeroed");
         let mut world = Self { nodes: Vec::new(), fabric, platform, side, dead: None };
         names.iter().zip(0..).for_each(|(name, i)| world.add(name, i));
@@ -270,6 +272,15 @@ impl World {
 
     pub(super) fn command(&self, to: usize, command: Command) {
         self.fabric.command(self.id(to), command, &self.platform).expect("registered");
+    }
+
+    /// Gives every sender the smallest share of the high-priority rings, as all kernels register anew.
+    pub(super) fn equal_shares(&mut self) {
+        self.fabric.set_high_share(0);
+        for node in &mut self.nodes {
+            node.leave();
+            node.register(false);
+        }
     }
 
     /// Lets all kernels that are here receive, forward and expire what there is.

@@ -27,6 +27,7 @@
 //! | `receive.rs` | from the inbox to the caller |
 //! | `forward.rs` | what is for others |
 //! | `receipt.rs` | deciding, counting, telling the sender |
+//! | `share.rs` | a sender's share of a high-priority ring |
 //! | `sleep.rs` | falling asleep |
 //! | `hand.rs` | what a successor does with a message that its predecessor had in hand |
 //! | `transfer.rs` | what a gateway does with its proxies' endpoints |
@@ -37,6 +38,7 @@ mod receipt;
 mod receive;
 mod register;
 mod send;
+mod share;
 mod sleep;
 mod transfer;
 
@@ -45,8 +47,8 @@ pub use register::{Register, RegisterError};
 pub use send::SendError;
 
 use crate::fabric::{
-    COUNTERS, Claim, Command, Config, Counter, DeliveryStatus, Entry, Event, Fabric, Notes, Phase, Stats, Status,
-    TraceEntry, TransitState,
+    COUNTERS, Claim, Command, Config, Counter, DeliveryStatus, Entry, Event, Fabric, Marks, Notes, Phase, Stats,
+    Status, TraceEntry, TransitState,
 };
 use crate::hlc::{Clock, Timestamp};
 use crate::message::{Header, KernelId, MessageId};
@@ -59,6 +61,7 @@ use crate::sync::{ON_DEVICE, Scope, System};
 use crate::wake_flag::WakeFlag;
 use core::fmt;
 use core::time::Duration;
+use share::HighRoom;
 
 /// The deadline of a message that has `time` from `now_ns`.
 fn deadline_after(now_ns: u64, time: Duration) -> u64 {
@@ -99,6 +102,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     claim: Claim,
     /// This kernel's lanes to the others.
     lanes_out: [ProducerState; KERNELS],
+    /// What is known of this kernel's messages in the others' high-priority rings.
+    high_out: [HighRoom; KERNELS],
     lanes_in: LanesState<KERNELS>,
     high_in: TicketConsumerState,
     /// Messages of high priority received in a row.
@@ -112,6 +117,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     transit: TransitState,
     /// Messages put aside per next hop and priority.
     parked: [[u16; PRIORITIES]; KERNELS],
+    /// On a GPU: whether some senders may be denied, when this kernel looked last.
+    restricted: bool,
     /// Whether this call has looked already if some of them can go.
     flushed: bool,
     clock: Clock,
@@ -144,8 +151,8 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
 struct Hop<const KERNELS: usize> {
     id: KernelId,
     place: Place<KERNELS>,
-    /// Whether it may park.
-    parks: bool,
+    /// Whether it may park; and whether the destination, which the next hop need not be, is restricted.
+    marks: Marks,
 }
 
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> fmt::Debug
@@ -184,7 +191,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// Whether this kernel registered as [parking](Register::parking).
     #[must_use]
     pub fn parks(&self) -> bool {
-        self.registered(self.id).is_some_and(|me| me.parks)
+        self.registered(self.id).is_some_and(|me| me.marks.parks())
     }
 
     /// The fabric.
@@ -333,8 +340,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline(always)]
     fn registered(&self, id: KernelId) -> Option<Hop<KERNELS>> {
         let place = Place::new(id.index())?;
-        let parks = self.fabric.kernels[place].is_registered(id)?;
-        Some(Hop { id, place, parks })
+        let marks = self.fabric.kernels[place].registered(id)?;
+        Some(Hop { id, place, marks })
     }
 
     /// The next hop on the way to a kernel: itself, unless a route says otherwise.
@@ -346,15 +353,15 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         // In three variables, not one of two hops: the compiler would choose between them in memory.
         let mut id = to;
         let mut place = Place::new(id.index()).ok_or(id)?;
-        let mut parks = self.fabric.kernels[place].is_registered(id).ok_or(id)?;
+        let mut marks = self.fabric.kernels[place].registered(id).ok_or(id)?;
         if let Some(next) = self.fabric.routes.get((self.place, self.id), (place, to))
             && next != to
         {
             id = next;
             place = Place::new(id.index()).ok_or(id)?;
-            parks = self.fabric.kernels[place].is_registered(id).ok_or(id)?;
+            marks = self.fabric.kernels[place].registered(id).ok_or(id)?.restricted_as(marks);
         }
-        Ok(Hop { id, place, parks })
+        Ok(Hop { id, place, marks })
     }
 
     #[inline(always)]

@@ -234,6 +234,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             DeliveryStatus::Timeout => Counter::Timeout,
             DeliveryStatus::MaxHopsExceeded => Counter::MaxHopsExceeded,
             DeliveryStatus::Unanswered => Counter::Unanswered,
+            DeliveryStatus::NotAllowed => Counter::NotAllowed,
             DeliveryStatus::Pending | DeliveryStatus::Delivered => return,
         };
         self.notes.counted(by);

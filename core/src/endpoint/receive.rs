@@ -6,7 +6,7 @@ use crate::message::{Header, Message};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::ticket::TicketPop;
-use crate::sync::{Scope, SharedCell, zeroed_in};
+use crate::sync::{ON_DEVICE, Scope, SharedCell, zeroed_in};
 use core::mem::MaybeUninit;
 
 /// Messages of high priority that are received in a row while normal ones wait.
@@ -80,8 +80,18 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             }
             self.make_room();
         }
+        self.look_at_restrictions();
         self.flush_transit();
         false
+    }
+
+    /// On a GPU, where a load of a word that a supervisor may write is dear: looks whether some senders may be denied, when
+    /// the inbox is empty. A host looks at each message.
+    #[inline(always)]
+    pub(super) fn look_at_restrictions(&mut self) {
+        if ON_DEVICE {
+            self.restricted = self.fabric.kernels[self.place].is_restricted();
+        }
     }
 
     /// Passes on transit traffic without receiving, and settles messages of its own that are overdue: for a kernel that is
@@ -257,6 +267,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     fn handle(&mut self, message: &Message<PAYLOAD>) -> bool {
         let header = &message.header;
         if !self.is_for_here(message) {
+            return false;
+        }
+        if self.refuses(header) {
             return false;
         }
         let now_ns = self.platform.now_ns();

@@ -1,5 +1,6 @@
 //! Taking a place and leaving it.
 
+use super::share::HighRoom;
 use super::{Endpoint, PRIORITIES};
 use crate::fabric::{
     Claim, Counter, DeliveryStatus, Fabric, LAST_SEQUENCE, Name, NameError, Notes, Phase, Receipts, Status, Unclaimed,
@@ -343,6 +344,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
                 (&raw mut (*to).lanes_out).cast::<ProducerState>().add(place.index()).write(producer);
                 (&raw mut (*to).parked).cast::<[u16; PRIORITIES]>().add(place.index()).write([0; PRIORITIES]);
             }
+            for place in Place::<KERNELS>::all() {
+                (&raw mut (*to).high_out).cast::<HighRoom>().add(place.index()).write(HighRoom::AtLeast(0));
+            }
             LanesState::recover_in(&mut *(&raw mut (*to).lanes_in).cast(), &fabric.inboxes[me].lanes);
             (&raw mut (*to).high_in).write(TicketConsumerState::recover(&fabric.inboxes[me].high));
             (&raw mut (*to).high_run).write(0);
@@ -350,6 +354,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             (&raw mut (*to).next_polled).write(Place::FIRST);
             (&raw mut (*to).outgoing).write(bytemuck::Zeroable::zeroed());
             (&raw mut (*to).transit).write(transit);
+            (&raw mut (*to).restricted).write(fabric.kernels[me].is_restricted());
             (&raw mut (*to).flushed).write(false);
             (&raw mut (*to).clock).write(Clock::new(config.max_clock_offset_ns));
             (&raw mut (*to).config).write(config);
@@ -377,6 +382,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             entry: _,
             claim: _,
             lanes_out: _,
+            high_out: _,
             lanes_in: _,
             high_in: _,
             high_run: _,
@@ -385,6 +391,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             outgoing: _,
             transit: _,
             parked: _,
+            restricted: _,
             flushed: _,
             clock: _,
             config: _,

@@ -30,7 +30,8 @@ pub enum SendError {
         /// Who is missing.
         kernel: KernelId,
     },
-    /// The next hop's inbox has no room for this sender now.
+    /// The next hop's inbox has no room for this sender now: with normal priority, its own ring is full; with high
+    /// priority, it has as many messages there as its [share](crate::Config::high_share), or the ring is full.
     QueueFull {
         /// Whose inbox.
         next_hop: KernelId,
@@ -44,6 +45,11 @@ pub enum SendError {
     Stopped {
         /// Whose inbox.
         next_hop: KernelId,
+    },
+    /// The receiver may not receive from this kernel: see [`Fabric::deny`](crate::Fabric::deny).
+    NotAllowed {
+        /// The receiver.
+        receiver: KernelId,
     },
     /// The header claims more payload than a message holds.
     PayloadTooLong(PayloadTooLong),
@@ -65,6 +71,7 @@ impl SendError {
             Self::NotFound { .. } => Some(DeliveryStatus::NotFound),
             Self::QueueFull { .. } => Some(DeliveryStatus::QueueFull),
             Self::Timeout { .. } => Some(DeliveryStatus::Timeout),
+            Self::NotAllowed { .. } => Some(DeliveryStatus::NotAllowed),
             Self::Stopped { .. } | Self::PayloadTooLong(_) | Self::Forked | Self::Evicted { .. } => None,
         }
     }
@@ -84,6 +91,9 @@ impl fmt::Display for SendError {
             ),
             Self::Stopped { next_hop } => {
                 write!(f, "this kernel was told to stop while it waited for room in the inbox of {next_hop}")
+            }
+            Self::NotAllowed { receiver } => {
+                write!(f, "this kernel may not send to {receiver}: a supervisor has denied it, and can allow it again")
             }
             Self::PayloadTooLong(e) => e.fmt(f),
             Self::Forked => f.write_str(
@@ -236,14 +246,16 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     ) -> Result<MessageId, SendError> {
         let fabric = self.fabric;
         let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
+        if hop.marks.is_restricted() && fabric.senders.denies(to, self.id) {
+            return Err(SendError::NotAllowed { receiver: to });
+        }
         let now_ns = self.platform.now_ns();
         let deadline_ns = self.deadline(given, now_ns);
         if deadline_ns <= now_ns {
             return Err(SendError::Timeout { deadline_ns });
         }
         // Before anything is written: a sender that tries again and again must not use up receipts.
-        let lanes = &fabric.inboxes[hop.place].lanes;
-        if priority == Priority::Normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place]) {
+        if !self.has_room(hop.place, priority as u8) {
             return Err(SendError::QueueFull { next_hop: hop.id });
         }
         let sent = self.clock.now(self.wall_ns(now_ns));
@@ -324,7 +336,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         } else {
             // Not lent: as in `trace`.
             self.outgoing = *header;
-            self.deposit_high(to.place, message, purpose)
+            let done = self.has_high_room(to.place) && self.deposit_high(to.place, message, purpose);
+            if done {
+                self.use_high_room(to.place);
+            }
+            done
         }
     }
 
@@ -332,7 +348,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// the user's code, and may panic.
     #[inline(always)]
     pub(super) fn wake(&self, hop: Hop<KERNELS>) {
-        self.fabric.kernels[hop.place].wake(hop.parks, &self.platform);
+        self.fabric.kernels[hop.place].wake(hop.marks.parks(), &self.platform);
     }
 
     #[cold]

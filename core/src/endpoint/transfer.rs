@@ -10,7 +10,7 @@ use super::Endpoint;
 use super::receive::BUDGET;
 use super::send::{Purpose, SendError};
 use crate::fabric::{Counter, DeliveryStatus, Event, Status, Step, Verdict};
-use crate::message::{Header, Message, MessageId, Priority};
+use crate::message::{Header, Message, MessageId};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::sync::Scope;
@@ -42,12 +42,16 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 return true;
             }
         }
+        self.look_at_restrictions();
         self.flush_transit();
         false
     }
 
     fn hold(&mut self, header: &Header) -> bool {
-        // In the order in which a forwarder looks. `end` looks at the deadline first.
+        // In the order in which a forwarder looks, but for the sender set. `end` looks at the deadline first.
+        if self.refuses(header) {
+            return false;
+        }
         if header.hops >= header.hop_limit() {
             self.end(header, DeliveryStatus::MaxHopsExceeded);
             return false;
@@ -125,16 +129,16 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let given = &message.header;
         let to = given.destination();
         let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
+        if hop.marks.is_restricted() && fabric.senders.denies(to, self.id) {
+            return Err(SendError::NotAllowed { receiver: to });
+        }
         if given.deadline_ns < self.platform.now_ns() {
             return Err(SendError::Timeout { deadline_ns: given.deadline_ns });
         }
         let full = SendError::QueueFull { next_hop: hop.id };
-        let lanes = &fabric.inboxes[hop.place].lanes;
-        let normal = given.priority == Priority::Normal as u8;
         // An entry may be needed again before the gateway knows how its message has ended. It is overwritten only if
         // the sender's own is by now, in its domain: then nothing but the counters shows what becomes of that message.
-        if fabric.receipts[self.place].is_in_use(sequence, first, receipts)
-            || normal && !lanes.has_room(self.place, &mut self.lanes_out[hop.place])
+        if fabric.receipts[self.place].is_in_use(sequence, first, receipts) || !self.has_room(hop.place, given.priority)
         {
             return Err(full);
         }

@@ -33,7 +33,7 @@ shared_struct! {
         domain: [AtomicU64; 2],
         /// Where the search for a free place begins.
         next_place: AtomicU32,
-        _zero: AtomicU32,
+        high_share: AtomicU32,
         /// Names the clock of all times; 0: not said.
         clock: AtomicU64,
         grace_ns: AtomicU64,
@@ -209,6 +209,7 @@ impl FabricHeader {
         self.max_clock_offset_ns.store(config.max_clock_offset_ns, Relaxed);
         self.hop_limit.store(u32::from(config.hop_limit), Relaxed);
         self.grace_ns.store(config.grace_ns, Relaxed);
+        self.high_share.store(config.high_share, Relaxed);
         self.set_tracing(config.tracing);
         for (word, value) in self.domain.iter().zip([config.domain.boot, config.domain.namespace]) {
             word.store(value, Relaxed);
@@ -239,6 +240,7 @@ impl FabricHeader {
             max_clock_offset_ns: self.max_clock_offset_ns.load(Relaxed),
             hop_limit: self.hop_limit.load(Relaxed).clamp(1, HOP_LIMIT_MAX as u32) as u8,
             grace_ns: self.grace_ns.load(Relaxed),
+            high_share: self.high_share.load(Relaxed),
             tracing: self.tracing(),
             domain: ProcessDomain { boot: self.domain[0].load(Relaxed), namespace: self.domain[1].load(Relaxed) },
             clock: self.clock.load(Relaxed),
@@ -249,6 +251,12 @@ impl FabricHeader {
     pub(super) fn tracing(&self) -> bool {
         // Relaxed: a switch that takes effect soon.
         self.tracing.load(Relaxed) != 0
+    }
+
+    #[cfg(all(test, not(k2k_loom)))]
+    pub(super) fn set_high_share(&self, share: u32) {
+        // Relaxed: for kernels that register later.
+        self.high_share.store(share, Relaxed);
     }
 
     pub(super) fn set_tracing(&self, on: bool) {

@@ -17,6 +17,7 @@ mod held;
 mod observe;
 mod receipt;
 mod route;
+mod senders;
 mod table;
 mod trace;
 mod transit;
@@ -30,7 +31,8 @@ pub(crate) use hand::{Deposit, Hand, Noted, Notes, Step};
 pub(crate) use held::{Held, HeldState};
 pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, Settled, Unsettled, Verdict};
 pub(crate) use route::Routes;
-pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Unclaimed};
+pub(crate) use senders::Senders;
+pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Marks, Unclaimed};
 pub(crate) use transit::{Transit, TransitState};
 
 use crate::message::{KernelId, Message, MessageId};
@@ -53,6 +55,10 @@ pub struct Config {
     /// domains differ. After that it is `Unanswered`, whatever became of the gateway. No
     /// [`GatewayConfig::grace_ns`](crate::gateway::GatewayConfig::grace_ns) is longer.
     pub grace_ns: u64,
+    /// How many messages of high priority one sender, or forwarder, may have in an inbox that its owner has not taken: at
+    /// least 1, and at most `SLOTS`, which is what all senders together have room for. 0 means `SLOTS / KERNELS`, with
+    /// which no sender can take another's room. Normal priority needs no share: each sender has `SLOTS` to itself.
+    pub high_share: u32,
     /// Whether kernels write traces.
     pub tracing: bool,
     /// Where the [owners](crate::Platform::owner) of kernels can be told apart.
@@ -73,12 +79,13 @@ pub struct ProcessDomain {
 }
 
 impl Config {
-    /// 5 s, 500 ms, 8 hops, 1 s, no tracing; neither the clock nor the domain is named.
+    /// 5 s, 500 ms, 8 hops, 1 s, equal shares, no tracing; neither the clock nor the domain is named.
     pub const DEFAULT: Self = Self {
         delivery_timeout_ns: 5_000_000_000,
         max_clock_offset_ns: 500_000_000,
         hop_limit: 8,
         grace_ns: 1_000_000_000,
+        high_share: 0,
         tracing: false,
         domain: ProcessDomain { boot: 0, namespace: 0 },
         clock: 0,
@@ -115,6 +122,7 @@ shared_struct! {
         header: FabricHeader,
         pub(crate) kernels: [Entry<S>; KERNELS],
         pub(crate) routes: Routes<KERNELS>,
+        pub(crate) senders: Senders<KERNELS, S>,
         pub(crate) inboxes: [Inbox<KERNELS, SLOTS, PAYLOAD, S>; KERNELS],
         pub(crate) receipts: [Receipts<KERNELS, SLOTS, S>; KERNELS],
         pub(crate) hands: [Hand<S>; KERNELS],
@@ -272,6 +280,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         self.header.set_tracing(on);
     }
 
+    #[cfg(all(test, not(k2k_loom)))]
+    pub(crate) fn set_high_share(&self, share: u32) {
+        self.header.set_high_share(share);
+    }
+
     #[inline(always)]
     pub(crate) fn tracing(&self) -> bool {
         self.header.tracing()
@@ -279,7 +292,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
 
     /// Whether `id` can be sent to now.
     pub fn is_registered(&self, id: KernelId) -> bool {
-        self.kernels.get(id.index()).is_some_and(|entry| entry.is_registered(id).is_some())
+        self.kernels.get(id.index()).is_some_and(|entry| entry.registered(id).is_some())
     }
 
     /// All registered kernels, with their names: each as it was when it was looked at.
@@ -373,6 +386,45 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         self.routes.get((places.0, at), (places.1, destination)).filter(|_| self.are_last(at, destination))
     }
 
+    /// Denies a sender an inbox: `send` is refused with [`SendError::NotAllowed`](crate::SendError::NotAllowed), and a
+    /// message that is on its way ends as [`DeliveryStatus::NotAllowed`] at the receiver. A forwarded message is judged by
+    /// its source; the sender may still send to others through `receiver`. Holds until it is [allowed](Self::allow), or
+    /// until `receiver` or `sender` has left: its index then belongs to another kernel. A successor that takes either
+    /// over under its address inherits the denial.
+    ///
+    /// Takes effect soon: after this returns, for a sender that has heard so. A receiver on a GPU, which does not look at
+    /// its state for each message, notices when its inbox is empty.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] names the address nobody is registered at.
+    pub fn deny(&self, receiver: KernelId, sender: KernelId) -> Result<(), NotRegistered>
+    where
+        S: ReachesHere,
+    {
+        for id in [receiver, sender] {
+            if !self.is_registered(id) {
+                return Err(NotRegistered(id));
+            }
+        }
+        self.senders.deny(receiver, sender).map_err(NotRegistered)?;
+        let restricted = self.kernels.get(receiver.index()).is_some_and(|entry| entry.restrict(receiver.generation()));
+        if restricted { Ok(()) } else { Err(NotRegistered(receiver)) }
+    }
+
+    /// Allows what [`deny`](Self::deny) has denied. Everybody may send to everybody to begin with.
+    pub fn allow(&self, receiver: KernelId, sender: KernelId)
+    where
+        S: ReachesHere,
+    {
+        self.senders.allow(receiver, sender);
+    }
+
+    /// Whether `sender` may send to `receiver`, as far as [`deny`](Self::deny) is concerned.
+    pub fn is_allowed(&self, receiver: KernelId, sender: KernelId) -> bool {
+        let restricted = self.last_of(receiver).is_some_and(Entry::is_restricted);
+        !restricted || !self.senders.denies(receiver, sender)
+    }
+
     /// What became of a message. One that is overdue is settled as `Timeout` or `Unanswered` by this: with
     /// [`CLOCK_MARGIN_NS`](crate::CLOCK_MARGIN_NS) and, if a gateway has it, the configured
     /// [`grace_ns`](Config::grace_ns), `Pending` ends for every onlooker, whether sender, receiver, forwarders and
@@ -446,7 +498,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// [`NotRegistered`] if it has left.
     pub fn command(&self, id: KernelId, command: Command, platform: &impl Platform) -> Result<(), NotRegistered> {
         let entry = self.kernels.get(id.index()).ok_or(NotRegistered(id))?;
-        let parks = entry.is_registered(id).ok_or(NotRegistered(id))?;
+        let parks = entry.registered(id).ok_or(NotRegistered(id))?.parks();
         if !entry.set_command(id.generation(), command) {
             return Err(NotRegistered(id));
         }

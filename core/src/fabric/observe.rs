@@ -75,7 +75,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// [`NotRegistered`] if the kernel is not registered in this copy.
     pub fn command_word(&self, id: KernelId, command: Command) -> Result<(usize, u64), NotRegistered> {
         let entry = self.kernels.get(id.index()).ok_or(NotRegistered(id))?;
-        entry.is_registered(id).ok_or(NotRegistered(id))?;
+        entry.registered(id).ok_or(NotRegistered(id))?;
         let place = offset_of!(Self, kernels) + id.index() * size_of::<Entry<S>>() + Entry::<S>::COMMAND_OFFSET;
         Ok((place, Entry::<S>::command_word(id.generation(), command)))
     }

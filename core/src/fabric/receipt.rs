@@ -23,7 +23,7 @@
 //! # Who settles a message
 //!
 //! A message is pending while the word tells of an earlier one. The side that settles it compare-exchanges the word it
-//! read for (sequence, final status): the receiver to `Delivered`, a forwarder to `MaxHopsExceeded`, `NotFound`,
+//! read for (sequence, final status): the receiver to `Delivered` or `NotAllowed`, a forwarder to `MaxHopsExceeded`, `NotFound`,
 //! `QueueFull` or `Timeout`, the sender to `Timeout` when the deadline has passed or to `NotFound` when the receiver has
 //! left. The first one decides; a later one finds the message's sequence there already and gives way. So no message is
 //! both delivered and timed out. And as long as a sender does not ask, its receiver alone writes these words: they stay
@@ -98,6 +98,8 @@ pub enum DeliveryStatus {
     /// It crossed to a remote domain, which has not said in time what became of it: it may have been received. The only
     /// status that leaves this open; `Timeout` never does.
     Unanswered = 7,
+    /// Its receiver may not receive from its source: see [`Fabric::deny`](crate::Fabric::deny).
+    NotAllowed = 10,
 }
 
 impl DeliveryStatus {
@@ -110,6 +112,7 @@ impl DeliveryStatus {
             5 => Self::Timeout,
             6 => Self::MaxHopsExceeded,
             7 => Self::Unanswered,
+            10 => Self::NotAllowed,
             _ => return None,
         })
     }
@@ -130,6 +133,7 @@ impl fmt::Display for DeliveryStatus {
             Self::Timeout => "timed out",
             Self::MaxHopsExceeded => "hop limit exceeded",
             Self::Unanswered => "not answered by the remote domain",
+            Self::NotAllowed => "not allowed",
         })
     }
 }

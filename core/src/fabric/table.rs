@@ -4,10 +4,10 @@
 //! good:
 //!
 //! ```text
-//!    63            32 31         10       9              8        7           0
-//!   +----------------+---------------+---------+----------------+-------------+
-//!   |   generation   |     zero      | reserved|  1: may park   |   status    |      0: free, never used
-//!   +----------------+---------------+---------+----------------+-------------+
+//!    63            32 31         10       9            8        7           0
+//!   +----------------+---------------+------------+----------------+-------------+
+//!   |   generation   |     zero      | restricted |  1: may park   |   status    |   0: free, never used
+//!   +----------------+---------------+------------+----------------+-------------+
 //!
 //!   owner:  0 ----> me                                              me ----> 0
 //!              (1)                                                     (6)
@@ -53,9 +53,16 @@
 //! fabric lasts `KERNELS` × 4.29 × 10⁹ / `r` seconds: 16 places at 1000 a second, 2177 years; one place that is taken a
 //! million times a second, 71 minutes, and then it is refused, not reused.
 //!
+//! # Restricted kernels
+//!
+//! `restricted` says that a sender and the receiver have to look into the [sender set](super::senders) before a message
+//! counts as allowed. A supervisor sets it in a place that is Registered; only the next step of the state removes it. So
+//! the owner does not know whether it is set: it compares the word without it, and leaves by an exchange from the word
+//! that it finds.
+//!
 //! # Rules
 //!
-//! 1. `owner` and the state: compare-exchanged as above.
+//! 1. `owner` and the state: compare-exchanged as above; `restricted` by supervisors.
 //! 2. `name`: written by the owner between Registering and Registered.
 //! 3. `wake_flag`: see [`crate::WakeFlag`].
 //! 4. `command`: set by the owner before Registered, then compare-exchanged by supervisors, who must find the owner's
@@ -186,6 +193,15 @@ pub enum Status {
 /// The last generation that a kernel registers with. One more is for a successor that clears up after its death.
 pub(crate) const LAST_GENERATION: u32 = u32::MAX - 1;
 
+/// In the state: this kernel may park.
+const PARKS: u64 = 1 << 8;
+
+/// In the state: messages of some senders may not be received.
+const RESTRICTED: u64 = 1 << 9;
+
+/// Tries of an exchange of the state that a supervisor can come in between of, by setting [`RESTRICTED`] once.
+const STEP_TRIES: u32 = 2;
+
 /// Tries of a successor that finds the state changed by an owner that should be dead.
 const SEIZE_TRIES: u32 = 4;
 
@@ -232,8 +248,32 @@ pub(crate) enum Unclaimed {
 pub(crate) struct State {
     pub(crate) generation: u32,
     pub(crate) parks: bool,
+    pub(crate) restricted: bool,
     /// `None` if the word holds no status that exists.
     pub(crate) status: Option<Status>,
+}
+
+/// The marks in the state of a registered kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marks(u64);
+
+impl Marks {
+    #[inline(always)]
+    pub(crate) const fn parks(self) -> bool {
+        self.0 & PARKS != 0
+    }
+
+    /// Whether some senders may be denied.
+    #[inline(always)]
+    pub(crate) const fn is_restricted(self) -> bool {
+        self.0 & RESTRICTED != 0
+    }
+
+    /// These, but for the restrictions, which are those of another kernel.
+    #[inline(always)]
+    pub(crate) const fn restricted_as(self, other: Self) -> Self {
+        Self(self.0 & !RESTRICTED | other.0 & RESTRICTED)
+    }
 }
 
 impl State {
@@ -244,7 +284,8 @@ impl State {
     const fn decode(word: u64) -> Self {
         Self {
             generation: (word >> 32) as u32,
-            parks: word >> 8 & 1 == 1,
+            parks: word & PARKS != 0,
+            restricted: word & RESTRICTED != 0,
             status: match word & 0xff {
                 0 => Some(Status::Free),
                 1 => Some(Status::Registering),
@@ -309,6 +350,7 @@ pub(crate) enum Counter {
     Corrupt,
     ClockSkews,
     TraceEvents,
+    NotAllowed,
 }
 
 impl Counter {
@@ -318,7 +360,7 @@ impl Counter {
     }
 
     /// All that do.
-    pub(crate) const ENDING: [Self; 9] = [
+    pub(crate) const ENDING: [Self; 10] = [
         Self::Received,
         Self::NotFound,
         Self::QueueFull,
@@ -328,15 +370,16 @@ impl Counter {
         Self::Forwarded,
         Self::Discarded,
         Self::Corrupt,
+        Self::NotAllowed,
     ];
 }
 
-pub(crate) const COUNTERS: usize = Counter::TraceEvents as usize + 1;
+pub(crate) const COUNTERS: usize = Counter::NotAllowed as usize + 1;
 
 /// What a kernel, or all of them together, did with messages. Every accepted message ends in exactly one of `received`
-/// and the four failures, so over all kernels of a fabric at rest
-/// `sent == received + not_found + queue_full + timeout + max_hops_exceeded + unanswered + pending`, where `pending` is what
-/// [`Fabric::pending`](super::Fabric::pending) counts.
+/// and the six failures, so over all kernels of a fabric at rest
+/// `sent == received + not_found + queue_full + timeout + max_hops_exceeded + unanswered + not_allowed + pending`,
+/// where `pending` is what [`Fabric::pending`](super::Fabric::pending) counts.
 ///
 /// A failure is counted by the kernel that decided it; one that an onlooker decided, by the sender's or the holder's
 /// kernel when it comes by. A message that its own sender has given up, and that its holder has not found before the
@@ -357,6 +400,8 @@ pub struct Stats {
     pub max_hops_exceeded: u64,
     /// Ended because a remote domain did not say in time what became of them: they may have been received there.
     pub unanswered: u64,
+    /// Ended because the receiver may not receive from the message's source: see [`Fabric::deny`](super::Fabric::deny).
+    pub not_allowed: u64,
     /// Hops: messages passed on for others. Says nothing about how they end.
     pub forwarded: u64,
     /// Messages found in an inbox that had been ended, and counted, by someone else.
@@ -380,6 +425,7 @@ impl Stats {
             timeout: counters[Counter::Timeout as usize],
             max_hops_exceeded: counters[Counter::MaxHopsExceeded as usize],
             unanswered: counters[Counter::Unanswered as usize],
+            not_allowed: counters[Counter::NotAllowed as usize],
             forwarded: counters[Counter::Forwarded as usize],
             discarded: counters[Counter::Discarded as usize],
             refused: counters[Counter::Refused as usize],
@@ -392,7 +438,7 @@ impl Stats {
     #[must_use]
     pub const fn failed(&self) -> u64 {
         let here = self.not_found.wrapping_add(self.queue_full).wrapping_add(self.timeout);
-        here.wrapping_add(self.max_hops_exceeded).wrapping_add(self.unanswered)
+        here.wrapping_add(self.max_hops_exceeded).wrapping_add(self.unanswered).wrapping_add(self.not_allowed)
     }
 
     /// Of the sum over all kernels: messages that were not counted as received or failed, so `sent` less these. What is
@@ -413,6 +459,7 @@ impl Stats {
             timeout: self.timeout.wrapping_add(other.timeout),
             max_hops_exceeded: self.max_hops_exceeded.wrapping_add(other.max_hops_exceeded),
             unanswered: self.unanswered.wrapping_add(other.unanswered),
+            not_allowed: self.not_allowed.wrapping_add(other.not_allowed),
             forwarded: self.forwarded.wrapping_add(other.forwarded),
             discarded: self.discarded.wrapping_add(other.discarded),
             refused: self.refused.wrapping_add(other.refused),
@@ -457,25 +504,59 @@ shared_struct! {
 }
 
 impl<S: Scope> Entry<S> {
-    /// The state, with everything that its owner did before it was written.
+    /// The state's word, with everything that its owner did before it was written.
     #[inline(always)]
-    pub(crate) fn state(&self) -> State {
+    fn word(&self) -> u64 {
         // Acquire [registered]: the name, and an inbox without old mail, are visible.
-        State::decode(self.state.load(Acquire))
+        self.state.load(Acquire)
     }
 
-    /// Whether `id` is registered here, and whether it may park.
     #[inline(always)]
-    pub(crate) fn is_registered(&self, id: KernelId) -> Option<bool> {
-        let state = self.state();
-        (state.generation == id.generation() && state.status == Some(Status::Registered)).then_some(state.parks)
+    pub(crate) fn state(&self) -> State {
+        State::decode(self.word())
+    }
+
+    /// What the state says besides, if `id` is registered here.
+    #[inline(always)]
+    pub(crate) fn registered(&self, id: KernelId) -> Option<Marks> {
+        let word = self.word();
+        let registered = State::encode(id.generation(), false, Status::Registered);
+        (word & !(PARKS | RESTRICTED) == registered).then_some(Marks(word))
     }
 
     /// Whether the state is the one that an owner has written last.
     #[inline(always)]
     pub(crate) fn is_in(&self, state: u64) -> bool {
         // Relaxed: a place that was taken away says so soon enough, and nothing is read through it.
-        self.state.load(Relaxed) == state
+        let found = self.state.load(Relaxed);
+        // Most kernels are not restricted: then one comparison is all.
+        found == state || found == state | RESTRICTED
+    }
+
+    /// Whether the receiver has to look into the sender set.
+    #[inline(always)]
+    pub(crate) fn is_restricted(&self) -> bool {
+        // Relaxed: a switch that takes effect soon.
+        self.state.load(Relaxed) & RESTRICTED != 0
+    }
+
+    /// For a supervisor: lets senders and the receiver look into the sender set from now on. `false` if that kernel is not
+    /// registered (any more).
+    pub(crate) fn restrict(&self, generation: u32) -> bool {
+        // A place that is Registered changes by this mark, and then by leaving: two tries, and a third look.
+        for _ in 0..=STEP_TRIES {
+            // Relaxed: the exchange decides.
+            let found = self.state.load(Relaxed);
+            let state = State::decode(found);
+            if state.generation != generation || state.status != Some(Status::Registered) {
+                return false;
+            }
+            // An exchange: a reader of the new word sees what the owner published with the old one.
+            if state.restricted || self.advance(found, found | RESTRICTED) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The owner's number; `None` for a place that is free or failed.
@@ -547,7 +628,7 @@ impl<S: Scope> Entry<S> {
         }
         let state = self.state.load(Relaxed);
         if owned(state) {
-            return Some(Claim { generation, state, owner });
+            return Some(Claim { generation, state: state & !RESTRICTED, owner });
         }
         self.let_go(owner, from);
         None
@@ -603,7 +684,14 @@ impl<S: Scope> Entry<S> {
     /// Step 4: no mail any more. Returns the new state, unless the place was taken away.
     pub(crate) fn begin_leave(&self, claim: &Claim) -> Option<u64> {
         let leaving = State::encode(claim.generation, false, Status::Leaving);
-        self.advance(claim.state, leaving).then_some(leaving)
+        for _ in 0..STEP_TRIES {
+            // Relaxed: the exchange decides. It fails if a supervisor restricts this kernel at the same moment.
+            let found = self.state.load(Relaxed);
+            if found & !RESTRICTED == claim.state && self.advance(found, leaving) {
+                return Some(leaving);
+            }
+        }
+        None
     }
 
     /// Step 5 and 6: the place is free, or failed.
@@ -907,6 +995,33 @@ mod tests {
             leave(&entry, new, Status::Failed);
             assert!(!entry.clear_failed(old.generation) && entry.clear_failed(new.generation));
         }
+    }
+
+    #[test]
+    fn a_restricted_kernel_leaves_and_is_succeeded_like_any_other() {
+        for succeed in [false, true] {
+            let entry = entry();
+            let mut claim = own(&entry, "k");
+            let id = KernelId::new(0, claim.generation);
+            assert!(!entry.restrict(claim.generation + 1) && !entry.is_restricted());
+            for _ in 0..2 {
+                assert!(entry.restrict(claim.generation) && entry.is_restricted());
+            }
+            assert!(entry.is_in(claim.state) && entry.registered(id).is_some_and(Marks::is_restricted));
+            if succeed {
+                claim = entry.take_over(claim.generation, OTHER).unwrap();
+                assert!(entry.is_in(claim.state) && entry.is_restricted(), "the same kernel");
+            }
+            leave(&entry, claim, Status::Free);
+            assert!(!entry.is_restricted() && !entry.restrict(claim.generation));
+            assert_eq!(own(&entry, "next").generation, claim.generation + 1);
+            assert!(!entry.is_restricted(), "another kernel");
+        }
+        let entry = entry();
+        let claim = own(&entry, "k");
+        assert!(entry.restrict(claim.generation));
+        let successor = entry.seize(ME, OTHER).unwrap();
+        assert!(!entry.is_in(claim.state) && entry.is_in(successor.state) && !entry.is_restricted());
     }
 
     #[test]

@@ -294,6 +294,36 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
         self.slots.iter().map(|slot| u64::from(Word(slot.word.load(Relaxed)).phase() == PUBLISHED)).sum()
     }
 
+    /// Whether the consumer has not taken the message that this producer has at a position.
+    #[inline(always)]
+    pub(crate) fn is_waiting(&self, position: u64, producer: u16) -> bool {
+        // Relaxed: a producer's own words are known to it and to its successor, and a count needs no more.
+        let seen = Word(self.at(position).word.load(Relaxed));
+        seen.laps_ahead::<N>(position) == 0
+            && matches!(seen.phase(), CLAIMED | PUBLISHED)
+            && seen.producer() == producer
+    }
+
+    /// For a producer: how many of its messages the consumer has not taken, and the position of the oldest. A look at all
+    /// positions that the consumer has not passed.
+    pub(crate) fn waiting_of(&self, producer: u16) -> (u32, u64) {
+        // Relaxed, both: its own claims have moved the tail before, or have seen it beyond. Positions are passed in order,
+        // so that nothing waits below one that was passed.
+        let mut position = self.tail.position.load(Relaxed);
+        let (mut count, mut oldest) = (0, position);
+        for _ in 0..N {
+            position = position.wrapping_sub(1);
+            if Word(self.at(position).word.load(Relaxed)).laps_ahead::<N>(position) > 0 {
+                break;
+            }
+            if self.is_waiting(position, producer) {
+                count += 1;
+                oldest = position;
+            }
+        }
+        (count, oldest)
+    }
+
     /// For the successor of a producer that has died, before [`reclaim`](Self::reclaim): whether the message of its last
     /// claim, at this position (modulo a multiple of `N`), was published. If not, the slot is still claimed by that producer,
     /// or held for it: nobody else can change that, and a dead producer makes no further claim.

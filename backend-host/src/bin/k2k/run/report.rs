@@ -96,6 +96,7 @@ pub(crate) struct Accounting {
     pub(crate) timeout: u64,
     pub(crate) max_hops_exceeded: u64,
     pub(crate) unanswered: u64,
+    pub(crate) not_allowed: u64,
     pub(crate) pending: u64,
     /// Messages found damaged in memory.
     pub(crate) corrupt: u64,
@@ -134,6 +135,7 @@ impl Accounting {
             timeout: stats.timeout,
             max_hops_exceeded: stats.max_hops_exceeded,
             unanswered: stats.unanswered,
+            not_allowed: stats.not_allowed,
             pending: stats.unaccounted(),
             corrupt: stats.corrupt,
         }
@@ -244,6 +246,9 @@ impl Report {
         table.row("+ hop limit exceeded", grouped(account.max_hops_exceeded), "");
         if account.unanswered > 0 {
             table.row("+ unanswered", grouped(account.unanswered), "by another domain");
+        }
+        if account.not_allowed > 0 {
+            table.row("+ not allowed", grouped(account.not_allowed), "");
         }
         table.row("+ pending", grouped(account.pending), "");
         text.push_str(&table.render(2));
