@@ -9,6 +9,7 @@ use crate::driver::emulated::{Emulated, EmulatedOptions};
 use crate::driver::gone::Gone;
 use crate::driver::{Driver, Handle, cuda};
 use crate::error::Error;
+use crate::meet::{self, Queues, Residency};
 use crate::probe::{Placement, Probe};
 use crate::ptx::Ptx;
 use crate::session::Ended;
@@ -82,6 +83,8 @@ struct State {
     running: Option<Device>,
     /// Its grids.
     watched: Vec<Watched>,
+    /// Blocks of different entry points have been seen to share multiprocessors.
+    mixes: bool,
     /// What was dropped meanwhile.
     later: Vec<Freed>,
     /// What has been loaded. Kept for as long as the device: to compile a text takes a driver seconds.
@@ -240,6 +243,32 @@ impl Device {
         found
     }
 
+    /// Tries out whether as many grids as a session may have run side by side, and copies beside them. Drivers do not say;
+    /// streams of other libraries in this process take queues, too. Once per process is enough: before the first session.
+    ///
+    /// # Errors
+    /// [`Error::SharedQueues`] if something waits behind something else: sessions with so many grids would never start.
+    /// What the driver says; [`Error::Busy`] while kernels run.
+    pub fn verify_queues(&self) -> Result<Queues, Error> {
+        meet::queues(self)
+    }
+
+    /// Tries out how many blocks of two entry points are resident together, two for each multiprocessor. Sessions with
+    /// grids of several entry points count one for each until this has seen all of them together.
+    ///
+    /// # Errors
+    /// What the driver says; [`Error::Busy`] while kernels run.
+    pub fn verify_residency(&self) -> Result<Residency, Error> {
+        let found = meet::residency(self)?;
+        self.state().mixes = found.together == found.blocks && found.shared > 0;
+        Ok(found)
+    }
+
+    /// Whether blocks of different entry points have been seen to share multiprocessors.
+    pub(crate) fn mixes(&self) -> bool {
+        self.state().mixes
+    }
+
     /// Zeroed device memory, aligned to 256 bytes.
     ///
     /// # Errors
@@ -262,7 +291,8 @@ impl Device {
     /// kernels of this device work on it. All its pages are committed and pinned.
     ///
     /// # Errors
-    /// [`Error::Cuda`] if the driver refuses; [`Error::Busy`] while kernels run.
+    /// [`Error::NotPinned`] if the driver refuses: it can pin memory of the process and files in `/dev/shm`, and since Linux 6.5
+    /// no file on a disk. [`Error::Busy`] while kernels run.
     pub fn register<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
         &self,
         memory: &Memory<KERNELS, SLOTS, PAYLOAD>,
@@ -272,7 +302,10 @@ impl Device {
         let address = self.while_idle("register memory", |driver| {
             // SAFETY: the clone below keeps the mapping until `Registered` has unregistered it. All of it is a fabric,
             // which is made for peers that write it at any time.
-            unsafe { driver.register(base, len) }
+            unsafe { driver.register(base, len) }.map_err(|why| match why {
+                Error::Cuda { .. } => Error::NotPinned { path: memory.path().map(Into::into), why: Box::new(why) },
+                why => why,
+            })
         })?;
         Ok(Registered { device: self.clone(), base, address, len, memory: Some(Box::new(memory.clone())) })
     }

@@ -10,6 +10,7 @@ use k2k_core::link::LinkError;
 use k2k_core::{KernelId, RegisterError};
 use k2k_host::MemoryError;
 use std::io;
+use std::path::PathBuf;
 
 /// A version of two numbers: of CUDA, of PTX, or a compute capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +104,9 @@ pub enum Error {
         asked: u32,
         /// Blocks that are certain to fit.
         resident: u32,
+        /// Whether one block was counted for each multiprocessor, since the grids are of several entry points and
+        /// [`verify_residency`](crate::Device::verify_residency) has not seen more.
+        mixed: bool,
     },
     /// More grids than the driver is certain to run side by side.
     TooManyGrids {
@@ -110,6 +114,24 @@ pub enum Error {
         asked: u32,
         /// Queues between host and device, less one for copies.
         queues: u32,
+    },
+    /// Grids that were to run side by side did not, or copies waited for them.
+    SharedQueues {
+        /// Grids, each on a stream of its own.
+        grids: u32,
+        /// How many ran at the same time.
+        together: u32,
+        /// Grids that began when another had ended: the first number's behind the second's.
+        behind: Vec<(u32, u32)>,
+        /// How long a copy took, if it waited.
+        copy: Option<Duration>,
+    },
+    /// The driver does not let the device see memory of the host.
+    NotPinned {
+        /// The file that the memory is of, if it is one.
+        path: Option<PathBuf>,
+        /// What the driver says.
+        why: Box<Error>,
     },
     /// The device has too little memory.
     OutOfMemory {
@@ -348,11 +370,47 @@ impl fmt::Display for Error {
                 "{asked} kernels do not fit into a fabric with {places} places: use a fabric with more KERNELS, or \
                  fewer blocks"
             ),
-            Self::TooManyBlocks { asked, resident } => write!(
+            Self::TooManyBlocks { asked, resident, mixed } => {
+                write!(
+                    f,
+                    "{asked} blocks cannot all run at the same time: {resident} are certain to fit on this device; use \
+                     fewer, or fewer threads per block"
+                )?;
+                if *mixed {
+                    write!(
+                        f,
+                        " (since they are of several entry points, one is counted for each multiprocessor: call \
+                         Device::verify_residency before, which may see that there is room for more)"
+                    )?;
+                }
+                Ok(())
+            }
+            Self::SharedQueues { grids, together, behind, copy } => {
+                write!(f, "of {grids} grids, each on a stream of its own, {together} ran at the same time")?;
+                for (grid, other) in behind {
+                    write!(f, "; grid {grid} began when grid {other} had ended")?;
+                }
+                if let Some(copy) = copy {
+                    write!(f, "; a copy beside them took {copy:.1?}")?;
+                }
+                write!(
+                    f,
+                    ": they share queues to the device; start the program with CUDA_DEVICE_MAX_CONNECTIONS=32, and make \
+                     no streams in it before this"
+                )
+            }
+            Self::NotPinned { path: Some(path), why } => write!(
                 f,
-                "{asked} blocks cannot all run at the same time: {resident} are certain to fit on this device; use \
-                 fewer, or fewer threads per block"
+                "the device cannot see the fabric in {}: {why}; since Linux 6.5 a driver can pin no file of a disk: put \
+                 it into /dev/shm, and see ulimit -l",
+                path.display()
             ),
+            Self::NotPinned { path: None, why } => {
+                write!(
+                    f,
+                    "the device cannot see the fabric: {why}; see ulimit -l, which may not allow so much pinned memory"
+                )
+            }
             Self::TooManyGrids { asked, queues } => write!(
                 f,
                 "{asked} grids may not run side by side: there are {queues} queues to this device, and a grid that \
@@ -411,6 +469,7 @@ impl core::error::Error for Error {
             Self::Bridge(e) => Some(e),
             Self::Placement(e) => Some(e),
             Self::Memory(e) => Some(e),
+            Self::NotPinned { why, .. } => Some(why),
             _ => None,
         }
     }

@@ -15,6 +15,7 @@
 //! | [`denoise`] | a job for a device's kernels, checked bit by bit |
 //! | [`mod@bench`] | how fast is it there? |
 //! | [`ClockOffset`] | the device's clock |
+//! | [`Queues`], [`Residency`] | what runs side by side on the device, tried out |
 //!
 //! It builds and starts without CUDA: the driver's library is looked for when a [`Device`] is asked for. Without one,
 //! `Device::emulated` runs the same PTX on the CPU.
@@ -33,6 +34,7 @@ pub mod denoise;
 mod device;
 mod driver;
 mod error;
+mod meet;
 mod probe;
 mod ptx;
 mod session;
@@ -47,6 +49,7 @@ pub use k2k_core;
 pub use k2k_device::{Launch, Outcome, Report};
 #[cfg(feature = "emulated")]
 pub use k2k_ptx_executor::{Clock, host_clock_ns};
+pub use meet::{Queues, Residency};
 pub use probe::{OLDEST, Placement, Probe, Where};
 pub use ptx::Ptx;
 pub use session::{Ended, Grid, Hung, HungKernel, Running, Session, Snapshot};

@@ -104,6 +104,7 @@ fn case_of(case: &str) -> Result<(), Error> {
         "load" => drop(session(&Device::first()?)?),
         "allocate" => drop(Device::first()?.allocate(2 << 20)?),
         "blocks" => drop(start(&Device::first()?, [Grid::new("test_loop").threads(1024).blocks(3)])?),
+        "mixed" => drop(start(&Device::first()?, ["test_loop", "test_once"].map(Grid::new))?),
         "grids" => drop(start(&Device::first()?, (0..8).map(|_| Grid::new("test_loop")))?),
         "queues" => {
             let mut running = start(&Device::first()?, (0..7).map(|_| Grid::new("test_loop")))?;
@@ -231,6 +232,13 @@ fn each_missing_thing_is_told_with_what_would_be_right() {
              application ptx input, line 7; fatal : Parsing error near 'fly'\n  ptxas fatal : Ptx assembly aborted \
              due to errors",
         ),
+        (
+            "small",
+            "mixed",
+            "2 blocks cannot all run at the same time: 1 are certain to fit on this device; use fewer, or fewer threads \
+             per block (since they are of several entry points, one is counted for each multiprocessor: call \
+             Device::verify_residency before, which may see that there is room for more)",
+        ),
         ("small", "blocks", "3 blocks cannot all run at the same time: 2 are certain to fit on this device"),
         (
             "",
@@ -294,6 +302,7 @@ fn the_doctor_tries_each_device() {
     let (works, printed) = doctor("");
     assert!(works && printed.contains("GPU 0: Fake 0\n") && printed.contains("GPU 1: Fake 1\n"), "{printed}");
     assert!(printed.contains("  a kernel ran              clock known to within "), "{printed}");
+    assert!(printed.contains("  side by side              7 grids, a copy beside them in "), "{printed}");
     assert!(!printed.contains("--emulated"), "{printed}");
     let (works, printed) = doctor("old-device");
     assert!(!works && printed.contains("GPU 1: Fake 1 has compute capability 6.1;"), "{printed}");
@@ -313,7 +322,7 @@ fn a_session_runs_without_a_call_that_would_wait_for_its_kernels() {
     assert!(printed.contains("3 ended"), "{printed}");
     let stacks: Vec<_> = printed.lines().filter(|line| line.starts_with("stack ")).collect();
     assert_eq!(stacks, ["stack 4096", "stack 6144"], "room for local memory is made in advance");
-    assert!(printed.contains("released with 0 allocations"), "{printed}");
+    assert!(printed.contains("released with 0 allocations, 4 entry points with a carve-out"), "{printed}");
     assert!(!printed.contains("cooperative\n"), "several grids at once are not launched cooperatively: {printed}");
     let printed = run_in(driver, "", "cooperative");
     assert!(printed.contains("cooperative\n") && printed.contains("released with 0 allocations"), "{printed}");

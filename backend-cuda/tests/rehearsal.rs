@@ -255,3 +255,29 @@ fn a_driver_that_does_not_let_go_at_the_end_loses_no_result() {
     let items = done.items();
     assert!(items.iter().all(|(_, ended)| ended.starts_with("hung, and was killed: ")), "{items:?}");
 }
+
+#[test]
+fn streams_that_share_a_queue_are_named_before_all_else() {
+    let run = Run::new("queues=4");
+    let done = run.go(&["--only", "queues", "--quick"]);
+    assert_eq!(done.code, Some(1), "{}", done.said);
+    let [(name, why)] = &done.failures()[..] else { panic!("{:?}", done.failures()) };
+    assert_eq!(name, "quick queues, side by side");
+    assert!(why.starts_with("of 7 grids, each on a stream of its own, "), "{why}");
+    // The pool is used from its end: the first grid is on the last stream, and the fifth on one of the same queue.
+    assert!(
+        why.contains("; grid 4 began when grid 0 had ended") && why.contains("; a copy beside them took 2."),
+        "{why}"
+    );
+    assert!(why.ends_with("CUDA_DEVICE_MAX_CONNECTIONS=32, and make no streams in it before this"), "{why}");
+}
+
+#[test]
+fn entry_points_that_are_kept_apart_are_seen_and_do_no_harm() {
+    let apart = Run::new("disjoint").go(&["--only", "two entry points", "--quick"]);
+    assert_eq!(apart.code, Some(0), "{}", apart.said);
+    let text = |done: &Done| done.record["checks"][0]["text"].as_str().unwrap().to_owned();
+    assert!(text(&apart).starts_with("KEPT APART: 16 of 32 blocks at the same time; "), "{}", text(&apart));
+    let together = Run::new("").go(&["--only", "two entry points", "--quick"]);
+    assert!(text(&together).starts_with("32 of 32 blocks at the same time; "), "{}", text(&together));
+}

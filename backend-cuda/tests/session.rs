@@ -236,7 +236,7 @@ fn what_cannot_start_is_refused_with_numbers_and_names() {
     add(&mut session, Grid::new("test_loop").name("a").blocks(2)).unwrap();
     add(&mut session, Grid::new("test_loop").name("b").blocks(2)).unwrap();
     let refused = session.start().unwrap_err();
-    assert!(matches!(refused, Error::TooManyBlocks { asked: 4, resident: 3 }));
+    assert!(matches!(refused, Error::TooManyBlocks { asked: 4, resident: 3, mixed: false }));
     assert_eq!(
         refused.to_string(),
         "4 blocks cannot all run at the same time: 3 are certain to fit on this device; use fewer, or fewer threads \

@@ -5,6 +5,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
+//! | `side.rs` | what runs side by side; memory of the host that a device sees |
 //! | `rings.rs` | each kind of ring: host to device, device to host, device to device, by threads and by warps |
 //! | `bus.rs` | kernels of a host and of a device, joined by a bridge |
 //! | `fabric.rs` | the layout; kernels of one device: routes, loops, hop limits, receipts, commands, hang reports |
@@ -12,6 +13,7 @@
 mod bus;
 mod fabric;
 mod rings;
+mod side;
 
 use crate::device::{Device, HostBuffer};
 use crate::error::Error;
@@ -192,6 +194,8 @@ type Check = fn(&Bench<'_>) -> Result<String, Failure>;
 
 /// The list.
 const CHECKS: &[(&str, Check)] = &[
+    ("queues, side by side", side::queues),
+    ("blocks of two entry points, side by side", side::residency),
     ("layout, as the device sees it", fabric::layout),
     ("spsc, host to device", rings::spsc_in),
     ("spsc, device to host", rings::spsc_out),
@@ -210,6 +214,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("receipts, not found", fabric::not_found),
     ("receipts, timeout", fabric::timeout),
     ("commands: pause, run, drain", fabric::commands),
+    ("a fabric in shared memory, seen by the device", side::registered),
     ("across the bus, requests and answers", bus::echo),
     ("across the bus, device to host", bus::outward),
     ("across the bus, failures", bus::failures),

@@ -414,12 +414,20 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
 /// Each multiprocessor holds at least `least` blocks of any kind, where `least` is the smallest of the grids' own
 /// numbers: a block of a grid of which `n` fit needs at most `1/n` of everything. So as long as fewer than
 /// `multiprocessors × least` blocks are placed, there is one with room for another, wherever the others went.
+///
+/// That is so if a multiprocessor takes blocks of different entry points at the same time. One that is set up for another
+/// share of shared memory does not, until it is empty; all of ours ask for the same, and still there is a report of two that
+/// fit together and were kept apart. So with several entry points, one block is counted for each multiprocessor, until
+/// [`Device::verify_residency`] has seen more.
 fn check_residency(device: &Device, grids: &[Added]) -> Result<(), Error> {
     let asked: u32 = grids.iter().map(|added| added.grid.blocks).sum();
-    let least = grids.iter().map(|added| added.per_multiprocessor).min().unwrap_or(0);
+    let several = grids.iter().any(|added| added.grid.entry != grids[0].grid.entry);
+    let fit = grids.iter().map(|added| added.per_multiprocessor).min().unwrap_or(0);
+    let mixed = several && fit > 1 && !device.mixes();
+    let least = if mixed { 1 } else { fit };
     let resident = least.saturating_mul(device.probe().multiprocessors);
     if asked > resident {
-        return Err(Error::TooManyBlocks { asked, resident });
+        return Err(Error::TooManyBlocks { asked, resident, mixed });
     }
     let queues = device.driver().queues();
     match u32::try_from(grids.len()) {

@@ -35,7 +35,13 @@ fn try_out(what: &str, device: Result<Device, Error>) -> Result<bool, OutputErro
     };
     say!("{what}: {}\n  placement                 {}", device.probe(), device.placement())?;
     match ClockOffset::measure(&device) {
-        Ok(clock) => say!("  a kernel ran              clock known to within {} ns\n", clock.error_ns)?,
+        Ok(clock) => say!("  a kernel ran              clock known to within {} ns", clock.error_ns)?,
+        Err(e) => return say!("{what}: {e}\n").map(|()| false),
+    }
+    match device.verify_queues() {
+        Ok(queues) => {
+            say!("  side by side              {} grids, a copy beside them in {:.1?}\n", queues.grids, queues.copy)?;
+        }
         Err(e) => return say!("{what}: {e}\n").map(|()| false),
     }
     Ok(true)
