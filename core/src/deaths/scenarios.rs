@@ -2,7 +2,7 @@
 
 extern crate std;
 
-use super::world::{LONG, Node, World};
+use super::world::{LONG, Node, TIMEOUT, World};
 use super::{Fate, stop, with_fate};
 use crate::{Command, KernelId, Priority};
 use Priority::{High, Normal};
@@ -58,6 +58,17 @@ const SCENARIOS: &[Scenario] = &[
                 while node.receive() {}
             }
         },
+    },
+    Scenario {
+        name: "send, over the receipt of a pending message",
+        before: |world| {
+            world.send(1, 1, Normal);
+            for _ in 0..7 {
+                world.send(1, 2, Normal);
+                world.nodes[2].receive();
+            }
+        },
+        act: |node| to_the_other(node, Normal),
     },
     Scenario { name: "receive", before: |world| world.send(0, 1, Normal), act: |node| _ = node.receive() },
     Scenario { name: "receive, high", before: |world| world.send(0, 1, High), act: |node| _ = node.receive() },
@@ -579,4 +590,96 @@ fn a_kernel_that_was_taken_for_dead_does_no_harm() {
         tried.add(world.check(), || scenario.name.into());
     }
     tried.finish("evicted kernels", 0);
+}
+
+/// xorshift64*: what happens in a random world, from a seed that a failure prints.
+struct Random(u64);
+
+impl Random {
+    const fn below(&mut self, n: u32) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32 % n
+    }
+
+    const fn node(&mut self) -> usize {
+        self.below(3) as usize
+    }
+}
+
+/// One operation of a node, on whatever the traffic before it has left.
+fn operate(node: &mut Node, ids: [KernelId; 3], random: &mut Random) {
+    let priority = if random.below(4) == 0 { High } else { Normal };
+    match random.below(12) {
+        0..=4 => drop(node.send(ids[random.node()], priority)),
+        5..=8 => _ = node.receive(),
+        9 => _ = node.serve(),
+        10 => _ = node.endpoint().poll(),
+        _ => _ = node.endpoint().expire(),
+    }
+}
+
+/// Random traffic over random routes, until the actor dies at a random step, and then any of the ways on.
+fn random_death(seed: u64) -> Result<u32, String> {
+    let mut random = Random(seed << 1 | 1);
+    for _ in 0..8 {
+        random.below(1);
+    }
+    let mut world = World::new();
+    let mut through_the_actor = false;
+    for _ in 0..random.below(4) {
+        let hop = random.node();
+        through_the_actor |= hop == ACTOR;
+        world.route(random.node(), random.node(), hop);
+    }
+    let ids = [world.id(0), world.id(1), world.id(2)];
+    let mut messages = 0;
+    for _ in 0..random.below(60) {
+        if random.below(16) == 0 {
+            world.platform.advance(TIMEOUT / 3);
+        }
+        let node = random.node();
+        operate(&mut world.nodes[node], ids, &mut random);
+    }
+    loop {
+        let at = random.below(60);
+        // Several operations, so that a late step is reached as well.
+        let died = with_fate(at, Fate::Dies, || {
+            for _ in 0..4 {
+                operate(&mut world.nodes[ACTOR], ids, &mut random);
+            }
+        });
+        if died {
+            break;
+        }
+        let other = [0, 2][random.below(2) as usize];
+        operate(&mut world.nodes[other], ids, &mut random);
+    }
+    world.kill(ACTOR);
+    for node in &world.nodes {
+        messages += node.accepted.len() as u32;
+    }
+    // A route through the actor ends when its place is taken away, and order holds over an unchanged route alone.
+    let ways = if through_the_actor { 4 } else { Then::ALL.len() as u32 };
+    let then = Then::ALL[random.below(ways) as usize];
+    then.happens_in(&mut world).map_err(|why| format!("{then:?}: {why}")).map(|()| messages)
+}
+
+/// `K2K_SECONDS=300` tries for minutes, and `K2K_SEED` says where to begin.
+#[test]
+fn no_death_amid_random_traffic_breaks_a_promise() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (first, seconds) = (number("K2K_SEED").unwrap_or(1), number("K2K_SECONDS"));
+    let began = std::time::Instant::now();
+    let (mut count, mut messages) = (0u64, 0u64);
+    while seconds.map_or(count < 2000, |seconds| began.elapsed().as_secs() < seconds) {
+        let seed = first + count;
+        match random_death(seed) {
+            Ok(more) => messages += u64::from(more),
+            Err(why) => panic!("K2K_SEED={seed}: {why}"),
+        }
+        count += 1;
+    }
+    println!("{count} deaths amid {messages} messages, seeds from {first}");
 }

@@ -76,7 +76,7 @@
 use crate::message::{KernelId, MessageId};
 use crate::platform::CLOCK_MARGIN_NS;
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU64, Scope, shared_struct};
+use crate::sync::{AtomicU64, Scope, keep_order, shared_struct};
 use core::fmt;
 
 /// What became of a message. The numbers stand in shared memory and never change.
@@ -382,11 +382,13 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     pub(crate) fn open(&self, sequence: u64, destination: KernelId, deadline_ns: u64) {
         let terms = self.terms_at(sequence);
         let opened = word(sequence, 0);
-        // Relaxed, all: this sender's own, but for what onlookers read, and that checks itself.
+        // Relaxed, all: this sender's own, but for what onlookers read, and that checks itself. `opened` comes first: a
+        // sender that dies in between leaves an older message overwritten, not pending on terms that no onlooker believes.
+        terms.opened.store(opened, Relaxed);
+        keep_order();
         terms.deadline_ns.store(deadline_ns, Relaxed);
         terms.check.store(opened ^ deadline_ns, Relaxed);
         terms.destination.store(destination.raw(), Relaxed);
-        terms.opened.store(opened, Relaxed);
     }
 
     /// For a proxy, whose sequences come in any order, in place of [`open`](Self::open): makes the entry forget a later
