@@ -16,6 +16,7 @@ use crate::session::Ended;
 use bytemuck::Zeroable as _;
 use core::any::Any;
 use core::fmt;
+use core::panic::AssertUnwindSafe;
 use core::ptr::NonNull;
 use core::time::Duration;
 use k2k_device::{Outcome, Report};
@@ -98,6 +99,14 @@ pub(crate) struct Watched {
     pub(crate) names: Vec<String>,
     /// Device address of the blocks' reports, valid while the session runs.
     pub(crate) reports: u64,
+}
+
+/// Calls users' code where a panic must not keep the device from doing the rest. The panic has been reported by the hook.
+fn contain(users: impl FnOnce()) {
+    if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(users)) {
+        // Its destructor may panic as well.
+        core::mem::forget(panic);
+    }
 }
 
 /// Something that must outlive the kernels that may use it.
@@ -206,7 +215,7 @@ impl Device {
     }
 
     /// Calls this whenever a text begins to be compiled for this device, and when that is done. It takes the place of the
-    /// one before.
+    /// one before. The device is locked meanwhile, so the listener must not use it. A panic of the listener is contained.
     pub fn on_compile(&self, listener: impl Fn(Compile<'_>) + Send + Sync + 'static) {
         *self.inner.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(listener));
     }
@@ -214,7 +223,7 @@ impl Device {
     fn tell(&self, compile: Compile<'_>) {
         let listener = self.inner.listener.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(listener) = listener {
-            listener(compile);
+            contain(|| listener(compile));
         }
     }
 
@@ -422,7 +431,7 @@ impl Device {
             Freed::Kept(owner) => {
                 // It may release more itself.
                 drop(state);
-                drop(owner);
+                contain(|| drop(owner));
             }
         }
     }

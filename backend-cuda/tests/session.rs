@@ -378,3 +378,27 @@ fn everything_can_go_to_another_thread() {
     let mut running = start(&device, [Grid::new("test_loop")]);
     std::thread::spawn(move || running.stop(LONG).unwrap()).join().unwrap();
 }
+
+/// What a grid keeps is the user's, and so is a listener: their panics leave the device as it is.
+#[test]
+fn panics_of_users_code_keep_a_device_from_nothing() {
+    struct Panics(Arc<Mutex<u32>>);
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap() += 1;
+            panic!("expected: in the destructor of what a grid keeps");
+        }
+    }
+    let device = device();
+    device.on_compile(|_| panic!("expected: in a listener"));
+    let dropped = Arc::new(Mutex::new(0));
+    for n in 1..=2 {
+        let grid = || Grid::new("test_loop").keep(Panics(Arc::clone(&dropped))).keep(Panics(Arc::clone(&dropped)));
+        let mut running = start(&device, [grid().name("a")]);
+        running.wait_ready(LONG).unwrap();
+        running.stop(LONG).unwrap();
+        drop(running);
+        assert_eq!((*dropped.lock().unwrap(), device.is_busy()), (2 * n, false));
+    }
+    device.allocate(256).unwrap();
+}

@@ -36,7 +36,7 @@ use k2k_device::{Launch, Report};
 use k2k_host::Memory;
 use k2k_kernels::shape;
 use running::Started;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Workspace of a block unless its grid says otherwise, bytes.
 const WORKSPACE: usize = 64 << 10;
@@ -53,7 +53,8 @@ pub struct Grid {
     threads: u32,
     workspace_len: usize,
     parameters: [u64; 8],
-    keep: Vec<Box<dyn Any + Send>>,
+    /// In a lock that nobody waits for, so that a grid can be shared between threads whatever it keeps.
+    keep: Mutex<Vec<Box<dyn Any + Send>>>,
     /// Stopped when all others have ended: a gateway carries what they still have to say.
     serves_others: bool,
 }
@@ -81,7 +82,7 @@ impl Grid {
             threads: 32,
             workspace_len: WORKSPACE,
             parameters: [0; 8],
-            keep: Vec::new(),
+            keep: Mutex::default(),
             serves_others: false,
         }
     }
@@ -128,7 +129,7 @@ impl Grid {
     /// Keeps the owner of memory that a parameter points to, until no kernel uses it any more.
     #[must_use]
     pub fn keep(mut self, owner: impl Any + Send) -> Self {
-        self.keep.push(Box::new(owner));
+        self.keep.get_mut().unwrap_or_else(PoisonError::into_inner).push(Box::new(owner));
         self
     }
 

@@ -17,6 +17,7 @@ use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::{Command, Config, Fabric, KernelId};
 use k2k_device::{Outcome, Report};
 use std::io::Write as _;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::Instant;
 
@@ -371,7 +372,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop for Ru
             );
         }
         for grid in &mut self.grids {
-            for owner in grid.grid.keep.drain(..) {
+            for owner in core::mem::take(grid.grid.keep.get_mut().unwrap_or_else(PoisonError::into_inner)) {
                 // Dropped now, or when nothing runs any more, or never.
                 self.device.keep(owner);
             }
