@@ -110,6 +110,16 @@ fn the_command_reaps_and_says_what_it_did() {
     let me = broker.register("me").unwrap();
     assert_eq!(reap(&shm.0), (Some(0), "0 reaped, 1 alive, 0 unknown\n".to_owned(), String::new()));
     drop(me);
+    // `k2k reap FILE | head -1`, whose reader has gone, and a full disk.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for (stdout, ends_with, lines) in [(writer.into(), 141, 0), (std::process::Stdio::from(full), 1, 1)] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"));
+        let output = command.args(["reap", &shm.0]).stdout(stdout).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), error.lines().count()), (Some(ends_with), lines), "{error}");
+    }
     let (status, out, error) = reap("k2k-there-is-no-such-fabric");
     assert_eq!((status, out.as_str()), (Some(1), ""));
     assert!(error.contains("k2k-there-is-no-such-fabric"), "{error}");
