@@ -265,8 +265,10 @@ fn check(broker: &Shared, ledger: &Ledger) -> [u64; 2] {
 }
 
 fn status_of(raw: u8) -> Option<DeliveryStatus> {
-    use DeliveryStatus::{Delivered, MaxHopsExceeded, NotFound, QueueFull, Timeout, Unanswered};
-    [Delivered, NotFound, QueueFull, Timeout, MaxHopsExceeded, Unanswered].into_iter().find(|&s| s as u8 == raw)
+    use DeliveryStatus::{Delivered, MaxHopsExceeded, NotAllowed, NotFound, QueueFull, Timeout, Unanswered};
+    [Delivered, NotFound, QueueFull, Timeout, MaxHopsExceeded, Unanswered, NotAllowed]
+        .into_iter()
+        .find(|&s| s as u8 == raw)
 }
 
 #[test]
