@@ -121,7 +121,7 @@ pub enum Error {
         grids: u32,
         /// How many ran at the same time.
         together: u32,
-        /// Grids that began when another had ended: the first number's behind the second's.
+        /// Grids that waited: the first one's behind the second one's.
         behind: Vec<(u32, u32)>,
         /// How long a copy took, if it waited.
         copy: Option<Duration>,
@@ -388,7 +388,7 @@ impl fmt::Display for Error {
             Self::SharedQueues { grids, together, behind, copy } => {
                 write!(f, "of {grids} grids, each on a stream of its own, {together} ran at the same time")?;
                 for (grid, other) in behind {
-                    write!(f, "; grid {grid} began when grid {other} had ended")?;
+                    write!(f, "; grid {grid} waited for the end of grid {other}")?;
                 }
                 if let Some(copy) = copy {
                     write!(f, "; a copy beside them took {copy:.1?}")?;

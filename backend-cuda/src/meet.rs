@@ -2,8 +2,8 @@
 //! that wait for one another.
 //!
 //! ```text
-//!   block   here, on that multiprocessor ---- waits for the gate, or 2 s ---- began, ended, seen or not
-//!   host      looks, by copies, until all are here ---- opens the gate
+//!   block   "here" (a word of the host's) ---- waits for its grid's gate, or 2 s ---- on which multiprocessor
+//!   host      looks until all are here, or no more come ---- opens the gates, one by one: who comes then?
 //! ```
 //!
 //! A driver is asked for so many queues and says nothing of how many it made; streams of others in the process take some.
@@ -25,6 +25,12 @@ use std::time::Instant;
 
 /// How long the blocks wait for one another.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// When nobody has come for so long, nobody will: a launch takes some 10 µs.
+const QUIET: Duration = Duration::from_millis(800);
+
+/// How long one that waited behind another may take to come when that has gone.
+const NEXT: Duration = Duration::from_millis(100);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_micros(200);
@@ -60,15 +66,15 @@ pub struct Residency {
 /// Entry points that differ in registers and stack alone: a few, and over a hundred with a kilobyte.
 const ENTRIES: [&str; 2] = ["k2k_meet", "k2k_meet_large"];
 
-/// They say that they are here, and wait. Parameters: address of the gate, a 32-bit word; patience in ns. Values: whether
-/// the gate was seen open, multiprocessor, `%globaltimer` at the beginning and the end.
+/// They say that they are here, and wait. Parameters: address of the gate, a 32-bit word; patience in ns; address of a
+/// 32-bit word of each block. Values: whether the gate was seen open, multiprocessor.
 pub(crate) fn text() -> String {
     /// Values that are live while a block waits.
     const LIVE: usize = 100;
     let parameters = offset_of!(Launch, parameters);
     let reports = offset_of!(Launch, reports);
     let values = offset_of!(Report, values);
-    let (running, finished) = (Outcome::Running as u16, Outcome::Finished as u16);
+    let finished = Outcome::Finished as u16;
     let mut text = ".version 7.0\n.target sm_70\n.address_size 64\n".to_owned();
     for (entry, live) in ENTRIES.into_iter().zip([0, LIVE]) {
         let (mut before, mut after) = (String::new(), String::new());
@@ -107,9 +113,11 @@ pub(crate) fn text() -> String {
 {before}    mov.u32 %r3, %smid;
     cvt.u64.u32 %rd6, %r3;
     st.global.u64 [%rd2+{smid}], %rd6;
-    st.global.u64 [%rd2+{began}], %rd7;
-    mov.u64 %rd10, {running};
-    st.release.sys.global.b64 [%rd2], %rd10;
+    ld.global.u64 %rd8, [%rd1+{here}];
+    mul.wide.u32 %rd3, %r2, 4;
+    add.u64 %rd8, %rd8, %rd3;
+    mov.u32 %r5, 1;
+    st.release.sys.b32 [%rd8], %r5;
     mov.u64 %rd11, 1;
 WAIT:
     ld.relaxed.sys.b32 %r4, [%rd4];
@@ -123,8 +131,6 @@ WAIT:
     mov.u64 %rd11, 0;
 DONE:
 {after}    st.global.u64 [%rd2+{values}], %rd11;
-    mov.u64 %rd8, %globaltimer;
-    st.global.u64 [%rd2+{ended}], %rd8;
     mov.u64 %rd10, {finished};
     st.release.sys.global.b64 [%rd2], %rd10;
 END:
@@ -134,8 +140,7 @@ END:
             report = size_of::<Report>(),
             patience = parameters + 8,
             smid = values + 8,
-            began = values + 16,
-            ended = values + 24,
+            here = parameters + 16,
         );
     }
     text
@@ -203,21 +208,11 @@ END:
 /// The entry point of [`count_text`].
 pub(crate) const COUNT: &str = "k2k_count";
 
-/// What a block has said.
-struct Guest {
-    outcome: u16,
-    /// It has seen the others' gate open.
-    seen: bool,
-    multiprocessor: u64,
-    began_ns: u64,
-    ended_ns: u64,
-}
-
-/// A grid that waits at the gate.
+/// A grid that waits at its gate.
 struct Waiting {
     reports: DeviceBuffer,
     /// Kept for the kernel.
-    _argument: DeviceBuffer,
+    argument: DeviceBuffer,
     blocks: u32,
     launch: Option<Handle>,
 }
@@ -225,29 +220,32 @@ struct Waiting {
 /// Grids that wait for one another.
 struct Meeting<'d> {
     device: &'d Device,
-    gate: HostBuffer,
+    /// A gate of each grid, and a word of each block.
+    words: HostBuffer,
     grids: Vec<Waiting>,
-    /// The longest that a look took.
-    copy: Duration,
 }
 
 impl<'d> Meeting<'d> {
-    /// Starts grids of so many blocks.
-    fn begin(device: &'d Device, grids: &[(Handle, u32)], patience: Duration) -> Result<Self, Error> {
-        let gate = device.allocate_host(size_of::<AtomicU32>())?;
-        let waiting = grids.iter().map(|(_, blocks)| {
+    /// Starts grids of so many blocks, and waits until all are here, or no more come.
+    fn begin(device: &'d Device, grids: &[(Handle, u32)]) -> Result<Self, Error> {
+        let all: u32 = grids.iter().map(|(_, blocks)| blocks).sum();
+        let words = device.allocate_host((grids.len() + all as usize) * size_of::<AtomicU32>())?;
+        let mut first = grids.len();
+        let waiting = (0..).zip(grids).map(|(number, (_, blocks))| {
+            let address = |word: usize| words.address() + (word * size_of::<AtomicU32>()) as u64;
             let reports = device.allocate(*blocks as usize * size_of::<Report>())?;
             let mut argument = device.allocate(size_of::<Launch>())?;
             let mut launch = Launch { reports: reports.address(), blocks: *blocks, ..Launch::zeroed() };
-            launch.parameters[..2].copy_from_slice(&[gate.address(), patience.as_nanos() as u64]);
+            launch.parameters[..3].copy_from_slice(&[address(number), PATIENCE.as_nanos() as u64, address(first)]);
+            first += *blocks as usize;
             argument.write(0, bytemuck::bytes_of(&launch))?;
-            Ok(Waiting { reports, _argument: argument, blocks: *blocks, launch: None })
+            Ok(Waiting { reports, argument, blocks: *blocks, launch: None })
         });
         let waiting = waiting.collect::<Result<Vec<_>, Error>>()?;
         device.begin()?;
-        let mut meeting = Self { device, gate, grids: waiting, copy: Duration::ZERO };
+        let mut meeting = Self { device, words, grids: waiting };
         for (grid, (entry, blocks)) in meeting.grids.iter_mut().zip(grids) {
-            let shape = Shape { blocks: *blocks, threads: 32, cooperative: false, launch: grid._argument.address() };
+            let shape = Shape { blocks: *blocks, threads: 32, cooperative: false, launch: grid.argument.address() };
             // SAFETY: the entry point takes the address of a `Launch`; all that it points to is freed when nothing runs.
             match unsafe { device.driver().launch(*entry, shape) } {
                 Ok(launch) => grid.launch = Some(launch),
@@ -257,46 +255,54 @@ impl<'d> Meeting<'d> {
                 }
             }
         }
+        meeting.wait(QUIET, all);
         Ok(meeting)
     }
 
-    /// What each block of each grid has said so far.
-    fn look(&mut self) -> Result<Vec<Vec<Guest>>, Error> {
-        let began = Instant::now();
-        let guests = self.grids.iter().map(|grid| {
-            let mut reports = vec![Report::zeroed(); grid.blocks as usize];
-            grid.reports.read(0, bytemuck::cast_slice_mut(&mut reports))?;
-            let guests = reports.into_iter().map(|report| {
-                let [seen, multiprocessor, began_ns, ended_ns, ..] = report.values;
-                Guest { outcome: report.outcome, seen: seen != 0, multiprocessor, began_ns, ended_ns }
-            });
-            Ok(guests.collect())
-        });
-        let guests = guests.collect::<Result<Vec<_>, Error>>();
-        self.copy = self.copy.max(began.elapsed() / self.grids.len().max(1) as u32);
-        guests
+    /// Gates, and then blocks.
+    fn words(&self) -> &[AtomicU32] {
+        let count = self.words.len() / size_of::<AtomicU32>();
+        // SAFETY: the bytes of that buffer, which lives as long as `self`, and is aligned to more than a word.
+        unsafe { core::slice::from_raw_parts(self.words.as_ptr().cast::<AtomicU32>(), count) }
     }
 
-    /// Looks until all are here, or have lost patience: how many were here at the same time.
-    fn gather(&mut self) -> Result<u32, Error> {
-        let since = Instant::now();
-        let mut most = 0;
-        loop {
-            let guests = self.look()?;
-            let of = |outcome: Outcome| guests.iter().flatten().filter(|guest| guest.outcome == outcome as u16).count();
-            let (here, left) = (of(Outcome::Running), of(Outcome::Finished));
-            most = most.max(here as u32);
-            if here == guests.iter().map(Vec::len).sum() || left > 0 || since.elapsed() > PATIENCE {
-                return Ok(most);
-            }
+    /// Whether each grid's first block has come.
+    fn here(&self) -> Vec<bool> {
+        let mut word = self.grids.len();
+        let first = self.grids.iter().map(|grid| {
+            word += grid.blocks as usize;
+            word - grid.blocks as usize
+        });
+        // Relaxed, as below: only whether.
+        first.map(|word| self.words()[word].load(Relaxed) != 0).collect()
+    }
+
+    /// How many blocks have come.
+    fn count(&self) -> u32 {
+        self.words()[self.grids.len()..].iter().filter(|word| word.load(Relaxed) != 0).count() as u32
+    }
+
+    /// Waits until so many have come, or nobody has for so long.
+    fn wait(&self, quiet: Duration, all: u32) {
+        let (mut since, mut came) = (Instant::now(), self.count());
+        while came < all && since.elapsed() < quiet {
             std::thread::sleep(LOOK);
+            // Asked before the clock: whoever comes now has come in time.
+            let now = self.count();
+            if now != came {
+                (since, came) = (Instant::now(), now);
+            }
         }
     }
 
-    /// Opens the gate and waits for the end of all. If that does not come, the device stays busy.
+    fn open(&self, grid: usize) {
+        // Relaxed: publishes nothing but itself.
+        self.words()[grid].store(1, Relaxed);
+    }
+
+    /// Opens the gates and waits for the end of all. If that does not come, the device stays busy.
     fn end(&mut self) -> Result<(), Error> {
-        // SAFETY: a word of that buffer, which lives. Relaxed: publishes nothing but itself.
-        unsafe { &*self.gate.as_ptr().cast::<AtomicU32>() }.store(1, Relaxed);
+        (0..self.grids.len()).for_each(|grid| self.open(grid));
         let since = Instant::now();
         let driver: &dyn Driver = self.device.driver();
         for grid in &mut self.grids {
@@ -322,6 +328,16 @@ impl<'d> Meeting<'d> {
         self.device.end();
         Ok(())
     }
+
+    /// The multiprocessors that each grid's blocks were on.
+    fn multiprocessors(&self) -> Result<Vec<Vec<u64>>, Error> {
+        let grids = self.grids.iter().map(|grid| {
+            let mut reports = vec![Report::zeroed(); grid.blocks as usize];
+            grid.reports.read(0, bytemuck::cast_slice_mut(&mut reports))?;
+            Ok(reports.into_iter().map(|report| report.values[1]).collect())
+        });
+        grids.collect()
+    }
 }
 
 /// The entry points, and how many blocks of 32 threads of each fit on a multiprocessor.
@@ -342,23 +358,36 @@ fn entries(device: &Device) -> Result<[(Handle, u32); 2], Error> {
 pub(crate) fn queues(device: &Device) -> Result<Queues, Error> {
     let [(entry, _), _] = entries(device)?;
     // The emulated device has no end of them.
-    let count = device.driver().queues().min(31);
-    let mut meeting = Meeting::begin(device, &vec![(entry, 1); count as usize], PATIENCE)?;
-    let gathered = meeting.gather();
-    let copy = meeting.copy;
-    meeting.end()?;
-    let together = gathered?;
-    if together == count && copy < COPY {
-        return Ok(Queues { grids: count, copy });
+    let grids = device.driver().queues().min(31);
+    let all = vec![(entry, 1); grids as usize];
+    let mut meeting = Meeting::begin(device, &all)?;
+    let together = meeting.count();
+    let mut behind = Vec::new();
+    let mut left: Vec<_> = (0..grids as usize).collect();
+    loop {
+        // Whoever comes when one that was here goes has waited behind it.
+        let before = meeting.here();
+        let Some(next) = left.iter().position(|grid| before[*grid]).filter(|_| together < grids) else { break };
+        let goes = left.remove(next);
+        meeting.open(goes);
+        meeting.wait(NEXT, meeting.count() + 1);
+        let came = meeting.here().into_iter().zip(before).enumerate().filter(|(_, (now, before))| *now && !before);
+        behind.extend(came.map(|(grid, _)| (grid as u32, goes as u32)));
     }
-    let guests: Vec<_> = meeting.look()?.into_iter().flatten().collect();
-    // Each that began when another had lost patience, behind the last of these.
-    let behind = guests.iter().enumerate().filter_map(|(grid, guest)| {
-        let before = guests.iter().enumerate().filter(|(_, other)| !other.seen && other.ended_ns <= guest.began_ns);
-        let (other, _) = before.max_by_key(|(_, other)| other.ended_ns)?;
-        Some((grid as u32, other as u32))
-    });
-    Err(Error::SharedQueues { grids: count, together, behind: behind.collect(), copy: (copy >= COPY).then_some(copy) })
+    meeting.end()?;
+    let mut meeting = Meeting::begin(device, &all)?;
+    let mut word = [0; 8];
+    let began = Instant::now();
+    let copied = meeting.grids[0].reports.read(0, &mut word);
+    let copied = copied.and_then(|()| meeting.grids[0].argument.write(0, &word));
+    // There and back.
+    let copy = began.elapsed() / 2;
+    meeting.end()?;
+    copied?;
+    if together == grids && copy < COPY {
+        return Ok(Queues { grids, copy });
+    }
+    Err(Error::SharedQueues { grids, together, behind, copy: (copy >= COPY).then_some(copy) })
 }
 
 /// See [`Device::verify_residency`].
@@ -368,14 +397,13 @@ pub(crate) fn residency(device: &Device) -> Result<Residency, Error> {
     // Of a device that says that only one fits on each, no more is asked.
     let fit = entries.iter().map(|(_, fit)| *fit).min().unwrap_or(0);
     let each = if fit < 2 { multiprocessors / 2 } else { multiprocessors }.max(1);
-    let mut meeting = Meeting::begin(device, &entries.map(|(entry, _)| (entry, each)), PATIENCE)?;
-    let gathered = meeting.gather();
+    let mut meeting = Meeting::begin(device, &entries.map(|(entry, _)| (entry, each)))?;
+    let together = meeting.count();
     meeting.end()?;
-    let together = gathered?;
     let mut blocks = BTreeMap::<u64, [u32; 2]>::new();
-    for (kind, guests) in meeting.look()?.into_iter().enumerate() {
-        for guest in guests {
-            blocks.entry(guest.multiprocessor).or_default()[kind.min(1)] += 1;
+    for (kind, multiprocessors) in meeting.multiprocessors()?.into_iter().enumerate() {
+        for multiprocessor in multiprocessors {
+            blocks.entry(multiprocessor).or_default()[kind.min(1)] += 1;
         }
     }
     let mut spread = BTreeMap::new();

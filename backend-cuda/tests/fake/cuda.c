@@ -205,7 +205,7 @@ static void *run(void *argument) {
         *u64(report + 8) = now.tv_sec * 1000000000ull + now.tv_nsec + 5000000000ull; /* 5 s ahead */
     } else if (!strcmp(job->name, "k2k_meet")) {
         uint32_t *gate = (uint32_t *)(uintptr_t)*u64(launch + 80);
-        __atomic_store_n(u64(report), 1, __ATOMIC_RELEASE);
+        __atomic_store_n((uint32_t *)(uintptr_t)*u64(launch + 96), 1, __ATOMIC_RELEASE);
         while (!__atomic_load_n(gate, __ATOMIC_ACQUIRE)) usleep(100);
         *u64(report + 8) = 1;
     } else if (strcmp(job->name, "test_once")) {

@@ -58,6 +58,13 @@ struct Driver {
 }
 
 static DRIVER: LazyLock<Mutex<Driver>> = LazyLock::new(|| {
+    // A device goes on whether or not it is asked.
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(Duration::from_millis(1));
+            DRIVER.lock().unwrap_or_else(PoisonError::into_inner).go_on();
+        }
+    });
     let options = Options { races: false, native_host: true, clock: Clock::Host, ..Options::default() };
     Mutex::new(Driver {
         machine: Background::start(Machine::new(1, options)).expect("a thread"),
