@@ -2,7 +2,7 @@
 //! that wait for one another.
 //!
 //! ```text
-//!   block   "here" (a word of the host's) ---- waits for its grid's gate, or 2 s ---- on which multiprocessor
+//!   block   "here" (a word of the host's) ---- waits for its grid's gate, or its patience ---- on which multiprocessor
 //!   host      looks until all are here, or no more come ---- opens the gates, one by one: who comes then?
 //! ```
 //!
@@ -23,14 +23,15 @@ use k2k_device::{Launch, Outcome, Report};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// How long the blocks wait for one another.
+/// How long the blocks wait for one another; and while it is found out who waits behind whom.
 const PATIENCE: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(20);
 
 /// When nobody has come for so long, nobody will: a launch takes some 10 µs.
 const QUIET: Duration = Duration::from_millis(800);
 
 /// How long one that waited behind another may take to come when that has gone.
-const NEXT: Duration = Duration::from_millis(100);
+const NEXT: Duration = Duration::from_millis(500);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_micros(200);
@@ -227,7 +228,7 @@ struct Meeting<'d> {
 
 impl<'d> Meeting<'d> {
     /// Starts grids of so many blocks, and waits until all are here, or no more come.
-    fn begin(device: &'d Device, grids: &[(Handle, u32)]) -> Result<Self, Error> {
+    fn begin(device: &'d Device, grids: &[(Handle, u32)], patience: Duration) -> Result<Self, Error> {
         let all: u32 = grids.iter().map(|(_, blocks)| blocks).sum();
         let words = device.allocate_host((grids.len() + all as usize) * size_of::<AtomicU32>())?;
         let mut first = grids.len();
@@ -236,7 +237,7 @@ impl<'d> Meeting<'d> {
             let reports = device.allocate(*blocks as usize * size_of::<Report>())?;
             let mut argument = device.allocate(size_of::<Launch>())?;
             let mut launch = Launch { reports: reports.address(), blocks: *blocks, ..Launch::zeroed() };
-            launch.parameters[..3].copy_from_slice(&[address(number), PATIENCE.as_nanos() as u64, address(first)]);
+            launch.parameters[..3].copy_from_slice(&[address(number), patience.as_nanos() as u64, address(first)]);
             first += *blocks as usize;
             argument.write(0, bytemuck::bytes_of(&launch))?;
             Ok(Waiting { reports, argument, blocks: *blocks, launch: None })
@@ -360,7 +361,7 @@ pub(crate) fn queues(device: &Device) -> Result<Queues, Error> {
     // The emulated device has no end of them.
     let grids = device.driver().queues().min(31);
     let all = vec![(entry, 1); grids as usize];
-    let mut meeting = Meeting::begin(device, &all)?;
+    let mut meeting = Meeting::begin(device, &all, LONG)?;
     let together = meeting.count();
     let mut behind = Vec::new();
     let mut left: Vec<_> = (0..grids as usize).collect();
@@ -375,7 +376,7 @@ pub(crate) fn queues(device: &Device) -> Result<Queues, Error> {
         behind.extend(came.map(|(grid, _)| (grid as u32, goes as u32)));
     }
     meeting.end()?;
-    let mut meeting = Meeting::begin(device, &all)?;
+    let mut meeting = Meeting::begin(device, &all, PATIENCE)?;
     let mut word = [0; 8];
     let began = Instant::now();
     let copied = meeting.grids[0].reports.read(0, &mut word);
@@ -397,7 +398,7 @@ pub(crate) fn residency(device: &Device) -> Result<Residency, Error> {
     // Of a device that says that only one fits on each, no more is asked.
     let fit = entries.iter().map(|(_, fit)| *fit).min().unwrap_or(0);
     let each = if fit < 2 { multiprocessors / 2 } else { multiprocessors }.max(1);
-    let mut meeting = Meeting::begin(device, &entries.map(|(entry, _)| (entry, each)))?;
+    let mut meeting = Meeting::begin(device, &entries.map(|(entry, _)| (entry, each)), PATIENCE)?;
     let together = meeting.count();
     meeting.end()?;
     let mut blocks = BTreeMap::<u64, [u32; 2]>::new();
