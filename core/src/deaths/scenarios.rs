@@ -60,6 +60,19 @@ const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "send, over a receipt that was given up for mail to itself",
+        before: |world| {
+            world.send(1, 1, Normal);
+            for _ in 0..7 {
+                world.send(1, 2, Normal);
+                world.nodes[2].receive();
+            }
+            world.platform.advance(LONG);
+            world.nodes[1].endpoint().expire();
+        },
+        act: |node| to_the_other(node, Normal),
+    },
+    Scenario {
         name: "send, over the receipt of a pending message",
         before: |world| {
             world.send(1, 1, Normal);

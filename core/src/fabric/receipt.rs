@@ -274,7 +274,7 @@ const fn sequence_in(word: u64) -> u64 {
 const fn status_in(word: u64) -> Option<DeliveryStatus> {
     match word & STATUS {
         HELD => Some(DeliveryStatus::Pending),
-        // Only after its entry was opened for a later message.
+        // Not what a receipt says: see `read`.
         RETRACTED_HELD => Some(DeliveryStatus::Pending),
         status => DeliveryStatus::from_bits(status),
     }
@@ -676,6 +676,8 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
         let found = self.word_at(sequence).load(Relaxed);
         match (Tells::of(opened, sequence), Tells::of(found, sequence)) {
             (Tells::Later, _) | (_, Tells::Later) => Err(ReceiptError::Overwritten),
+            // The entry was wanted for a later message, though its sender may have died, or had no room, before it used it.
+            (_, Tells::This) if matches!(found & STATUS, RETRACTED | RETRACTED_HELD) => Err(ReceiptError::Overwritten),
             (_, Tells::This) => status_in(found).ok_or(ReceiptError::Unknown),
             (Tells::This, Tells::Earlier) => Ok(DeliveryStatus::Pending),
             (Tells::Earlier, Tells::Earlier) => Err(ReceiptError::Unknown),
