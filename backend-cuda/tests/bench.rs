@@ -2,7 +2,7 @@
 //! they are there means nothing.
 #![cfg(feature = "emulated")]
 
-use k2k_cuda::bench::{BenchOptions, Verdict, names, run, run_some};
+use k2k_cuda::bench::{BenchOptions, Missing, Verdict, names, run, run_some};
 use k2k_cuda::{Device, EmulatedOptions};
 
 #[test]
@@ -10,9 +10,14 @@ fn every_benchmark_runs_on_the_emulated_device() {
     let device = Device::emulated(EmulatedOptions::default()).unwrap();
     let rows = run(&device, BenchOptions::few(), |row| println!("{row}"));
     for row in &rows {
+        if row.name == "the device's, mapped, p50" {
+            assert!(matches!(row.figure, Err(Missing::Unavailable(_))), "{row}");
+            continue;
+        }
         let figure = row.figure.as_ref().unwrap_or_else(|why| panic!("{}, {}: {why}", row.benchmark, row.name));
         assert!(figure.value > 0.0, "{row}");
-        let is_floor = row.name.starts_with("bare flag") || row.name.starts_with("launch and wait");
+        let floors = ["bare flag", "launch and wait", "an empty loop", "a copy of"];
+        let is_floor = floors.iter().any(|floor| row.name.starts_with(floor));
         assert_eq!(figure.ratio().is_none(), is_floor, "{row}");
         assert!(
             row.verdict().is_none_or(|verdict| verdict == Verdict::NotMeasured),

@@ -6,6 +6,7 @@
 //!
 //! | file | what | against |
 //! | --- | --- | --- |
+//! | `micro.rs` | what the design rests on: loads, stores, fences, naps, copies, by themselves | an empty loop, a bare flag |
 //! | `trip.rs` | there and back: host and device, block and block, through relays | a bare flag |
 //! | `push.rs` | from the device to the host: by a thread, a warp, 32 warps; how late the last of many producers is | bare lines, a single message |
 //! | `chip.rs` | over all blocks: warp rings; pairs, all to one, a ring of kernels in one fabric | bare lines, warp rings |
@@ -15,6 +16,7 @@
 mod chip;
 mod command;
 mod idle;
+mod micro;
 mod push;
 mod rig;
 mod row;
@@ -74,6 +76,9 @@ type Measure = fn(&Rig<'_>) -> Result<Vec<Row>, Failure>;
 
 /// The list.
 const BENCHMARKS: &[(&str, Measure)] = &[
+    ("accesses of the device", micro::device),
+    ("accesses of the host", micro::host),
+    ("flags where their readers are", micro::near),
     ("round trip, host and device", trip::host),
     ("push, device to host", push::rates),
     ("push, device to host, many producers", push::lateness),
