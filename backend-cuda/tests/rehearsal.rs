@@ -281,3 +281,50 @@ fn entry_points_that_are_kept_apart_are_seen_and_do_no_harm() {
     let together = Run::new("").go(&["--only", "two entry points", "--quick"]);
     assert!(text(&together).starts_with("32 of 32 blocks at the same time; "), "{}", text(&together));
 }
+
+#[test]
+fn one_call_on_the_machine_keeps_what_a_debugger_says_of_a_hang() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let run = Run::new("hang:k2k_spsc_produce_sys");
+    let path = run.tools();
+    let tool = |name: &str, does: &str| {
+        let tool = run.path(name);
+        std::fs::write(&tool, format!("#!/bin/sh\n{does}\n")).unwrap();
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    tool("cuda-gdb", "kill -0 $2 && echo \"(cuda-gdb) looked at $2: $*\"");
+    // A compiler that makes a program of the source's place.
+    tool("nvcc", "[ -s $5 ] && printf '#!/bin/sh\\necho {}\\n' > $4 && chmod +x $4");
+    tool("compute-sanitizer", "shift 2; exec \"$@\"");
+    let out = run.path("out");
+    let call = || {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("results/on-gpu"));
+        command.args(["run", env!("CARGO_BIN_EXE_k2k-gpu-check")]).arg(&out);
+        command.args(["150", "--messages", "50", "--no-bench", "--only", "spsc, ", "--item-limit", "4"]);
+        command.env("LD_LIBRARY_PATH", driver()).env("FAKE_CUDA", &run.wrong).env("PATH", &path);
+        command.env_remove("CUDA_DEVICE_MAX_CONNECTIONS").env_remove("CUDA_LAUNCH_BLOCKING");
+        let output = command.output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        (output.status.code(), said)
+    };
+    let (code, said) = call();
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap_or_default();
+    assert_eq!(code, Some(1), "{said}\n{}", read("said.txt"));
+    assert!(said.contains("quick pass: status 1, ") && said.contains("long pass: status 1, "), "{said}");
+    assert!(said.contains("spsc, device to host") && said.contains("hung, and was killed: "), "{said}");
+    let hang = read("hang.txt");
+    for part in
+        ["=== quick-check--spsc--device-to-host, process ", "-batch -ex info cuda kernels -ex", "(cuda-gdb) looked at "]
+    {
+        assert!(hang.contains(part), "{part:?} is not in {hang}");
+    }
+    let record: Value = serde_json::from_str(&read("record.json")).unwrap();
+    let checks = record["checks"].as_array().unwrap();
+    assert_eq!(checks.iter().filter(|check| check["passed"] == true).count(), 10, "{checks:#?}");
+    assert_eq!(record["unfinished"].as_array().unwrap().len(), 0);
+    assert!(record["options"]["quick"].is_object() && record["options"]["long"].is_object(), "{}", record["options"]);
+    assert_eq!(read("floors.json"), "{}\n");
+    assert!(read("sanitizer.txt").contains("spsc, host to device") && read("nvidia-smi.txt").contains("1980"));
+    let files = std::fs::read_dir(&out).unwrap().count();
+    assert!(files <= 8 && said.len() < 6000, "{files} files; {said}");
+}

@@ -278,6 +278,7 @@ pub(crate) fn main(args: &Args, command: &[&str]) -> ExitCode {
             Ok(earlier) => {
                 plan = earlier.left(plan);
                 record = earlier.record;
+                record.add_options(args.options());
             }
             Err(e) => {
                 complain(NAME, e);

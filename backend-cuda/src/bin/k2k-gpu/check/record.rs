@@ -55,6 +55,14 @@ impl Record {
         Self { head, ..Self::default() }
     }
 
+    /// Those of a run that goes on: of a pass, the newest.
+    pub(super) fn add_options(&mut self, options: Value) {
+        match (self.head.get_mut("options").and_then(Value::as_object_mut), options) {
+            (Some(known), Value::Object(more)) => known.extend(more),
+            (_, options) => drop(self.head.insert("options".to_owned(), options)),
+        }
+    }
+
     /// Takes what one of the [news](super::watch) says.
     pub(super) fn take(&mut self, news: &Value) {
         if let Some(device) = news.get("device") {
