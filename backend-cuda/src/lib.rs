@@ -22,7 +22,7 @@
 //!
 //! # Waiting
 //!
-//! No call waits for a kernel without a limit. While a session runs, nothing is allocated, loaded or freed on its
+//! No call waits for a kernel without a limit. But the end of a process may: one whose kernels hang is to [`abandon`] itself. While a session runs, nothing is allocated, loaded or freed on its
 //! device, because a driver may wait for all kernels before it does; see [`Busy`](Error::Busy).
 
 pub mod bench;
@@ -34,6 +34,7 @@ pub mod denoise;
 mod device;
 mod driver;
 mod error;
+mod leave;
 mod meet;
 mod probe;
 mod ptx;
@@ -49,6 +50,7 @@ pub use k2k_core;
 pub use k2k_device::{Launch, Outcome, Report};
 #[cfg(feature = "emulated")]
 pub use k2k_ptx_executor::{Clock, host_clock_ns};
+pub use leave::abandon;
 pub use meet::{Queues, Residency};
 pub use probe::{OLDEST, Placement, Probe, Where};
 pub use ptx::Ptx;

@@ -38,6 +38,9 @@ pub struct Probe {
     pub pci: Option<String>,
     /// The NUMA node that it is closest to. Host threads that talk to it do so fastest from there.
     pub numa_node: Option<u32>,
+    /// The library of a profiler or a checker that the driver loads into this process (`CUDA_INJECTION64_PATH`). Such tools may let
+    /// one grid wait for another: a session of several grids then never begins.
+    pub watched_by: Option<String>,
 }
 
 impl fmt::Display for Probe {
@@ -53,7 +56,10 @@ impl fmt::Display for Probe {
         writeln!(f, "  cooperative launch        {}", yes(self.cooperative_launch))?;
         writeln!(f, "  time limit on kernels     {}", if self.time_limit { "yes: it drives a display" } else { "no" })?;
         write!(f, "  PCI, NUMA node            {}", self.pci.as_deref().unwrap_or("none"))?;
-        self.numa_node.map_or(Ok(()), |node| write!(f, ", {node}"))
+        self.numa_node.map_or(Ok(()), |node| write!(f, ", {node}"))?;
+        self.watched_by.as_ref().map_or(Ok(()), |tool| {
+            write!(f, "\n  watched by                {tool}: it may let one grid wait for another; use one grid, or none of it")
+        })
     }
 }
 
@@ -131,6 +137,7 @@ mod tests {
             time_limit: false,
             pci: Some("0000:65:00.0".to_owned()),
             numa_node: Some(1),
+            watched_by: None,
         }
     }
 

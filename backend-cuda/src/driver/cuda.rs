@@ -84,10 +84,6 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a copy that go at a time.
 const STAGING: usize = 256 << 10;
 
-/// Local memory of a thread, bytes, for which there is room from the start: what the entry points of this library need,
-/// twice and more. Each thread that a device can hold may get as much: 1 GiB on an H100.
-const LOCAL: usize = 4096;
-
 /// Local memory that the driver may want beside what an entry point says that it needs.
 const LOCAL_MARGIN: usize = 1024;
 
@@ -226,7 +222,6 @@ impl Cuda {
         let nothing = Side { stream: core::ptr::null_mut(), staging: NonNull::dangling() };
         let mut cuda = Self { device, context, probe, streams: Mutex::default(), side: Mutex::new(nothing) };
         cuda.enter()?;
-        make_room(LOCAL)?;
         let side = cuda.side.get_mut().unwrap_or_else(PoisonError::into_inner);
         side.stream = new_stream()?;
         side.staging = pinned(STAGING)?;
@@ -409,6 +404,7 @@ fn look_at(device: sys::CUdevice) -> Result<Probe, Error> {
         time_limit: attribute(Attribute::CU_DEVICE_ATTRIBUTE_KERNEL_EXEC_TIMEOUT)? != 0,
         numa_node: pci.as_deref().and_then(numa_node),
         pci,
+        watched_by: std::env::var("CUDA_INJECTION64_PATH").ok().filter(|path| !path.is_empty()),
     })
 }
 

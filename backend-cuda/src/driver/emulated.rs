@@ -116,6 +116,7 @@ impl Driver for Emulated {
             time_limit: false,
             pci: None,
             numa_node: None,
+            watched_by: None,
         })
     }
 

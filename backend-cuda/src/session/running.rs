@@ -67,7 +67,7 @@ impl Started {
 
 /// The kernels of a session. Dropping it tells them to stop and waits for them for 2 s. If they still run then, their
 /// memory is not freed, their [device](Device) stays [busy](Device::is_busy), and a [report](Hung) goes to the standard
-/// error output.
+/// error output; end the process with [`abandon`](crate::abandon) then, as its own end may wait for them.
 pub struct Running<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
     device: Device,
     config: Config,

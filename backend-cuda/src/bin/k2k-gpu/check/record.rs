@@ -234,6 +234,7 @@ pub(super) fn device(device: &Device, clock: &ClockOffset) -> Value {
         "time_limit": probe.time_limit,
         "pci": probe.pci,
         "numa_node": probe.numa_node,
+        "watched_by": probe.watched_by,
         "placement": device.placement().to_string(),
         "clock_error_ns": clock.error_ns,
     } })

@@ -15,17 +15,11 @@ use super::record::Record;
 use super::{NAME, READER_GONE, TIME_IS_UP, say};
 use core::time::Duration;
 use k2k_command::complain;
-use k2k_cuda::{Compile, Device};
+use k2k_cuda::{Compile, Device, abandon};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-
-unsafe extern "C" {
-    /// Ends the process without what `exit` does before: the CUDA library would wait for kernels there (C standard,
-    /// `_Exit`).
-    safe fn _exit(status: core::ffi::c_int) -> !;
-}
 
 /// How long saying so may take.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
@@ -35,11 +29,6 @@ const COMPILING: Duration = Duration::from_secs(180);
 
 /// How long a process for one item waits to be killed: it may be looked at before.
 const LOOKED_AT: Duration = Duration::from_secs(300);
-
-/// Ends the process now. What it has printed has been written: standard output is flushed at each line.
-pub(super) fn leave(status: u8) -> ! {
-    _exit(status.into())
-}
 
 /// Where news go.
 #[derive(Clone, Debug)]
@@ -137,7 +126,7 @@ impl Watch {
             self.tell(&json!({ "stuck": why }));
             std::thread::sleep(LOOKED_AT);
         }
-        leave(TIME_IS_UP)
+        abandon(TIME_IS_UP)
     }
 
     /// Passes it on.
@@ -152,7 +141,7 @@ impl Watch {
             // Nobody is left to tell.
             To::Parent => {
                 if k2k_command::say!("{news}").is_err() {
-                    leave(READER_GONE);
+                    abandon(READER_GONE);
                 }
             }
         }
