@@ -2,12 +2,21 @@
 
 use super::send::Purpose;
 use super::{Endpoint, PRIORITIES};
-use crate::fabric::{Counter, DeliveryStatus, Event};
+use crate::fabric::{Counter, DeliveryStatus, Event, Transit};
 use crate::message::{Header, Message, Priority};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::sync::{Scope, zeroed_in};
 use core::mem::MaybeUninit;
+
+/// Deferred messages that one call looks at.
+const FLUSH_LOOKS: usize = 64;
+
+/// Where messages of this one's priority are counted.
+#[inline(always)]
+const fn priority_of(header: &Header) -> usize {
+    (header.priority != Priority::Normal as u8) as usize
+}
 
 impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
     Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
@@ -59,7 +68,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// How many messages of this one's priority were put aside for a next hop.
     #[inline(always)]
     pub(super) fn parked_for(&mut self, next_hop: Place<KERNELS>, header: &Header) -> &mut u16 {
-        &mut self.parked[next_hop][usize::from(header.priority != Priority::Normal as u8)]
+        &mut self.parked[next_hop][priority_of(header)]
     }
 
     /// Forwards a message, which lies at that position of the store if at one, or ends its way. Returns the next hop's
@@ -84,7 +93,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         };
         let header = Header { hops: header.hops + 1, ..*header };
         // What was put aside for this next hop goes first, but never before what is of higher priority.
-        if *self.parked_for(next_hop.place, &header) > 0 {
+        let before = match stored {
+            Some(_) => self.kept[next_hop.place][priority_of(&header)],
+            None => self.parked[next_hop.place][priority_of(&header)],
+        };
+        if before > 0 {
             return Some(next_hop.place);
         }
         self.notes.pass(self.deposit_of(next_hop.place, &header).encode());
@@ -98,7 +111,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         None
     }
 
-    /// Tries again to forward what was put aside.
+    /// Tries again to forward what was put aside, a bounded number of messages: the next call goes on behind them.
     #[inline(always)]
     pub(super) fn flush_transit(&mut self) {
         if self.transit.len() > 0 {
@@ -107,18 +120,30 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
     }
 
+    /// As [`flush_transit`](Self::flush_transit), but looks at all messages.
+    pub(super) fn flush_all(&mut self) {
+        // A look that has begun, and a whole one.
+        for _ in 0..2 {
+            while self.transit.len() > 0 && !self.flush_stored() {}
+        }
+    }
+
     /// In order, by the routes of now: what has to stay makes everything behind it for the same next hop stay that is of
-    /// its priority.
+    /// its priority. `true` at the end of a look at all of them.
     #[cold]
     #[inline(never)]
-    fn flush_stored(&mut self) {
+    fn flush_stored(&mut self) -> bool {
         let store = &self.fabric.transit[self.place];
         let mut place = MaybeUninit::uninit();
         let message = zeroed_in(&mut place);
-        // Counted afresh: for `pass_on`, only what lies before a message is before it.
-        self.parked = [[0; PRIORITIES]; KERNELS];
-        let mut left = 0;
-        for position in self.transit.positions() {
+        for _ in 0..=FLUSH_LOOKS {
+            let Some(position) = Transit::<SLOTS, PAYLOAD>::look(&mut self.transit) else {
+                // What the store says now counts.
+                store.settle(&mut self.transit, self.kept_count);
+                self.parked = self.kept;
+                self.forget_kept();
+                return true;
+            };
             let Some(parked_for) = store.next_hop(position) else { continue };
             store.get(position, message);
             let header = &message.header;
@@ -131,12 +156,21 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             }
             let Some(next_hop) = self.pass_on(message, Some(position)) else { continue };
             self.notes.close();
-            *self.parked_for(next_hop, &message.header) += 1;
-            left += 1;
+            self.kept_count += 1;
+            let kept = &mut self.kept[next_hop][priority_of(&message.header)];
+            *kept = kept.saturating_add(1);
             if next_hop.index() != parked_for {
                 store.redirect(position, next_hop.index());
+                let parked = self.parked_for(next_hop, &message.header);
+                *parked = parked.saturating_add(1);
             }
         }
-        store.settle(&mut self.transit, left);
+        false
+    }
+
+    /// A look at all deferred messages begins.
+    pub(super) fn forget_kept(&mut self) {
+        self.kept = [[0; PRIORITIES]; KERNELS];
+        self.kept_count = 0;
     }
 }

@@ -115,10 +115,13 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     /// Header of the message of high priority that is being sent.
     outgoing: Header,
     transit: TransitState,
-    /// Messages put aside per next hop and priority.
+    /// Messages put aside per next hop and priority, when a look at all of them ended last, and since then.
     parked: [[u16; PRIORITIES]; KERNELS],
     /// On a GPU: whether some senders may be denied, when this kernel looked last.
     restricted: bool,
+    /// Those that the look of now has found to stay.
+    kept: [[u16; PRIORITIES]; KERNELS],
+    kept_count: u32,
     /// Whether this call has looked already if some of them can go.
     flushed: bool,
     clock: Clock,

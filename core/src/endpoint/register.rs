@@ -343,6 +343,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
                 let producer = fabric.inboxes[place].lanes.recover_producer(me);
                 (&raw mut (*to).lanes_out).cast::<ProducerState>().add(place.index()).write(producer);
                 (&raw mut (*to).parked).cast::<[u16; PRIORITIES]>().add(place.index()).write([0; PRIORITIES]);
+                (&raw mut (*to).kept).cast::<[u16; PRIORITIES]>().add(place.index()).write([0; PRIORITIES]);
             }
             for place in Place::<KERNELS>::all() {
                 (&raw mut (*to).high_out).cast::<HighRoom>().add(place.index()).write(HighRoom::AtLeast(0));
@@ -355,6 +356,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             (&raw mut (*to).outgoing).write(bytemuck::Zeroable::zeroed());
             (&raw mut (*to).transit).write(transit);
             (&raw mut (*to).restricted).write(fabric.kernels[me].is_restricted());
+            (&raw mut (*to).kept_count).write(0);
             (&raw mut (*to).flushed).write(false);
             (&raw mut (*to).clock).write(Clock::new(config.max_clock_offset_ns));
             (&raw mut (*to).config).write(config);
@@ -392,6 +394,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             transit: _,
             parked: _,
             restricted: _,
+            kept: _,
+            kept_count: _,
             flushed: _,
             clock: _,
             config: _,
@@ -489,14 +493,14 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         // As many as an inbox and its store hold, so that busy senders cannot keep this kernel from leaving.
         let mut place = MaybeUninit::uninit();
         let message = zeroed_in(&mut place);
-        self.flush_transit();
+        self.flush_all();
         for _ in 0..(KERNELS + 2) * SLOTS {
             if !self.take(message) {
                 break;
             }
             self.pass_over(message);
         }
-        self.flush_transit();
+        self.flush_all();
         let store = &self.fabric.transit[self.place];
         for position in self.transit.positions() {
             if store.next_hop(position).is_some() {
@@ -511,6 +515,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             }
         }
         self.parked = [[0; PRIORITIES]; KERNELS];
+        self.forget_kept();
         self.lanes_in.publish(&inbox.lanes);
         self.high_in.publish(&inbox.high);
     }

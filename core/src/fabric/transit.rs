@@ -53,6 +53,8 @@ pub(crate) struct TransitState {
     first: u64,
     last: u64,
     len: u32,
+    /// Where a look at all messages goes on: before it lie those that this look has found to stay.
+    next: u64,
 }
 
 impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
@@ -65,7 +67,7 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
             // No endpoint writes this.
             return TransitState::default();
         }
-        let mut state = TransitState { first, last, len: 0 };
+        let mut state = TransitState { first, last, len: 0, next: first };
         // The predecessor died within `put`, between the two stores: the message is still the inbox's or lost.
         for position in (last.wrapping_sub(first)..SLOTS as u64).map(|i| first.wrapping_add(i)) {
             let used = &self.at(position).used;
@@ -156,8 +158,18 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
         self.at(position).used.store(next_hop as u32 + 1, Relaxed);
     }
 
+    /// The position that the look at all messages has come to, and moves the look on; `None` at its end.
+    pub(crate) fn look(state: &mut TransitState) -> Option<u64> {
+        let position = state.looked_to();
+        if position == state.last {
+            return None;
+        }
+        state.next = position.wrapping_add(1);
+        Some(position)
+    }
+
     /// After a look at every position has found `len` messages: what the words say now counts, should someone else have
-    /// written them.
+    /// written them. The next look begins.
     pub(crate) fn settle(&self, state: &mut TransitState, len: u32) {
         state.len = len;
         if len == 0 {
@@ -165,6 +177,7 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
             // Relaxed: rule 1.
             self.first.store(state.first, Relaxed);
         }
+        state.next = state.first;
     }
 
     /// Moves messages up into the gaps, keeping their order.
@@ -172,7 +185,12 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
     #[inline(never)]
     fn compact(&self, state: &mut TransitState) {
         let mut to = state.first;
+        let looked_to = state.looked_to();
+        let mut next = None;
         for from in state.positions() {
+            if from == looked_to {
+                next = Some(to);
+            }
             let Some(next_hop) = self.next_hop(from) else { continue };
             if from != to {
                 let used = self.header(from).used();
@@ -185,12 +203,19 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
             to = to.wrapping_add(1);
         }
         state.last = to;
+        state.next = next.unwrap_or(to);
         // Relaxed: rule 1.
         self.last.store(to, Relaxed);
     }
 }
 
 impl TransitState {
+    /// Where the look goes on, once messages before it have gone.
+    const fn looked_to(&self) -> u64 {
+        let is_inside = self.next.wrapping_sub(self.first) <= self.last.wrapping_sub(self.first);
+        if is_inside { self.next } else { self.first }
+    }
+
     /// Messages in the store.
     pub(crate) const fn len(&self) -> usize {
         self.len as usize

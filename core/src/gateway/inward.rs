@@ -108,13 +108,11 @@ impl<
         let state = match (proxy, Place::new(header.destination().index())) {
             (Some(proxy), Some(destination)) => {
                 proxy.outstanding += 1;
-                let before = &mut proxy.waiting.of(high)[destination];
-                let waits = *before > 0;
+                let waits = proxy.waiting.of(high)[destination].count > 0;
                 let state =
                     if waits { TransferState::Waiting } else { proxy.place(&self.bodies[number], self.far_receipts) };
                 if state == TransferState::Waiting {
-                    proxy.waiting.of(high)[destination] += 1;
-                    self.wait(number);
+                    proxy.waiting.of(high)[destination].count += 1;
                 }
                 state
             }
@@ -125,18 +123,14 @@ impl<
             id: header.id(),
             place: source.map_or(KERNELS, Place::index) as u16,
             destination: header.destination().index() as u16,
+            next: u16::MAX,
             high,
         };
+        if state == TransferState::Waiting {
+            self.waiting.push(&mut self.transfers, number);
+        }
         if let TransferState::Decided(status) = state {
             self.answer_one(number, status);
-        }
-    }
-
-    /// Puts a message at the end of those that wait. Each number waits once, so that there is room.
-    fn wait(&mut self, number: Place<FRAMES>) {
-        if let Some(last) = self.waiting.get_mut(self.waiting_count) {
-            *last = number;
-            self.waiting_count += 1;
         }
     }
 
@@ -160,44 +154,53 @@ impl<
         self.stats.rejected = self.stats.rejected.wrapping_add(1);
     }
 
-    /// Tries again to send what waits for room.
+    /// Tries again to send what waits for room, a bounded number of messages: the next call goes on behind them.
     #[inline(never)]
     pub(super) fn retry(&mut self) -> bool {
-        let count = core::mem::take(&mut self.waiting_count);
-        for &number in self.waiting.iter().take(count) {
-            let Transfer { place, destination, high, .. } = self.transfers[number];
-            if let (Some(proxy), Some(destination)) =
-                (self.proxies.get_mut(place as usize).and_then(Seat::as_mut), Place::new(destination as usize))
-            {
-                // Counted afresh: only what waits before a message is before it.
-                proxy.waiting.of(high)[destination] = 0;
-            }
+        if self.waiting.is_empty() {
+            return false;
         }
         let now_ns = self.endpoint.platform().now_ns();
-        for i in 0..count {
-            // What waits on is put at most here.
-            let Some(&number) = self.waiting.get(i) else { break };
-            let Transfer { place, destination, high, .. } = self.transfers[number];
-            let (Some(proxy), Some(destination)) =
-                (self.proxies.get_mut(place as usize).and_then(Seat::as_mut), Place::new(destination as usize))
-            else {
-                continue;
-            };
-            let message = &self.bodies[number];
-            let state = if message.header.deadline_ns < now_ns {
-                TransferState::Decided(DeliveryStatus::Timeout)
-            } else if proxy.waiting.of(high)[destination] > 0 {
-                TransferState::Waiting
-            } else {
-                proxy.place(message, self.far_receipts)
-            };
-            self.transfers[number].state = state;
+        let mut worked = false;
+        for _ in 0..=BATCH {
+            let Some(number) = self.waiting.look(&self.transfers) else { break };
+            let state = self.retry_one(number, now_ns);
             if state == TransferState::Waiting {
-                proxy.waiting.of(high)[destination] += 1;
-                self.wait(number);
+                self.waiting.keep(number);
+            } else {
+                self.waiting.remove(&mut self.transfers, number);
+                self.transfers[number].state = state;
+                worked = true;
             }
         }
-        self.waiting_count < count
+        worked
+    }
+
+    /// Tries to send one of the messages that wait, unless one before it had to stay in this look.
+    fn retry_one(&mut self, number: Place<FRAMES>, now_ns: u64) -> TransferState {
+        let look = self.waiting.look;
+        let Transfer { place, destination, high, .. } = self.transfers[number];
+        let (Some(proxy), Some(destination)) =
+            (self.proxies.get_mut(place as usize).and_then(Seat::as_mut), Place::new(destination as usize))
+        else {
+            // What waits has both.
+            return TransferState::Decided(DeliveryStatus::NotFound);
+        };
+        let message = &self.bodies[number];
+        let state = if message.header.deadline_ns < now_ns {
+            TransferState::Decided(DeliveryStatus::Timeout)
+        } else if proxy.waiting.of(high)[destination].stuck_in == look {
+            TransferState::Waiting
+        } else {
+            proxy.place(message, self.far_receipts)
+        };
+        let for_room = &mut proxy.waiting.of(high)[destination];
+        if state == TransferState::Waiting {
+            for_room.stuck_in = look;
+        } else {
+            for_room.count = for_room.count.saturating_sub(1);
+        }
+        state
     }
 
     /// Looks what became of the other side's messages, and answers.

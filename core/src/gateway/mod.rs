@@ -165,19 +165,31 @@ struct Proxy<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PA
     waiting: Waiting<KERNELS>,
 }
 
-/// How many messages wait, by destination.
+/// The messages that wait, by destination.
 #[derive(Clone, Copy)]
 struct Waiting<const KERNELS: usize> {
-    normal: [u16; KERNELS],
-    high: [u16; KERNELS],
+    normal: [ForRoom; KERNELS],
+    high: [ForRoom; KERNELS],
+}
+
+/// The messages of one sender that wait for room at one destination.
+#[derive(Clone, Copy)]
+struct ForRoom {
+    count: u16,
+    /// Number of the last look in which one of them had to stay.
+    stuck_in: u16,
 }
 
 impl<const KERNELS: usize> Waiting<KERNELS> {
-    const NONE: Self = Self { normal: [0; KERNELS], high: [0; KERNELS] };
+    const NONE: Self = Self { normal: [ForRoom::NONE; KERNELS], high: [ForRoom::NONE; KERNELS] };
 
-    const fn of(&mut self, high: bool) -> &mut [u16; KERNELS] {
+    const fn of(&mut self, high: bool) -> &mut [ForRoom; KERNELS] {
         if high { &mut self.high } else { &mut self.normal }
     }
+}
+
+impl ForRoom {
+    const NONE: Self = Self { count: 0, stuck_in: 0 };
 }
 
 /// A message that is on the other side.
@@ -223,6 +235,8 @@ struct Transfer {
     place: u16,
     /// Index, which has been checked if the message waits.
     destination: u16,
+    /// The one that waits behind it; beyond the numbers if there is none.
+    next: u16,
     high: bool,
 }
 
@@ -243,8 +257,68 @@ impl Transfer {
         id: MessageId { source: KernelId::NONE, sequence: 0 },
         place: u16::MAX,
         destination: 0,
+        next: u16::MAX,
         high: false,
     };
+}
+
+/// Messages that wait, in a row: each has the number of the one behind it.
+#[derive(Clone, Copy)]
+struct Line<const FRAMES: usize> {
+    first: Option<Place<FRAMES>>,
+    last: Option<Place<FRAMES>>,
+    /// A look at all of them has come to here: this one stays.
+    kept: Option<Place<FRAMES>>,
+    /// Number of the look.
+    look: u16,
+}
+
+impl<const FRAMES: usize> Line<FRAMES> {
+    const EMPTY: Self = Self { first: None, last: None, kept: None, look: 1 };
+
+    const fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Puts a message at the end.
+    fn push(&mut self, transfers: &mut [Transfer; FRAMES], number: Place<FRAMES>) {
+        match self.last {
+            Some(last) => transfers[last].next = number.index() as u16,
+            None => self.first = Some(number),
+        }
+        self.last = Some(number);
+        transfers[number].next = u16::MAX;
+    }
+
+    /// The message that the look has come to. At the end, `None`, and the next look begins.
+    fn look(&mut self, transfers: &[Transfer; FRAMES]) -> Option<Place<FRAMES>> {
+        let next = match self.kept {
+            Some(kept) => Place::new(transfers[kept].next as usize),
+            None => self.first,
+        };
+        if next.is_none() {
+            self.kept = None;
+            self.look = self.look.wrapping_add(1);
+        }
+        next
+    }
+
+    /// The message that the look has come to stays.
+    const fn keep(&mut self, number: Place<FRAMES>) {
+        self.kept = Some(number);
+    }
+
+    /// The message that the look has come to goes.
+    fn remove(&mut self, transfers: &mut [Transfer; FRAMES], number: Place<FRAMES>) {
+        let next = transfers[number].next;
+        match self.kept {
+            Some(kept) => transfers[kept].next = next,
+            None => self.first = Place::new(next as usize),
+        }
+        if self.last == Some(number) {
+            self.last = self.kept;
+        }
+    }
 }
 
 /// What the other side knows of a place of this side's table.
@@ -355,8 +429,7 @@ pub struct Gateway<
     transfers: [Transfer; FRAMES],
     transfer_count: usize,
     /// Those that wait for room, in the order of their arrival, and their messages.
-    waiting: [Place<FRAMES>; FRAMES],
-    waiting_count: usize,
+    waiting: Line<FRAMES>,
     bodies: [Message<PAYLOAD>; FRAMES],
     /// The message in hand, on its way out.
     message: Message<PAYLOAD>,
@@ -479,11 +552,10 @@ impl<
                 (&raw mut (*to).away).cast::<Away<SLOTS>>().add(i).write(Away::FREE);
                 (&raw mut (*to).free).cast::<Place<FRAMES>>().add(i).write(place);
                 (&raw mut (*to).transfers).cast::<Transfer>().add(i).write(Transfer::FREE);
-                (&raw mut (*to).waiting).cast::<Place<FRAMES>>().add(i).write(place);
             }
             (&raw mut (*to).free_count).write(FRAMES);
             (&raw mut (*to).transfer_count).write(0);
-            (&raw mut (*to).waiting_count).write(0);
+            (&raw mut (*to).waiting).write(Line::EMPTY);
             zeroed_in::<[Message<PAYLOAD>; FRAMES]>(&mut *(&raw mut (*to).bodies).cast());
             zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).message).cast());
             (&raw mut (*to).incoming).write(bytemuck::Zeroable::zeroed());
@@ -517,7 +589,6 @@ impl<
             transfers: _,
             transfer_count: _,
             waiting: _,
-            waiting_count: _,
             bodies: _,
             message: _,
             incoming: _,
@@ -650,9 +721,9 @@ impl<
         if !self.endpoint.may_write() {
             return;
         }
-        for &number in self.waiting.iter().take(self.waiting_count) {
+        for transfer in self.transfers.iter_mut().filter(|transfer| transfer.state == TransferState::Waiting) {
             // It was not sent in this domain, and will not be.
-            self.transfers[number].state = TransferState::Decided(DeliveryStatus::NotFound);
+            transfer.state = TransferState::Decided(DeliveryStatus::NotFound);
         }
         for _ in 0..FRAMES.div_ceil(BATCH) {
             self.receive_frames(true);

@@ -1,6 +1,6 @@
 //! Who is on the other side: proxies for those over there, announcements of those here.
 
-use super::{Export, Gateway, Proxy, SCAN, Transfer, Waiting};
+use super::{Export, Gateway, Line, Proxy, SCAN, Transfer, Waiting};
 use crate::endpoint::{Endpoint, Register};
 use crate::fabric::{HeldState, NAME_LEN, Status};
 use crate::link::Control;
@@ -196,7 +196,7 @@ impl<
     pub(super) fn forget(&mut self) {
         self.transfers.fill(Transfer::FREE);
         self.transfer_count = 0;
-        self.waiting_count = 0;
+        self.waiting = Line::EMPTY;
         for place in Place::all() {
             if let Some(proxy) = self.proxies[place].as_mut() {
                 proxy.outstanding = 0;
