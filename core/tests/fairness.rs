@@ -3,7 +3,8 @@
 mod common;
 
 use common::{Manual, fabric, register_all};
-use k2k_core::{Backlog, Config, Message, Priority};
+use core::cell::Cell;
+use k2k_core::{Backlog, Config, Message, Platform, Priority, Register, WakeFlag};
 
 /// Two senders that keep their rings to a forwarder full; returns what of each arrived at the far end.
 fn relayed(high: [bool; 2], polls: usize) -> [usize; 2] {
@@ -56,4 +57,58 @@ fn a_message_of_high_priority_for_a_kernel_that_only_polls_survives_the_kernel()
     // SAFETY: forgotten: nobody uses the endpoint any more.
     let mut successor = unsafe { fabric.take_over(address, &platform) }.unwrap();
     assert_eq!(successor.try_receive().map(|message| message.header.id()), Some(id));
+}
+
+/// Counts how often it is asked for the time.
+#[derive(Default)]
+struct Counting {
+    looks: Cell<usize>,
+}
+
+impl Platform for &Counting {
+    fn now_ns(&self) -> u64 {
+        self.looks.set(self.looks.get() + 1);
+        1_000
+    }
+
+    fn wake(&self, flag: &WakeFlag) {
+        flag.wake_up();
+    }
+}
+
+/// A forwarder reads the clock once for each deferred message that it looks at.
+#[test]
+fn a_poll_costs_no_more_the_more_messages_are_deferred() {
+    const SLOTS: usize = 512;
+    let platform = Counting::default();
+    let fabric = fabric::<3, SLOTS, 64>(&Config::default());
+    let [mut a, mut forwarder, mut c] =
+        ["a", "forwarder", "c"].map(|name| fabric.register(&Register::new(name).unwrap(), &platform).unwrap());
+    fabric.set_route(a.id(), c.id(), forwarder.id()).unwrap();
+    for _ in 0..SLOTS {
+        forwarder.send(c.id(), &Message::new(u32::MAX)).unwrap();
+    }
+    for kind in 0..SLOTS as u32 {
+        a.send(c.id(), &Message::new(kind)).unwrap();
+    }
+    while forwarder.backlog() == Backlog::Mail {
+        forwarder.poll();
+    }
+    assert_eq!(forwarder.pending_count(), SLOTS as u64, "all are deferred");
+    let before = platform.looks.get();
+    forwarder.poll();
+    let looks = platform.looks.get() - before;
+    assert!(looks <= 80, "one poll looked at {looks} of {SLOTS} deferred messages");
+    let mut expected = 0;
+    // Two rounds of looks at all of them.
+    for _ in 0..2 * (SLOTS / 64 + 1) {
+        while let Some(message) = c.try_receive() {
+            if message.header.kind != u32::MAX {
+                assert_eq!(message.header.kind, expected);
+                expected += 1;
+            }
+        }
+        forwarder.poll();
+    }
+    assert_eq!(expected, SLOTS as u32, "in order, and soon");
 }

@@ -743,3 +743,36 @@ impl<
         unsafe { ManuallyDrop::drop(&mut self.link) };
     }
 }
+
+#[cfg(all(test, not(k2k_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_looked_at_in_turn_and_stays_in_order() {
+        const FRAMES: usize = 4;
+        let number = |n| Place::<FRAMES>::new(n).unwrap();
+        let (mut transfers, mut line) = ([Transfer::FREE; FRAMES], Line::EMPTY);
+        [2, 0, 3].into_iter().for_each(|n| line.push(&mut transfers, number(n)));
+        // The first stays, the second goes, another one comes in the middle of the look.
+        assert_eq!(line.look(&transfers), Some(number(2)));
+        line.keep(number(2));
+        assert_eq!(line.look(&transfers), Some(number(0)));
+        line.remove(&mut transfers, number(0));
+        line.push(&mut transfers, number(1));
+        let look = line.look;
+        for n in [3, 1] {
+            assert_eq!(line.look(&transfers), Some(number(n)));
+            line.keep(number(n));
+        }
+        assert_eq!((line.look(&transfers), line.look == look), (None, false));
+        // All go, and one comes back.
+        for n in [2, 3, 1] {
+            assert_eq!(line.look(&transfers), Some(number(n)));
+            line.remove(&mut transfers, number(n));
+        }
+        assert!(line.is_empty() && line.look(&transfers).is_none());
+        line.push(&mut transfers, number(1));
+        assert_eq!(line.look(&transfers), Some(number(1)));
+    }
+}
