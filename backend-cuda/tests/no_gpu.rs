@@ -321,7 +321,7 @@ fn a_session_runs_without_a_call_that_would_wait_for_its_kernels() {
     let printed = run_in(driver, "", "session");
     assert!(printed.contains("3 ended"), "{printed}");
     let stacks: Vec<_> = printed.lines().filter(|line| line.starts_with("stack ")).collect();
-    assert_eq!(stacks, ["stack 4096", "stack 6144"], "room for local memory is made in advance");
+    assert_eq!(stacks, ["stack 3072", "stack 4096", "stack 6144"], "room for local memory is made in advance");
     assert!(printed.contains("released with 0 allocations, 4 entry points with a carve-out"), "{printed}");
     assert!(!printed.contains("cooperative\n"), "several grids at once are not launched cooperatively: {printed}");
     let printed = run_in(driver, "", "cooperative");

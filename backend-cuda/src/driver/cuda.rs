@@ -84,6 +84,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a copy that go at a time.
 const STAGING: usize = 256 << 10;
 
+/// Local memory of a thread, bytes, for which there is room from the start: what the entry points of this library need with all that they
+/// call (results/sass.md), and two thirds more, in case a driver leaves out what is called when it is asked.
+const LOCAL: usize = 3072;
+
 /// Local memory that the driver may want beside what an entry point says that it needs.
 const LOCAL_MARGIN: usize = 1024;
 
@@ -222,6 +226,7 @@ impl Cuda {
         let nothing = Side { stream: core::ptr::null_mut(), staging: NonNull::dangling() };
         let mut cuda = Self { device, context, probe, streams: Mutex::default(), side: Mutex::new(nothing) };
         cuda.enter()?;
+        make_room(LOCAL)?;
         let side = cuda.side.get_mut().unwrap_or_else(PoisonError::into_inner);
         side.stream = new_stream()?;
         side.staging = pinned(STAGING)?;
