@@ -328,3 +328,22 @@ fn one_call_on_the_machine_keeps_what_a_debugger_says_of_a_hang() {
     let files = std::fs::read_dir(&out).unwrap().count();
     assert!(files <= 8 && said.len() < 6000, "{files} files; {said}");
 }
+
+#[test]
+fn the_other_command_and_the_emulated_device_have_processes_as_well() {
+    let (driver, folder) = (driver(), TempDir::new().unwrap());
+    let record = folder.path().join("record.json");
+    for (program, arguments) in [
+        (env!("CARGO_BIN_EXE_k2k-gpu"), &["check", "--quick"][..]),
+        (env!("CARGO_BIN_EXE_k2k-gpu-check"), &["--emulated", "--isolate", "--quick"]),
+    ] {
+        let mut command = Command::new(program);
+        command.args(arguments).args(["--only", "layout", "--messages", "50", "--json"]).arg(&record);
+        command.env("LD_LIBRARY_PATH", driver).env_remove("FAKE_CUDA").env_remove("CUDA_LAUNCH_BLOCKING");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_str(&std::fs::read_to_string(&record).unwrap()).unwrap();
+        assert_eq!(found["items"].as_array().map(Vec::len), Some(2), "{found}");
+        assert_eq!(found["checks"][0]["passed"], true);
+    }
+}

@@ -145,6 +145,7 @@ pub(super) struct Spread {
     pub(super) least: f64,
     pub(super) p50: f64,
     pub(super) p99: f64,
+    pub(super) p999: f64,
     pub(super) mean: f64,
     pub(super) count: f64,
 }
@@ -158,14 +159,15 @@ impl Spread {
             least: at(0.0).unwrap_or(0) as f64,
             p50: at(0.5).unwrap_or(0) as f64,
             p99: at(0.99).unwrap_or(0) as f64,
+            p999: at(0.999).unwrap_or(0) as f64,
             mean: samples.iter().sum::<u64>() as f64 / count.max(1.0),
             count,
         }
     }
 
-    fn details(self) -> [(&'static str, f64); 5] {
-        let Self { least, p50, p99, mean, count } = self;
-        [("least", least), ("p50", p50), ("p99", p99), ("mean", mean), ("count", count)]
+    fn details(self) -> [(&'static str, f64); 6] {
+        let Self { least, p50, p99, p999, mean, count } = self;
+        [("least", least), ("p50", p50), ("p99", p99), ("p99.9", p999), ("mean", mean), ("count", count)]
     }
 
     /// The half of them is no longer than this.
