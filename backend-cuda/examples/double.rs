@@ -8,7 +8,7 @@ use k2k_command::{note, say};
 use k2k_cuda::k2k_core::gateway::GatewayConfig;
 use k2k_cuda::{Device, EmulatedOptions, Grid, Ptx, Session};
 use k2k_host::k2k_core::Config;
-use k2k_host::{Broker, KernelId, Memory, Message};
+use k2k_host::{Broker, Fixed, KernelId, Memory, Message};
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Instant;
@@ -51,7 +51,7 @@ fn run(file: Option<&str>) -> Result<(), Box<dyn Error>> {
     say!("{}", device.probe())?;
 
     // A fabric for the host's kernels, one for the device's, and a bridge between them.
-    let memory = Memory::<16, 64, 192>::heap(&Config::default())?;
+    let memory = Memory::<Fixed<16, 64, 192>>::heap(&Config::default())?;
     let mut session = Session::<16, 64, 192>::new(&device, &Config::default())?;
     session.load(&ptx)?;
     // SAFETY: `double` is exported for this shape, and takes no parameters.
@@ -76,7 +76,7 @@ fn run(file: Option<&str>) -> Result<(), Box<dyn Error>> {
 }
 
 /// The kernel of that name, as soon as the gateway has announced it.
-fn find(broker: &Broker<16, 64, 192>, name: &str) -> Result<KernelId, String> {
+fn find(broker: &Broker<Fixed<16, 64, 192>>, name: &str) -> Result<KernelId, String> {
     let began = Instant::now();
     while began.elapsed() < SOON {
         match broker.find(name) {

@@ -21,7 +21,7 @@ use k2k_core::sync::Ordering::{Acquire, Release};
 use k2k_core::sync::{AtomicU32, spin_hint};
 use k2k_core::{Backlog, Command, Platform, Register};
 use k2k_host::process::Own;
-use k2k_host::{Host, Memory};
+use k2k_host::{Fixed, Host, Memory};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -81,7 +81,7 @@ impl Bridge {
     /// Registers the gateway and starts its thread.
     pub(crate) fn start<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
         name: &str,
-        memory: &Memory<KERNELS, SLOTS, PAYLOAD>,
+        memory: &Memory<Fixed<KERNELS, SLOTS, PAYLOAD>>,
         halves: Arc<Halves<FRAMES, PAYLOAD>>,
         config: GatewayConfig,
     ) -> Result<Self, BridgeError> {

@@ -13,7 +13,7 @@ use k2k_core::gateway::GatewayConfig;
 use k2k_core::{Config, KernelId, Message};
 use k2k_denoise::protocol::{FINISH, REPORT, START};
 use k2k_denoise::{Grid, Outcome, Params, Report, Shape, Side, Start};
-use k2k_host::{Broker, Endpoint, Memory};
+use k2k_host::{Broker, Endpoint, Fixed, Memory};
 use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS, TileSpec};
 use std::time::Instant;
 
@@ -158,8 +158,8 @@ pub fn diffuse(
 }
 
 type DeviceRunning = Running<KERNELS, SLOTS, PAYLOAD>;
-type HostBroker = Broker<KERNELS, SLOTS, PAYLOAD>;
-type HostEndpoint = Endpoint<KERNELS, SLOTS, PAYLOAD>;
+type HostBroker = Broker<Fixed<KERNELS, SLOTS, PAYLOAD>>;
+type HostEndpoint = Endpoint<Fixed<KERNELS, SLOTS, PAYLOAD>>;
 
 /// Of the tiles: that of one, or what stands before the number of each.
 const NAME: &str = "tile";

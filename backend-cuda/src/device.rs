@@ -20,8 +20,8 @@ use core::panic::AssertUnwindSafe;
 use core::ptr::NonNull;
 use core::time::Duration;
 use k2k_device::{Outcome, Report};
-use k2k_host::Memory;
 use k2k_host::process::Own;
+use k2k_host::{Fixed, Memory};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -304,10 +304,10 @@ impl Device {
     /// no file on a disk. [`Error::Busy`] while kernels run.
     pub fn register<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
         &self,
-        memory: &Memory<KERNELS, SLOTS, PAYLOAD>,
+        memory: &Memory<Fixed<KERNELS, SLOTS, PAYLOAD>>,
     ) -> Result<Registered, Error> {
-        let base = NonNull::from(memory.fabric()).cast::<u8>();
-        let len = Memory::<KERNELS, SLOTS, PAYLOAD>::SIZE;
+        let base = NonNull::from(memory.fabric().storage()).cast::<u8>();
+        let len = Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::SIZE;
         let address = self.while_idle("register memory", |driver| {
             // SAFETY: the clone below keeps the mapping until `Registered` has unregistered it. All of it is a fabric,
             // which is made for peers that write it at any time.

@@ -6,7 +6,7 @@ use core::time::Duration;
 use k2k_cuda::k2k_core::gateway::GatewayConfig;
 use k2k_cuda::k2k_core::{Command, Config, RegisterError};
 use k2k_cuda::{BridgeError, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session};
-use k2k_host::{Broker, Endpoint, KernelId, Memory, Message, Wait};
+use k2k_host::{Broker, Endpoint, Fixed, KernelId, Memory, Message, Wait};
 use k2k_kernels::shape::{FRAMES, KERNELS, PAYLOAD, SLOTS};
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 /// Asks as often, and gets each question back.
 fn ask<const THEIRS: usize, const PER_PAIR: usize>(
-    me: &mut Endpoint<THEIRS, PER_PAIR, PAYLOAD>,
+    me: &mut Endpoint<Fixed<THEIRS, PER_PAIR, PAYLOAD>>,
     echo: KernelId,
     count: u64,
 ) {
@@ -63,7 +63,7 @@ fn stop(running: &mut LibraryRunning) {
 #[test]
 fn a_relay_passes_on_what_is_routed_through_it() {
     let device = device();
-    let memory = Memory::<KERNELS, SLOTS, PAYLOAD>::heap(&Config::default()).unwrap();
+    let memory = Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::heap(&Config::default()).unwrap();
     let mut session = session(&device, &["k2k_echo", "k2k_relay"]);
     session.bridge("gateway", &memory, GatewayConfig::default()).unwrap();
     let broker = Broker::new(memory);
@@ -90,7 +90,7 @@ fn a_relay_passes_on_what_is_routed_through_it() {
 #[test]
 fn a_bridge_takes_a_gateway_of_the_callers_and_a_host_fabric_of_another_shape() {
     let device = device();
-    let memory = Memory::<4, 8, PAYLOAD>::heap(&Config::default()).unwrap();
+    let memory = Memory::<Fixed<4, 8, PAYLOAD>>::heap(&Config::default()).unwrap();
     let mut session = session(&device, &["k2k_echo"]);
     let no_entry = {
         // SAFETY: there is no such entry point, so nothing is started.
@@ -113,7 +113,7 @@ fn a_bridge_takes_a_gateway_of_the_callers_and_a_host_fabric_of_another_shape() 
 fn a_bridge_leaves_when_a_supervisor_tells_its_gateway_to() {
     let device = device();
     for command in [Command::Stop, Command::Drain] {
-        let memory = Memory::<2, 8, PAYLOAD>::heap(&Config::default()).unwrap();
+        let memory = Memory::<Fixed<2, 8, PAYLOAD>>::heap(&Config::default()).unwrap();
         let broker = Broker::new(memory.clone());
         let mut session = session(&device, &[]);
         session.bridge("gateway", &memory, GatewayConfig::default()).unwrap();
@@ -126,7 +126,7 @@ fn a_bridge_leaves_when_a_supervisor_tells_its_gateway_to() {
 #[test]
 fn a_bridge_that_cannot_be_built_says_why_and_may_be_tried_again() {
     let device = device();
-    let memory = Memory::<2, 8, PAYLOAD>::heap(&Config::default()).unwrap();
+    let memory = Memory::<Fixed<2, 8, PAYLOAD>>::heap(&Config::default()).unwrap();
     let broker = Broker::new(memory.clone());
     let mut session = session(&device, &["k2k_echo"]);
     let mut refused = |name: &str| match session.bridge(name, &memory, GatewayConfig::default()) {

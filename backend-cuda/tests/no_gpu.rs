@@ -4,7 +4,7 @@
 use core::time::Duration;
 use k2k_cuda::k2k_core::Config;
 use k2k_cuda::{Device, Error, Grid, Ptx, Session};
-use k2k_host::Memory;
+use k2k_host::{Fixed, Memory};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -120,7 +120,7 @@ fn case_of(case: &str) -> Result<(), Error> {
         }
         "session" => {
             let device = Device::cuda(0)?;
-            let memory = Memory::<8, 8, 64>::heap(&Config::default())?;
+            let memory = Memory::<Fixed<8, 8, 64>>::heap(&Config::default())?;
             let registered = device.register(&memory)?;
             let host = device.allocate_host(100)?;
             // SAFETY: 100 bytes, which nobody else uses.

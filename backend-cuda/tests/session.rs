@@ -8,7 +8,7 @@ use k2k_cuda::k2k_core::sync::AtomicU32;
 use k2k_cuda::k2k_core::sync::Ordering::Acquire;
 use k2k_cuda::k2k_core::{CLOCK_MARGIN_NS, Command, Config, KernelId, Phase, Platform};
 use k2k_cuda::{Clock, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session, host_clock_ns};
-use k2k_host::{Host, Memory};
+use k2k_host::{Fixed, Host, Memory};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -291,9 +291,9 @@ fn a_device_works_on_host_memory_and_on_a_registered_fabric() {
     assert_eq!(count.load(Acquire), 1);
     drop(running);
 
-    let memory = Memory::<4, 8, 64>::heap(&Config::default()).unwrap();
+    let memory = Memory::<Fixed<4, 8, 64>>::heap(&Config::default()).unwrap();
     let registered = device.register(&memory).unwrap();
-    assert_eq!(registered.len(), Memory::<4, 8, 64>::SIZE);
+    assert_eq!(registered.len(), Memory::<Fixed<4, 8, 64>>::SIZE);
     // The phase of a place that nobody uses.
     let config = memory.config();
     let mut running = start(&device, [grid(registered.address() + 128 + 3 * 384 + 144)]);

@@ -13,13 +13,13 @@ use core::error::Error;
 use core::time::Duration;
 use k2k_command::{complain, say};
 use k2k_core::sync::{AtomicU32, Ordering};
-use k2k_host::{Broker, Endpoint, KernelId, Message, Priority, SendError};
+use k2k_host::{Broker, Endpoint, Fixed, KernelId, Message, Priority, SendError};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-type Mesh = Broker<8, 64, 64>;
-type Sender = Endpoint<8, 64, 64>;
+type Mesh = Broker<Fixed<8, 64, 64>>;
+type Sender = Endpoint<Fixed<8, 64, 64>>;
 
 /// How long each of the two rounds lasts.
 const ROUND: Duration = Duration::from_secs(1);

@@ -21,15 +21,15 @@
 use core::error::Error;
 use core::time::Duration;
 use k2k_command::{complain, say};
-use k2k_host::{Broker, Builder, Endpoint, Message, ReceiveError, Wait, memory};
+use k2k_host::{Broker, Builder, Endpoint, Fixed, Message, ReceiveError, Wait, memory};
 use std::io::{self, Read};
 use std::process::{self, Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 use std::{env, thread};
 
 /// Two kernels, 64 messages each way, of up to 64 bytes.
-type Table = Broker<2, 64, 64>;
-type Player = Endpoint<2, 64, 64>;
+type Table = Broker<Fixed<2, 64, 64>>;
+type Player = Endpoint<Fixed<2, 64, 64>>;
 
 /// What a message asks for.
 const BALL: u32 = 1;

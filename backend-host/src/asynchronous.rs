@@ -28,12 +28,14 @@ use crate::wait::{self, Awaited, ReceiveError};
 use crate::{Endpoint, Memory};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use k2k_core::{Fabric, KernelId, Message, Platform as _, Sleep, WakeFlag};
+use k2k_core::Shape;
+use k2k_core::sync::System;
+use k2k_core::{KernelId, Platform as _, Sleep, WakeFlag};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// The next message; `await` it in any executor. Dropping the future loses nothing.
     ///
     /// The endpoint should have registered as parking; another one is looked at every millisecond. A timeout is the
@@ -44,7 +46,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     ///
     /// # Panics
     /// If the system gives no thread for the watcher.
-    pub const fn receive_async(&mut self) -> ReceiveAsync<'_, KERNELS, SLOTS, PAYLOAD> {
+    pub const fn receive_async(&mut self) -> ReceiveAsync<'_, Sh> {
         ReceiveAsync { endpoint: self, asleep: None, slices: 0 }
     }
 }
@@ -52,18 +54,16 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
 /// What [`Endpoint::receive_async`] returns.
 #[must_use = "a future does nothing until it is awaited"]
 #[derive(Debug)]
-pub struct ReceiveAsync<'e, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
-    endpoint: &'e mut Endpoint<KERNELS, SLOTS, PAYLOAD>,
+pub struct ReceiveAsync<'e, Sh: Shape<Scope = System>> {
+    endpoint: &'e mut Endpoint<Sh>,
     /// The sleep that the last poll began.
     asleep: Option<Sleep<'static>>,
     /// Sleeps so far.
     slices: u32,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Future
-    for ReceiveAsync<'_, KERNELS, SLOTS, PAYLOAD>
-{
-    type Output = Result<Message<PAYLOAD>, ReceiveError>;
+impl<Sh: Shape<Scope = System>> Future for ReceiveAsync<'_, Sh> {
+    type Output = Result<Sh::Item, ReceiveError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -94,9 +94,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Future
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop
-    for ReceiveAsync<'_, KERNELS, SLOTS, PAYLOAD>
-{
+impl<Sh: Shape<Scope = System>> Drop for ReceiveAsync<'_, Sh> {
     fn drop(&mut self) {
         if let Some(sleep) = self.asleep.take()
             && self.endpoint.as_core().platform().is_here()
@@ -109,7 +107,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// Lets the watcher wake a task when the sleep is over.
     fn watch(&mut self, waker: &Waker, armed: Armed) {
         if self.watcher.is_none() {
@@ -165,14 +163,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    fn start<const K: usize, const S: usize, const P: usize>(
-        memory: Memory<K, S, P>,
-        id: KernelId,
-        flag: &'static WakeFlag,
-    ) -> Self
-    where
-        Fabric<K, S, P>: Sync,
-    {
+    fn start<Sh: Shape<Scope = System>>(memory: Memory<Sh>, id: KernelId, flag: &'static WakeFlag) -> Self {
         let shared = Arc::new(Shared::default());
         let for_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -283,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_watcher_that_is_asleep_hears_of_a_shorter_sleep() {
-        let memory: Memory<4, 8, 64> = Memory::heap(&Config::default()).unwrap();
+        let memory: Memory<k2k_core::Fixed<4, 8, 64>> = Memory::heap(&Config::default()).unwrap();
         let mut endpoint = memory.register_owned(&k2k_core::Register::new("a").unwrap().parking()).unwrap();
         let (tell, told) = mpsc::channel();
         let waker = Waker::from(Arc::new(Tells(tell)));

@@ -10,7 +10,7 @@ use core::mem::MaybeUninit;
 /// ```
 /// use k2k_host::boxed;
 /// use k2k_host::k2k_core::ring::Spsc;
-/// use k2k_host::{Broker, Message};
+/// use k2k_host::{Fixed, Broker, Message};
 ///
 /// let ring = boxed(Spsc::<[u64; 32], 32_768>::new_in);
 /// let (mut producer, mut consumer) = (ring.producer()?, ring.consumer()?);
@@ -18,7 +18,7 @@ use core::mem::MaybeUninit;
 /// assert_eq!(consumer.pop(), Some([7; 32]));
 ///
 /// // Messages are lent to `send` and received into: none is moved.
-/// let broker: Broker<2, 4, 65_472> = Broker::builder().build()?;
+/// let broker: Broker<Fixed<2, 4, 65_472>> = Broker::builder().build()?;
 /// let (mut a, mut b) = (broker.register("a")?, broker.register("b")?);
 /// let mut message = boxed(|place| Message::new_in(place, 1));
 /// message.set_payload(&[5; 65_000])?;

@@ -9,9 +9,10 @@ use crate::{EndpointError, Host, Memory};
 use core::fmt;
 use core::time::Duration;
 use k2k_core::hlc::Timestamp;
+use k2k_core::sync::System;
 use k2k_core::{
-    Backlog, Command, Context, DeliveryReceipt, Endpoint as Core, Fabric, Kernel, KernelId, Message, MessageId, Phase,
-    Priority, ReceiptError, Register, RegisterError, SendError, Stats,
+    Backlog, Command, Context, DeliveryReceipt, Endpoint as Core, FabricRef, Fixed, Kernel, KernelId, Message,
+    MessageId, Phase, Priority, ReceiptError, Register, RegisterError, SendError, Shape, Stats,
 };
 use std::time::Instant;
 
@@ -29,62 +30,56 @@ use std::time::Instant;
 /// assert_eq!(worker.join().unwrap()?.payload(), b"over there");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Endpoint<const KERNELS: usize = 16, const SLOTS: usize = 256, const PAYLOAD: usize = 192> {
+pub struct Endpoint<Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
     // The order of the fields is the order in which they are dropped: the thread that sleeps at this endpoint's
     // wake flag, then the endpoint, then the memory that both use.
     pub(crate) watcher: Option<Watcher>,
     /// Borrows from `memory`. Never handed out by value or by `&mut`, nor with this lifetime.
-    inner: Core<'static, Host, KERNELS, SLOTS, PAYLOAD>,
-    memory: Memory<KERNELS, SLOTS, PAYLOAD>,
+    inner: Core<'static, Host, Sh>,
+    memory: Memory<Sh>,
     wait: Wait,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Endpoint<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> fmt::Debug for Endpoint<Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint").field("inner", &self.inner).field("wait", &self.wait).finish_non_exhaustive()
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> Memory<Sh> {
     /// Takes a free place of the fabric, for an endpoint that keeps the memory alive.
     ///
     /// # Errors
-    /// As for [`Fabric::register`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
-    pub fn register_owned(&self, who: &Register) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+    /// As for [`FabricRef::register`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
+    pub fn register_owned(&self, who: &Register) -> Result<Endpoint<Sh>, EndpointError> {
         Endpoint::new(self, |fabric| fabric.register(who, Host::in_domain(fabric.config().domain)))
     }
 
     /// Takes a certain place of the fabric, for an endpoint that keeps the memory alive.
     ///
     /// # Errors
-    /// As for [`Fabric::register_at`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
-    pub fn register_owned_at(
-        &self,
-        index: usize,
-        who: &Register,
-    ) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+    /// As for [`FabricRef::register_at`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
+    pub fn register_owned_at(&self, index: usize, who: &Register) -> Result<Endpoint<Sh>, EndpointError> {
         Endpoint::new(self, |fabric| fabric.register_at(index, who, Host::in_domain(fabric.config().domain)))
     }
 
-    /// Takes over the endpoint of a kernel that died: see [`Fabric::take_over`].
+    /// Takes over the endpoint of a kernel that died: see [`FabricRef::take_over`].
     ///
     /// # Errors
-    /// As for [`Fabric::take_over`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
+    /// As for [`FabricRef::take_over`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
     ///
     /// # Safety
     /// The endpoint that registered as `id` is not used any more, in any process.
-    pub unsafe fn take_over_owned(&self, id: KernelId) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+    pub unsafe fn take_over_owned(&self, id: KernelId) -> Result<Endpoint<Sh>, EndpointError> {
         // SAFETY: the caller vouches for it.
         Endpoint::new(self, |fabric| unsafe { fabric.take_over(id, Host::in_domain(fabric.config().domain)) })
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     fn new(
-        memory: &Memory<KERNELS, SLOTS, PAYLOAD>,
-        register: impl FnOnce(
-            &'static Fabric<KERNELS, SLOTS, PAYLOAD>,
-        ) -> Result<Core<'static, Host, KERNELS, SLOTS, PAYLOAD>, RegisterError>,
+        memory: &Memory<Sh>,
+        register: impl FnOnce(FabricRef<'static, Sh>) -> Result<Core<'static, Host, Sh>, RegisterError>,
     ) -> Result<Self, EndpointError> {
         if memory.is_private_copy() {
             return Err(EndpointError::Forked);
@@ -93,7 +88,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
         // SAFETY: the fabric stays mapped, at this address, until the last clone of `memory` is dropped. The clone in
         // the returned value is dropped after `inner`, and nothing else gets hold of this lifetime: `register`
         // is one of the three functions above, and every method below shortens it to the borrow of `self`.
-        let fabric: &'static Fabric<KERNELS, SLOTS, PAYLOAD> = unsafe { &*core::ptr::from_ref(memory.fabric()) };
+        let fabric = unsafe { memory.for_ever() };
         Ok(Self {
             watcher: None,
             inner: register(fabric).map_err(EndpointError::Register)?,
@@ -102,26 +97,26 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
         })
     }
 
-    pub(crate) const fn core(&mut self) -> &mut Core<'static, Host, KERNELS, SLOTS, PAYLOAD> {
+    pub(crate) const fn core(&mut self) -> &mut Core<'static, Host, Sh> {
         &mut self.inner
     }
 
     /// The endpoint as `core` has it, to look at.
     #[must_use]
-    pub const fn as_core(&self) -> &Core<'_, Host, KERNELS, SLOTS, PAYLOAD> {
+    pub const fn as_core(&self) -> &Core<'_, Host, Sh> {
         &self.inner
     }
 
     /// The memory of the fabric.
     #[must_use]
-    pub const fn memory(&self) -> &Memory<KERNELS, SLOTS, PAYLOAD> {
+    pub const fn memory(&self) -> &Memory<Sh> {
         &self.memory
     }
 
     /// The fabric.
     #[must_use]
-    pub fn fabric(&self) -> &Fabric<KERNELS, SLOTS, PAYLOAD> {
-        &self.memory
+    pub const fn fabric(&self) -> FabricRef<'_, Sh> {
+        self.memory.fabric()
     }
 
     /// This kernel's address.
@@ -153,7 +148,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     /// # Errors
     /// See [`SendError`].
     #[inline]
-    pub fn send(&mut self, to: KernelId, message: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+    pub fn send(&mut self, to: KernelId, message: &Sh::Item) -> Result<MessageId, SendError> {
         self.inner.send(to, message)
     }
 
@@ -165,7 +160,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     pub fn send_priority(
         &mut self,
         to: KernelId,
-        message: &Message<PAYLOAD>,
+        message: &Sh::Item,
         priority: Priority,
     ) -> Result<MessageId, SendError> {
         self.inner.send_priority(to, message, priority)
@@ -179,7 +174,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     ///
     /// # Errors
     /// As for [`send`](Self::send), but [`SendError::Timeout`] or [`SendError::Stopped`] in place of `QueueFull`.
-    pub fn send_blocking(&mut self, to: KernelId, message: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+    pub fn send_blocking(&mut self, to: KernelId, message: &Sh::Item) -> Result<MessageId, SendError> {
         self.send_priority_blocking(to, message, Priority::Normal)
     }
 
@@ -190,7 +185,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     pub fn send_priority_blocking(
         &mut self,
         to: KernelId,
-        message: &Message<PAYLOAD>,
+        message: &Sh::Item,
         priority: Priority,
     ) -> Result<MessageId, SendError> {
         let (wait, mut passes) = (self.wait, 0u32);
@@ -204,19 +199,19 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     ///
     /// # Errors
     /// See [`SendError`].
-    pub fn reply(&mut self, request: &Message<PAYLOAD>, answer: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+    pub fn reply(&mut self, request: &Sh::Item, answer: &Sh::Item) -> Result<MessageId, SendError> {
         self.inner.reply(request, answer)
     }
 
     /// The next message, if there is one. Never waits.
     #[inline]
-    pub fn try_receive(&mut self) -> Option<Message<PAYLOAD>> {
+    pub fn try_receive(&mut self) -> Option<Sh::Item> {
         self.inner.try_receive()
     }
 
     /// See [`k2k_core::Endpoint::try_receive_into`].
     #[inline]
-    pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+    pub fn try_receive_into(&mut self, message: &mut Sh::Item) -> bool {
         self.inner.try_receive_into(message)
     }
 
@@ -228,7 +223,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     /// # Errors
     /// [`ReceiveError::Timeout`]; [`ReceiveError::Stopped`] when a supervisor has sent [`Command::Stop`] or `Drain` to
     /// this kernel and nothing is left to receive.
-    pub fn receive(&mut self, timeout: impl Into<Option<Duration>>) -> Result<Message<PAYLOAD>, ReceiveError> {
+    pub fn receive(&mut self, timeout: impl Into<Option<Duration>>) -> Result<Sh::Item, ReceiveError> {
         // A time that does not fit the clock is as good as for ever.
         let deadline = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
         wait::receive(&mut self.inner, self.wait, deadline)
@@ -241,7 +236,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     /// As for [`receive`](Self::receive).
     pub fn receive_into(
         &mut self,
-        message: &mut Message<PAYLOAD>,
+        message: &mut Sh::Item,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<(), ReceiveError> {
         let deadline = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
@@ -252,7 +247,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     ///
     /// # Errors
     /// As for [`receive`](Self::receive).
-    pub fn receive_until(&mut self, deadline: Instant) -> Result<Message<PAYLOAD>, ReceiveError> {
+    pub fn receive_until(&mut self, deadline: Instant) -> Result<Sh::Item, ReceiveError> {
         wait::receive(&mut self.inner, self.wait, Some(deadline))
     }
 
@@ -340,7 +335,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     ///
     /// A parked kernel wakes up every `heartbeat` at least, to give a sign of life and to end messages of its own that
     /// are overdue. One that has answered [`Idle::Soon`](k2k_core::Idle::Soon) naps for 1 ms at most instead.
-    pub fn run(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration) {
+    pub fn run<const PAYLOAD: usize>(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration)
+    where
+        Sh: Shape<Item = Message<PAYLOAD>>,
+    {
         let wait = self.wait;
         k2k_core::run(&mut self.inner, kernel, |endpoint, rest| {
             let awaited = match rest.command {
@@ -360,7 +358,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
         drop(self);
     }
 
-    /// Leaves as failed: the place stays taken, with its trace, until it is [cleared](Fabric::clear_failed).
+    /// Leaves as failed: the place stays taken, with its trace, until it is [cleared](FabricRef::clear_failed).
     pub fn fail(self) {
         let Self { watcher, inner, memory, .. } = self;
         drop(watcher);
@@ -369,9 +367,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Endpoint<KE
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Context<PAYLOAD>
-    for Endpoint<KERNELS, SLOTS, PAYLOAD>
-{
+impl<const PAYLOAD: usize, Sh: Shape<Scope = System, Item = Message<PAYLOAD>>> Context<PAYLOAD> for Endpoint<Sh> {
     fn id(&self) -> KernelId {
         self.inner.id()
     }

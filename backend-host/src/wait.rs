@@ -26,6 +26,8 @@ use crate::Host;
 use crate::platform::sleep_for;
 use core::fmt;
 use core::time::Duration;
+use k2k_core::Shape;
+use k2k_core::sync::System;
 use k2k_core::{Command, Endpoint as Core, Platform as _, Sleep};
 use std::time::Instant;
 
@@ -108,9 +110,9 @@ pub(crate) enum Awaited {
 
 impl Awaited {
     /// Marks the kernel asleep, unless there is something to do.
-    pub(crate) fn fall_asleep<'f, const K: usize, const S: usize, const P: usize>(
+    pub(crate) fn fall_asleep<'f, Sh: Shape<Scope = System>>(
         self,
-        endpoint: &mut Core<'f, Host, K, S, P>,
+        endpoint: &mut Core<'f, Host, Sh>,
     ) -> Option<Sleep<'f>> {
         match self {
             Self::Mail(obeyed) => endpoint.fall_asleep(obeyed),
@@ -132,9 +134,9 @@ impl Wait {
 
     /// Waits a little, or until the kernel is woken, but not longer than `limit`. `passes` counts the looks that found
     /// nothing. `true` if it slept for the whole of `limit`, or may have.
-    pub(crate) fn idle<const K: usize, const S: usize, const P: usize>(
+    pub(crate) fn idle<Sh: Shape<Scope = System>>(
         self,
-        endpoint: &mut Core<'_, Host, K, S, P>,
+        endpoint: &mut Core<'_, Host, Sh>,
         awaited: Awaited,
         passes: u32,
         limit: Option<Duration>,
@@ -157,7 +159,7 @@ impl Wait {
                 return false;
             };
             let naps = sleep.soon() || !endpoint.parks();
-            let longest = if naps { nap_length(passes) } else { slice::<K>(slices) };
+            let longest = if naps { nap_length(passes) } else { slice(endpoint, slices) };
             sleep_for(&sleep, rest.map_or(longest, |rest| rest.min(longest)));
             let woken = sleep.is_over();
             sleep.end();
@@ -170,9 +172,9 @@ impl Wait {
     }
 
     /// Waits a little for something that wakes nobody, or until the kernel is woken.
-    pub(crate) fn idle_soon<const K: usize, const S: usize, const P: usize>(
+    pub(crate) fn idle_soon<Sh: Shape<Scope = System>>(
         self,
-        endpoint: &mut Core<'_, Host, K, S, P>,
+        endpoint: &mut Core<'_, Host, Sh>,
         awaited: Awaited,
         passes: u32,
         limit: Duration,
@@ -186,34 +188,34 @@ fn nap_length(passes: u32) -> Duration {
 }
 
 /// How long a kernel sleeps that has slept for so many slices without being woken.
-fn slice<const KERNELS: usize>(slices: u32) -> Duration {
-    (FIRST_SLICE * (1 << slices.min(16))).min(longest_slice(KERNELS))
+fn slice<Sh: Shape<Scope = System>>(endpoint: &Core<'_, Host, Sh>, slices: u32) -> Duration {
+    (FIRST_SLICE * (1 << slices.min(16))).min(longest_slice(endpoint.fabric().geometry().kernels as usize))
 }
 
 /// For how long a task's watcher sleeps in its place: a waker is no cheap thing, so naps are the longest.
-pub(crate) fn rest<const K: usize, const S: usize, const P: usize>(
-    endpoint: &Core<'_, Host, K, S, P>,
+pub(crate) fn rest<Sh: Shape<Scope = System>>(
+    endpoint: &Core<'_, Host, Sh>,
     sleep: &Sleep<'_>,
     slices: u32,
 ) -> Duration {
-    if sleep.soon() || !endpoint.parks() { NAP.1 } else { slice::<K>(slices) }
+    if sleep.soon() || !endpoint.parks() { NAP.1 } else { slice(endpoint, slices) }
 }
 
 /// Receives, waiting until `deadline` at most.
-pub(crate) fn receive<const K: usize, const S: usize, const P: usize>(
-    endpoint: &mut Core<'_, Host, K, S, P>,
+pub(crate) fn receive<Sh: Shape<Scope = System>>(
+    endpoint: &mut Core<'_, Host, Sh>,
     wait: Wait,
     deadline: Option<Instant>,
-) -> Result<k2k_core::Message<P>, ReceiveError> {
-    let mut message = k2k_core::Message::new(0);
+) -> Result<Sh::Item, ReceiveError> {
+    let mut message = <Sh::Item as k2k_core::Packet>::empty();
     receive_into(endpoint, &mut message, wait, deadline)?;
     Ok(message)
 }
 
 /// As [`receive`], into a message that the caller has.
-pub(crate) fn receive_into<const K: usize, const S: usize, const P: usize>(
-    endpoint: &mut Core<'_, Host, K, S, P>,
-    message: &mut k2k_core::Message<P>,
+pub(crate) fn receive_into<Sh: Shape<Scope = System>>(
+    endpoint: &mut Core<'_, Host, Sh>,
+    message: &mut Sh::Item,
     wait: Wait,
     deadline: Option<Instant>,
 ) -> Result<(), ReceiveError> {
@@ -239,9 +241,7 @@ pub(crate) fn receive_into<const K: usize, const S: usize, const P: usize>(
 }
 
 /// The command under which a kernel with an empty inbox goes on waiting.
-pub(crate) fn obeyed<const K: usize, const S: usize, const P: usize>(
-    endpoint: &mut Core<'_, Host, K, S, P>,
-) -> Result<Command, ReceiveError> {
+pub(crate) fn obeyed<Sh: Shape<Scope = System>>(endpoint: &mut Core<'_, Host, Sh>) -> Result<Command, ReceiveError> {
     match endpoint.command() {
         _ if endpoint.is_evicted() => Err(ReceiveError::Evicted),
         Command::Stop => Err(ReceiveError::Stopped),

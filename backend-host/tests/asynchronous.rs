@@ -3,10 +3,10 @@
 mod common;
 use common::{GUARD, broker, cpu_time_of, eventually, threads_named};
 use core::time::Duration;
-use k2k_host::{Broker, Command, Endpoint, Message, ReceiveError};
+use k2k_host::{Broker, Command, Endpoint, Fixed, Message, ReceiveError};
 use tokio::time::timeout;
 
-type Small = Endpoint<8, 16, 64>;
+type Small = Endpoint<Fixed<8, 16, 64>>;
 
 async fn next(endpoint: &mut Small) -> Message<64> {
     timeout(GUARD, endpoint.receive_async()).await.expect("a wake-up").expect("nobody stops it")
@@ -14,7 +14,7 @@ async fn next(endpoint: &mut Small) -> Message<64> {
 
 #[tokio::test(flavor = "current_thread")]
 async fn two_tasks_on_one_thread_ask_and_answer() {
-    let broker: Broker<8, 16, 64> = broker();
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut client = broker.register_parking("client").unwrap();
     let mut server = broker.register_parking("server").unwrap();
     let to = server.id();
@@ -34,7 +34,7 @@ async fn two_tasks_on_one_thread_ask_and_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sender_on_another_thread_wakes_the_task() {
-    let broker: Broker<8, 16, 64> = broker();
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut receiver = broker.register_parking("receiver").unwrap();
     let mut sender = broker.register("sender").unwrap();
     let to = receiver.id();
@@ -54,7 +54,7 @@ async fn a_sender_on_another_thread_wakes_the_task() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_future_that_is_dropped_loses_no_message() {
-    let broker: Broker<8, 16, 64> = broker();
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut receiver = broker.register_parking("receiver").unwrap();
     let mut sender = broker.register("sender").unwrap();
     let to = receiver.id();
@@ -82,7 +82,7 @@ async fn a_future_that_is_dropped_loses_no_message() {
 
 #[tokio::test]
 async fn blocking_and_async_receives_can_alternate() {
-    let broker: Broker<8, 16, 64> = broker();
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut receiver = broker.register_parking("receiver").unwrap();
     let mut sender = broker.register("sender").unwrap();
     let to = receiver.id();
@@ -101,7 +101,7 @@ async fn blocking_and_async_receives_can_alternate() {
 
 #[tokio::test]
 async fn an_endpoint_that_does_not_park_is_looked_at_from_time_to_time() {
-    let broker: Broker<8, 16, 64> = broker();
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut receiver = broker.register("receiver").unwrap();
     let mut sender = broker.register("sender").unwrap();
     let to = receiver.id();
@@ -113,7 +113,7 @@ async fn an_endpoint_that_does_not_park_is_looked_at_from_time_to_time() {
 
 #[tokio::test]
 async fn a_supervisor_ends_a_receive() {
-    let broker: Broker<8, 16, 64> = broker();
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut receiver = broker.register_parking("receiver").unwrap();
     let id = receiver.id();
     let task = tokio::spawn(async move { receiver.receive_async().await });
@@ -125,7 +125,7 @@ async fn a_supervisor_ends_a_receive() {
 /// The place is one that no other test of this file uses, so that the watcher's name is its alone.
 #[tokio::test]
 async fn an_idle_watcher_uses_no_cpu_and_ends_with_its_endpoint() {
-    let broker: Broker<8, 16, 64> = broker();
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut receiver =
         broker.memory().register_owned_at(7, &k2k_host::Register::new("idle").unwrap().parking()).unwrap();
     assert_eq!(threads_named("k2k-watch-7"), 0, "it starts only when there is something to wait for");
@@ -140,7 +140,7 @@ async fn an_idle_watcher_uses_no_cpu_and_ends_with_its_endpoint() {
 #[tokio::test]
 async fn an_endpoint_may_be_dropped_while_its_future_waits() {
     for _ in 0..50 {
-        let broker: Broker<8, 16, 64> = broker();
+        let broker: Broker<Fixed<8, 16, 64>> = broker();
         let mut receiver = broker.register_parking("receiver").unwrap();
         let mut sender = broker.register("sender").unwrap();
         let to = receiver.id();
@@ -174,7 +174,7 @@ fn a_watcher_may_drop_its_own_endpoint() {
             }
         }
     }
-    let broker: Broker<8, 16, 64> = broker();
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut receiver = broker.register_parking("receiver").unwrap();
     let mut sender = broker.register("sender").unwrap();
     let to = receiver.id();
@@ -207,7 +207,7 @@ fn a_waker_that_panics_does_not_end_the_watcher() {
             let _ = self.0.send(());
         }
     }
-    let broker: Broker<8, 16, 64> = broker();
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut receiver = broker.register_parking("receiver").unwrap();
     let mut sender = broker.register("sender").unwrap();
     let to = receiver.id();

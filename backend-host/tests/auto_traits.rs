@@ -2,8 +2,8 @@
 
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use k2k_host::{
-    Broker, Builder, Endpoint, EndpointError, HangReport, Host, KernelFailure, KernelHandle, Memory, MemoryError,
-    ReceiveError, SendError, StartError, StartOptions, StopError, Wait,
+    Broker, Builder, Endpoint, EndpointError, Fixed, HangReport, Host, KernelFailure, KernelHandle, Memory,
+    MemoryError, ReceiveError, SendError, StartError, StartOptions, StopError, Wait,
 };
 
 const fn moves<T: Send + Unpin>() {}
@@ -17,9 +17,9 @@ struct Moves(#[expect(dead_code)] core::cell::Cell<u32>);
 const _: () = {
     shared::<Broker>();
     shared::<Builder>();
-    shared::<Memory<4, 8, 64>>();
+    shared::<Memory<Fixed<4, 8, 64>>>();
     shared::<KernelHandle<Moves>>();
-    shared::<HangReport<Moves, 4, 8, 64>>();
+    shared::<HangReport<Moves, Fixed<4, 8, 64>>>();
     shared::<StartOptions>();
     shared::<Wait>();
     moves::<Endpoint>();
@@ -30,7 +30,7 @@ const _: () = {
     error::<ReceiveError>();
     error::<SendError>();
     error::<StartError>();
-    error::<StopError<Moves, 4, 8, 64>>();
+    error::<StopError<Moves, Fixed<4, 8, 64>>>();
     unwinds::<Builder>();
     unwinds::<KernelFailure>();
     unwinds::<ReceiveError>();
@@ -42,7 +42,7 @@ const fn future_moves<F: Future + Send + Unpin>(_: &F) {}
 
 #[test]
 fn the_future_of_a_receive_moves_with_its_task() {
-    let broker: Broker<4, 8, 64> = Builder::new().build().unwrap();
+    let broker: Broker<Fixed<4, 8, 64>> = Builder::new().build().unwrap();
     let mut endpoint = broker.register_parking("a").unwrap();
     future_moves(&endpoint.receive_async());
 }

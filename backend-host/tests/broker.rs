@@ -6,13 +6,13 @@ use core::time::Duration;
 use k2k_host::ControlError;
 use k2k_host::fabric::Event;
 use k2k_host::{
-    Broker, Builder, Config, DefaultFabric, DeliveryStatus, EndpointError, Message, ReceiptError, RegisterError,
+    Broker, Builder, Config, DefaultFabric, DeliveryStatus, EndpointError, Fixed, Message, ReceiptError, RegisterError,
     StartOptions, UnregisterError,
 };
 
 #[test]
 fn a_builder_sets_every_part_of_the_configuration() {
-    let broker: Broker<2, 4, 64> = Builder::new()
+    let broker: Broker<Fixed<2, 4, 64>> = Builder::new()
         .delivery_timeout(Duration::from_millis(250))
         .hop_limit(5)
         .max_clock_offset(Duration::from_secs(2))
@@ -37,7 +37,7 @@ fn a_builder_sets_every_part_of_the_configuration() {
 #[test]
 fn the_default_shape_needs_no_parameters() {
     let broker: Broker = Broker::builder().build().unwrap();
-    assert_eq!(k2k_host::Memory::<16, 256, 192>::SIZE, size_of::<DefaultFabric>());
+    assert_eq!(k2k_host::Memory::<k2k_host::Fixed<16, 256, 192>>::SIZE, size_of::<DefaultFabric>());
     let endpoint: k2k_host::Endpoint = broker.register("me").unwrap();
     drop(endpoint);
 }
@@ -163,8 +163,8 @@ fn mail_for_a_kernel_that_leaves_ends_in_not_found() {
 #[test]
 fn brokers_on_one_file_see_the_same_kernels() {
     let shm = common::Shm::new("brokers");
-    let one: Broker<4, 8, 64> = patient().create(&shm.0).build().unwrap();
-    let two: Broker<4, 8, 64> = Builder::new().open(&shm.0).build().unwrap();
+    let one: Broker<Fixed<4, 8, 64>> = patient().create(&shm.0).build().unwrap();
+    let two: Broker<Fixed<4, 8, 64>> = Builder::new().open(&shm.0).build().unwrap();
     let handle = one.start("echo", Echo::default(), StartOptions::default()).unwrap();
     let mut me = two.register_parking("me").unwrap();
     me.send(two.find("echo").unwrap(), &Message::new(1)).unwrap();
@@ -176,8 +176,8 @@ fn brokers_on_one_file_see_the_same_kernels() {
 
 #[test]
 fn a_builder_takes_the_shape_from_wherever_it_is_written() {
-    let spelt = Broker::<8, 4, 64>::builder().build().unwrap();
-    let inferred: Broker<8, 4, 64> = Broker::builder().build().unwrap();
+    let spelt = Broker::<Fixed<8, 4, 64>>::builder().build().unwrap();
+    let inferred: Broker<Fixed<8, 4, 64>> = Broker::builder().build().unwrap();
     let default: Broker = Broker::builder().build().unwrap();
     for _ in [spelt, inferred] {}
     assert_eq!(size_of_val(&**default.memory()), size_of::<DefaultFabric>());

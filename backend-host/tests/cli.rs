@@ -110,7 +110,7 @@ fn more_kernels_than_cores_work() {
     let input = Input::new(20_000);
     let report = input.run_json(&["--topology", "torus", "--kernels", "16", "--message-size", "1000"]);
     assert_eq!(report["kernels"], 16);
-    assert_eq!(report["fabric"]["payload"], 4032, "the smallest message that carries 1000 bytes");
+    assert_eq!(report["fabric"]["payload"], 1024, "whole lines that carry 1000 bytes");
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn an_output_over_the_input_is_refused_and_the_input_kept() {
 
 #[test]
 fn too_many_kernels_are_refused_with_both_numbers() {
-    assert_refused(&Input::new(10).run(&["--kernels", "65"]), &["65", "at most 64"]);
+    assert_refused(&Input::new(10).run(&["--kernels", "257"]), &["257", "at most 256"]);
 }
 
 #[test]
@@ -280,8 +280,8 @@ fn too_few_kernels_are_refused_with_both_numbers() {
 
 #[test]
 fn a_message_size_out_of_range_is_refused_with_both_numbers() {
-    for size in ["0", "4033"] {
-        assert_refused(&Input::new(10).run(&["--message-size", size]), &[size, "1 to 4032"]);
+    for size in ["0", "65473"] {
+        assert_refused(&Input::new(10).run(&["--message-size", size]), &[size, "1 to 65472"]);
     }
 }
 
@@ -334,7 +334,7 @@ fn messages_that_nobody_reads_change_no_exit_status() {
     let input = Input::new(1000);
     let file = text(&input.path());
     for (args, status) in
-        [(&["run", "--kernels", "65", "--input", &file][..], 2), (&["run", "--input", &file, "--output", "-"], 0)]
+        [(&["run", "--kernels", "257", "--input", &file][..], 2), (&["run", "--input", &file, "--output", "-"], 0)]
     {
         let (reader, writer) = io::pipe().expect("a pipe");
         drop(reader);
@@ -397,8 +397,8 @@ fn standard_input_that_is_the_output_is_refused() {
 fn numbers_out_of_range_are_refused_with_the_range_also_negative_ones() {
     for (option, range) in [
         ("--kernels", "at least 2"),
-        ("--kernels=", "2 to 64"),
-        ("--message-size", "1 to 4032"),
+        ("--kernels=", "2 to 256"),
+        ("--message-size", "1 to 65472"),
         ("--window", "1..=1024"),
         ("--hop-limit", "1..=127"),
         ("--duration", "above 0, at most 1000000"),
@@ -415,7 +415,7 @@ fn numbers_out_of_range_are_refused_with_the_range_also_negative_ones() {
         assert_refused(&k2k(&[&["run", option, number], data].concat()), &[number, range]);
     }
     let help = stdout(&k2k(&["run", "--help"])).split_whitespace().collect::<Vec<_>>().join(" ");
-    for range in ["2 to 64", "1 to 4032", "1 to 1024", "1 to 127", "up to 1000000 s"] {
+    for range in ["2 to 256", "1 to 65472", "1 to 1024", "1 to 127", "up to 1000000 s"] {
         assert!(help.contains(range), "{range:?} is not in {help}");
     }
 }
@@ -438,7 +438,7 @@ fn memory_that_cannot_be_had_is_named_with_what_to_lower() {
     };
     let output = limited("500000", "--kernels 64 --message-size 4032");
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    for part in ["a fabric of ", " GiB: ", "lower --kernels or --message-size"] {
+    for part in ["a fabric of ", " GiB: ", "lower --kernels, --slots or --message-size"] {
         assert!(stderr(&output).contains(part), "{part:?} is not in {}", stderr(&output));
     }
 }

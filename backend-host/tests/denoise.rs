@@ -8,7 +8,7 @@ mod picture;
 use core::time::Duration;
 use job::{JobError, Planes};
 use k2k_denoise::{Grid, Outcome, Params};
-use k2k_host::{Broker, Command};
+use k2k_host::{Broker, Command, Fixed};
 use picture::{Picture, PictureError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -98,7 +98,7 @@ fn jobs_that_cannot_be_are_refused() {
 
 #[test]
 fn a_tile_that_is_stopped_ends_the_job_with_a_reason_and_leaves_nothing_running() {
-    let broker: Broker<8, 16, 960> = Broker::builder().build().expect("memory");
+    let broker: Broker<Fixed<8, 16, 960>> = Broker::builder().build().expect("memory");
     let planes = noise(64, 64, 1);
     let grid = Grid::new(64, 64, 6).expect("a picture");
     let job = {

@@ -4,16 +4,16 @@ mod common;
 use common::Shm;
 use k2k_host::fabric::{AttachError, MAGIC};
 use k2k_host::memory::FileOptions;
-use k2k_host::{Broker, Config, DefaultFabric, Memory, MemoryError, Message, memory};
+use k2k_host::{Broker, Config, DefaultFabric, Fixed, Memory, MemoryError, Message, memory};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-type Small = Memory<4, 8, 64>;
+type Small = Memory<Fixed<4, 8, 64>>;
 /// As large as half of the tmpfs below, and a little more.
-type Large = Memory<32, 256, 192>;
-type Default = Memory<16, 256, 192>;
+type Large = Memory<Fixed<32, 256, 192>>;
+type Default = Memory<Fixed<16, 256, 192>>;
 
 const NOBODY: u32 = 65_534;
 
@@ -87,7 +87,7 @@ fn a_file_that_others_can_write_is_opened_by_those_who_expect_it() {
     assert!(matches!(error, MemoryError::Mode { found: 0o660, expected: 0o600, .. }), "{error}");
     assert!(error.to_string().contains("mode 0660"), "{error}");
     Small::open_with(&shm.0, &ours).unwrap();
-    assert!(Broker::<4, 8, 64>::new(Small::open_with(&shm.0, &ours).unwrap()).register("a").is_ok());
+    assert!(Broker::<Fixed<4, 8, 64>>::new(Small::open_with(&shm.0, &ours).unwrap()).register("a").is_ok());
 
     set_mode(&shm.path(), 0o666);
     assert!(matches!(Small::open_with(&shm.0, &ours), Err(MemoryError::Mode { found: 0o666, .. })));

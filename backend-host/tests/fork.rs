@@ -11,13 +11,13 @@ use core::pin::pin;
 use core::task::{Context as TaskContext, Poll, Waker};
 use core::time::Duration;
 use k2k_host::{
-    Broker, Command, Config, Context, ControlError, Endpoint, EndpointError, Kernel, Memory, Message, Phase, Priority,
-    ReceiveError, SendError, StartOptions, UnregisterError,
+    Broker, Command, Config, Context, ControlError, Endpoint, EndpointError, Fixed, Kernel, Memory, Message, Phase,
+    Priority, ReceiveError, SendError, StartOptions, UnregisterError,
 };
 use std::process::ExitCode;
 use std::time::Instant;
 
-type Fabric = Memory<8, 8, 64>;
+type Fabric = Memory<Fixed<8, 8, 64>>;
 
 enum Side {
     Parent,
@@ -68,7 +68,7 @@ fn wait_for(child: i32) {
 }
 
 fn bytes(memory: &Fabric) -> Vec<u8> {
-    let base = core::ptr::from_ref(memory.fabric()).cast::<u8>();
+    let base = core::ptr::from_ref(memory.fabric().storage()).cast::<u8>();
     // SAFETY: as long as the fabric, and nobody writes meanwhile.
     unsafe { core::slice::from_raw_parts(base, Fabric::SIZE) }.to_vec()
 }
@@ -79,7 +79,7 @@ fn is_forked<T: core::fmt::Debug>(result: Result<T, ReceiveError>) {
 
 fn copies_write_nothing() -> Side {
     let shm = Shm::new("fork-copies");
-    let broker: Broker<8, 8, 64> = Broker::builder().tracing(true).create(&shm.0).build().unwrap();
+    let broker: Broker<Fixed<8, 8, 64>> = Broker::builder().tracing(true).create(&shm.0).build().unwrap();
     let (mut a, mut b) = (broker.register_parking("a").unwrap(), broker.register("b").unwrap());
     let to = b.id();
     let message = Message::from_bytes(1, b"before the fork").unwrap();
@@ -151,14 +151,14 @@ impl Kernel<64> for Echo {
     }
 }
 
-fn answers(me: &mut Endpoint<8, 8, 64>, echo: k2k_host::KernelId) {
+fn answers(me: &mut Endpoint<Fixed<8, 8, 64>>, echo: k2k_host::KernelId) {
     me.send(echo, &Message::new(5)).unwrap();
     assert_eq!(me.receive(GUARD).unwrap().header.kind, 5);
 }
 
 fn threads_stay_the_parents() -> Side {
     let shm = Shm::new("fork-threads");
-    let broker: Broker<8, 8, 64> = Broker::builder().create(&shm.0).build().unwrap();
+    let broker: Broker<Fixed<8, 8, 64>> = Broker::builder().create(&shm.0).build().unwrap();
     let [joined, stopped, left] =
         ["joined", "stopped", "left"].map(|name| broker.start(name, Echo, StartOptions::default()).unwrap());
     let mut me = broker.register_parking("me").unwrap();
@@ -193,7 +193,7 @@ fn threads_stay_the_parents() -> Side {
 
 fn a_child_has_kernels_of_its_own() -> Side {
     let shm = Shm::new("fork-own");
-    let broker: Broker<8, 8, 64> = Broker::builder().create(&shm.0).build().unwrap();
+    let broker: Broker<Fixed<8, 8, 64>> = Broker::builder().create(&shm.0).build().unwrap();
     let mut parent = broker.register_parking("parent").unwrap();
     let child = fork();
     if child == 0 {
@@ -227,7 +227,7 @@ fn heap_memory_is_a_private_copy() -> Side {
     if child == 0 {
         assert_eq!(a.send(b.id(), &Message::new(1)), Err(SendError::Forked));
         assert_eq!(Broker::new(memory).register("c").map(drop), Err(EndpointError::Forked));
-        let own: Broker<8, 8, 64> = Broker::builder().build().unwrap();
+        let own: Broker<Fixed<8, 8, 64>> = Broker::builder().build().unwrap();
         own.register("a").unwrap();
         return Side::Child;
     }
@@ -253,7 +253,7 @@ impl Kernel<64> for Forks {
 
 fn a_handler_forks() -> Side {
     let shm = Shm::new("fork-handler");
-    let broker: Broker<8, 8, 64> = Broker::builder().create(&shm.0).build().unwrap();
+    let broker: Broker<Fixed<8, 8, 64>> = Broker::builder().create(&shm.0).build().unwrap();
     let mut me = broker.register_parking("me").unwrap();
     let forks = broker.start("forks", Forks, StartOptions::default()).unwrap();
     for _ in 0..3 {

@@ -10,11 +10,13 @@ mod common;
 use common::{GUARD, Process, Shm};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
-use k2k_host::{Broker, Builder, Command, Context, Endpoint, Kernel, KernelId, Message, Priority, StartOptions, Wait};
+use k2k_host::{
+    Broker, Builder, Command, Context, Endpoint, Fixed, Kernel, KernelId, Message, Priority, StartOptions, Wait,
+};
 use std::time::Instant;
 
 const KERNELS: usize = 6;
-type Shared = Broker<KERNELS, 16, 64>;
+type Shared = Broker<Fixed<KERNELS, 16, 64>>;
 
 /// How long the writer writes.
 fn duration() -> Duration {
@@ -96,7 +98,7 @@ impl Kernel<64> for Anything {
 }
 
 /// One operation of an endpoint, chosen at random.
-fn operate(broker: &Shared, endpoint: &mut Endpoint<KERNELS, 16, 64>, random: &mut Random) {
+fn operate(broker: &Shared, endpoint: &mut Endpoint<Fixed<KERNELS, 16, 64>>, random: &mut Random) {
     let kernels = broker.kernels();
     let to = match random.below(4) {
         0 => KernelId::from_raw(random.next() as _),

@@ -8,7 +8,7 @@ use common::{Process, Shm, eventually};
 use core::time::Duration;
 use k2k_host::k2k_core::sync::AtomicU64;
 use k2k_host::k2k_core::sync::Ordering::Relaxed;
-use k2k_host::{Broker, Builder, DeliveryStatus, Endpoint, KernelId, Message, MessageId, Priority};
+use k2k_host::{Broker, Builder, DeliveryStatus, Endpoint, Fixed, KernelId, Message, MessageId, Priority};
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::time::Instant;
@@ -16,8 +16,8 @@ use std::time::Instant;
 const KERNELS: usize = 6;
 const SLOTS: usize = 8;
 const WORKERS: usize = 4;
-type Shared = Broker<KERNELS, SLOTS, 64>;
-type End = Endpoint<KERNELS, SLOTS, 64>;
+type Shared = Broker<Fixed<KERNELS, SLOTS, 64>>;
+type End = Endpoint<Fixed<KERNELS, SLOTS, 64>>;
 
 /// Messages of one round, at most: a round begins with a fabric and a ledger of its own.
 const MESSAGES: usize = 1 << 19;

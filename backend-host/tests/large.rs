@@ -3,7 +3,7 @@
 mod common;
 use k2k_host::k2k_core::ring::{Lanes, Spsc, Ticket};
 use k2k_host::k2k_core::{Fabric, LinkHalf};
-use k2k_host::{Broker, Config, Message, boxed};
+use k2k_host::{Broker, Config, Fixed, Message, boxed};
 use std::thread;
 
 /// Runs on a thread whose stack is much smaller than what it makes. An overflow ends the test program.
@@ -42,7 +42,7 @@ fn a_ring_of_megabytes_can_be_a_static() {
 #[test]
 fn the_largest_messages_need_no_large_stack() {
     on_a_small_stack(192 << 10, || {
-        let broker: Broker<2, 4, 65_472> = Broker::builder().build().unwrap();
+        let broker: Broker<Fixed<2, 4, 65_472>> = Broker::builder().build().unwrap();
         let (mut a, mut b) = (broker.register("a").unwrap(), broker.register_parking("b").unwrap());
         let mut message = boxed(|place| Message::new_in(place, 1));
         message.set_payload(&[5; 65_000]).unwrap();

@@ -4,14 +4,14 @@ mod common;
 use common::Shm;
 use core::time::Duration;
 use k2k_host::fabric::AttachError;
-use k2k_host::{Backing, Broker, Config, Memory, MemoryError, Message, memory, owner};
+use k2k_host::{Backing, Broker, Config, Fixed, Memory, MemoryError, Message, memory, owner};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 
-type Small = Memory<4, 8, 64>;
+type Small = Memory<Fixed<4, 8, 64>>;
 
-fn carries_a_message<const K: usize, const S: usize, const P: usize>(memory: Memory<K, S, P>) {
+fn carries_a_message<const K: usize, const S: usize, const P: usize>(memory: Memory<Fixed<K, S, P>>) {
     let broker = Broker::new(memory);
     let (mut a, mut b) = (broker.register("a").unwrap(), broker.register("b").unwrap());
     a.send(b.id(), &Message::from_bytes(1, b"payload").unwrap()).unwrap();
@@ -35,17 +35,17 @@ fn resident_around(address: usize) -> usize {
 
 #[test]
 fn heap_is_committed_only_where_it_is_touched() {
-    let memory = Memory::<64, 1024, 192>::heap(&Config::default()).unwrap();
+    let memory = Memory::<Fixed<64, 1024, 192>>::heap(&Config::default()).unwrap();
     assert_eq!(*memory.backing(), Backing::Heap);
-    const { assert!(Memory::<64, 1024, 192>::SIZE > 1 << 30) };
+    const { assert!(Memory::<Fixed<64, 1024, 192>>::SIZE > 1 << 30) };
     carries_a_message(memory.clone());
-    let resident = resident_around(core::ptr::from_ref(memory.fabric()).addr());
+    let resident = resident_around(core::ptr::from_ref(memory.fabric().storage()).addr());
     assert!((4 << 10..256 << 20).contains(&resident), "touched {} KiB", resident >> 10);
 }
 
 #[test]
 fn huge_pages_fall_back_with_a_notice() {
-    let memory = Memory::<4, 1024, 192>::huge_pages(&Config::default()).unwrap();
+    let memory = Memory::<Fixed<4, 1024, 192>>::huge_pages(&Config::default()).unwrap();
     match memory.backing() {
         Backing::HugePages { page_size } => assert!(page_size.is_power_of_two()),
         other => assert!(other.notice().unwrap().contains("nr_hugepages"), "{other}"),
@@ -73,7 +73,11 @@ fn a_file_is_seen_by_all_who_open_it() {
     let opened = Small::open(&shm.0).unwrap();
     let expected = Config { clock: k2k_host::platform::clock_id(), domain: owner::domain(), ..config };
     assert_eq!(opened.config(), expected);
-    assert_ne!(core::ptr::from_ref(opened.fabric()), core::ptr::from_ref(created.fabric()), "two mappings");
+    assert_ne!(
+        core::ptr::from_ref(opened.fabric().storage()),
+        core::ptr::from_ref(created.fabric().storage()),
+        "two mappings"
+    );
     let mut b = Broker::new(created).register_parking("b").unwrap();
     let mut a = Broker::new(opened.clone()).register("a").unwrap();
     let to = opened.find("b").unwrap();
@@ -164,9 +168,9 @@ fn a_file_that_is_no_fabric_is_refused() {
 fn a_fabric_of_another_shape_is_refused() {
     let shm = Shm::new("shape");
     let _memory = Small::create(&shm.0, &Config::default()).unwrap();
-    let error = Memory::<2, 8, 64>::open(&shm.0).unwrap_err();
+    let error = Memory::<Fixed<2, 8, 64>>::open(&shm.0).unwrap_err();
     assert!(matches!(error, MemoryError::Attach { why: AttachError::Geometry { .. }, .. }), "{error}");
-    let error = Memory::<8, 8, 64>::open(&shm.0).unwrap_err();
+    let error = Memory::<Fixed<8, 8, 64>>::open(&shm.0).unwrap_err();
     assert!(matches!(error, MemoryError::TooShort { is_fabric: true, .. }), "{error}");
 }
 
@@ -188,7 +192,7 @@ fn what_is_not_a_file_or_cannot_be_one_is_refused() {
 #[test]
 fn a_file_system_without_room_is_refused() {
     let shm = Shm::new("room");
-    let error = Memory::<4096, 4096, 192>::create(&shm.0, &Config::default()).unwrap_err();
+    let error = Memory::<Fixed<4096, 4096, 192>>::create(&shm.0, &Config::default()).unwrap_err();
     assert!(matches!(error, MemoryError::NoSpace { .. }), "{error}");
     assert!(!shm.path().exists());
 }

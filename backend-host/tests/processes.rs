@@ -4,10 +4,10 @@ mod common;
 use common::{GUARD, Process, Shm, eventually, patient};
 use core::time::Duration;
 use k2k_host::owner::{self, OwnerState};
-use k2k_host::{Broker, Builder, DeliveryStatus, Endpoint, Message, SendError};
+use k2k_host::{Broker, Builder, DeliveryStatus, Endpoint, Fixed, Message, SendError};
 use std::time::Instant;
 
-type Shared = Broker<4, 64, 64>;
+type Shared = Broker<Fixed<4, 64, 64>>;
 
 const ROLE: &str = "K2K_TEST_ROLE";
 const FILE: &str = "K2K_TEST_FILE";
@@ -47,7 +47,7 @@ fn other_process() {
 }
 
 /// Sends `MESSAGES` numbered messages and receives as many, asleep whenever there is nothing to do.
-fn exchange(endpoint: &mut Endpoint<4, 64, 64>, peer: k2k_host::KernelId) {
+fn exchange(endpoint: &mut Endpoint<Fixed<4, 64, 64>>, peer: k2k_host::KernelId) {
     let (mut sent, mut received) = (0u64, 0u64);
     let start = Instant::now();
     loop {
@@ -105,7 +105,7 @@ fn a_receiver_asleep_in_another_process_gets_each_message() {
         match random % 3 {
             0 => {
                 // With nobody else to wake it, the receiver must get this one before there is a next.
-                let delivered = |first: &mut Endpoint<4, 64, 64>| first.receipt(id).unwrap().status;
+                let delivered = |first: &mut Endpoint<Fixed<4, 64, 64>>| first.receipt(id).unwrap().status;
                 eventually("it was received", || delivered(&mut first) == DeliveryStatus::Delivered);
             }
             1 => std::thread::sleep(Duration::from_micros(random % 500)),
@@ -200,7 +200,7 @@ fn a_sender_that_was_killed_is_taken_over() {
     let mut other = start("send", &shm.0);
     let mut next = 0u64;
     let mut source = None;
-    let mut receive = |first: &mut Endpoint<4, 64, 64>, patience| {
+    let mut receive = |first: &mut Endpoint<Fixed<4, 64, 64>>, patience| {
         let Ok(message) = first.receive(patience) else { return None };
         assert_eq!(message.value::<u64>().unwrap(), next);
         next += 1;
@@ -251,7 +251,7 @@ fn a_process_in_another_time_namespace_is_refused() {
 #[test]
 fn opens_the_file() {
     let Ok(file) = std::env::var(FILE) else { return };
-    match k2k_host::Memory::<4, 64, 64>::open(&file) {
+    match k2k_host::Memory::<k2k_host::Fixed<4, 64, 64>>::open(&file) {
         Ok(_) => println!("opened"),
         Err(e) => println!("refused: {e}"),
     }

@@ -3,11 +3,11 @@
 mod common;
 use common::{GUARD, Process, Shm, eventually, patient};
 use core::time::Duration;
-use k2k_host::{Broker, Builder, DeliveryStatus, EndpointError, Message, RegisterError};
+use k2k_host::{Broker, Builder, DeliveryStatus, EndpointError, Fixed, Message, RegisterError};
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::Instant;
 
-type Shared = Broker<4, 16, 64>;
+type Shared = Broker<Fixed<4, 16, 64>>;
 
 /// The other process: registers under the name that it is told, and waits for its end.
 #[test]
@@ -102,7 +102,7 @@ fn a_supervisor_finds_the_dead_by_itself_and_says_so() {
 #[test]
 fn the_command_reaps_and_says_what_it_did() {
     let shm = Shm::new("reap-command");
-    let broker: Broker<4, 64, 64> = patient().create(&shm.0).build().unwrap();
+    let broker: Broker<Fixed<4, 64, 64>> = patient().create(&shm.0).build().unwrap();
     let reap = |file: &str| {
         let out = std::process::Command::new(env!("CARGO_BIN_EXE_k2k")).args(["reap", file]).output().unwrap();
         (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
@@ -125,7 +125,7 @@ fn the_command_reaps_and_says_what_it_did() {
     assert!(error.contains("k2k-there-is-no-such-fabric"), "{error}");
 
     let odd = Shm::new("reap-odd");
-    let _odd: Broker<5, 1024, 64> = patient().create(&odd.0).build().unwrap();
+    let _odd: Broker<Fixed<5, 1024, 64>> = patient().create(&odd.0).build().unwrap();
     let (status, _, error) = reap(&odd.0);
     assert_eq!(status, Some(1));
     assert!(error.contains("5 kernels x 1024 slots x 64 bytes") && error.contains("Broker::reap"), "{error}");

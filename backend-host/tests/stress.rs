@@ -4,7 +4,7 @@ mod common;
 use common::{GUARD, eventually, patient};
 use core::time::Duration;
 use k2k_host::{
-    Broker, Context, Idle, Kernel, KernelHandle, KernelId, Message, Priority, SendError, StartOptions, Wait,
+    Broker, Context, Fixed, Idle, Kernel, KernelHandle, KernelId, Message, Priority, SendError, StartOptions, Wait,
 };
 
 const KERNELS: usize = 12;
@@ -60,7 +60,7 @@ impl Kernel<128> for Talker {
 }
 
 fn all_to_all(wait: Wait) {
-    let broker: Broker<{ KERNELS + 1 }, 16, 128> = patient().build().unwrap();
+    let broker: Broker<Fixed<{ KERNELS + 1 }, 16, 128>> = patient().build().unwrap();
     // All register before the first one sends: each waits for its first message.
     struct Gated(Talker);
     impl Kernel<128> for Gated {
@@ -81,7 +81,7 @@ fn all_to_all(wait: Wait) {
     }
     // Long: a kernel that finds no room says that it wants to try again soon.
     let options = StartOptions { wait, heartbeat: Duration::from_secs(5), pin: None };
-    let handles: Vec<KernelHandle<Gated, { KERNELS + 1 }, 16, 128>> =
+    let handles: Vec<KernelHandle<Gated, Fixed<{ KERNELS + 1 }, 16, 128>>> =
         (0..KERNELS).map(|i| broker.start(&format!("t{i}"), Gated(Talker::default()), options).unwrap()).collect();
     let mut starter = broker.register("starter").unwrap();
     let peers: Vec<u8> = handles.iter().flat_map(|h| h.id().raw().to_le_bytes()).collect();
@@ -111,7 +111,7 @@ fn twelve_yielding_kernels_lose_nothing() {
 /// Kernels come and go while others send to them: every message ends in something, whatever it is.
 #[test]
 fn the_accounting_holds_while_kernels_come_and_go() {
-    let broker: Broker<8, 8, 64> =
+    let broker: Broker<Fixed<8, 8, 64>> =
         k2k_host::Builder::new().delivery_timeout(Duration::from_millis(200)).build().unwrap();
     let stop = std::sync::Barrier::new(7);
     let done = std::sync::Mutex::new(false);

@@ -4,7 +4,7 @@ mod common;
 use common::{GUARD, broker, eventually, fill};
 use core::time::Duration;
 use k2k_host::fabric::Event;
-use k2k_host::{Command, DeliveryStatus, Endpoint, Message, Priority, ReceiveError, SendError, Wait};
+use k2k_host::{Command, DeliveryStatus, Endpoint, Fixed, Message, Priority, ReceiveError, SendError, Wait};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Instant;
 
@@ -16,7 +16,11 @@ fn thread_cpu_time() -> Duration {
 }
 
 /// One message at a time with random pauses: each meets its receiver in another state between looking and sleeping.
-fn each_single_message_arrives(mut receiver: Endpoint<4, 8, 64>, mut sender: Endpoint<4, 8, 64>, count: u32) {
+fn each_single_message_arrives(
+    mut receiver: Endpoint<Fixed<4, 8, 64>>,
+    mut sender: Endpoint<Fixed<4, 8, 64>>,
+    count: u32,
+) {
     let to = receiver.id();
     let thread = std::thread::spawn(move || {
         (0..count).for_each(|i| assert_eq!(receiver.receive(GUARD).expect("a wake-up").header.kind, i));
@@ -158,7 +162,7 @@ fn a_blocking_send_waits_for_room() {
 #[test]
 fn a_blocking_send_of_high_priority_waits_for_room_of_its_own_and_comes_first() {
     for wait in ALL {
-        let broker = broker::<4, 8, 64>();
+        let broker = common::patient::<4, 8, 64>().high_share(8).build().unwrap();
         let mut a = broker.register("a").unwrap().with_wait(wait);
         let mut b = broker.register_parking("b").unwrap();
         let to = b.id();
@@ -206,7 +210,7 @@ fn a_blocking_send_of_high_priority_ends_at_the_messages_deadline() {
 
 #[test]
 fn a_blocking_send_ends_at_the_delivery_timeout() {
-    let broker: k2k_host::Broker<4, 8, 64> =
+    let broker: k2k_host::Broker<k2k_host::Fixed<4, 8, 64>> =
         k2k_host::Builder::new().delivery_timeout(Duration::from_millis(50)).build().unwrap();
     let mut a = broker.register("a").unwrap();
     let b = broker.register("b").unwrap();
@@ -271,7 +275,8 @@ fn a_blocking_send_without_end_hears_stop() {
 /// The same where the fabric says that no message ever times out.
 #[test]
 fn a_blocking_send_in_a_fabric_without_a_timeout_hears_stop() {
-    let broker: k2k_host::Broker<4, 8, 64> = k2k_host::Builder::new().delivery_timeout(Duration::MAX).build().unwrap();
+    let broker: k2k_host::Broker<k2k_host::Fixed<4, 8, 64>> =
+        k2k_host::Builder::new().delivery_timeout(Duration::MAX).build().unwrap();
     let mut a = broker.register("a").unwrap();
     let b = broker.register("b").unwrap();
     let (me, to) = (a.id(), b.id());

@@ -8,12 +8,13 @@ use k2k_host::k2k_core::WakeFlag;
 use k2k_host::k2k_core::sync::Ordering::Relaxed;
 use k2k_host::wait::longest_slice;
 use k2k_host::{
-    Broker, Builder, Command, Endpoint, Host, KernelId, Message, Phase, Platform, ReceiveError, Register, StartOptions,
+    Broker, Builder, Command, Endpoint, Fixed, Host, KernelId, Message, Phase, Platform, ReceiveError, Register,
+    StartOptions,
 };
 use std::sync::mpsc;
 use std::time::Instant;
 
-type Shared = Broker<4, 8, 64>;
+type Shared = Broker<Fixed<4, 8, 64>>;
 
 const FILE: &str = "K2K_TEST_FILE";
 const TO: &str = "K2K_TEST_TO";
@@ -64,7 +65,7 @@ struct Outside(*const WakeFlag);
 unsafe impl Send for Outside {}
 
 impl Outside {
-    fn of(endpoint: &Endpoint<4, 8, 64>) -> Self {
+    fn of(endpoint: &Endpoint<Fixed<4, 8, 64>>) -> Self {
         Self(endpoint.as_core().wake_flag())
     }
 
@@ -186,7 +187,7 @@ fn a_receiver_wakes_though_its_wake_flag_was_overwritten() {
 /// All the slices of a fabric of sleeping kernels together.
 #[test]
 fn a_fabric_of_sleeping_kernels_uses_next_to_no_cpu() {
-    let broker: Broker<16, 8, 64> = patient().build().unwrap();
+    let broker: Broker<Fixed<16, 8, 64>> = patient().build().unwrap();
     let names: Vec<String> = (0..16).map(|i| format!("idle-of-16-{i}")).collect();
     let start = |name: &String| broker.start(name, Echo::default(), StartOptions::default()).unwrap();
     let kernels: Vec<_> = names.iter().map(start).collect();

@@ -111,7 +111,7 @@ impl<J: AnyBitPattern + Send, const HANDS: usize, S: ReachesHere> Leader<'_, J, 
         }
         self.all_done = false;
         // SAFETY: rule 2: the hands are done with the last job.
-        unsafe { self.board.job.body.write(job, size_of::<J>()) };
+        unsafe { self.board.job.body.body().write(job, size_of::<J>()) };
         self.number = self.number.wrapping_add(1) % DISMISSED;
         // Release [crew-called]: the job, and what it points to, are visible to a hand that sees the number.
         self.board.called.store(self.number, Release);
@@ -151,7 +151,7 @@ impl<J: AnyBitPattern + Send, const HANDS: usize, S: ReachesHere> Hand<'_, J, HA
             number => {
                 self.number = number;
                 // SAFETY: rule 2: the leader has called, and waits for this hand before it writes again.
-                Call::Work(unsafe { self.board.job.body.read() })
+                Call::Work(unsafe { self.board.job.body.body().read() })
             }
         }
     }

@@ -5,7 +5,8 @@ use crate::fabric::{Command, DeliveryReceipt, Phase, ReceiptError};
 use crate::hlc::Timestamp;
 use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
-use crate::sync::{Scope, zeroed_in};
+use crate::shape::Shape;
+use crate::sync::zeroed_in;
 use core::mem::MaybeUninit;
 use core::time::Duration;
 
@@ -62,9 +63,7 @@ pub trait Context<const PAYLOAD: usize> {
     fn stop(&mut self);
 }
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Context<PAYLOAD>
-    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, const PAYLOAD: usize, Sh: Shape<Item = Message<PAYLOAD>>> Context<PAYLOAD> for Endpoint<'_, L, Sh> {
     fn id(&self) -> KernelId {
         Endpoint::id(self)
     }
@@ -184,8 +183,8 @@ pub enum Pass {
 /// so that it can lie where a GPU block keeps its endpoint, and not on a stack. [`run`] is the same as a function.
 ///
 /// ```
-/// # use k2k_core::{Endpoint, Kernel, Loop, Pass, Platform};
-/// # fn serve<L: Platform>(endpoint: &mut Endpoint<'_, L, 4, 8, 64>, kernel: &mut impl Kernel<64>) {
+/// # use k2k_core::{Endpoint, Fixed, Kernel, Loop, Pass, Platform};
+/// # fn serve<L: Platform>(endpoint: &mut Endpoint<'_, L, Fixed<4, 8, 64>>, kernel: &mut impl Kernel<64>) {
 /// let mut run = Loop::new();
 /// run.start(endpoint, kernel);
 /// loop {
@@ -231,9 +230,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
     }
 
     /// Begins, whatever the last loop of this endpoint was asked. Before the first pass.
-    pub fn start<L: Platform, const KERNELS: usize, const SLOTS: usize, S: Scope>(
+    pub fn start<L: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
         &mut self,
-        endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+        endpoint: &mut Endpoint<'_, L, Sh>,
         kernel: &mut impl Kernel<PAYLOAD>,
     ) {
         self.empty_passes = 0;
@@ -244,9 +243,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
 
     /// Obeys the supervisor's [`Command`], gives a sign of life, and handles one message.
     #[inline]
-    pub fn pass<L: Platform, const KERNELS: usize, const SLOTS: usize, S: Scope>(
+    pub fn pass<L: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
         &mut self,
-        endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+        endpoint: &mut Endpoint<'_, L, Sh>,
         kernel: &mut impl Kernel<PAYLOAD>,
     ) -> Pass {
         if endpoint.is_stopping() {
@@ -288,9 +287,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
     }
 
     /// Ends. After the last pass.
-    pub fn finish<L: Platform, const KERNELS: usize, const SLOTS: usize, S: Scope>(
+    pub fn finish<L: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
         &mut self,
-        endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+        endpoint: &mut Endpoint<'_, L, Sh>,
         kernel: &mut impl Kernel<PAYLOAD>,
     ) {
         if endpoint.may_write() {
@@ -299,9 +298,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
         self.enter(endpoint, Phase::Stopped);
     }
 
-    fn enter<L: Platform, const KERNELS: usize, const SLOTS: usize, S: Scope>(
+    fn enter<L: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
         &mut self,
-        endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+        endpoint: &mut Endpoint<'_, L, Sh>,
         phase: Phase,
     ) {
         self.phase = phase;
@@ -313,10 +312,10 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
 ///
 /// Each pass obeys the supervisor's [`Command`], gives a sign of life, and handles one message. With nothing to do it
 /// calls `idle`: the backend decides whether to spin, yield or sleep.
-pub fn run<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>(
-    endpoint: &mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>,
+pub fn run<L: Platform, const PAYLOAD: usize, Sh: Shape<Item = Message<PAYLOAD>>>(
+    endpoint: &mut Endpoint<'_, L, Sh>,
     kernel: &mut impl Kernel<PAYLOAD>,
-    mut idle: impl FnMut(&mut Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, Rest),
+    mut idle: impl FnMut(&mut Endpoint<'_, L, Sh>, Rest),
 ) {
     let mut passes = Loop::new();
     passes.start(endpoint, kernel);

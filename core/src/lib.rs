@@ -34,14 +34,20 @@ mod place;
 mod platform;
 pub mod ring;
 mod seat;
+mod shape;
 pub mod sync;
 mod wake_flag;
 
 pub use endpoint::{Backlog, Endpoint, HIGH_BURST, Register, RegisterError, SendError};
-pub use fabric::{Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, Phase, ProcessDomain, ReceiptError, Stats};
+pub use fabric::{
+    Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, FabricRef, Phase, ProcessDomain, ReceiptError, Stats,
+};
 pub use gateway::Gateway;
 pub use kernel::{Context, Idle, Kernel, Loop, Pass, Rest, run};
 pub use link::{LinkEnd, LinkHalf};
 pub use message::{Header, KernelId, Message, MessageId, Priority};
 pub use platform::{CLOCK_MARGIN_NS, Platform};
+#[cfg(not(k2k_loom))]
+pub use shape::Read;
+pub use shape::{Fixed, Packet, Shape, Typed};
 pub use wake_flag::{Sleep, WakeFlag};

@@ -42,9 +42,10 @@
 
 use crate::fabric::{DeliveryStatus, NAME_LEN};
 use crate::message::{Header, KernelId, Message, MessageId};
-use crate::ring::spsc::{ConsumerState, Credit, ProducerState, Slots, claim_end, release_end};
+use crate::ring::spsc::{ConsumerState, Credit, ProducerState, Slots, SpscView, claim_end, release_end};
+use crate::shape::Typed;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, Body, shared_struct};
 use core::fmt;
 
 /// "K2Klink0" in ASCII, little-endian: the first word of every half in use.
@@ -352,25 +353,31 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
         Self {
             near,
             far,
-            out: ProducerState::recover(&far.slots, &near.credit),
-            inward: ConsumerState::recover::<FRAMES, _>(&far.credit, &near.header.taken),
+            out: SpscView::of(&far.slots, &near.credit).recover_producer(),
+            inward: SpscView::of(&near.slots, &far.credit).recover_consumer(&near.header.taken),
             // Relaxed: a sign of life, nothing else.
             beats: far.pulse.beat.load(Relaxed),
         }
     }
 
+    /// The ring to the other side: its slots lie there, its credit here.
+    #[inline(always)]
+    const fn ring_out(&self) -> SpscView<'l, Typed<Message<PAYLOAD>, 1, FRAMES>> {
+        SpscView::of(&self.far.slots, &self.near.credit)
+    }
+
     /// Frames that can be pushed now, at least `wanted` if there is room for so many.
     #[inline]
     pub(crate) fn room(&mut self, wanted: u64) -> u64 {
-        self.out.room::<FRAMES, _>(&self.near.credit, wanted)
+        self.ring_out().room(&mut self.out, wanted)
     }
 
     /// Pushes a message under another header; `false` if there is no room.
     #[inline]
     pub(crate) fn push(&mut self, header: &Header, message: &Message<PAYLOAD>) -> bool {
         // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
-        let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
-        self.out.push(&self.far.slots, &self.near.credit, message.used(), fill).is_ok()
+        let fill = |body: Body<'_, _>| unsafe { body.write_headed(header, message, message.used()) };
+        self.ring_out().push(&mut self.out, message.used(), fill).is_ok()
     }
 
     /// Pushes a word for the other gateway; `false` if there is no room.
@@ -378,8 +385,8 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
     pub(crate) fn push_control(&mut self, control: &Control) -> bool {
         let header = control.encode();
         // SAFETY: rule 2 of the SPSC ring, as in `push`.
-        let fill = |body: &SharedCell<_>| unsafe { body.write_head(&header) };
-        self.out.push(&self.far.slots, &self.near.credit, size_of::<Header>(), fill).is_ok()
+        let fill = |body: Body<'_, _>| unsafe { body.write_head(&header) };
+        self.ring_out().push(&mut self.out, size_of::<Header>(), fill).is_ok()
     }
 
     /// Takes the next frame, if there is one, and returns its header; `place` says from the header where to put it, if
@@ -389,7 +396,7 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
         &mut self,
         place: impl FnOnce(&Header) -> Option<&'m mut Message<PAYLOAD>>,
     ) -> Option<Header> {
-        let take = |body: &SharedCell<Message<PAYLOAD>>| {
+        let take = |body: Body<'_, Message<PAYLOAD>>| {
             // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
             let header = unsafe { body.read_head() };
             let mut used = size_of::<Header>();
@@ -401,7 +408,7 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
             }
             (header, used)
         };
-        self.inward.pop(&self.near.slots, &self.far.credit, &self.near.header.taken, take)
+        SpscView::of(&self.near.slots, &self.far.credit).pop(&mut self.inward, &self.near.header.taken, take)
     }
 
     /// Gives the other side a sign of life.
@@ -420,7 +427,7 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
 
 impl<const FRAMES: usize, const PAYLOAD: usize> Drop for LinkEnd<'_, FRAMES, PAYLOAD> {
     fn drop(&mut self) {
-        self.inward.publish(&self.far.credit);
+        SpscView::of(&self.near.slots, &self.far.credit).publish_credit(&mut self.inward);
         release_end(&self.near.header.claimed);
     }
 }

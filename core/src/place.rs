@@ -35,12 +35,6 @@ impl<const N: usize> Place<N> {
         }
     }
 
-    /// The one whose number is this one's, divided by `n`.
-    #[inline(always)]
-    pub(crate) const fn over(self, n: usize) -> Self {
-        Self(self.0 / n)
-    }
-
     /// As a number.
     #[inline(always)]
     pub(crate) const fn index(self) -> usize {

@@ -65,17 +65,17 @@ mod sealed {
 /// How far apart the two sides of a word may be: the scope of its orders on a GPU. On a host, all scopes are the same.
 ///
 /// It is part of a ring's or a fabric's type, so that both sides use the same one.
-pub trait Scope: sealed::Sealed + Copy + Debug + Default + Send + Sync + 'static {
+pub trait Scope: sealed::Sealed + Copy + Debug + Default + Eq + Send + Sync + 'static {
     #[doc(hidden)]
     const WITHIN_GPU: bool;
 }
 
 /// Everybody who can address the memory: processors of the host and all GPUs.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct System;
 
 /// All threads of one GPU. Much cheaper there than [`System`], and enough for what only that GPU's kernels share.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gpu;
 
 impl sealed::Sealed for System {}
@@ -548,13 +548,66 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// Whether `T` fills lines exactly behind a stamp, so that unused lines can be left alone.
     const WHOLE_LINES: bool =
         align_of::<T>() == 8 && size_of::<T>() >= FIRST_LINE && (size_of::<T>() - FIRST_LINE).is_multiple_of(LINE);
-    const MORE_LINES: usize = if Self::WHOLE_LINES { (size_of::<T>() - FIRST_LINE) / LINE } else { 0 };
+    /// Lines of a `T` behind the first.
+    pub(crate) const MORE_LINES: usize = if Self::WHOLE_LINES { (size_of::<T>() - FIRST_LINE) / LINE } else { 0 };
 
-    /// Lines behind the first that hold the first `used` bytes. Any `used` is safe: it is clamped to `T`.
+    /// The cell's bytes.
     #[inline(always)]
-    const fn more_lines(used: usize) -> usize {
+    pub(crate) const fn body(&self) -> Body<'_, T> {
+        #[cfg(not(k2k_loom))]
+        let at = self.0.get();
+        #[cfg(k2k_loom)]
+        let at = self;
+        Body { at, lines: Self::MORE_LINES, memory: PhantomData }
+    }
+}
+
+/// The bytes of one message in shared memory: a [`SharedCell`], or as many of the first lines of one as there are.
+pub(crate) struct Body<'m, T> {
+    #[cfg(not(k2k_loom))]
+    at: *mut T,
+    /// Loom's cells are always whole.
+    #[cfg(k2k_loom)]
+    at: &'m SharedCell<T>,
+    /// Lines behind the first.
+    lines: usize,
+    memory: PhantomData<&'m SharedCell<T>>,
+}
+
+impl<T> Clone for Body<'_, T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Body<'_, T> {}
+
+impl<T> Body<'_, T> {
+    /// # Safety
+    /// `at` points to a `SharedCell<T>` that lives as long as `'m`, or to memory of one that ends after a first line and
+    /// `lines` more.
+    #[inline(always)]
+    pub(crate) const unsafe fn at(at: core::ptr::NonNull<u8>, lines: usize) -> Self {
+        #[cfg(not(k2k_loom))]
+        let at = at.as_ptr().cast();
+        // SAFETY: a whole cell, see the field.
+        #[cfg(k2k_loom)]
+        let at = unsafe { at.cast().as_ref() };
+        Self { at, lines, memory: PhantomData }
+    }
+}
+
+impl<T: bytemuck::AnyBitPattern> Body<'_, T> {
+    const WHOLE_LINES: bool = SharedCell::<T>::WHOLE_LINES;
+
+    /// Lines behind the first that hold the first `used` bytes. Any `used` is safe: it is clamped to `T`, and to what
+    /// there is.
+    #[inline(always)]
+    const fn more_lines(self, used: usize) -> usize {
         let lines = used.saturating_sub(FIRST_LINE).div_ceil(LINE);
-        if lines < Self::MORE_LINES { lines } else { Self::MORE_LINES }
+        let most = SharedCell::<T>::MORE_LINES;
+        let most = if self.lines < most { self.lines } else { most };
+        if lines < most { lines } else { most }
     }
 
     /// Copies the lines of `value` that hold its first `used` bytes into the cell, the first line last.
@@ -562,7 +615,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// The ring's protocol has given the cell to the caller to write.
     #[inline(always)]
-    pub(crate) unsafe fn write(&self, value: &T, used: usize) {
+    pub(crate) unsafe fn write(self, value: &T, used: usize) {
         // SAFETY: passed on; a value is a first line and what follows it.
         unsafe { self.write_parts(core::ptr::from_ref(value).cast(), value, used) };
     }
@@ -572,7 +625,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// As for `write`.
     #[inline(always)]
-    pub(crate) unsafe fn write_headed<H: bytemuck::Pod>(&self, head: &H, value: &T, used: usize) {
+    pub(crate) unsafe fn write_headed<H: bytemuck::Pod>(self, head: &H, value: &T, used: usize) {
         const { assert!(size_of::<H>() == FIRST_LINE && align_of::<H>() == 8 && Self::WHOLE_LINES) };
         // SAFETY: passed on; `head` is a first line.
         unsafe { self.write_parts(core::ptr::from_ref(head).cast(), value, used) };
@@ -583,7 +636,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// As for `write`.
     #[inline(always)]
-    pub(crate) unsafe fn write_head<H: bytemuck::Pod>(&self, head: &H) {
+    pub(crate) unsafe fn write_head<H: bytemuck::Pod>(self, head: &H) {
         const { assert!(size_of::<H>() == FIRST_LINE && align_of::<H>() == 8 && Self::WHOLE_LINES) };
         // SAFETY: the cell is the caller's; `T` begins with a first line, and `H` is as long.
         self.with_mut(|to| unsafe { copy_line::<FIRST_LINE>(Side::To, core::ptr::from_ref(head).cast(), to.cast()) });
@@ -592,7 +645,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// As for `write`; `head` is valid for a first line, aligned to 8, if `T` is whole lines.
     #[inline(always)]
-    unsafe fn write_parts(&self, head: *const u8, value: &T, used: usize) {
+    unsafe fn write_parts(self, head: *const u8, value: &T, used: usize) {
         self.with_mut(|to| {
             // SAFETY: the cell is the caller's. Line `i` < MORE_LINES lies inside `T`.
             unsafe {
@@ -601,7 +654,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
                 }
                 let (from, to) = (core::ptr::from_ref(value).cast::<u8>(), to.cast::<u8>());
                 // The first line comes last: the peer polls the stamp beside it, and would take it away mid-write.
-                for i in (0..Self::more_lines(used)).rev() {
+                for i in (0..self.more_lines(used)).rev() {
                     let at = FIRST_LINE + i * LINE;
                     copy_line::<LINE>(Side::To, from.add(at), to.add(at));
                 }
@@ -614,7 +667,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     ///
     /// # Safety
     /// The ring's protocol has given both cells to the caller, this one to write. They are different ones.
-    pub(crate) unsafe fn copy_from(&self, other: &Self, used: usize) {
+    pub(crate) unsafe fn copy_from(self, other: Self, used: usize) {
         self.with_mut(|to| {
             // SAFETY: passed on. Line `i` < MORE_LINES lies inside `T`, and `line` has room for one.
             other.with(|from| unsafe {
@@ -626,7 +679,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
                 let line = line.as_mut_ptr().cast::<u8>();
                 copy_line::<FIRST_LINE>(Side::From, from, line);
                 copy_line::<FIRST_LINE>(Side::To, line, to);
-                for i in 0..Self::more_lines(used) {
+                for i in 0..self.more_lines(used) {
                     let at = FIRST_LINE + i * LINE;
                     copy_line::<LINE>(Side::From, from.add(at), line);
                     copy_line::<LINE>(Side::To, line, to.add(at));
@@ -640,7 +693,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// The ring's protocol has given the cell to the caller to read.
     #[inline(always)]
-    pub(crate) unsafe fn read_head<H: bytemuck::Pod>(&self) -> H {
+    pub(crate) unsafe fn read_head<H: bytemuck::Pod>(self) -> H {
         const { assert!(size_of::<H>() == FIRST_LINE && align_of::<H>() == 8 && Self::WHOLE_LINES) };
         let mut head = core::mem::MaybeUninit::<H>::uninit();
         // SAFETY: `T` begins with a first line, and `H` is as long.
@@ -654,17 +707,17 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// The ring's protocol has given the cell to the caller to read.
     #[inline(always)]
-    pub(crate) unsafe fn read_behind_head(&self, value: &mut T, used: usize) {
+    pub(crate) unsafe fn read_behind_head(self, value: &mut T, used: usize) {
         // SAFETY: passed on; both are valid for a `T`.
-        self.with(|from| unsafe { Self::copy_behind_head(from, value, used) });
+        self.with(|from| unsafe { self.copy_behind_head(from, value, used) });
     }
 
     /// # Safety
     /// The cell is the caller's to read; `from` is its, and `to` is valid for writing a `T`.
     #[inline(always)]
-    unsafe fn copy_behind_head(from: *const T, to: *mut T, used: usize) {
+    unsafe fn copy_behind_head(self, from: *const T, to: *mut T, used: usize) {
         let (from, to) = (from.cast::<u8>(), to.cast::<u8>());
-        for i in 0..Self::more_lines(used) {
+        for i in 0..self.more_lines(used) {
             let at = FIRST_LINE + i * LINE;
             // SAFETY: as in `write_parts`.
             unsafe { copy_line::<LINE>(Side::From, from.add(at), to.add(at)) };
@@ -676,7 +729,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// The ring's protocol has given the cell to the caller to read.
     #[inline(always)]
-    pub(crate) unsafe fn read(&self) -> T {
+    pub(crate) unsafe fn read(self) -> T {
         let mut value = core::mem::MaybeUninit::<T>::uninit();
         // SAFETY: the cell is the caller's; `value` has room for a `T`, all of which is written.
         unsafe {
@@ -691,7 +744,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// The ring's protocol has given the cell to the caller to read.
     #[inline(always)]
-    pub(crate) unsafe fn read_used(&self, value: &mut T, used: impl FnOnce(&T) -> usize) -> usize {
+    pub(crate) unsafe fn read_used(self, value: &mut T, used: impl FnOnce(&T) -> usize) -> usize {
         // SAFETY: passed on; `value` is initialised, so it can be shown to `used` at any time.
         unsafe { self.read_parts(value, |value| used(&*value)) }
     }
@@ -699,7 +752,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// As for `read_used`; `to` is valid for writing a `T`, and `used` may look at it only if it is initialised.
     #[inline(always)]
-    unsafe fn read_parts(&self, to: *mut T, used: impl FnOnce(*mut T) -> usize) -> usize {
+    unsafe fn read_parts(self, to: *mut T, used: impl FnOnce(*mut T) -> usize) -> usize {
         self.with(|from| {
             // SAFETY: as in `write_parts`.
             unsafe {
@@ -709,7 +762,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
                 }
                 copy_line::<FIRST_LINE>(Side::From, from.cast(), to.cast());
                 let used = used(to);
-                Self::copy_behind_head(from, to, used);
+                self.copy_behind_head(from, to, used);
                 used
             }
         })
@@ -720,7 +773,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// # Safety
     /// The ring's protocol has given the cell to the caller, who has copied out what it needs.
     #[inline(always)]
-    pub(crate) unsafe fn scribble(&self, used: usize) {
+    pub(crate) unsafe fn scribble(self, used: usize) {
         if !Self::WHOLE_LINES {
             return;
         }
@@ -730,7 +783,7 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
             // SAFETY: each word lies inside `T`, see `copy_lines`.
             unsafe {
                 to.cast::<u64>().write_volatile(0);
-                for i in 0..Self::more_lines(used) {
+                for i in 0..self.more_lines(used) {
                     to.add(FIRST_LINE + i * LINE).cast::<u64>().write_volatile(0);
                 }
             }
@@ -739,10 +792,13 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
 
     /// Asks for the first lines, four at most, of those that hold `used` bytes, to be written soon. Accesses nothing.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, used: usize) {
-        let start = core::ptr::from_ref(self).cast::<u8>();
+    pub(crate) fn prefetch(self, used: usize) {
+        #[cfg(not(k2k_loom))]
+        let start = self.at.cast::<u8>();
+        #[cfg(k2k_loom)]
+        let start = core::ptr::from_ref(self.at).cast::<u8>();
         prefetch_write(start);
-        for i in 0..Self::more_lines(used).min(3) {
+        for i in 0..self.more_lines(used).min(3) {
             prefetch_write(start.wrapping_add(FIRST_LINE + i * LINE));
         }
     }
@@ -750,29 +806,29 @@ impl<T: bytemuck::AnyBitPattern> SharedCell<T> {
     /// Address of the bytes, for in-place access under the ring's protocol.
     #[cfg(not(k2k_loom))]
     #[inline(always)]
-    pub(crate) const fn as_ptr(&self) -> *mut T {
-        self.0.get()
+    pub(crate) const fn as_ptr(self) -> *mut T {
+        self.at
     }
 
     #[cfg(not(k2k_loom))]
     #[inline(always)]
-    fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
-        f(self.0.get())
+    fn with<R>(self, f: impl FnOnce(*const T) -> R) -> R {
+        f(self.at)
     }
 
     #[cfg(not(k2k_loom))]
     #[inline(always)]
-    fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
-        f(self.0.get())
+    fn with_mut<R>(self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.at)
     }
 
     #[cfg(k2k_loom)]
-    fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
-        self.0.with(f)
+    fn with<R>(self, f: impl FnOnce(*const T) -> R) -> R {
+        self.at.0.with(f)
     }
 
     #[cfg(k2k_loom)]
-    fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
-        self.0.with_mut(f)
+    fn with_mut<R>(self, f: impl FnOnce(*mut T) -> R) -> R {
+        self.at.0.with_mut(f)
     }
 }

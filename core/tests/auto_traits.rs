@@ -3,7 +3,7 @@
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use k2k_core::ring::{Consumer, Lanes, Producer, Spsc, Ticket};
 use k2k_core::{
-    Config, DeliveryReceipt, Endpoint, Fabric, Gateway, Header, KernelId, LinkEnd, LinkHalf, Message, Platform,
+    Config, DeliveryReceipt, Endpoint, Fabric, Fixed, Gateway, Header, KernelId, LinkEnd, LinkHalf, Message, Platform,
     Register, RegisterError, SendError, Stats, WakeFlag,
 };
 
@@ -39,7 +39,7 @@ fn public_types_have_the_auto_traits_that_they_promise() {
     shared::<Spsc<u64, 4>>();
     shared::<Lanes<u64, 2, 4>>();
     shared::<Ticket<u64, 4>>();
-    moves::<Endpoint<'static, Nowhere, 2, 4, 64>>();
+    moves::<Endpoint<'static, Nowhere, Fixed<2, 4, 64>>>();
     moves::<Gateway<'static, 'static, Nowhere, 2, 4, 64, 4>>();
     moves::<LinkEnd<'static, 4, 64>>();
     moves::<Producer<'static, u64, 4>>();

@@ -8,7 +8,7 @@ use core::cell::Cell;
 use core::time::Duration;
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::{
-    CLOCK_MARGIN_NS, Command, Config, DeliveryStatus, Endpoint, Fabric, KernelId, LinkEnd, LinkHalf, Message,
+    CLOCK_MARGIN_NS, Command, Config, DeliveryStatus, Endpoint, Fabric, Fixed, KernelId, LinkEnd, LinkHalf, Message,
     MessageId, Platform, Priority, Register, SendError, WakeFlag,
 };
 use proptest::prelude::*;
@@ -59,7 +59,7 @@ impl Platform for Skewed<'_> {
     fn wake(&self, _: &WakeFlag) {}
 }
 
-type End<'f> = Endpoint<'f, Skewed<'f>, 4, 4, 64>;
+type End<'f> = Endpoint<'f, Skewed<'f>, Fixed<4, 4, 64>>;
 
 fn register<'f>(fabric: &'f Fabric<4, 4, 64>, name: &str, clock: Skewed<'f>) -> End<'f> {
     fabric.register(&Register::new(name).unwrap(), clock).unwrap()

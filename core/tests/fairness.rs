@@ -55,7 +55,7 @@ fn a_message_of_high_priority_for_a_kernel_that_only_polls_survives_the_kernel()
     let address = b.id();
     core::mem::forget(b);
     // SAFETY: forgotten: nobody uses the endpoint any more.
-    let mut successor = unsafe { fabric.take_over(address, &platform) }.unwrap();
+    let mut successor = unsafe { common::handle(&fabric).take_over(address, &platform) }.unwrap();
     assert_eq!(successor.try_receive().map(|message| message.header.id()), Some(id));
 }
 

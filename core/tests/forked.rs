@@ -6,8 +6,8 @@ use common::fabric;
 use core::cell::Cell;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::{
-    Command, Config, Context, Endpoint, Fabric, Gateway, Idle, Kernel, LinkEnd, LinkHalf, Message, Phase, Platform,
-    Priority, Register, SendError, WakeFlag, run,
+    Command, Config, Context, Endpoint, Fabric, Fixed, Gateway, Idle, Kernel, LinkEnd, LinkHalf, Message, Phase,
+    Platform, Priority, Register, SendError, WakeFlag, run,
 };
 
 /// A process that can become the child of a fork.
@@ -39,7 +39,11 @@ fn bytes<T>(of: &T) -> Vec<u8> {
     unsafe { core::slice::from_raw_parts(core::ptr::from_ref(of).cast::<u8>(), size_of::<T>()) }.to_vec()
 }
 
-fn joined<'f>(fabric: &'f Fabric<3, 4, 64>, name: &str, process: &'f Process) -> Endpoint<'f, &'f Process, 3, 4, 64> {
+fn joined<'f>(
+    fabric: &'f Fabric<3, 4, 64>,
+    name: &str,
+    process: &'f Process,
+) -> Endpoint<'f, &'f Process, Fixed<3, 4, 64>> {
     fabric.register(&Register::new(name).unwrap().parking(), process).unwrap()
 }
 

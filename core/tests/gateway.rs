@@ -6,7 +6,7 @@ use common::{Manual, fabric};
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::link::LinkError;
 use k2k_core::{
-    CLOCK_MARGIN_NS, Config, DeliveryStatus, Endpoint, Fabric, LinkEnd, LinkHalf, Message, MessageId, Priority,
+    CLOCK_MARGIN_NS, Config, DeliveryStatus, Endpoint, Fabric, Fixed, LinkEnd, LinkHalf, Message, MessageId, Priority,
     ReceiptError, Register, SendError,
 };
 
@@ -16,7 +16,7 @@ const FRAMES: usize = 16;
 type Domain = Fabric<KERNELS, SLOTS, 64>;
 type Half = LinkHalf<FRAMES, 64>;
 type Side<'w> = Gateway<'w, 'w, &'w Manual, KERNELS, SLOTS, 64, FRAMES>;
-type End<'w> = Endpoint<'w, &'w Manual, KERNELS, SLOTS, 64>;
+type End<'w> = Endpoint<'w, &'w Manual, Fixed<KERNELS, SLOTS, 64>>;
 
 const TIMEOUT_NS: u64 = 1_000;
 const CONFIG: Config = Config {

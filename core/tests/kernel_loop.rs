@@ -45,8 +45,9 @@ impl Kernel<64> for Diary {
 
 #[test]
 fn messages_are_handled_in_order_between_start_and_stop() {
-    let (platform, fabric) = (Manual::at(1), fabric(&Config::default()));
-    let [mut a, mut b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
+    let [mut a, mut b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
+        register_all(&fabric, &platform, 2).try_into().unwrap();
     for kind in 1..=4 {
         a.send(b.id(), &Message::new(kind)).unwrap();
     }
@@ -60,8 +61,9 @@ fn messages_are_handled_in_order_between_start_and_stop() {
 
 #[test]
 fn an_endpoint_whose_loop_was_stopped_can_run_again() {
-    let (platform, fabric) = (Manual::at(1), fabric(&Config::default()));
-    let [mut a, mut b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
+    let [mut a, mut b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
+        register_all(&fabric, &platform, 2).try_into().unwrap();
     for round in 0..2 {
         a.send(b.id(), &Message::new(7)).unwrap();
         let mut diary = Diary { stop_at: 7, ..Diary::default() };
@@ -103,8 +105,9 @@ impl Kernel<64> for Impatient {
 
 #[test]
 fn a_loop_called_pass_by_pass_says_what_each_came_to() {
-    let (platform, fabric) = (Manual::at(1), fabric(&Config::default()));
-    let [mut a, mut b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
+    let [mut a, mut b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
+        register_all(&fabric, &platform, 2).try_into().unwrap();
     let mut kernel = Impatient { soon: 3 };
     let mut passes = Loop::new();
     for round in 0..2 {
@@ -128,8 +131,9 @@ fn a_loop_called_pass_by_pass_says_what_each_came_to() {
 
 #[test]
 fn a_paused_kernel_forwards_and_handles_nothing_until_it_is_resumed() {
-    let (platform, fabric) = (Manual::at(1), fabric(&Config::default()));
-    let [mut a, mut b, c]: [Endpoint<'_, _, 4, 8, 64>; 3] = register_all(&fabric, &platform, 3).try_into().unwrap();
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
+    let [mut a, mut b, c]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 3] =
+        register_all(&fabric, &platform, 3).try_into().unwrap();
     fabric.set_route(a.id(), c.id(), b.id()).unwrap();
     let transit = a.send(c.id(), &Message::new(7)).unwrap();
     a.send(b.id(), &Message::new(1)).unwrap();
@@ -156,7 +160,8 @@ fn a_paused_kernel_forwards_and_handles_nothing_until_it_is_resumed() {
 #[test]
 fn draining_handles_everything_that_waits_and_then_stops() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
-    let [mut a, mut b, mut c]: [Endpoint<'_, _, 4, 8, 64>; 3] = register_all(&fabric, &platform, 3).try_into().unwrap();
+    let [mut a, mut b, mut c]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 3] =
+        register_all(&fabric, &platform, 3).try_into().unwrap();
     fabric.set_route(a.id(), c.id(), b.id()).unwrap();
     // What b has to forward does not fit into c's inbox yet.
     for _ in 0..8 {
@@ -187,7 +192,8 @@ fn draining_handles_everything_that_waits_and_then_stops() {
 fn draining_ends_even_if_the_next_hop_never_has_room() {
     let (platform, fabric) =
         (Manual::at(1), fabric::<4, 8, 64>(&Config { delivery_timeout_ns: 100, ..Config::default() }));
-    let [mut a, mut b, c]: [Endpoint<'_, _, 4, 8, 64>; 3] = register_all(&fabric, &platform, 3).try_into().unwrap();
+    let [mut a, mut b, c]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 3] =
+        register_all(&fabric, &platform, 3).try_into().unwrap();
     fabric.set_route(a.id(), c.id(), b.id()).unwrap();
     for _ in 0..8 {
         b.send(c.id(), &Message::new(0)).unwrap();
@@ -201,7 +207,8 @@ fn draining_ends_even_if_the_next_hop_never_has_room() {
 #[test]
 fn a_stop_command_leaves_the_mail_in_the_inbox() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
-    let [mut a, mut b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    let [mut a, mut b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
+        register_all(&fabric, &platform, 2).try_into().unwrap();
     a.send(b.id(), &Message::new(1)).unwrap();
     fabric.command(b.id(), Command::Stop, &platform).unwrap();
     let mut diary = Diary::default();
@@ -218,7 +225,7 @@ fn a_command_reaches_only_the_kernel_that_it_was_meant_for() {
     fabric.command(old, Command::Stop, &platform).unwrap();
     assert_eq!(first.command(), Command::Stop);
     first.unregister();
-    let second = fabric.register_at(0, &Register::new("second").unwrap(), &platform).unwrap();
+    let second = common::handle(&fabric).register_at(0, &Register::new("second").unwrap(), &platform).unwrap();
     assert_eq!(second.command(), Command::Run, "the place's next owner starts anew");
     assert!(fabric.command(old, Command::Stop, &platform).is_err());
     assert_eq!(second.command(), Command::Run);
@@ -240,7 +247,7 @@ fn the_heartbeat_moves_while_the_loop_does_and_goes_on_with_a_successor() {
     assert_eq!(beats, [1, 2, 3, 4]);
     core::mem::forget(b);
     // SAFETY: it was forgotten.
-    let mut successor = unsafe { fabric.take_over(id, &platform) }.unwrap();
+    let mut successor = unsafe { common::handle(&fabric).take_over(id, &platform) }.unwrap();
     successor.beat();
     assert_eq!(fabric.heartbeat(id), Some(5));
 }
@@ -250,7 +257,8 @@ fn the_heartbeat_moves_while_the_loop_does_and_goes_on_with_a_successor() {
 fn a_message_that_is_not_fetched_does_not_make_passes_longer() {
     const CAPACITY: usize = 4 * 64;
     let (platform, fabric) = (Manual::at(1), fabric::<4, 64, 64>(&Config::default()));
-    let [mut a, mut b, c]: [Endpoint<'_, _, 4, 64, 64>; 3] = register_all(&fabric, &platform, 3).try_into().unwrap();
+    let [mut a, mut b, c]: [Endpoint<'_, _, common::Chosen<4, 64, 64>>; 3] =
+        register_all(&fabric, &platform, 3).try_into().unwrap();
     a.send(c.id(), &Message::new(1)).unwrap();
     for _ in 0..CAPACITY - 64 {
         a.send(b.id(), &Message::new(1)).unwrap();
@@ -284,7 +292,8 @@ fn a_message_that_is_not_fetched_does_not_make_passes_longer() {
 fn an_idle_loop_times_out_what_is_overdue() {
     let (platform, fabric) =
         (Manual::at(1), fabric::<4, 8, 64>(&Config { delivery_timeout_ns: 10, ..Config::default() }));
-    let [mut a, b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    let [mut a, b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
+        register_all(&fabric, &platform, 2).try_into().unwrap();
     let id = a.send(b.id(), &Message::new(1)).unwrap();
     platform.advance(11 + CLOCK_MARGIN_NS);
     run(&mut a, &mut Diary::default(), |endpoint, _| endpoint.stop());
@@ -295,7 +304,7 @@ fn an_idle_loop_times_out_what_is_overdue() {
 fn a_parking_kernel_is_woken_once_per_sleep_by_mail_and_by_commands() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
     let mut a = register_all(&fabric, &platform, 1).remove(0);
-    let mut b = fabric.register(&Register::new("parks").unwrap().parking(), &platform).unwrap();
+    let mut b = common::handle(&fabric).register(&Register::new("parks").unwrap().parking(), &platform).unwrap();
     a.send(b.id(), &Message::new(1)).unwrap();
     assert_eq!((b.fall_asleep(Command::Run).is_some(), platform.wakes.get()), (false, 0), "there is mail");
     assert!(b.try_receive().is_some());
@@ -339,7 +348,8 @@ impl Kernel<64> for Watched<'_> {
 #[test]
 fn a_trace_can_be_read_while_its_kernel_runs() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config { tracing: true, ..Config::default() }));
-    let [mut a, mut b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    let [mut a, mut b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
+        register_all(&fabric, &platform, 2).try_into().unwrap();
     let request = a.send(b.id(), &Message::new(1)).unwrap();
     a.send(b.id(), &Message::new(2)).unwrap();
     let mut kernel = Watched { fabric: &fabric, seen: 0 };
@@ -359,7 +369,8 @@ fn a_trace_can_be_read_while_its_kernel_runs() {
 #[test]
 fn a_trace_keeps_the_last_64_events() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config { tracing: true, ..Config::default() }));
-    let [mut a, mut b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    let [mut a, mut b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
+        register_all(&fabric, &platform, 2).try_into().unwrap();
     for _ in 0..100 {
         a.send(b.id(), &Message::new(1)).unwrap();
         assert!(b.try_receive().is_some());
@@ -372,7 +383,8 @@ fn a_trace_keeps_the_last_64_events() {
 #[test]
 fn tracing_that_is_off_writes_nothing_and_can_be_switched_while_running() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
-    let [mut a, mut b]: [Endpoint<'_, _, 4, 8, 64>; 2] = register_all(&fabric, &platform, 2).try_into().unwrap();
+    let [mut a, mut b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
+        register_all(&fabric, &platform, 2).try_into().unwrap();
     let mut exchange = || {
         a.send(b.id(), &Message::new(1)).unwrap();
         assert!(b.try_receive().is_some());

@@ -31,8 +31,9 @@ impl Platform for Mortal {
 fn a_message_that_a_dead_forwarder_had_deposited_is_received_once() {
     let platform = Mortal::default();
     let fabric = fabric::<4, 4, 64>(&Config::default());
-    let [a, forwarder, c] = ["a", "forwarder", "c"]
-        .map(|name| ManuallyDrop::new(fabric.register(&Register::new(name).unwrap().parking(), &platform).unwrap()));
+    let [a, forwarder, c] = ["a", "forwarder", "c"].map(|name| {
+        ManuallyDrop::new(common::handle(&fabric).register(&Register::new(name).unwrap().parking(), &platform).unwrap())
+    });
     let [mut a, mut forwarder, mut c] = [a, forwarder, c];
     fabric.set_route(a.id(), c.id(), forwarder.id()).unwrap();
     // The next hop is full of the forwarder's own mail, so that the message is deferred.
@@ -56,7 +57,7 @@ fn a_message_that_a_dead_forwarder_had_deposited_is_received_once() {
         assert!(a.try_receive().is_some());
     }
     // SAFETY: nobody uses the endpoint of the dead any more.
-    let mut successor = unsafe { fabric.take_over(forwarder.id(), &platform) }.unwrap();
+    let mut successor = unsafe { common::handle(&fabric).take_over(forwarder.id(), &platform) }.unwrap();
     successor.poll();
     assert!(c.try_receive().is_none(), "received twice");
     let stats = fabric.total_stats();
@@ -68,11 +69,11 @@ fn a_successor_wakes_receivers() {
     let platform = Mortal::default();
     let fabric = fabric::<2, 4, 64>(&Config::default());
     let who = |name| Register::new(name).unwrap().parking();
-    let sender = ManuallyDrop::new(fabric.register(&who("a"), &platform).unwrap());
-    let mut receiver = fabric.register(&who("b"), &platform).unwrap();
+    let sender = ManuallyDrop::new(common::handle(&fabric).register(&who("a"), &platform).unwrap());
+    let mut receiver = common::handle(&fabric).register(&who("b"), &platform).unwrap();
     let _asleep = receiver.fall_asleep(Command::Run).expect("nothing waits");
     // SAFETY: nobody uses the endpoint of the dead any more.
-    let _successor = unsafe { fabric.take_over(sender.id(), &platform) }.unwrap();
+    let _successor = unsafe { common::handle(&fabric).take_over(sender.id(), &platform) }.unwrap();
     assert_eq!(platform.wakes.get(), 1);
 }
 

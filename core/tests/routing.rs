@@ -190,7 +190,8 @@ impl<'f, const S: usize> Mesh<'f, S> {
                 self.fixed = false;
                 drop(self.kernels[index].take());
                 let who = Register::new(&format!("k{index}")).unwrap();
-                self.kernels[index] = Some(self.fabric.register_at(index, &who, self.platform).unwrap());
+                self.kernels[index] =
+                    Some(common::handle(self.fabric).register_at(index, &who, self.platform).unwrap());
             }
         }
         // Each message is received, has failed, or lies somewhere: at every moment, as one thread does all of it.

@@ -61,9 +61,9 @@ fn a_flooding_sender_takes_nobodys_room_in_either_priority() {
 fn a_flooding_thread_takes_nobodys_room_in_either_priority() {
     let fabric = fabric::<4, 16, 64>(&Config::default());
     let who = |name| k2k_core::Register::new(name).unwrap();
-    let mut flooder = fabric.register(&who("flooder"), Quiet).unwrap();
-    let mut polite = fabric.register(&who("polite"), Quiet).unwrap();
-    let mut receiver = fabric.register(&who("receiver"), Quiet).unwrap();
+    let mut flooder = common::handle(&fabric).register(&who("flooder"), Quiet).unwrap();
+    let mut polite = common::handle(&fabric).register(&who("polite"), Quiet).unwrap();
+    let mut receiver = common::handle(&fabric).register(&who("receiver"), Quiet).unwrap();
     let (to, done) = (receiver.id(), AtomicU32::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -158,7 +158,7 @@ fn a_successor_knows_how_much_of_its_share_is_used() {
     let id = a.id();
     core::mem::forget(a);
     // SAFETY: forgotten: nobody uses the endpoint any more.
-    let mut a = unsafe { fabric.take_over(id, &platform) }.unwrap();
+    let mut a = unsafe { common::handle(&fabric).take_over(id, &platform) }.unwrap();
     a.send_priority(b.id(), &empty(), Priority::High).unwrap();
     assert!(a.send_priority(b.id(), &empty(), Priority::High).is_err(), "four of four");
     while b.try_receive().is_some() {}
@@ -229,8 +229,8 @@ fn a_denied_sender_is_refused_and_its_mail_ends_as_not_allowed() {
 fn denials_that_come_and_go_under_load_lose_nothing() {
     let fabric = fabric::<4, 16, 64>(&Config::default());
     let who = |name| k2k_core::Register::new(name).unwrap();
-    let mut sender = fabric.register(&who("sender"), Quiet).unwrap();
-    let mut receiver = fabric.register(&who("receiver"), Quiet).unwrap();
+    let mut sender = common::handle(&fabric).register(&who("sender"), Quiet).unwrap();
+    let mut receiver = common::handle(&fabric).register(&who("receiver"), Quiet).unwrap();
     let (from, to, done) = (sender.id(), receiver.id(), AtomicU32::new(0));
     let (mut refused, mut ids) = (0u64, 0u64);
     std::thread::scope(|scope| {
@@ -296,12 +296,12 @@ fn a_denial_ends_with_either_kernel_and_not_with_a_successor() {
         fabric.deny(b.id(), a.id()).unwrap();
         core::mem::forget((a, b));
         // SAFETY: forgotten: nobody uses the endpoints any more.
-        let [mut a, mut b] = ids.map(|id| unsafe { fabric.take_over(id, &platform) }.unwrap());
+        let [mut a, mut b] = ids.map(|id| unsafe { common::handle(&fabric).take_over(id, &platform) }.unwrap());
         assert!(a.send(b.id(), &empty()).is_err() && b.try_receive().is_none());
         drop(if receiver_leaves { b } else { core::mem::replace(&mut a, b) });
         // What is left is called `a`, and its new partner takes the free index.
         let who = k2k_core::Register::new("next").unwrap();
-        let mut next = fabric.register(&who, &platform).unwrap();
+        let mut next = common::handle(&fabric).register(&who, &platform).unwrap();
         assert!(fabric.is_allowed(next.id(), a.id()) && fabric.is_allowed(a.id(), next.id()));
         next.send(a.id(), &empty()).unwrap();
         a.send(next.id(), &empty()).unwrap();

@@ -5,7 +5,7 @@ mod common;
 use common::{Manual, ManualEndpoint, fabric, register_all};
 use k2k_core::{
     Backlog, CLOCK_MARGIN_NS, Config, DeliveryStatus, Endpoint, Fabric, KernelId, Message, MessageId, Priority,
-    ReceiptError, Register, SendError, Stats,
+    ReceiptError, Register, SendError, Shape, Stats,
 };
 
 type Small = Fabric<4, 4, 64>;
@@ -24,10 +24,7 @@ const CONFIG: Config = Config {
     ..Config::DEFAULT
 };
 
-fn status<const K: usize, const S: usize>(
-    sender: &mut Endpoint<'_, &Manual, K, S, 64>,
-    id: MessageId,
-) -> Result<DeliveryStatus, ReceiptError> {
+fn status<Sh: Shape>(sender: &mut Endpoint<'_, &Manual, Sh>, id: MessageId) -> Result<DeliveryStatus, ReceiptError> {
     sender.receipt(id).map(|receipt| {
         assert_eq!(receipt.id, id);
         receipt.status
@@ -63,7 +60,7 @@ fn fill(from: &mut ManualEndpoint<'_, 4, 4, 64>, to: KernelId) -> Vec<MessageId>
 
 #[test]
 fn a_direct_message_is_pending_and_then_delivered() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     for priority in [Priority::Normal, Priority::High] {
@@ -77,7 +74,7 @@ fn a_direct_message_is_pending_and_then_delivered() {
 
 #[test]
 fn a_routed_message_is_pending_at_each_hop_and_then_delivered() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 4);
     let ids = ids(&kernels);
     chain(&fabric, &ids);
@@ -94,7 +91,7 @@ fn a_routed_message_is_pending_at_each_hop_and_then_delivered() {
 
 #[test]
 fn a_kernel_can_send_to_itself() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 1);
     let own = kernels[0].id();
     let id = kernels[0].send(own, &empty()).unwrap();
@@ -104,7 +101,7 @@ fn a_kernel_can_send_to_itself() {
 
 #[test]
 fn a_send_to_nobody_is_refused_as_not_found() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let b = kernels.pop().unwrap().id();
     let a = &mut kernels[0];
@@ -118,7 +115,7 @@ fn a_send_to_nobody_is_refused_as_not_found() {
 
 #[test]
 fn a_route_over_a_kernel_that_left_is_refused_naming_it() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
@@ -130,7 +127,7 @@ fn a_route_over_a_kernel_that_left_is_refused_naming_it() {
 
 #[test]
 fn mail_on_its_way_ends_as_not_found_when_the_receiver_unregisters() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let b = kernels.pop().unwrap();
     let a = &mut kernels[0];
@@ -145,7 +142,7 @@ fn mail_on_its_way_ends_as_not_found_when_the_receiver_unregisters() {
 
 #[test]
 fn routed_mail_ends_as_not_found_when_the_receiver_or_the_next_hop_has_left() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 4);
     let ids = ids(&kernels);
     chain(&fabric, &ids);
@@ -165,7 +162,7 @@ fn routed_mail_ends_as_not_found_when_the_receiver_or_the_next_hop_has_left() {
 
 #[test]
 fn a_sender_learns_that_the_receiver_left_even_if_nobody_finds_the_message() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
@@ -180,7 +177,7 @@ fn a_sender_learns_that_the_receiver_left_even_if_nobody_finds_the_message() {
 
 #[test]
 fn a_reused_place_never_gets_its_predecessors_mail() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
@@ -188,7 +185,7 @@ fn a_reused_place_never_gets_its_predecessors_mail() {
     let direct = kernels[1].send(ids[2], &empty()).unwrap();
     kernels.pop().unwrap().unregister();
     let who = Register::new("successor").unwrap();
-    let mut successor = fabric.register_at(2, &who, &platform).unwrap();
+    let mut successor = common::handle(&fabric).register_at(2, &who, &platform).unwrap();
     assert_ne!(successor.id(), ids[2]);
     assert_eq!(successor.id().index(), 2);
     kernels[1].poll();
@@ -201,7 +198,7 @@ fn a_reused_place_never_gets_its_predecessors_mail() {
 
 #[test]
 fn mail_in_a_forwarders_store_does_not_reach_the_receivers_successor() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
@@ -210,7 +207,8 @@ fn mail_in_a_forwarders_store_does_not_reach_the_receivers_successor() {
     kernels[1].poll();
     assert_eq!(kernels[1].backlog(), Backlog::Transit);
     kernels.pop().unwrap().unregister();
-    let mut successor = fabric.register_at(2, &Register::new("successor").unwrap(), &platform).unwrap();
+    let mut successor =
+        common::handle(&fabric).register_at(2, &Register::new("successor").unwrap(), &platform).unwrap();
     kernels[1].poll();
     assert_eq!((kernels[1].backlog(), successor.try_receive()), (Backlog::None, None));
     assert_eq!(status(&mut kernels[0], parked), Ok(DeliveryStatus::NotFound));
@@ -220,7 +218,7 @@ fn mail_in_a_forwarders_store_does_not_reach_the_receivers_successor() {
 
 #[test]
 fn a_full_next_hop_is_refused_as_queue_full_at_exactly_the_capacity() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
@@ -240,7 +238,7 @@ fn a_full_next_hop_is_refused_as_queue_full_at_exactly_the_capacity() {
 
 #[test]
 fn a_routed_message_ends_as_queue_full_when_a_forwarder_has_no_room_at_all() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
@@ -269,7 +267,7 @@ fn a_routed_message_ends_as_queue_full_when_a_forwarder_has_no_room_at_all() {
 
 #[test]
 fn transit_mail_of_a_kernel_that_leaves_moves_on_or_ends_as_queue_full() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
@@ -288,7 +286,7 @@ fn transit_mail_of_a_kernel_that_leaves_moves_on_or_ends_as_queue_full() {
 
 #[test]
 fn a_message_that_is_not_received_in_time_is_timed_out_by_its_sender() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     let id = a.send(b.id(), &empty()).unwrap();
@@ -310,7 +308,7 @@ fn a_message_that_is_not_received_in_time_is_timed_out_by_its_sender() {
 
 #[test]
 fn a_message_whose_deadline_has_passed_is_timed_out_by_its_receiver() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     let short = a.send(b.id(), &empty().with_deadline_ns(10)).unwrap();
@@ -324,7 +322,7 @@ fn a_message_whose_deadline_has_passed_is_timed_out_by_its_receiver() {
 
 #[test]
 fn a_routed_message_is_timed_out_in_an_inbox_on_its_way() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 4);
     let ids = ids(&kernels);
     chain(&fabric, &ids);
@@ -339,7 +337,7 @@ fn a_routed_message_is_timed_out_in_an_inbox_on_its_way() {
 
 #[test]
 fn a_routed_message_is_timed_out_in_a_forwarders_store() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
@@ -365,7 +363,7 @@ fn a_routed_message_is_timed_out_in_a_forwarders_store() {
 
 #[test]
 fn a_send_that_waits_for_room_ends_in_timeout_at_its_deadline() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     fill(a, b.id());
@@ -391,7 +389,7 @@ fn a_send_that_waits_for_room_ends_in_timeout_at_its_deadline() {
 
 #[test]
 fn a_send_that_waits_goes_through_when_there_is_room_and_forwards_meanwhile() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 4);
     let ids = ids(&kernels);
     // 0 -> 1 -> 3, while 1 waits for room at 2.
@@ -414,7 +412,7 @@ fn a_send_that_waits_goes_through_when_there_is_room_and_forwards_meanwhile() {
 
 #[test]
 fn a_loop_ends_in_max_hops_exceeded_after_exactly_the_fabrics_limit() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     // 0 and 1 each believe that the other knows the way to 2.
@@ -443,7 +441,7 @@ fn a_loop_ends_in_max_hops_exceeded_after_exactly_the_fabrics_limit() {
 
 #[test]
 fn the_hop_limit_counts_forwards_and_not_the_first_send() {
-    let (platform, fabric) = (Manual::at(1), fabric(&Config { hop_limit: 1, ..CONFIG }));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&Config { hop_limit: 1, ..CONFIG }));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 4);
     let ids = ids(&kernels);
     chain(&fabric, &ids);
@@ -463,7 +461,7 @@ fn the_hop_limit_counts_forwards_and_not_the_first_send() {
 
 #[test]
 fn a_receipt_can_be_had_until_it_is_overwritten_and_then_says_so() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     let first = a.send(b.id(), &empty()).unwrap();
@@ -483,7 +481,7 @@ fn a_receipt_can_be_had_until_it_is_overwritten_and_then_says_so() {
 
 #[test]
 fn an_overdue_message_is_timed_out_by_any_onlooker_and_counted_by_its_sender() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let [a, b, c] = &mut kernels[..] else { unreachable!() };
     let ids = [a.send(b.id(), &empty()).unwrap(), a.send_priority(b.id(), &empty(), Priority::High).unwrap()];
@@ -505,7 +503,7 @@ fn an_overdue_message_is_timed_out_by_any_onlooker_and_counted_by_its_sender() {
 
 #[test]
 fn a_message_that_an_onlooker_has_timed_out_is_counted_by_its_holder_if_that_comes_first() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     let id = a.send(b.id(), &empty()).unwrap();
@@ -522,7 +520,7 @@ fn a_message_that_an_onlooker_has_timed_out_is_counted_by_its_holder_if_that_com
 /// The receiver is dead and the sender has left: no kernel comes by.
 #[test]
 fn a_message_between_a_dead_receiver_and_a_sender_that_left_does_not_stay_pending() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let to = kernels[1].id();
     let id = kernels[0].send(to, &empty()).unwrap();
@@ -534,14 +532,14 @@ fn a_message_between_a_dead_receiver_and_a_sender_that_left_does_not_stay_pendin
     assert_eq!(status(&mut kernels[0], id), Ok(DeliveryStatus::Timeout));
     // The next owner of the sender's index counts it.
     assert_adds_up(&fabric, 1);
-    let mut next = fabric.register_at(0, &Register::new("next").unwrap(), &platform).unwrap();
+    let mut next = common::handle(&fabric).register_at(0, &Register::new("next").unwrap(), &platform).unwrap();
     assert_eq!((next.expire(), fabric.total_stats().timeout), (0, 1));
     assert_adds_up(&fabric, 0);
 }
 
 #[test]
 fn a_message_that_failed_after_its_deadline_has_timed_out() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 4);
     let ids = ids(&kernels);
     chain(&fabric, &ids);
@@ -563,7 +561,7 @@ fn a_message_that_failed_after_its_deadline_has_timed_out() {
 /// Refused sends use the sequence of the next message; what is asked about that one meanwhile must not decide it.
 #[test]
 fn a_refused_send_of_high_priority_leaves_no_receipt_behind() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     while a.send_priority(b.id(), &empty(), Priority::High).is_ok() {}
@@ -635,7 +633,7 @@ fn a_message_that_was_lost_is_missed() {
 
 #[test]
 fn expire_decides_everything_that_is_overdue_and_counts_the_rest() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let c = kernels.pop().unwrap();
     let [a, b] = &mut kernels[..] else { unreachable!() };
@@ -660,7 +658,7 @@ fn expire_decides_everything_that_is_overdue_and_counts_the_rest() {
 #[test]
 fn a_message_that_is_found_after_its_receipt_was_overwritten_is_counted_once() {
     for found_before in [false, true] {
-        let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+        let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
         let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
         let [a, b, c] = &mut kernels[..] else { unreachable!() };
         let late = a.send(b.id(), &empty()).unwrap();
@@ -686,14 +684,15 @@ fn a_message_that_is_found_after_its_receipt_was_overwritten_is_counted_once() {
 /// Nor by who sends from the sender's place after it.
 #[test]
 fn a_message_that_a_predecessor_gave_up_is_counted_once_when_it_is_found() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let to = kernels[1].id();
     let late = kernels[0].send(to, &empty()).unwrap();
     platform.advance(OVERDUE_NS);
     assert_eq!(status(&mut kernels[0], late), Ok(DeliveryStatus::Timeout));
     kernels.remove(0).unregister();
-    let mut successor = fabric.register_at(0, &Register::new("successor").unwrap(), &platform).unwrap();
+    let mut successor =
+        common::handle(&fabric).register_at(0, &Register::new("successor").unwrap(), &platform).unwrap();
     let [b, c] = &mut kernels[..] else { unreachable!() };
     for _ in 0..16 {
         successor.send(c.id(), &empty()).unwrap();
@@ -709,7 +708,7 @@ fn a_message_that_a_predecessor_gave_up_is_counted_once_when_it_is_found() {
 /// Whoever said "timed out" is right for ever, also when the clock is set back.
 #[test]
 fn a_message_that_was_given_up_is_not_received_by_an_earlier_clock() {
-    let (platform, fabric) = (Manual::at(10_000), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(10_000), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let [a, b] = &mut kernels[..] else { unreachable!() };
     let late = a.send(b.id(), &empty()).unwrap();
@@ -730,18 +729,18 @@ fn a_message_that_was_given_up_is_not_received_by_an_earlier_clock() {
 fn receipts_of_an_owner_of_long_ago_do_not_pass_for_later_ones() {
     let (platform, fabric) = (Manual::at(1), fabric::<2, 2, 64>(&CONFIG));
     let who = Register::new("who").unwrap();
-    let mut receiver = fabric.register(&Register::new("receiver").unwrap(), &platform).unwrap();
+    let mut receiver = common::handle(&fabric).register(&Register::new("receiver").unwrap(), &platform).unwrap();
     {
-        let mut first = fabric.register(&who, &platform).unwrap();
+        let mut first = common::handle(&fabric).register(&who, &platform).unwrap();
         for _ in 0..4 {
             first.send(receiver.id(), &empty()).unwrap();
             assert!(receiver.try_receive().is_some());
         }
     }
     for _ in 0..if cfg!(miri) { 10 } else { 33_000 } {
-        fabric.register(&who, &platform).unwrap();
+        common::handle(&fabric).register(&who, &platform).unwrap();
     }
-    let mut last = fabric.register(&who, &platform).unwrap();
+    let mut last = common::handle(&fabric).register(&who, &platform).unwrap();
     let id = last.send(receiver.id(), &empty()).unwrap();
     assert_eq!(status(&mut last, id), Ok(DeliveryStatus::Pending));
     platform.advance(OVERDUE_NS);
@@ -750,7 +749,7 @@ fn receipts_of_an_owner_of_long_ago_do_not_pass_for_later_ones() {
 
 #[test]
 fn a_pending_message_whose_receipt_was_overwritten_is_decided_by_who_holds_it() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let [a, b, c] = &mut kernels[..] else { unreachable!() };
     let early = a.send(b.id(), &empty()).unwrap();
@@ -766,7 +765,7 @@ fn a_pending_message_whose_receipt_was_overwritten_is_decided_by_who_holds_it() 
 
 #[test]
 fn a_failed_kernel_keeps_its_place_and_its_trace_until_it_is_cleared() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let b = kernels.pop().unwrap();
     let (a, failed) = (&mut kernels[0], b.id());
@@ -778,18 +777,21 @@ fn a_failed_kernel_keeps_its_place_and_its_trace_until_it_is_cleared() {
     assert_eq!(a.send(failed, &empty()), Err(SendError::NotFound { kernel: failed }));
     assert!(fabric.trace(failed).unwrap().read().any(|entry| entry.id == id));
     let who = Register::new("again").unwrap();
-    assert!(fabric.register_at(1, &who, &platform).is_err());
-    assert_eq!(fabric.register(&who, &platform).unwrap().id().index(), 2);
+    assert!(common::handle(&fabric).register_at(1, &who, &platform).is_err());
+    assert_eq!(common::handle(&fabric).register(&who, &platform).unwrap().id().index(), 2);
     assert!(fabric.clear_failed(a.id()).is_err());
     fabric.clear_failed(failed).unwrap();
     assert!(fabric.clear_failed(failed).is_err());
-    assert_eq!(fabric.register_at(1, &who, &platform).unwrap().id(), KernelId::new(1, failed.generation() + 1));
+    assert_eq!(
+        common::handle(&fabric).register_at(1, &who, &platform).unwrap().id(),
+        KernelId::new(1, failed.generation() + 1)
+    );
     assert_adds_up(&fabric, 0);
 }
 
 #[test]
 fn a_successor_takes_over_the_mail_and_the_traffic_of_a_dead_kernel() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
@@ -802,9 +804,9 @@ fn a_successor_takes_over_the_mail_and_the_traffic_of_a_dead_kernel() {
     let dead = kernels.remove(1);
     let stats = dead.stats();
     core::mem::forget(dead);
-    assert!(fabric.register_at(1, &Register::new("other").unwrap(), &platform).is_err());
+    assert!(common::handle(&fabric).register_at(1, &Register::new("other").unwrap(), &platform).is_err());
     // SAFETY: it was forgotten.
-    let mut successor = unsafe { fabric.take_over(ids[1], &platform) }.unwrap();
+    let mut successor = unsafe { common::handle(&fabric).take_over(ids[1], &platform) }.unwrap();
     assert_eq!((successor.id(), successor.stats()), (ids[1], stats));
     assert_eq!(status(&mut successor, own), Ok(DeliveryStatus::Pending));
     assert_eq!(successor.pending_count(), 3);
@@ -818,7 +820,7 @@ fn a_successor_takes_over_the_mail_and_the_traffic_of_a_dead_kernel() {
     assert!(kernels[0].try_receive().is_some());
     assert_adds_up(&fabric, 0);
     // SAFETY: refused.
-    assert!(unsafe { fabric.take_over(KernelId::new(1, 9), &platform) }.is_err());
+    assert!(unsafe { common::handle(&fabric).take_over(KernelId::new(1, 9), &platform) }.is_err());
 }
 
 #[test]
@@ -835,7 +837,7 @@ fn a_message_that_a_dead_kernel_had_received_is_not_received_again() {
     let id = b.id();
     core::mem::forget(b);
     // SAFETY: it was forgotten.
-    let mut successor = unsafe { fabric.take_over(id, &platform) }.unwrap();
+    let mut successor = unsafe { common::handle(&fabric).take_over(id, &platform) }.unwrap();
     let rest: Vec<_> = core::iter::from_fn(|| successor.try_receive()).map(|m| m.header.id().sequence).collect();
     assert_eq!(rest, [2, 3, 4, 5]);
     assert_eq!(status(a, received), Ok(DeliveryStatus::Delivered));
@@ -844,7 +846,7 @@ fn a_message_that_a_dead_kernel_had_received_is_not_received_again() {
 
 #[test]
 fn a_payload_too_long_is_refused_with_both_lengths() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let to = kernels[1].id();
     let mut message = empty();
@@ -857,12 +859,12 @@ fn a_payload_too_long_is_refused_with_both_lengths() {
 
 #[test]
 fn counters_are_of_the_place_and_go_on_with_its_next_owner() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let b = kernels.pop().unwrap();
     let first = kernels[0].send(b.id(), &empty()).unwrap();
     kernels.pop().unwrap().unregister();
-    let mut a = fabric.register_at(0, &Register::new("again").unwrap(), &platform).unwrap();
+    let mut a = common::handle(&fabric).register_at(0, &Register::new("again").unwrap(), &platform).unwrap();
     assert_eq!(a.stats(), Stats { sent: 1, ..Stats::default() });
     let second = a.send(b.id(), &empty()).unwrap();
     assert_eq!((first.sequence, second.sequence), (1, 2));
@@ -897,7 +899,7 @@ fn transit_mail_moves_on_while_the_forwarder_has_mail_of_its_own_all_the_time() 
 
 #[test]
 fn high_priority_does_not_wait_behind_normal_transit_mail() {
-    let (platform, fabric) = (Manual::at(1), fabric(&CONFIG));
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     chain(&fabric, &ids);
@@ -922,7 +924,7 @@ fn a_new_owner_starts_without_the_routes_of_and_to_its_predecessor() {
     fabric.set_route(ids[0], ids[1], ids[2]).unwrap();
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
     kernels.remove(1).unregister();
-    let successor = fabric.register_at(1, &Register::new("successor").unwrap(), &platform).unwrap();
+    let successor = common::handle(&fabric).register_at(1, &Register::new("successor").unwrap(), &platform).unwrap();
     assert_eq!(fabric.route(successor.id(), ids[2]), None, "a route of the predecessor's");
     assert_eq!(fabric.route(ids[0], successor.id()), None, "a route to the predecessor");
     assert_eq!(fabric.route(ids[0], ids[2]), Some(ids[1]), "others' routes are theirs, and name who has left");
@@ -965,6 +967,6 @@ fn a_kernel_that_fails_gives_its_platform_back() {
     let dropped = core::cell::Cell::new(0);
     let fabric = fabric::<2, 4, 64>(&CONFIG);
     let who = Register::new("counted").unwrap();
-    fabric.register(&who, Counted(&dropped)).unwrap().fail();
+    common::handle(&fabric).register(&who, Counted(&dropped)).unwrap().fail();
     assert_eq!(dropped.get(), 1);
 }

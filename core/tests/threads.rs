@@ -10,7 +10,8 @@ use k2k_core::fabric::Event;
 use k2k_core::sync::AtomicU32;
 use k2k_core::sync::Ordering::{Acquire, Release};
 use k2k_core::{
-    Config, DeliveryStatus, Endpoint, Fabric, KernelId, Message, MessageId, Platform, Priority, Register, SendError,
+    Config, DeliveryStatus, Endpoint, Fabric, Fixed, KernelId, Message, MessageId, Platform, Priority, Register,
+    SendError,
 };
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -52,7 +53,7 @@ fn register<'f, const K: usize, const S: usize>(
     fabric: &'f Fabric<K, S, 64>,
     index: usize,
     clock: Steady,
-) -> Endpoint<'f, Steady, K, S, 64> {
+) -> Endpoint<'f, Steady, Fixed<K, S, 64>> {
     fabric.register_at(index, &Register::new(&format!("k{index}")).unwrap(), clock).unwrap()
 }
 

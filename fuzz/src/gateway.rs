@@ -1,7 +1,7 @@
 use crate::world::{Block, Clock};
 use arbitrary::{Result, Unstructured};
 use k2k_core::gateway::{Gateway, GatewayConfig};
-use k2k_core::{Config, Endpoint, Fabric, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Register};
+use k2k_core::{Config, Endpoint, Fixed, Fabric, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Register};
 
 type Domain = Fabric<6, 4, 64>;
 type Half = LinkHalf<8, 64>;
@@ -95,7 +95,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
 }
 
 /// A frame that may mean something.
-fn frame(input: &mut Unstructured<'_>, kernels: &[Option<Endpoint<'_, &Clock, 6, 4, 64>>; 2]) -> Result<Header> {
+fn frame(input: &mut Unstructured<'_>, kernels: &[Option<Endpoint<'_, &Clock, Fixed<6, 4, 64>>>; 2]) -> Result<Header> {
     let mut bytes = [0; size_of::<Header>()];
     if input.ratio(1, 4)? {
         input.fill_buffer(&mut bytes)?;

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use k2k_core::WakeFlag;
 use k2k_core::{
-    Command, Config, Context, Endpoint, Fabric, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
+    Command, Config, Context, Endpoint, Fixed, Fabric, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
     Register, Rest, SendError, run,
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -14,7 +14,7 @@ pub(crate) const KERNELS: usize = 3;
 pub(crate) const SLOTS: usize = 4;
 pub(crate) const PAYLOAD: usize = 64;
 pub(crate) type Small = Fabric<KERNELS, SLOTS, PAYLOAD>;
-type SmallEndpoint<'m> = Endpoint<'m, &'m Clock, KERNELS, SLOTS, PAYLOAD>;
+type SmallEndpoint<'m> = Endpoint<'m, &'m Clock, Fixed<KERNELS, SLOTS, PAYLOAD>>;
 
 /// Exactly as many bytes as a shared type needs, so that the address sanitizer sees a step beyond.
 pub(crate) struct Block<T> {

@@ -4,7 +4,7 @@
 mod world;
 
 use k2k_core::sync::spin_hint;
-use k2k_core::{Command, Endpoint, Fabric, Message, Platform, Priority, Register, Sleep, WakeFlag};
+use k2k_core::{Command, Endpoint, Fabric, Fixed, Message, Platform, Priority, Register, Sleep, WakeFlag};
 use k2k_loom_tests::model;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
@@ -60,7 +60,7 @@ impl Platform for On {
 }
 
 type Two = Fabric<2, 1, 0>;
-type End = Endpoint<'static, On, 2, 1, 0>;
+type End = Endpoint<'static, On, Fixed<2, 1, 0>>;
 
 /// A fabric with a kernel that sends and one that parks.
 fn sleeper_and_sender(dies: bool, f: impl FnOnce(&'static Two, &'static Bed, End, End)) {
@@ -73,7 +73,7 @@ fn sleeper_and_sender(dies: bool, f: impl FnOnce(&'static Two, &'static Bed, End
     });
 }
 
-fn receive_parked<const KERNELS: usize>(bed: &Bed, sleeper: &mut Endpoint<'static, On, KERNELS, 1, 0>) -> u32 {
+fn receive_parked<const KERNELS: usize>(bed: &Bed, sleeper: &mut Endpoint<'static, On, Fixed<KERNELS, 1, 0>>) -> u32 {
     loop {
         if let Some(message) = sleeper.try_receive() {
             return message.header.kind;

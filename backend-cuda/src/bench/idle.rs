@@ -7,7 +7,7 @@ use crate::ptx::Ptx;
 use crate::session::{Grid, Session};
 use core::time::Duration;
 use k2k_core::gateway::GatewayConfig;
-use k2k_host::{Broker, Memory};
+use k2k_host::{Broker, Fixed, Memory};
 use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -20,7 +20,7 @@ const THREAD: &str = "k2k idle-bridge";
 const NAPPER: &str = "k2k napper";
 
 pub(super) fn bridge(rig: &Rig<'_>) -> Result<Vec<Row>, Failure> {
-    let memory = Memory::<KERNELS, SLOTS, PAYLOAD>::heap(&patient()).map_err(|e| Failure(e.to_string()))?;
+    let memory = Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::heap(&patient()).map_err(|e| Failure(e.to_string()))?;
     let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(rig.device, &patient())?;
     session.load(&Ptx::library().only(&["k2k_echo"])?)?;
     // SAFETY: the library's own entry point, which takes no address.

@@ -11,7 +11,7 @@ use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::sync::{AtomicU64, Gpu, System};
 use k2k_core::{KernelId, Message, SendError};
 use k2k_device::Outcome;
-use k2k_host::{Broker, Memory};
+use k2k_host::{Broker, Fixed, Memory};
 use k2k_kernels::handlers::RoleKind;
 use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS, TestSpsc};
 use std::thread;
@@ -81,7 +81,7 @@ pub(super) fn host_ring(rig: &Rig<'_>) -> Result<Spread, Failure> {
 
 /// From a kernel of the host through both gateways to one of the device, and its answer.
 fn host_message(rig: &Rig<'_>) -> Result<Spread, Failure> {
-    let memory = Memory::<KERNELS, SLOTS, PAYLOAD>::heap(&patient()).map_err(|e| Failure(e.to_string()))?;
+    let memory = Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::heap(&patient()).map_err(|e| Failure(e.to_string()))?;
     let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(rig.device, &patient())?;
     session.load(&Ptx::library().only(&["k2k_echo"])?)?;
     // SAFETY: the library's own entry point, which takes no address.

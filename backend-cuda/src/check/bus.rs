@@ -9,13 +9,13 @@ use k2k_core::gateway::GatewayConfig;
 use k2k_core::{Command, Config, DeliveryStatus, KernelId, Message, MessageId, Phase, Priority, SendError};
 use k2k_denoise::Params;
 use k2k_device::Outcome;
-use k2k_host::{Broker, Endpoint, Memory};
+use k2k_host::{Broker, Endpoint, Fixed, Memory};
 use k2k_kernels::handlers::{Numbered, RoleKind};
 use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS};
 
 type DeviceRunning = Running<KERNELS, SLOTS, PAYLOAD>;
-type HostBroker = Broker<KERNELS, SLOTS, PAYLOAD>;
-type HostEndpoint = Endpoint<KERNELS, SLOTS, PAYLOAD>;
+type HostBroker = Broker<Fixed<KERNELS, SLOTS, PAYLOAD>>;
+type HostEndpoint = Endpoint<Fixed<KERNELS, SLOTS, PAYLOAD>>;
 
 /// Undecided messages of a host kernel, at most: half of what a lane holds.
 const WINDOW: usize = SLOTS / 2;

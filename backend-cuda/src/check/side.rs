@@ -7,7 +7,7 @@ use crate::session::{Grid, Session};
 use k2k_core::Config;
 use k2k_core::sync::AtomicU64;
 use k2k_core::sync::Ordering::{Acquire, Relaxed, Release};
-use k2k_host::Memory;
+use k2k_host::{Fixed, Memory};
 
 /// Grids beside grids, copies beside grids.
 pub(super) fn queues(bench: &Bench<'_>) -> Result<String, Failure> {
@@ -37,7 +37,7 @@ pub(super) fn residency(bench: &Bench<'_>) -> Result<String, Failure> {
 }
 
 /// A fabric of the host: as in tests, small.
-type Small = Memory<2, 8, 64>;
+type Small = Memory<Fixed<2, 8, 64>>;
 
 /// A fabric in a shared-memory file that a device sees: it waits for a word of it, and counts in another.
 pub(super) fn registered(bench: &Bench<'_>) -> Result<String, Failure> {
@@ -49,7 +49,7 @@ pub(super) fn registered(bench: &Bench<'_>) -> Result<String, Failure> {
     let registered = bench.device.register(&memory)?;
     // The last words of the file: of an inbox that nobody uses.
     let (gate, word) = (Small::SIZE - 16, Small::SIZE - 8);
-    let base = core::ptr::from_ref(memory.fabric()).cast::<u8>();
+    let base = core::ptr::from_ref(memory.fabric().storage()).cast::<u8>();
     // SAFETY: aligned words inside of the fabric, all of which is behind atomics and cells; nobody is registered in it.
     let at = |offset: usize| unsafe { &*base.add(offset).cast::<AtomicU64>() };
     let count = bench.options.messages;

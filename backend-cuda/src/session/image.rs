@@ -6,11 +6,11 @@ use core::ptr::NonNull;
 use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::sync::{AtomicU64, Gpu};
 use k2k_core::{Config, Fabric};
-use k2k_host::{Memory, MemoryError};
+use k2k_host::{Fixed, Memory, MemoryError};
 
 pub(super) struct Image<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
     /// Owns the bytes.
-    memory: Memory<KERNELS, SLOTS, PAYLOAD>,
+    memory: Memory<Fixed<KERNELS, SLOTS, PAYLOAD>>,
     fabric: NonNull<Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>>,
 }
 
@@ -35,10 +35,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Image<KERNE
     /// An idle fabric.
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let memory = Memory::heap(config)?;
-        let base = core::ptr::from_ref(memory.fabric()).cast_mut().cast::<u8>();
+        let base = core::ptr::from_ref(memory.fabric().storage()).cast_mut().cast::<u8>();
         // SAFETY: the bytes of `memory`, which is kept beside it and reached as a fabric alone. Scopes differ in no
         // byte.
-        let fabric = unsafe { Fabric::attach_raw(base, Memory::<KERNELS, SLOTS, PAYLOAD>::SIZE, config) };
+        let fabric = unsafe { Fabric::attach_raw(base, Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::SIZE, config) };
         let fabric = NonNull::from(fabric.map_err(|why| MemoryError::Attach { path: None, why })?);
         Ok(Self { memory, fabric })
     }
@@ -50,7 +50,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Image<KERNE
 
     /// The words of a part of it.
     pub(super) fn words(&self, range: Range<usize>) -> &[AtomicU64] {
-        let inside = range.start <= range.end && range.end <= Memory::<KERNELS, SLOTS, PAYLOAD>::SIZE;
+        let inside = range.start <= range.end && range.end <= Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::SIZE;
         assert!(inside && range.start.is_multiple_of(8) && range.end.is_multiple_of(8), "whole words of the fabric");
         // SAFETY: inside of the fabric, which is borrowed and aligned to more than 8. All of it is behind atomics and
         // cells, of which nobody uses the smaller ones while this is called.

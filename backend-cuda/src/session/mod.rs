@@ -33,7 +33,7 @@ use k2k_core::gateway::GatewayConfig;
 use k2k_core::sync::Gpu;
 use k2k_core::{Config, Fabric};
 use k2k_device::{Launch, Report};
-use k2k_host::Memory;
+use k2k_host::{Fixed, Memory};
 use k2k_kernels::shape;
 use running::Started;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -299,7 +299,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
     pub fn bridge<const THEIRS: usize, const PER_PAIR: usize>(
         &mut self,
         name: &str,
-        memory: &Memory<THEIRS, PER_PAIR, PAYLOAD>,
+        memory: &Memory<Fixed<THEIRS, PER_PAIR, PAYLOAD>>,
         config: GatewayConfig,
     ) -> Result<(), Error> {
         const {
@@ -327,7 +327,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
         &mut self,
         entry: &str,
         name: &str,
-        memory: &Memory<THEIRS, PER_PAIR, PAYLOAD>,
+        memory: &Memory<Fixed<THEIRS, PER_PAIR, PAYLOAD>>,
         config: GatewayConfig,
     ) -> Result<(), Error> {
         let halves = Arc::new(Halves::<FRAMES, PAYLOAD>::new(&self.device)?);

@@ -5,7 +5,7 @@ use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketProducer};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
-use k2k_core::{Config, Endpoint, Fabric, KernelId, Message, Platform, Register};
+use k2k_core::{Config, Endpoint, Fixed, Fabric, KernelId, Message, Platform, Register};
 
 /// Operations per count.
 pub const TIMES: usize = 64;
@@ -16,7 +16,7 @@ pub type Words = [u64; 7];
 pub type SpscEnds = (Producer<'static, Words, SLOTS>, Consumer<'static, Words, SLOTS>);
 pub type LanesEnds = (LaneProducer<'static, Words, 8, SLOTS>, LanesConsumer<'static, Words, 8, SLOTS>);
 pub type TicketEnds = (TicketProducer<'static, Words, SLOTS>, TicketConsumer<'static, Words, SLOTS>);
-pub type End = Endpoint<'static, Frozen, 3, SLOTS, 64>;
+pub type End = Endpoint<'static, Frozen, Fixed<3, SLOTS, 64>>;
 
 /// A clock that costs one load: the instructions of a backend's clock are the backend's.
 pub struct Frozen(u64);

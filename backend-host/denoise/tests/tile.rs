@@ -3,7 +3,8 @@
 use core::cell::Cell;
 use k2k_core::WakeFlag;
 use k2k_core::{
-    Config, Context, DeliveryStatus, Endpoint, Fabric, Idle, Kernel, KernelId, Message, Platform, Priority, Register,
+    Config, Context, DeliveryStatus, Endpoint, Fabric, Fixed, Idle, Kernel, KernelId, Message, Platform, Priority,
+    Register,
 };
 use k2k_denoise::protocol::{ABORT, FINISH, HALO, REPORT, START};
 use k2k_denoise::{Grid, Outcome, Params, Report, Shape, Side, Start, StorageError, Tile, diffuse_reference};
@@ -36,18 +37,18 @@ fn register<'f, const K: usize, const S: usize, const P: usize>(
     fabric: &'f Fabric<K, S, P>,
     clock: &'f Clock,
     name: &str,
-) -> Endpoint<'f, &'f Clock, K, S, P> {
+) -> Endpoint<'f, &'f Clock, Fixed<K, S, P>> {
     fabric.register(&Register::new(name).expect("a short name"), clock).expect("a free place")
 }
 
 /// A tile and its endpoint, as `k2k_core::run` would hold them.
 struct Running<'f, const K: usize, const S: usize, const P: usize> {
-    endpoint: Endpoint<'f, &'f Clock, K, S, P>,
+    endpoint: Endpoint<'f, &'f Clock, Fixed<K, S, P>>,
     tile: Tile<Vec<f32>>,
 }
 
 impl<'f, const K: usize, const S: usize, const P: usize> Running<'f, K, S, P> {
-    fn new(endpoint: Endpoint<'f, &'f Clock, K, S, P>, shape: Shape) -> Self {
+    fn new(endpoint: Endpoint<'f, &'f Clock, Fixed<K, S, P>>, shape: Shape) -> Self {
         Self { endpoint, tile: Tile::new(vec![0.0; shape.storage_len()], shape).expect("the right length") }
     }
 
@@ -214,8 +215,8 @@ proptest! {
 
 /// A controller, a neighbour played by the test, and a tile of 2 × 2 pixels that has it to the east.
 struct Pair<'f> {
-    controller: Endpoint<'f, &'f Clock, 4, 2, 64>,
-    neighbour: Endpoint<'f, &'f Clock, 4, 2, 64>,
+    controller: Endpoint<'f, &'f Clock, Fixed<4, 2, 64>>,
+    neighbour: Endpoint<'f, &'f Clock, Fixed<4, 2, 64>>,
     running: Running<'f, 4, 2, 64>,
 }
 

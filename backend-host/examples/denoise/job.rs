@@ -8,7 +8,7 @@ use k2k_denoise::{
 };
 use k2k_host::message::PayloadSize;
 use k2k_host::{
-    Broker, Endpoint, EndpointError, KernelFailure, KernelHandle, KernelId, MemoryError, Message, ReceiveError,
+    Broker, Endpoint, EndpointError, Fixed, KernelFailure, KernelHandle, KernelId, MemoryError, Message, ReceiveError,
     SendError, StartError, StartOptions, Stats, StopError, Wait,
 };
 use std::time::Instant;
@@ -148,7 +148,7 @@ pub(crate) fn diffuse(planes: &Planes, kernels: u32, params: &Params) -> Result<
 }
 
 type TileHandle<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> =
-    KernelHandle<Tile<Box<[f32]>>, KERNELS, SLOTS, PAYLOAD>;
+    KernelHandle<Tile<Box<[f32]>>, Fixed<KERNELS, SLOTS, PAYLOAD>>;
 
 /// The running tiles. Whatever happens, none of them runs on.
 struct Tiles<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(Vec<TileHandle<KERNELS, SLOTS, PAYLOAD>>);
@@ -174,7 +174,7 @@ pub(crate) fn diffuse_in<const KERNELS: usize, const SLOTS: usize, const PAYLOAD
 
 /// Diffuses a picture in this fabric.
 pub(crate) fn diffuse_on<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-    broker: &Broker<KERNELS, SLOTS, PAYLOAD>,
+    broker: &Broker<Fixed<KERNELS, SLOTS, PAYLOAD>>,
     planes: &Planes,
     grid: Grid,
     params: &Params,
@@ -229,7 +229,7 @@ pub(crate) fn diffuse_on<const KERNELS: usize, const SLOTS: usize, const PAYLOAD
 /// Waits until every tile has reported that it is done; returns how many halos they sent, and how often they had to try
 /// again.
 fn collect<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-    controller: &mut Endpoint<KERNELS, SLOTS, PAYLOAD>,
+    controller: &mut Endpoint<Fixed<KERNELS, SLOTS, PAYLOAD>>,
     tiles: &mut Tiles<KERNELS, SLOTS, PAYLOAD>,
 ) -> Result<(u64, u64), JobError> {
     let (mut halos, mut retries) = (0, 0);

@@ -3,8 +3,10 @@
 use super::Broker;
 use crate::memory::FileOptions;
 use crate::{Memory, MemoryError};
+use core::marker::PhantomData;
 use core::time::Duration;
-use k2k_core::Config;
+use k2k_core::sync::System;
+use k2k_core::{Config, Fixed, Shape};
 
 /// Where a [`Builder`] puts the fabric.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,27 +21,47 @@ enum Place {
 
 /// Makes a [`Broker`]. Without any call: heap, 5 s delivery timeout, 8 hops, 500 ms clock offset, no tracing.
 ///
-/// The fabric's shape is the type's, wherever it is written:
+/// The fabric's shape is the type's, wherever it is written, or that of a file, or what the program finds out when it
+/// runs:
 ///
 /// ```
 /// use core::time::Duration;
-/// use k2k_host::{Broker, Builder};
+/// use k2k_host::{Broker, Builder, Fixed, Read};
+///
+/// let slots = "128".parse()?;
+/// let read: Broker<Read> = Broker::builder().kernels(4).slots(slots).payload(64).build()?;
+/// assert_eq!(read.memory().fabric().geometry().slots, 128);
 ///
 /// let default: Broker = Broker::builder().delivery_timeout(Duration::from_secs(1)).build()?;
-/// let small: Broker<4, 64, 192> = Broker::builder().build()?;
-/// let broker = Broker::<4, 64, 192>::builder().tracing(true).build()?;
-/// let broker = Builder::<4, 64, 192>::new().huge_pages().build()?;
-/// # Ok::<(), k2k_host::MemoryError>(())
+/// let small: Broker<Fixed<4, 64, 192>> = Broker::builder().build()?;
+/// let broker = Broker::<Fixed<4, 64, 192>>::builder().tracing(true).build()?;
+/// let broker = Builder::<Fixed<4, 64, 192>>::new().huge_pages().build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
-pub struct Builder<const KERNELS: usize = 16, const SLOTS: usize = 1024, const PAYLOAD: usize = 192> {
+pub struct Builder<Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
     config: Config,
+    /// Kernels, slots and payload.
+    shape: [usize; 3],
     place: Place,
     file: FileOptions,
+    of: PhantomData<fn() -> Sh>,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Builder<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> Default for Builder<Sh> {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            shape: Sh::USUAL,
+            place: Place::default(),
+            file: FileOptions::default(),
+            of: PhantomData,
+        }
+    }
+}
+
+impl<Sh: Shape<Scope = System>> Builder<Sh> {
     /// A builder with everything at its default.
     pub fn new() -> Self {
         Self::default()
@@ -48,6 +70,25 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Builder<KER
     /// All settings at once.
     pub const fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// How many kernels the fabric has places for. Default 16. A [`Fixed`] shape has what its type says.
+    pub const fn kernels(mut self, kernels: usize) -> Self {
+        self.shape[0] = kernels;
+        self
+    }
+
+    /// How many messages wait per kernel pair: a power of two. Default 256. A [`Fixed`] shape has what its type says.
+    pub const fn slots(mut self, slots: usize) -> Self {
+        self.shape[1] = slots;
+        self
+    }
+
+    /// How many bytes of payload a message carries: a multiple of 64. Default 192. A [`Fixed`] shape has what its type
+    /// says.
+    pub const fn payload(mut self, payload: usize) -> Self {
+        self.shape[2] = payload;
         self
     }
 
@@ -158,13 +199,15 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Builder<KER
     ///
     /// # Errors
     /// Those of the [`Memory`] constructor that was chosen.
-    pub fn build(self) -> Result<Broker<KERNELS, SLOTS, PAYLOAD>, MemoryError> {
+    pub fn build(self) -> Result<Broker<Sh>, MemoryError> {
+        let [kernels, slots, payload] = self.shape;
+        let shape = || Sh::of(kernels, slots, payload).map_err(|why| MemoryError::Attach { path: None, why });
         let memory = match &self.place {
-            Place::Heap => Memory::heap(&self.config),
-            Place::HugePages => Memory::huge_pages(&self.config),
-            Place::Create(name) => Memory::create_with(name, &self.config, &self.file),
+            Place::Heap => Memory::heap_of(shape()?, &self.config),
+            Place::HugePages => Memory::huge_pages_of(shape()?, &self.config),
+            Place::Create(name) => Memory::create_of(shape()?, name, &self.config, &self.file),
             Place::Open(name) => Memory::open_with(name, &self.file),
-            Place::CreateOrOpen(name) => Memory::create_or_open_with(name, &self.config, &self.file),
+            Place::CreateOrOpen(name) => Memory::create_or_open_of(shape()?, name, &self.config, &self.file),
         };
         memory.map(Broker::new)
     }

@@ -35,13 +35,16 @@ use crate::platform::Host;
 use crate::process::Origin;
 use crate::{Backing, Endpoint, Memory};
 use core::fmt;
+use k2k_core::Fixed;
+use k2k_core::Shape;
 use k2k_core::fabric::{Name, TraceEntry};
+use k2k_core::sync::System;
 use k2k_core::{Command, DeliveryReceipt, KernelId, MessageId, ReceiptError, Register, Stats};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The control plane of a fabric. Clones are the same broker; a forked process's copies only look on.
-pub struct Broker<const KERNELS: usize = 16, const SLOTS: usize = 256, const PAYLOAD: usize = 192> {
-    memory: Memory<KERNELS, SLOTS, PAYLOAD>,
+pub struct Broker<Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
+    memory: Memory<Sh>,
     own: Arc<Owned>,
 }
 
@@ -62,33 +65,33 @@ struct Own {
     everywhere: Vec<(KernelId, KernelId)>,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Clone for Broker<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> Clone for Broker<Sh> {
     fn clone(&self) -> Self {
         Self { memory: self.memory.clone(), own: Arc::clone(&self.own) }
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Broker<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> fmt::Debug for Broker<Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Broker").field("memory", &self.memory).field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// A builder for a fabric of this shape.
-    pub fn builder() -> Builder<KERNELS, SLOTS, PAYLOAD> {
+    pub fn builder() -> Builder<Sh> {
         Builder::new()
     }
 
     /// For a fabric in this memory.
     #[must_use]
-    pub fn new(memory: Memory<KERNELS, SLOTS, PAYLOAD>) -> Self {
+    pub fn new(memory: Memory<Sh>) -> Self {
         Self { memory, own: Arc::new(Owned { origin: Origin::here(), lists: Mutex::default() }) }
     }
 
     /// The fabric's memory.
     #[must_use]
-    pub const fn memory(&self) -> &Memory<KERNELS, SLOTS, PAYLOAD> {
+    pub const fn memory(&self) -> &Memory<Sh> {
         &self.memory
     }
 
@@ -102,7 +105,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     ///
     /// # Errors
     /// [`EndpointError`] says why not.
-    pub fn register(&self, name: &str) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+    pub fn register(&self, name: &str) -> Result<Endpoint<Sh>, EndpointError> {
         self.register_as(&Register::new(name).map_err(EndpointError::Name)?)
     }
 
@@ -111,11 +114,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     ///
     /// # Errors
     /// [`EndpointError`] says why not.
-    pub fn register_parking(&self, name: &str) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+    pub fn register_parking(&self, name: &str) -> Result<Endpoint<Sh>, EndpointError> {
         self.register_as(&Register::new(name).map_err(EndpointError::Name)?.parking())
     }
 
-    fn register_as(&self, who: &Register) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+    fn register_as(&self, who: &Register) -> Result<Endpoint<Sh>, EndpointError> {
         let mut own = self.own().ok_or(EndpointError::Forked)?;
         self.forget_routes_of_the_gone(&mut own);
         let endpoint = self.memory.register_owned(who)?;
@@ -132,7 +135,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     ///
     /// # Safety
     /// The endpoint that registered as `id` is not used any more, in any process.
-    pub unsafe fn take_over(&self, id: KernelId) -> Result<Endpoint<KERNELS, SLOTS, PAYLOAD>, EndpointError> {
+    pub unsafe fn take_over(&self, id: KernelId) -> Result<Endpoint<Sh>, EndpointError> {
         if !self.is_here() {
             return Err(EndpointError::Forked);
         }
@@ -161,7 +164,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// [`ControlError::NotRegistered`] if it has left.
     pub fn command(&self, id: KernelId, command: Command) -> Result<(), ControlError> {
         self.here()?;
-        Ok(self.memory.command(id, command, &Host::new())?)
+        Ok(self.memory.fabric().command(id, command, &Host::new())?)
     }
 
     /// Makes the place of a failed kernel free for others.
@@ -170,25 +173,25 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// [`ControlError::NotRegistered`] if `id` is not a failed kernel.
     pub fn clear_failed(&self, id: KernelId) -> Result<(), ControlError> {
         self.here()?;
-        Ok(self.memory.clear_failed(id)?)
+        Ok(self.memory.fabric().clear_failed(id)?)
     }
 
     /// The registered kernel of that name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<KernelId> {
-        self.memory.find(name)
+        self.memory.fabric().find(name)
     }
 
     /// Whether `id` can be sent to now.
     #[must_use]
     pub fn is_registered(&self, id: KernelId) -> bool {
-        self.memory.is_registered(id)
+        self.memory.fabric().is_registered(id)
     }
 
     /// All registered kernels with their names, by place.
     #[must_use]
     pub fn kernels(&self) -> Vec<(KernelId, Name)> {
-        self.memory.kernels().collect()
+        self.memory.fabric().kernels().collect()
     }
 
     /// Sets or replaces the next hop that the kernel `at` uses for messages to `destination`, while traffic flows.
@@ -197,29 +200,29 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// [`ControlError::NotRegistered`] names the address nobody is registered at.
     pub fn add_route(&self, at: KernelId, destination: KernelId, next_hop: KernelId) -> Result<(), ControlError> {
         self.here()?;
-        Ok(self.memory.set_route(at, destination, next_hop)?)
+        Ok(self.memory.fabric().set_route(at, destination, next_hop)?)
     }
 
     /// Removes a route: the kernel `at` sends to `destination` directly again.
     pub fn remove_route(&self, at: KernelId, destination: KernelId) {
         if self.is_here() {
-            self.memory.remove_route(at, destination);
+            self.memory.fabric().remove_route(at, destination);
         }
     }
 
     /// The next hop that `at` uses for `destination`; `None`: directly.
     #[must_use]
     pub fn route(&self, at: KernelId, destination: KernelId) -> Option<KernelId> {
-        self.memory.route(at, destination)
+        self.memory.fabric().route(at, destination)
     }
 
     /// Denies a sender the inbox of `receiver`, until it is [allowed](Self::allow) or either of them has left: see
     /// [`k2k_core::Fabric::deny`].
     ///
     /// ```
-    /// use k2k_host::{Broker, Message, SendError};
+    /// use k2k_host::{Broker, Fixed, Message, SendError};
     ///
-    /// let broker = Broker::<4, 16, 64>::builder().build()?;
+    /// let broker = Broker::<Fixed<4, 16, 64>>::builder().build()?;
     /// let mut worker = broker.register("worker")?;
     /// let vault = broker.register("vault")?;
     /// broker.deny(vault.id(), worker.id())?;
@@ -233,20 +236,20 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// [`ControlError::NotRegistered`] names the address nobody is registered at.
     pub fn deny(&self, receiver: KernelId, sender: KernelId) -> Result<(), ControlError> {
         self.here()?;
-        Ok(self.memory.deny(receiver, sender)?)
+        Ok(self.memory.fabric().deny(receiver, sender)?)
     }
 
     /// Allows what [`deny`](Self::deny) has denied. Everybody may send to everybody to begin with.
     pub fn allow(&self, receiver: KernelId, sender: KernelId) {
         if self.is_here() {
-            self.memory.allow(receiver, sender);
+            self.memory.fabric().allow(receiver, sender);
         }
     }
 
     /// Whether `sender` may send to `receiver`, as far as [`deny`](Self::deny) is concerned.
     #[must_use]
     pub fn is_allowed(&self, receiver: KernelId, sender: KernelId) -> bool {
-        self.memory.is_allowed(receiver, sender)
+        self.memory.fabric().is_allowed(receiver, sender)
     }
 
     /// Sends all messages to `destination` through `next_hop`, whichever kernel they come from: all that are
@@ -265,7 +268,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
         own.everywhere.retain(|(known, _)| *known != destination);
         self.forget_routes_of_the_gone(&mut own);
         own.everywhere.push((destination, next_hop));
-        for (at, _) in self.memory.kernels() {
+        for (at, _) in self.memory.fabric().kernels() {
             self.set_route_unless_own(at, destination, next_hop);
         }
         Ok(())
@@ -275,8 +278,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     pub fn remove_route_everywhere(&self, destination: KernelId) {
         let Some(mut own) = self.own() else { return };
         own.everywhere.retain(|(known, _)| *known != destination);
-        for (at, _) in self.memory.kernels() {
-            self.memory.remove_route(at, destination);
+        for (at, _) in self.memory.fabric().kernels() {
+            self.memory.fabric().remove_route(at, destination);
         }
     }
 
@@ -289,7 +292,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     fn set_route_unless_own(&self, at: KernelId, destination: KernelId, next_hop: KernelId) {
         if at != destination && at != next_hop {
             // Whoever left meanwhile needs no route.
-            let _ = self.memory.set_route(at, destination, next_hop);
+            let _ = self.memory.fabric().set_route(at, destination, next_hop);
         }
     }
 
@@ -298,38 +301,38 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     /// # Errors
     /// [`ReceiptError`] if it was never sent, or so long ago that its receipt was overwritten.
     pub fn receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
-        self.memory.receipt(id, &Host::new())
+        self.memory.fabric().receipt(id, &Host::new())
     }
 
     /// Messages whose end was not counted yet, counted one by one: see [`k2k_core::Fabric::pending`].
     #[must_use]
     pub fn pending(&self) -> u64 {
-        self.memory.pending()
+        self.memory.fabric().pending()
     }
 
     /// The sum of all kernels' counters. It adds up when nobody is sending or receiving.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.memory.total_stats()
+        self.memory.fabric().total_stats()
     }
 
     /// The counters of a kernel's place, over all its owners; `None` if the fabric has no such place.
     #[must_use]
     pub fn kernel_stats(&self, id: KernelId) -> Option<Stats> {
-        self.memory.stats(id)
+        self.memory.fabric().stats(id)
     }
 
     /// Switches tracing on or off for all kernels, at any time.
     pub fn set_tracing(&self, on: bool) {
         if self.is_here() {
-            self.memory.set_tracing(on);
+            self.memory.fabric().set_tracing(on);
         }
     }
 
     /// The last events at a kernel's place, oldest first.
     #[must_use]
     pub fn trace(&self, id: KernelId) -> Vec<TraceEntry> {
-        let mut trace: Vec<_> = self.memory.trace(id).into_iter().flat_map(|trace| trace.read()).collect();
+        let mut trace: Vec<_> = self.memory.fabric().trace(id).into_iter().flat_map(|trace| trace.read()).collect();
         trace.sort_unstable_by_key(|entry| entry.number);
         trace
     }
@@ -368,7 +371,8 @@ mod tests {
 
     #[test]
     fn routes_of_kernels_that_are_gone_are_forgotten() {
-        let broker: Broker<4, 8, 64> = Broker::<4, 8, 64>::new(Memory::heap(&k2k_core::Config::default()).unwrap());
+        let broker: Broker<Fixed<4, 8, 64>> =
+            Broker::<Fixed<4, 8, 64>>::new(Memory::heap(&k2k_core::Config::default()).unwrap());
         let hop = broker.register("hop").unwrap();
         for _ in 0..10 {
             let to = broker.register("to").unwrap();

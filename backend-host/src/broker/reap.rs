@@ -22,7 +22,9 @@ use crate::platform::Host;
 use core::fmt;
 use core::time::Duration;
 use k2k_core::KernelId;
+use k2k_core::Shape;
 use k2k_core::fabric::{Name, Status};
+use k2k_core::sync::System;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -76,7 +78,7 @@ impl fmt::Display for ReapReport {
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// Finds kernels whose process is gone, settles what they left, and frees their names and places. It
     /// takes a look at `/proc` per place, so call it now and then, or let a [supervisor](Self::supervise) do so.
     ///
@@ -94,15 +96,16 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
         let mut report = ReapReport::default();
         // A forked process reaps nothing of its parent's.
         let Some(mut own) = self.own() else { return report };
-        let domain = self.memory.config().domain;
-        for owned in self.memory.owners() {
+        let domain = self.memory.fabric().config().domain;
+        for owned in self.memory.fabric().owners() {
             match owner::state_of(owned.owner, domain) {
                 OwnerState::Alive => report.alive += 1,
                 OwnerState::Unknown => report.unknown.push(owned.id),
                 OwnerState::Dead => {
-                    let name = self.memory.name(owned.id);
+                    let name = self.memory.fabric().name(owned.id);
                     // SAFETY: the process of the owner is gone, so none of its threads runs.
-                    let seized = unsafe { self.memory.seize(owned.id.index(), owned.owner, Host::in_domain(domain)) };
+                    let seized =
+                        unsafe { self.memory.fabric().seize(owned.id.index(), owned.owner, Host::in_domain(domain)) };
                     // Otherwise another reaper was faster, or the place has changed hands since.
                     if let Ok(endpoint) = seized {
                         drop(endpoint);
@@ -113,7 +116,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
             }
         }
         if !report.reaped.is_empty() {
-            own.everywhere.retain(|&(to, next)| self.memory.is_registered(to) && self.memory.is_registered(next));
+            own.everywhere.retain(|&(to, next)| {
+                self.memory.fabric().is_registered(to) && self.memory.fabric().is_registered(next)
+            });
         }
         report
     }

@@ -33,13 +33,13 @@ use std::path::{Path, PathBuf};
 /// use the default: the file is this user's alone, and its room is reserved.
 ///
 /// ```
-/// use k2k_host::{Config, Memory, memory::FileOptions};
+/// use k2k_host::{Fixed, Config, Memory, memory::FileOptions};
 /// # let name = format!("k2k-doc-options-{}", std::process::id());
 /// let options = FileOptions::new().mode(0o660);
-/// let _ours = Memory::<4, 8, 64>::create_with(&name, &Config::default(), &options)?;
+/// let _ours = Memory::<Fixed<4, 8, 64>>::create_with(&name, &Config::default(), &options)?;
 /// // Who opens it must expect that its group can write it.
-/// assert!(Memory::<4, 8, 64>::open(&name).is_err());
-/// assert!(Memory::<4, 8, 64>::open_with(&name, &options).is_ok());
+/// assert!(Memory::<Fixed<4, 8, 64>>::open(&name).is_err());
+/// assert!(Memory::<Fixed<4, 8, 64>>::open_with(&name, &options).is_ok());
 /// # k2k_host::memory::remove(&name)?;
 /// # Ok::<(), k2k_host::MemoryError>(())
 /// ```
@@ -274,8 +274,8 @@ fn take_room(file: &File, path: &Path, shape: Shape, sparse: bool) -> Result<(),
     Ok(())
 }
 
-/// Opens a file that is what `options` let one expect, and at least `expected` bytes long.
-pub(super) fn open(path: &Path, expected: u64, options: &FileOptions) -> Result<File, MemoryError> {
+/// Opens a file that is what `options` let one expect, and at least `expected` bytes long; and says how long it is.
+pub(super) fn open(path: &Path, expected: u64, options: &FileOptions) -> Result<(File, u64), MemoryError> {
     options.check(path)?;
     let at = || path.to_owned();
     // NONBLOCK, NOCTTY: to open a pipe or a terminal must do nothing; they mean nothing for a file.
@@ -312,7 +312,7 @@ pub(super) fn open(path: &Path, expected: u64, options: &FileOptions) -> Result<
         let is_fabric = file.read_exact_at(&mut head, 0).is_ok() && u64::from_le_bytes(head) == k2k_core::fabric::MAGIC;
         return Err(MemoryError::TooShort { path: at(), found: meta.len(), expected, is_fabric });
     }
-    Ok(file)
+    Ok((file, meta.len()))
 }
 
 fn owner(path: &Path, meta: &std::fs::Metadata, options: &FileOptions) -> Result<(), MemoryError> {

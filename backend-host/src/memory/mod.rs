@@ -33,9 +33,10 @@ use crate::owner;
 use crate::platform::clock_id;
 use core::fmt;
 use core::ops::Deref;
-use core::ptr::NonNull;
-use file::{Draft, Shape};
-use k2k_core::{Config, Fabric, ProcessDomain};
+use file::Draft;
+use k2k_core::fabric::{FabricHeader, Geometry};
+use k2k_core::sync::System;
+use k2k_core::{Config, Fabric, FabricRef, Fixed, ProcessDomain, Shape};
 use mapping::{Mapping, map_file, map_heap, map_huge};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,70 +44,108 @@ use std::sync::Arc;
 /// Where names without a `/` live.
 const SHM: &str = "/dev/shm";
 
-/// The bytes of one [`Fabric`]; clones share them. Derefs to the fabric.
+/// The bytes of one fabric; clones share them. Of a [`Fixed`] shape it derefs to the [`Fabric`].
 ///
 /// ```
-/// use k2k_host::{Config, Memory};
-/// let memory = Memory::<4, 64, 192>::heap(&Config::default())?;
+/// use k2k_host::{Config, Fixed, Memory, Read};
+/// let memory = Memory::<Fixed<4, 64, 192>>::heap(&Config::default())?;
 /// assert_eq!(memory.kernels().count(), 0);
-/// # Ok::<(), k2k_host::MemoryError>(())
+///
+/// // The shape may come from a file or the command line.
+/// let memory = Memory::heap_of(Read::<64, 4096>::new(4, 64, 192)?, &Config::default())?;
+/// assert_eq!(memory.fabric().geometry().slots, 64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Memory<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+pub struct Memory<Sh: Shape<Scope = System>> {
     mapping: Arc<Mapping>,
-    fabric: NonNull<Fabric<KERNELS, SLOTS, PAYLOAD>>,
+    /// Handed out for as long as `self` is borrowed.
+    fabric: FabricRef<'static, Sh>,
 }
 
-// SAFETY: it is an `Arc` of a mapping and a pointer into it, used as `&Fabric`, which is `Sync`.
-unsafe impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Send for Memory<KERNELS, SLOTS, PAYLOAD> where
-    Fabric<KERNELS, SLOTS, PAYLOAD>: Sync
-{
-}
-// SAFETY: as above.
-unsafe impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Sync for Memory<KERNELS, SLOTS, PAYLOAD> where
-    Fabric<KERNELS, SLOTS, PAYLOAD>: Sync
-{
-}
-
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Clone for Memory<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> Clone for Memory<Sh> {
     fn clone(&self) -> Self {
         Self { mapping: Arc::clone(&self.mapping), fabric: self.fabric }
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Memory<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = System>> fmt::Debug for Memory<Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory")
-            .field("shape", &(KERNELS, SLOTS, PAYLOAD))
-            .field("size", &Self::SIZE)
-            .field("backing", self.backing())
-            .finish()
+        f.debug_struct("Memory").field("geometry", &self.fabric.geometry()).field("backing", self.backing()).finish()
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Deref for Memory<KERNELS, SLOTS, PAYLOAD> {
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Deref for Memory<Fixed<KERNELS, SLOTS, PAYLOAD>> {
     type Target = Fabric<KERNELS, SLOTS, PAYLOAD>;
 
     #[inline(always)]
     fn deref(&self) -> &Self::Target {
-        // SAFETY: points into the mapping, which lives at least as long as `self`; `attach` has checked it.
-        unsafe { self.fabric.as_ref() }
+        self.fabric.storage()
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERNELS, SLOTS, PAYLOAD> {
+/// Where the shape is the type's.
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<Fixed<KERNELS, SLOTS, PAYLOAD>> {
     /// Size of the fabric, bytes.
     pub const SIZE: usize = Fabric::<KERNELS, SLOTS, PAYLOAD>::GEOMETRY.size as usize;
 
-    const SHAPE: Shape = Shape { size: Self::SIZE as u64, kernels: KERNELS, slots: SLOTS, payload: PAYLOAD };
+    /// See [`heap_of`](Self::heap_of).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn heap(config: &Config) -> Result<Self, MemoryError> {
+        Self::heap_of(Fixed::default(), config)
+    }
 
+    /// See [`huge_pages_of`](Self::huge_pages_of).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn huge_pages(config: &Config) -> Result<Self, MemoryError> {
+        Self::huge_pages_of(Fixed::default(), config)
+    }
+
+    /// As [`create_with`](Self::create_with), with the options' default.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create(name: &str, config: &Config) -> Result<Self, MemoryError> {
+        Self::create_with(name, config, &FileOptions::new())
+    }
+
+    /// See [`create_of`](Self::create_of).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_with(name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
+        Self::create_of(Fixed::default(), name, config, options)
+    }
+
+    /// As [`create_or_open_with`](Self::create_or_open_with), with the options' default.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_or_open(name: &str, config: &Config) -> Result<Self, MemoryError> {
+        Self::create_or_open_with(name, config, &FileOptions::new())
+    }
+
+    /// See [`create_or_open_of`](Self::create_or_open_of).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_or_open_with(name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
+        Self::create_or_open_of(Fixed::default(), name, config, options)
+    }
+}
+
+impl<Sh: Shape<Scope = System>> Memory<Sh> {
     /// A new fabric in ordinary memory of this process. Only the pages that kernels touch are ever committed, so a
     /// large fabric with few kernels costs little.
     ///
     /// # Errors
     /// [`MemoryError::System`] if the system gives no address space.
-    pub fn heap(config: &Config) -> Result<Self, MemoryError> {
-        let mapping = map_heap(Self::SIZE).map_err(|e| MemoryError::system(None, "map memory", e))?;
-        Self::attach(mapping, config)
+    pub fn heap_of(shape: Sh, config: &Config) -> Result<Self, MemoryError> {
+        let mapping = map_heap(shape.size()).map_err(|e| MemoryError::system(None, "map memory", e))?;
+        Self::attach(mapping, shape, config)
     }
 
     /// A new fabric in huge pages: fewer TLB misses, but memory is committed in large steps.
@@ -115,37 +154,44 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     /// else takes ordinary ones. [`backing`](Self::backing) says which it became and why.
     ///
     /// # Errors
-    /// As [`heap`](Self::heap).
-    pub fn huge_pages(config: &Config) -> Result<Self, MemoryError> {
-        let mapping = map_huge(Self::SIZE).map_err(|e| MemoryError::system(None, "map memory", e))?;
-        Self::attach(mapping, config)
+    /// As [`heap_of`](Self::heap_of).
+    pub fn huge_pages_of(shape: Sh, config: &Config) -> Result<Self, MemoryError> {
+        let mapping = map_huge(shape.size()).map_err(|e| MemoryError::system(None, "map memory", e))?;
+        Self::attach(mapping, shape, config)
     }
 
-    /// A new fabric in a new shared-memory file of this user's. The file stays until it is [removed](remove). All of its
-    /// room is taken at once: a file system that is too small is refused here, and not by SIGBUS later.
+    /// A new fabric in a new shared-memory file, by default of this user's alone. The file stays until it is
+    /// [removed](remove). All of its room is taken at once, unless the options say otherwise: a file system that is too
+    /// small is refused here, and not by SIGBUS later.
     ///
     /// # Errors
-    /// [`MemoryError::Exists`] if the name is taken, [`MemoryError::NoSpace`] if the file system has too little room.
-    pub fn create(name: &str, config: &Config) -> Result<Self, MemoryError> {
-        Self::create_with(name, config, &FileOptions::new())
-    }
-
-    /// As [`create`](Self::create), for a file that is shared with others or takes its room later.
-    ///
-    /// # Errors
-    /// As for `create`, and [`MemoryError::CannotGive`] if the group may not have it.
-    pub fn create_with(name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
+    /// [`MemoryError::Exists`] if the name is taken, [`MemoryError::NoSpace`] if the file system has too little room,
+    /// [`MemoryError::CannotGive`] if the group may not have it.
+    pub fn create_of(shape: Sh, name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
         let path = path_of(name)?;
-        let draft = Draft::new(&path, Self::SHAPE, options)?;
+        let Geometry { kernels, slots, payload, size } = shape.geometry();
+        let needed = file::Shape { size, kernels: kernels as usize, slots: slots as usize, payload: payload as usize };
+        let draft = Draft::new(&path, needed, options)?;
         let mapping =
-            map_file(&draft.file, Self::SIZE, path.clone()).map_err(|e| MemoryError::system(Some(path), "map", e))?;
-        let memory = Self::attach(mapping, config)?;
+            map_file(&draft.file, shape.size(), path.clone()).map_err(|e| MemoryError::system(Some(path), "map", e))?;
+        let memory = Self::attach(mapping, shape, config)?;
         draft.publish()?;
         Ok(memory)
     }
 
-    /// The fabric in a shared-memory file that this or another process [created](Self::create). Its configuration is
-    /// the one it was created with. A file that is none stays as it is.
+    /// The fabric in a shared-memory file that this or another process [created](Self::create_of). Its configuration is
+    /// the one it was created with, and a [`Read`](crate::Read) shape is that of the file. A file that is no fabric stays
+    /// as it is.
+    ///
+    /// ```
+    /// use k2k_host::{Config, Fixed, Memory, Read, memory};
+    /// # let name = format!("k2k-doc-open-{}", std::process::id());
+    /// let _ours = Memory::<Fixed<4, 8, 64>>::create(&name, &Config::default())?;
+    /// let theirs = Memory::<Read>::open(&name)?;
+    /// assert_eq!(theirs.fabric().geometry().kernels, 4);
+    /// # memory::remove(&name)?;
+    /// # Ok::<(), k2k_host::MemoryError>(())
+    /// ```
     ///
     /// # Errors
     /// [`MemoryError::NotFound`], [`MemoryError::NotAFile`], [`MemoryError::SymbolicLink`], [`MemoryError::Owner`],
@@ -162,39 +208,34 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     /// As for `open`, and [`MemoryError::Group`].
     pub fn open_with(name: &str, options: &FileOptions) -> Result<Self, MemoryError> {
         let path = path_of(name)?;
-        let file = file::open(&path, Self::SIZE as u64, options)?;
-        let mapping =
-            map_file(&file, Self::SIZE, path.clone()).map_err(|e| MemoryError::system(Some(path), "map", e))?;
-        let (base, len) = mapping.fabric_bytes(align_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>());
+        let (file, len) = file::open(&path, Sh::LEAST as u64, options)?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let mapping = map_file(&file, len, path.clone()).map_err(|e| MemoryError::system(Some(path), "map", e))?;
+        let (base, len) = mapping.fabric_bytes(align_of::<FabricHeader>());
         // SAFETY: as in `attach`.
-        let fabric = unsafe { Fabric::open_raw(base, len) };
-        match fabric
-            .and_then(|fabric: &Fabric<KERNELS, SLOTS, PAYLOAD>| fabric.check_clock(clock_id()).map(|()| fabric))
-        {
-            Ok(fabric) => Ok(Self { fabric: NonNull::from(fabric), mapping: Arc::new(mapping) }),
+        let fabric = unsafe { FabricRef::open_raw(base, len) };
+        let fabric = fabric.and_then(|fabric| fabric.check_clock(clock_id()).map(|()| fabric));
+        match fabric {
+            Ok(fabric) => Ok(Self { fabric, mapping: Arc::new(mapping) }),
             Err(why) => Err(mapping.refused(why)),
         }
     }
 
-    /// [Opens](Self::open) a file or, if there is none, [creates](Self::create) it: for processes that start in any
-    /// order.
+    /// [Opens](Self::open_with) a file or, if there is none, [creates](Self::create_of) it: for processes that start in
+    /// any order.
     ///
     /// # Errors
-    /// As for `open` and `create`, but neither `NotFound` nor `Exists`, unless others create and remove it all the
-    /// time.
-    pub fn create_or_open(name: &str, config: &Config) -> Result<Self, MemoryError> {
-        Self::create_or_open_with(name, config, &FileOptions::new())
-    }
-
-    /// As [`create_or_open`](Self::create_or_open), with the options of both.
-    ///
-    /// # Errors
-    /// As for `create_or_open`.
-    pub fn create_or_open_with(name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
+    /// As for both, but neither `NotFound` nor `Exists`, unless others create and remove it all the time.
+    pub fn create_or_open_of(
+        shape: Sh,
+        name: &str,
+        config: &Config,
+        options: &FileOptions,
+    ) -> Result<Self, MemoryError> {
         let mut result = Self::open_with(name, options);
         for _ in 0..16 {
             result = match result {
-                Err(MemoryError::NotFound { .. }) => Self::create_with(name, config, options),
+                Err(MemoryError::NotFound { .. }) => Self::create_of(shape, name, config, options),
                 Err(MemoryError::Exists { .. }) => Self::open_with(name, options),
                 done => return done,
             };
@@ -203,9 +244,18 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     }
 
     /// The fabric.
+    #[inline(always)]
     #[must_use]
-    pub fn fabric(&self) -> &Fabric<KERNELS, SLOTS, PAYLOAD> {
-        self
+    pub const fn fabric(&self) -> FabricRef<'_, Sh> {
+        self.fabric
+    }
+
+    /// The fabric, for who keeps a clone of this memory for longer.
+    ///
+    /// # Safety
+    /// It is not used when the last clone is gone.
+    pub(crate) const unsafe fn for_ever(&self) -> FabricRef<'static, Sh> {
+        self.fabric
     }
 
     /// What holds the bytes, and what could not be had.
@@ -229,16 +279,16 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<KERN
     }
 
     /// Sets a fabric up in new memory, for the processes that this one can see unless the configuration says others.
-    fn attach(mapping: Mapping, config: &Config) -> Result<Self, MemoryError> {
+    fn attach(mapping: Mapping, shape: Sh, config: &Config) -> Result<Self, MemoryError> {
         let domain = if config.domain == ProcessDomain::default() { owner::domain() } else { config.domain };
-        let (base, len) = mapping.fabric_bytes(align_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>());
+        let (base, len) = mapping.fabric_bytes(align_of::<FabricHeader>());
         // All who open the memory later check that they read the same clock.
         let config = &Config { clock: clock_id(), domain, ..*config };
         // SAFETY: the mapping is readable and writable for `len` bytes, and this program reaches it through the
-        // reference below alone, which no one outlives who does not hold the mapping as well.
-        let fabric = unsafe { Fabric::attach_raw(base, len, config) };
+        // handle below alone, which no one outlives who does not hold the mapping as well.
+        let fabric = unsafe { FabricRef::create_raw(base, len, shape, config) };
         match fabric {
-            Ok(fabric) => Ok(Self { fabric: NonNull::from(fabric), mapping: Arc::new(mapping) }),
+            Ok(fabric) => Ok(Self { fabric, mapping: Arc::new(mapping) }),
             Err(why) => Err(mapping.refused(why)),
         }
     }

@@ -4,7 +4,9 @@ use super::KernelHandle;
 use crate::broker::EndpointError;
 use core::fmt;
 use core::time::Duration;
+use k2k_core::Shape;
 use k2k_core::fabric::TraceEntry;
+use k2k_core::sync::System;
 use k2k_core::{KernelId, Phase};
 use std::io;
 
@@ -75,17 +77,17 @@ impl fmt::Display for KernelFailure {
 impl core::error::Error for KernelFailure {}
 
 /// Why [`KernelHandle::stop_and_join`] has no kernel to return.
-pub enum StopError<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+pub enum StopError<T, Sh: Shape<Scope = System>> {
     /// It failed, now or earlier.
     Failed(KernelFailure),
     /// It did not stop in time.
-    Hangs(Box<HangReport<T, KERNELS, SLOTS, PAYLOAD>>),
+    Hangs(Box<HangReport<T, Sh>>),
 }
 
 /// A kernel that does not stop: what it said last.
-pub struct HangReport<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+pub struct HangReport<T, Sh: Shape<Scope = System>> {
     /// To wait on, or to let go.
-    pub handle: KernelHandle<T, KERNELS, SLOTS, PAYLOAD>,
+    pub handle: KernelHandle<T, Sh>,
     /// How long it was waited for.
     pub waited: Duration,
     /// Its last phase.
@@ -96,9 +98,7 @@ pub struct HangReport<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD
     pub trace: Vec<TraceEntry>,
 }
 
-impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Display
-    for StopError<T, KERNELS, SLOTS, PAYLOAD>
-{
+impl<T, Sh: Shape<Scope = System>> fmt::Display for StopError<T, Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(e) => e.fmt(f),
@@ -120,9 +120,7 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Dis
     }
 }
 
-impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
-    for StopError<T, KERNELS, SLOTS, PAYLOAD>
-{
+impl<T, Sh: Shape<Scope = System>> fmt::Debug for StopError<T, Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Failed(failure) => f.debug_tuple("Failed").field(failure).finish(),
@@ -131,9 +129,7 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Deb
     }
 }
 
-impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
-    for HangReport<T, KERNELS, SLOTS, PAYLOAD>
-{
+impl<T, Sh: Shape<Scope = System>> fmt::Debug for HangReport<T, Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HangReport")
             .field("handle", &self.handle)
@@ -145,7 +141,4 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Deb
     }
 }
 
-impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> core::error::Error
-    for StopError<T, KERNELS, SLOTS, PAYLOAD>
-{
-}
+impl<T, Sh: Shape<Scope = System>> core::error::Error for StopError<T, Sh> {}

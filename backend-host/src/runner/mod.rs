@@ -14,7 +14,10 @@ use crate::process::Own;
 use crate::wait::Wait;
 use core::fmt;
 use core::time::Duration;
-use k2k_core::{Command, Kernel, KernelId, Phase};
+use k2k_core::Fixed;
+use k2k_core::Shape;
+use k2k_core::sync::System;
+use k2k_core::{Command, Kernel, KernelId, Message, Phase};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io;
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -41,15 +44,15 @@ impl Default for StartOptions {
 }
 
 /// A kernel that runs on a thread of its own. Dropping the handle lets it run on; the [`Broker`] can still stop it.
-pub struct KernelHandle<T, const KERNELS: usize = 16, const SLOTS: usize = 256, const PAYLOAD: usize = 192> {
+pub struct KernelHandle<T, Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
     id: KernelId,
     name: String,
-    broker: Broker<KERNELS, SLOTS, PAYLOAD>,
+    broker: Broker<Sh>,
     end: Own<Mutex<mpsc::Receiver<Result<T, KernelFailure>>>>,
     thread: Own<JoinHandle<()>>,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERNELS, SLOTS, PAYLOAD> {
+impl<const PAYLOAD: usize, Sh: Shape<Scope = System, Item = Message<PAYLOAD>>> Broker<Sh> {
     /// Registers a kernel under this name and runs it on a thread of its own, until it stops itself or is stopped.
     ///
     /// # Errors
@@ -59,7 +62,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
         name: &str,
         kernel: T,
         options: StartOptions,
-    ) -> Result<KernelHandle<T, KERNELS, SLOTS, PAYLOAD>, StartError> {
+    ) -> Result<KernelHandle<T, Sh>, StartError> {
         if let Some(core) = options.pin {
             let allowed = allowed_cores();
             if !allowed.contains(&core) {
@@ -126,9 +129,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Broker<KERN
     }
 }
 
-impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug
-    for KernelHandle<T, KERNELS, SLOTS, PAYLOAD>
-{
+impl<T, Sh: Shape<Scope = System>> fmt::Debug for KernelHandle<T, Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KernelHandle")
             .field("id", &self.id)
@@ -139,7 +140,7 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Deb
     }
 }
 
-impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHandle<T, KERNELS, SLOTS, PAYLOAD> {
+impl<T, Sh: Shape<Scope = System>> KernelHandle<T, Sh> {
     /// Its address.
     #[must_use]
     pub const fn id(&self) -> KernelId {
@@ -156,14 +157,14 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHa
     /// owner.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.broker.memory().phase(self.id).unwrap_or_default()
+        self.broker.memory().fabric().phase(self.id).unwrap_or_default()
     }
 
     /// Passes of its run loop so far. A kernel whose count stands still for longer than
     /// [`StartOptions::heartbeat`] is in its handler.
     #[must_use]
     pub fn heartbeat(&self) -> u64 {
-        self.broker.memory().heartbeat(self.id).unwrap_or_default()
+        self.broker.memory().fabric().heartbeat(self.id).unwrap_or_default()
     }
 
     /// Whether its thread has ended.
@@ -220,7 +221,7 @@ impl<T, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> KernelHa
     ///
     /// # Errors
     /// [`StopError::Hangs`] if it has not stopped by then, with what it said last; the handle is in it.
-    pub fn stop_and_join(self, timeout: Duration) -> Result<T, StopError<T, KERNELS, SLOTS, PAYLOAD>> {
+    pub fn stop_and_join(self, timeout: Duration) -> Result<T, StopError<T, Sh>> {
         if !self.thread.is_here() {
             return self.thread_is_done(None).map_err(StopError::Failed);
         }

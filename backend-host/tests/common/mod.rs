@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use core::time::Duration;
-use k2k_host::{Broker, Builder, Context, Endpoint, Kernel, KernelId, Message};
+use k2k_host::{Broker, Builder, Context, Endpoint, Fixed, Kernel, KernelId, Message};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -11,17 +11,21 @@ use std::time::Instant;
 pub const GUARD: Duration = Duration::from_secs(120);
 
 /// A small fabric on the heap in which no message times out.
-pub fn broker<const K: usize, const S: usize, const P: usize>() -> Broker<K, S, P> {
+pub fn broker<const K: usize, const S: usize, const P: usize>() -> Broker<Fixed<K, S, P>> {
     patient().build().expect("address space")
 }
 
 /// A builder in which no message times out while a test runs.
-pub fn patient<const K: usize, const S: usize, const P: usize>() -> Builder<K, S, P> {
+pub fn patient<const K: usize, const S: usize, const P: usize>() -> Builder<Fixed<K, S, P>> {
     Builder::new().delivery_timeout(GUARD * 2)
 }
 
 /// Sends `count` messages of the kinds 0, 1, ...
-pub fn fill<const K: usize, const S: usize, const P: usize>(from: &mut Endpoint<K, S, P>, to: KernelId, count: u32) {
+pub fn fill<const K: usize, const S: usize, const P: usize>(
+    from: &mut Endpoint<Fixed<K, S, P>>,
+    to: KernelId,
+    count: u32,
+) {
     for kind in 0..count {
         from.send(to, &Message::new(kind)).expect("room");
     }

@@ -3,9 +3,11 @@
 extern crate std;
 
 use crate::endpoint::Endpoint;
+
 use crate::fabric::{Config, DeliveryStatus, Fabric, Owned, Status};
 use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
+use crate::shape::Fixed;
 use crate::wake_flag::Sleep;
 use crate::{Command, Context, Kernel, Loop, Pass, Register, SendError, WakeFlag};
 use core::mem::ManuallyDrop;
@@ -59,7 +61,7 @@ impl Platform for &'static Shared {
     }
 }
 
-pub(super) type End = Endpoint<'static, &'static Shared, KERNELS, SLOTS, 64>;
+pub(super) type End = Endpoint<'static, &'static Shared, Fixed<KERNELS, SLOTS, 64>>;
 
 /// One kernel and its ledger. An actor is nothing but this, so that it can run on a thread of its own.
 pub(super) struct Node {
@@ -276,7 +278,7 @@ impl World {
 
     /// Gives every sender the smallest share of the high-priority rings, as all kernels register anew.
     pub(super) fn equal_shares(&mut self) {
-        self.fabric.set_high_share(0);
+        self.fabric.handle().set_high_share(0);
         for node in &mut self.nodes {
             node.leave();
             node.register(false);

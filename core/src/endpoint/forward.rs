@@ -2,11 +2,11 @@
 
 use super::send::Purpose;
 use super::{Endpoint, PRIORITIES};
-use crate::fabric::{Counter, DeliveryStatus, Event, Transit};
-use crate::message::{Header, Message, Priority};
-use crate::place::Place;
+use crate::fabric::{Counter, DeliveryStatus, Event};
+use crate::message::{Header, Priority};
 use crate::platform::Platform;
-use crate::sync::{Scope, zeroed_in};
+use crate::shape::{Index, Packet, Shape};
+use crate::sync::zeroed_in;
 use core::mem::MaybeUninit;
 
 /// Deferred messages that one call looks at.
@@ -18,14 +18,12 @@ const fn priority_of(header: &Header) -> usize {
     (header.priority != Priority::Normal as u8) as usize
 }
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// A message for someone else, or for an earlier owner of this place.
     // One copy, as of all that is not the way of a kernel's own mail: on a GPU its code would be most of a kernel's.
     #[inline(never)]
-    pub(super) fn handle_other(&mut self, message: &Message<PAYLOAD>) {
-        let header = &message.header;
+    pub(super) fn handle_other(&mut self, message: &Sh::Item) {
+        let header = message.header();
         if header.destination().index() == self.id.index() {
             return self.end(header, DeliveryStatus::NotFound);
         }
@@ -37,13 +35,13 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     #[cold]
     #[inline(never)]
-    fn put_aside(&mut self, message: &Message<PAYLOAD>, next_hop: Place<KERNELS>) -> bool {
-        let stored = self.fabric.transit[self.place].put(&mut self.transit, message, next_hop.index());
+    fn put_aside(&mut self, message: &Sh::Item, next_hop: Index<Sh>) -> bool {
+        let stored = self.fabric.transit(self.place).put(&mut self.transit, message, next_hop.number());
         if stored {
             self.notes.close();
-            let parked = self.parked_for(next_hop, &message.header);
+            let parked = self.parked_for(next_hop, message.header());
             *parked = parked.saturating_add(1);
-            self.trace(Event::Parked, None, &message.header);
+            self.trace(Event::Parked, None, message.header());
         }
         stored
     }
@@ -52,7 +50,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// go by now. (Not afterwards: a kernel has one message in hand at a time.)
     #[inline(always)]
     pub(super) fn make_room(&mut self) {
-        if self.transit.len() >= SLOTS && !self.flushed {
+        if self.transit.len() >= self.fabric.shape().slots() && !self.flushed {
             self.flush_transit();
         }
     }
@@ -61,13 +59,13 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline(always)]
     pub(super) fn let_go(&mut self, stored: Option<u64>) {
         if let Some(position) = stored {
-            self.fabric.transit[self.place].remove(&mut self.transit, position);
+            self.fabric.transit(self.place).remove(&mut self.transit, position);
         }
     }
 
     /// How many messages of this one's priority were put aside for a next hop.
     #[inline(always)]
-    pub(super) fn parked_for(&mut self, next_hop: Place<KERNELS>, header: &Header) -> &mut u16 {
+    pub(super) fn parked_for(&mut self, next_hop: Index<Sh>, header: &Header) -> &mut u16 {
         &mut self.parked[next_hop][priority_of(header)]
     }
 
@@ -75,8 +73,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// place if that has no room; then the message stays in hand, or in the store.
     // As `handle_other`: one copy.
     #[inline(never)]
-    fn pass_on(&mut self, message: &Message<PAYLOAD>, stored: Option<u64>) -> Option<Place<KERNELS>> {
-        let header = &message.header;
+    fn pass_on(&mut self, message: &Sh::Item, stored: Option<u64>) -> Option<Index<Sh>> {
+        let header = message.header();
         let next_hop = if header.hops >= header.hop_limit() {
             Err(DeliveryStatus::MaxHopsExceeded)
         } else if header.deadline_ns < self.platform.now_ns() {
@@ -133,23 +131,23 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[cold]
     #[inline(never)]
     fn flush_stored(&mut self) -> bool {
-        let store = &self.fabric.transit[self.place];
+        let store = self.fabric.transit(self.place);
         let mut place = MaybeUninit::uninit();
         let message = zeroed_in(&mut place);
         for _ in 0..=FLUSH_LOOKS {
-            let Some(position) = Transit::<SLOTS, PAYLOAD>::look(&mut self.transit) else {
+            let Some(position) = self.transit.look() else {
                 // What the store says now counts.
                 store.settle(&mut self.transit, self.kept_count);
-                self.parked = self.kept;
+                core::mem::swap(&mut self.parked, &mut self.kept);
                 self.forget_kept();
                 return true;
             };
             let Some(parked_for) = store.next_hop(position) else { continue };
             store.get(position, message);
-            let header = &message.header;
+            let header = message.header();
             self.notes.take(header.source_index, header.sequence);
             // The store lies in shared memory as well: not necessarily what this endpoint put there.
-            if header.source().index() >= KERNELS || header.destination().index() >= KERNELS {
+            if [header.source(), header.destination()].iter().any(|id| self.fabric.index(id.index()).is_none()) {
                 self.let_go(Some(position));
                 self.count(Counter::Corrupt);
                 continue;
@@ -157,11 +155,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             let Some(next_hop) = self.pass_on(message, Some(position)) else { continue };
             self.notes.close();
             self.kept_count += 1;
-            let kept = &mut self.kept[next_hop][priority_of(&message.header)];
+            let kept = &mut self.kept[next_hop][priority_of(message.header())];
             *kept = kept.saturating_add(1);
-            if next_hop.index() != parked_for {
-                store.redirect(position, next_hop.index());
-                let parked = self.parked_for(next_hop, &message.header);
+            if next_hop.number() != parked_for {
+                store.redirect(position, next_hop.number());
+                let parked = self.parked_for(next_hop, message.header());
                 *parked = parked.saturating_add(1);
             }
         }
@@ -170,7 +168,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// A look at all deferred messages begins.
     pub(super) fn forget_kept(&mut self) {
-        self.kept = [[0; PRIORITIES]; KERNELS];
+        self.kept.as_mut().fill([0; PRIORITIES]);
         self.kept_count = 0;
     }
 }

@@ -4,14 +4,12 @@
 use super::Endpoint;
 use crate::fabric::{Counter, DeliveryStatus, Deposit, Event, Noted, Settled, Step, Verdict};
 use crate::message::{KernelId, MessageId};
-use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::ticket::TicketPop;
-use crate::sync::{DIES_ALONE, Scope};
+use crate::shape::Shape;
+use crate::sync::DIES_ALONE;
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// For a successor, or after a panic of the platform: before anything else is done with the endpoint, and before the high-priority rings are
     /// [reclaimed](crate::ring::Ticket::reclaim).
     #[cold]
@@ -30,7 +28,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             Step::Taken => self.finish_taken(&noted),
             // `found` was noted after the deposit had failed.
             Step::Passing if noted.found => self.finish_taken(&noted),
-            Step::Passing => match Deposit::decode(noted.to) {
+            Step::Passing => match Deposit::decode(noted.to, &self.fabric.shape()) {
                 Some(deposit) if self.was_deposited(deposit) => {
                     self.let_go(self.stored(&noted));
                     self.count(Counter::Forwarded);
@@ -52,10 +50,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// A message was being sent: if it was not deposited, that never happened, and its sequence is used again.
     fn finish_sending(&mut self) {
         let sent = self.counts[Counter::Sent as usize];
-        if let Some(sending) = self.notes.noted_sending(sent)
+        if let Some(sending) = self.notes.noted_sending(sent, &self.fabric.shape())
             && !(sending.counted && self.was_deposited(sending.deposit))
         {
-            self.fabric.receipts[self.place].void(sending.sequence);
+            self.fabric.receipts(self.place).void(sending.sequence);
             if sending.counted {
                 self.set_count(Counter::Sent, sent.wrapping_sub(1));
             }
@@ -70,9 +68,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if !DIES_ALONE {
             return;
         }
-        let held = &self.fabric.held[self.place];
+        let held = self.fabric.held(self.place);
         for (record, source, sequence) in held.messages() {
-            if source < KERNELS {
+            if self.fabric.index(source).is_some() {
                 let id = self.id_of(source, sequence);
                 self.settle(id, 0, DeliveryStatus::Unanswered, Some(record));
             } else {
@@ -84,7 +82,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// A message that is noted needs no record.
     fn forget_held(&self, noted: &Noted) {
-        let held = &self.fabric.held[self.place];
+        let held = self.fabric.held(self.place);
         for (record, source, sequence) in held.messages() {
             if (source, sequence) == (noted.source, noted.sequence) {
                 held.remove(record);
@@ -94,15 +92,18 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Whether the mark that a message was found, which was about to be set, is there.
     fn was_found(&self, noted: &Noted) -> bool {
-        self.fabric.receipts.get(noted.source).is_some_and(|receipts| receipts.was_found(noted.sequence))
+        self.fabric
+            .index(noted.source)
+            .map(|source| self.fabric.receipts(source))
+            .is_some_and(|receipts| receipts.was_found(noted.sequence))
     }
 
     /// Whether a predecessor's message is in the inbox that it was meant for, or was taken from there.
-    fn was_deposited(&self, deposit: Deposit<KERNELS>) -> bool {
+    fn was_deposited(&self, deposit: Deposit<Sh>) -> bool {
         match deposit {
-            Deposit::Normal { hop, position } => Deposit::<KERNELS>::is_passed_by(position, self.lanes_out[hop].tail),
+            Deposit::Normal { hop, position } => Deposit::<Sh>::is_passed_by(position, self.lanes_out[hop].tail),
             Deposit::High { hop, position: Some(position) } => {
-                self.fabric.inboxes[hop].high.was_published(position, self.id.index() as u16)
+                self.fabric.high(hop).was_published(position, self.id.index() as u16)
             }
             Deposit::High { position: None, .. } => false,
         }
@@ -126,10 +127,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// A message was lost with the predecessor.
     fn end_lost(&mut self, noted: &Noted) {
-        let Some(source) = Place::new(noted.source) else { return self.count(Counter::Corrupt) };
+        let Some(source) = self.fabric.index(noted.source) else { return self.count(Counter::Corrupt) };
         let id = self.id_of(noted.source, noted.sequence);
         let status = DeliveryStatus::NotFound;
-        let verdict = self.fabric.receipts[source].decide_noted(noted.sequence, status, || self.notes.found());
+        let verdict = self.fabric.receipts(source).decide_noted(noted.sequence, status, || self.notes.found());
         let status = match verdict {
             Verdict::Decided | Verdict::Alone => status,
             Verdict::GivenUp(status) => status,
@@ -149,8 +150,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     fn finish_retracting(&mut self, noted: &Noted) {
         match noted.status() {
-            Some(status) if self.fabric.receipts[self.place].was_retracted(noted.sequence) => {
-                self.fabric.receipts[self.place].note_retracted(noted.sequence);
+            Some(status) if self.fabric.receipts(self.place).was_retracted(noted.sequence) => {
+                self.fabric.receipts(self.place).note_retracted(noted.sequence);
                 self.count_failure(status, -1);
             }
             _ => self.notes.close(),
@@ -167,29 +168,37 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// The message's id for a trace. The sender's generation is not noted: that of now is the best guess.
     fn id_of(&self, source: usize, sequence: u64) -> MessageId {
-        let generation = self.fabric.kernels.get(source).map_or(0, |entry| entry.state().generation);
+        let generation = self
+            .fabric
+            .index(source)
+            .map(|source| self.fabric.entry(source))
+            .map_or(0, |entry| entry.state().generation);
         MessageId { source: KernelId::new(source as u16, generation), sequence }
     }
 
     fn settled(&self, noted: &Noted) -> Settled {
-        self.fabric.receipts.get(noted.source).map_or(Settled::No, |receipts| receipts.settled(noted.sequence))
+        self.fabric
+            .index(noted.source)
+            .map(|source| self.fabric.receipts(source))
+            .map_or(Settled::No, |receipts| receipts.settled(noted.sequence))
     }
 
     /// Where in the transit store a message lies.
     fn stored(&self, noted: &Noted) -> Option<u64> {
-        let store = &self.fabric.transit[self.place];
+        let store = self.fabric.transit(self.place);
         self.transit.positions().find(|&at| store.next_hop(at).is_some() && noted.is(&store.header(at)))
     }
 
     /// Whether a message is the next one of its sender's shard or of the high-priority ring, and so was not taken.
     fn is_first_in_inbox(&mut self, noted: &Noted) -> bool {
-        let inbox = &self.fabric.inboxes[self.place];
-        let first_of_high = match self.high_in.peek_head(&inbox.high) {
+        let first_of_high = match self.fabric.high(self.place).peek_head(&mut self.high_in) {
             TicketPop::Message(head) => noted.is(&head),
             _ => false,
         };
         first_of_high
-            || Place::all()
-                .any(|sender| self.lanes_in.peek_head(&inbox.lanes, sender).is_some_and(|head| noted.is(&head)))
+            || self.fabric.shape().indices().any(|sender| {
+                let lanes = self.fabric.lanes(self.place);
+                lanes.peek_head(&self.lanes_in, sender).is_some_and(|head| noted.is(&head))
+            })
     }
 }

@@ -47,17 +47,17 @@ pub use register::{Register, RegisterError};
 pub use send::SendError;
 
 use crate::fabric::{
-    COUNTERS, Claim, Command, Config, Counter, DeliveryStatus, Entry, Event, Fabric, Marks, Notes, Phase, Stats,
+    COUNTERS, Claim, Command, Config, Counter, DeliveryStatus, Entry, Event, FabricRef, Marks, Notes, Phase, Stats,
     Status, TraceEntry, TransitState,
 };
 use crate::hlc::{Clock, Timestamp};
 use crate::message::{Header, KernelId, MessageId};
-use crate::place::Place;
 use crate::platform::Platform;
 use crate::ring::lanes::LanesState;
 use crate::ring::spsc::ProducerState;
 use crate::ring::ticket::TicketConsumerState;
-use crate::sync::{ON_DEVICE, Scope, System};
+use crate::shape::{Index, Shape};
+use crate::sync::ON_DEVICE;
 use crate::wake_flag::WakeFlag;
 use core::fmt;
 use core::time::Duration;
@@ -89,38 +89,37 @@ pub enum Backlog {
 /// It is a capability: the source of every message sent through it is this kernel. It can move to another thread, but
 /// has one user at a time. It has lines of its own, so that endpoints may lie side by side.
 #[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
-pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope = System>
-{
-    fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
+pub struct Endpoint<'f, L: Platform, Sh: Shape> {
+    fabric: FabricRef<'f, Sh>,
     platform: L,
     id: KernelId,
     /// The place of `id`.
-    place: Place<KERNELS>,
+    place: Index<Sh>,
     /// Its entry of the kernel table.
-    entry: &'f Entry<S>,
+    entry: &'f Entry<Sh::Scope>,
     /// What this endpoint has written last into its entry.
     claim: Claim,
     /// This kernel's lanes to the others.
-    lanes_out: [ProducerState; KERNELS],
+    lanes_out: Sh::Each<ProducerState>,
     /// What is known of this kernel's messages in the others' high-priority rings.
-    high_out: [HighRoom; KERNELS],
-    lanes_in: LanesState<KERNELS>,
+    high_out: Sh::Each<HighRoom>,
+    lanes_in: LanesState<Sh>,
     high_in: TicketConsumerState,
     /// Messages of high priority received in a row.
     high_run: u32,
     /// A position of the high ring that was claimed and not published, and since when that is known.
     stalled: Option<(u64, u64)>,
     /// The sender whose turn it is in `poll`.
-    next_polled: Place<KERNELS>,
+    next_polled: Index<Sh>,
     /// Header of the message of high priority that is being sent.
     outgoing: Header,
     transit: TransitState,
     /// Messages put aside per next hop and priority, when a look at all of them ended last, and since then.
-    parked: [[u16; PRIORITIES]; KERNELS],
+    parked: Sh::Each<[u16; PRIORITIES]>,
     /// On a GPU: whether some senders may be denied, when this kernel looked last.
     restricted: bool,
     /// Those that the look of now has found to stay.
-    kept: [[u16; PRIORITIES]; KERNELS],
+    kept: Sh::Each<[u16; PRIORITIES]>,
     kept_count: u32,
     /// Whether this call has looked already if some of them can go.
     flushed: bool,
@@ -128,7 +127,7 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
     config: Config,
     counts: [u64; COUNTERS],
     /// What a successor has to know of the message in hand.
-    notes: Notes<'f, S>,
+    notes: Notes<'f, Sh::Scope>,
     /// This and the count of messages sent are the sequence of the last one.
     base: u64,
     /// All receipts below this sequence are settled or overwritten.
@@ -151,24 +150,20 @@ pub struct Endpoint<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, c
 
 /// A registered kernel, to which a message may go next.
 #[derive(Clone, Copy)]
-struct Hop<const KERNELS: usize> {
+struct Hop<Sh> {
     id: KernelId,
-    place: Place<KERNELS>,
+    place: Index<Sh>,
     /// Whether it may park; and whether the destination, which the next hop need not be, is restricted.
     marks: Marks,
 }
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> fmt::Debug
-    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, Sh: Shape> fmt::Debug for Endpoint<'_, L, Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint").field("id", &self.id).field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
-impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
     /// This kernel's address.
     #[must_use]
     pub const fn id(&self) -> KernelId {
@@ -199,8 +194,15 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     /// The fabric.
     #[must_use]
-    pub const fn fabric(&self) -> &'f Fabric<KERNELS, SLOTS, PAYLOAD, S> {
+    pub const fn fabric(&self) -> FabricRef<'f, Sh> {
         self.fabric
+    }
+
+    /// Bytes of payload that a message of this fabric carries at most.
+    #[inline(always)]
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.fabric.shape().numbers().payload
     }
 
     /// The backend.
@@ -213,15 +215,15 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// too small.
     #[must_use]
     pub fn pending_count(&self) -> u64 {
-        let inbox = &self.fabric.inboxes[self.place];
-        self.lanes_in.pending(&inbox.lanes) + self.high_in.pending(&inbox.high) + self.transit.len() as u64
+        let (lanes, high) = (self.fabric.lanes(self.place), self.fabric.high(self.place));
+        lanes.pending(&self.lanes_in) + high.pending(&self.high_in) + self.transit.len() as u64
     }
 
     /// What is left to do.
     #[must_use]
     pub fn backlog(&self) -> Backlog {
-        let inbox = &self.fabric.inboxes[self.place];
-        if self.high_in.ready(&inbox.high) || self.lanes_in.any_ready(&inbox.lanes) {
+        let (lanes, high) = (self.fabric.lanes(self.place), self.fabric.high(self.place));
+        if high.ready(&self.high_in) || lanes.any_ready(&self.lanes_in) {
             Backlog::Mail
         } else if self.transit.len() > 0 {
             Backlog::Transit
@@ -235,9 +237,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline]
     #[must_use]
     pub fn has_rung(&self, first: usize, step: usize) -> bool {
-        let inbox = &self.fabric.inboxes[self.place];
-        let high = first == 0 && self.high_in.ready(&inbox.high);
-        high || self.lanes_in.any_rung(&inbox.lanes, first, step)
+        let high = first == 0 && self.fabric.high(self.place).ready(&self.high_in);
+        high || self.fabric.lanes(self.place).any_rung(&self.lanes_in, first, step)
     }
 
     /// This kernel's wake flag.
@@ -315,8 +316,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     ///
     /// ```
     /// # use core::time::Duration;
-    /// # use k2k_core::{Endpoint, KernelId, Message, Platform, SendError};
-    /// # fn ask<P: Platform>(me: &mut Endpoint<'_, P, 4, 8, 64>, echo: KernelId) -> Result<(), SendError> {
+    /// # use k2k_core::{Endpoint, Fixed, KernelId, Message, Platform, SendError};
+    /// # fn ask<P: Platform>(me: &mut Endpoint<'_, P, Fixed<4, 8, 64>>, echo: KernelId) -> Result<(), SendError> {
     /// let question = Message::new(7).with_deadline_ns(me.deadline_in(Duration::from_millis(20)));
     /// me.send(echo, &question)?;
     /// # Ok(())
@@ -341,9 +342,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
 
     /// A kernel, if it is registered. Any address is safe to ask for.
     #[inline(always)]
-    fn registered(&self, id: KernelId) -> Option<Hop<KERNELS>> {
-        let place = Place::new(id.index())?;
-        let marks = self.fabric.kernels[place].registered(id)?;
+    fn registered(&self, id: KernelId) -> Option<Hop<Sh>> {
+        let place = self.fabric.index(id.index())?;
+        let marks = self.fabric.entry(place).registered(id)?;
         Some(Hop { id, place, marks })
     }
 
@@ -352,17 +353,17 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// # Errors
     /// Which of the two is not registered.
     #[inline(always)]
-    fn next_hop(&self, to: KernelId) -> Result<Hop<KERNELS>, KernelId> {
+    fn next_hop(&self, to: KernelId) -> Result<Hop<Sh>, KernelId> {
         // In three variables, not one of two hops: the compiler would choose between them in memory.
         let mut id = to;
-        let mut place = Place::new(id.index()).ok_or(id)?;
-        let mut marks = self.fabric.kernels[place].registered(id).ok_or(id)?;
-        if let Some(next) = self.fabric.routes.get((self.place, self.id), (place, to))
+        let mut place = self.fabric.index(id.index()).ok_or(id)?;
+        let mut marks = self.fabric.entry(place).registered(id).ok_or(id)?;
+        if let Some(next) = self.fabric.routes().get((self.place, self.id), (place, to))
             && next != to
         {
             id = next;
-            place = Place::new(id.index()).ok_or(id)?;
-            marks = self.fabric.kernels[place].registered(id).ok_or(id)?.restricted_as(marks);
+            place = self.fabric.index(id.index()).ok_or(id)?;
+            marks = self.fabric.entry(place).registered(id).ok_or(id)?.restricted_as(marks);
         }
         Ok(Hop { id, place, marks })
     }
@@ -425,7 +426,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             id,
             at,
         };
-        self.fabric.traces[self.place].write(&entry);
+        self.fabric.trace_at(self.place).write(&entry);
         self.count(Counter::TraceEvents);
     }
 }

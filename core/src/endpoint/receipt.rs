@@ -2,12 +2,11 @@
 
 use super::Endpoint;
 use crate::fabric::{
-    Counter, DeliveryReceipt, DeliveryStatus, Event, ReceiptEntry, ReceiptError, Receipts, Step, Unsettled, Verdict,
+    Counter, DeliveryReceipt, DeliveryStatus, Event, ReceiptEntry, ReceiptError, Step, Unsettled, Verdict,
 };
 use crate::message::{Header, MessageId};
-use crate::place::Place;
 use crate::platform::{CLOCK_MARGIN_NS, Platform};
-use crate::sync::Scope;
+use crate::shape::Shape;
 
 /// Messages that [`Endpoint::expire_some`] looks at.
 const SWEEP_STEPS: u32 = 8;
@@ -15,9 +14,7 @@ const SWEEP_STEPS: u32 = 8;
 /// Calls of [`Endpoint::expire_some`] between two sweeps over what is pending.
 const SWEEP_EVERY: u32 = 1024;
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// What became of a message. One that is overdue (its deadline and the margin of the clocks, [`CLOCK_MARGIN_NS`], have
     /// passed) is settled as `Timeout` by this; one of this kernel's own that is pending also as `NotFound` if its
     /// destination has left.
@@ -109,7 +106,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Where a sweep begins: entries before that were used again.
     fn first_to_expire(&self, from: u64, last: u64) -> u64 {
-        from.max(last.saturating_sub(Receipts::<KERNELS, SLOTS, S>::CAPACITY - 1)).max(1)
+        from.max(last.saturating_sub(self.fabric.shape().receipts() - 1)).max(1)
     }
 
     fn end_sweep(&mut self, first_pending: Option<u64>, last: u64) {
@@ -122,11 +119,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// Settles the pending message of the entry of a sequence if it can no longer arrive, and counts one that an onlooker
     /// has settled; `true` if it is (then) settled.
     pub(super) fn resolve(&mut self, sequence: u64) -> bool {
-        let receipts = &self.fabric.receipts[self.place];
+        let receipts = self.fabric.receipts(self.place);
         let (unsettled, status) = match receipts.entry(sequence) {
             ReceiptEntry::Settled => return true,
             ReceiptEntry::Uncounted(uncounted) => {
-                self.notes.note(self.place.index() as u16, uncounted.sequence, Step::GivingUp, 0);
+                self.notes.note(self.place.number() as u16, uncounted.sequence, Step::GivingUp, 0);
                 if receipts.take_count(uncounted) {
                     self.count_given_up(uncounted.sequence, uncounted.status());
                 } else {
@@ -139,7 +136,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 None => return false,
             },
         };
-        self.notes.note(self.place.index() as u16, unsettled.sequence, Step::GivingUp, 0);
+        self.notes.note(self.place.number() as u16, unsettled.sequence, Step::GivingUp, 0);
         if receipts.give_up(unsettled, status) {
             self.count_given_up(unsettled.sequence, status);
             return true;
@@ -151,7 +148,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// How a pending message of this kernel's ends, if it does.
     fn verdict_on(&self, pending: Unsettled) -> Option<DeliveryStatus> {
-        let (deadline_ns, destination) = self.fabric.receipts[self.place].terms(pending.sequence);
+        let (deadline_ns, destination) = self.fabric.receipts(self.place).terms(pending.sequence);
         let now_ns = self.platform.now_ns();
         // Its holder's clock may be behind by the margin.
         let overdue_ns = deadline_ns.saturating_add(CLOCK_MARGIN_NS);
@@ -168,7 +165,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     fn count_given_up(&mut self, sequence: u64, status: DeliveryStatus) {
-        self.retract_until = self.retract_until.max(sequence.saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY));
+        self.retract_until = self.retract_until.max(sequence.saturating_add(self.fabric.shape().receipts()));
         self.count_failure(status, 1);
         self.trace_of(Event::Failed, Some(status), MessageId { source: self.id, sequence }, 0);
     }
@@ -212,8 +209,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// Settles a message; the caller counts what it has decided. A source that is no kernel index has nothing to lose.
     #[inline(always)]
     pub(super) fn decide(&self, header: &Header, status: DeliveryStatus) -> Verdict {
-        match Place::new(header.source().index()) {
-            Some(source) => self.fabric.receipts[source].decide_noted(header.sequence, status, || self.notes.found()),
+        match self.fabric.index(header.source().index()) {
+            Some(source) => self.fabric.receipts(source).decide_noted(header.sequence, status, || self.notes.found()),
             None => Verdict::Lost,
         }
     }
@@ -246,10 +243,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[cold]
     #[inline(never)]
     pub(super) fn retract(&mut self, sequence: u64) {
-        let receipts = &self.fabric.receipts[self.place];
+        let receipts = self.fabric.receipts(self.place);
         let given_up = receipts.given_up(sequence);
         if let Some(status) = given_up {
-            self.notes.note(self.place.index() as u16, sequence, Step::Retracting, status as u64);
+            self.notes.note(self.place.number() as u16, sequence, Step::Retracting, status as u64);
         }
         if let Some(status) = receipts.retract(sequence) {
             self.count_failure(status, -1);

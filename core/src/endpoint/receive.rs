@@ -2,11 +2,11 @@
 
 use super::Endpoint;
 use crate::fabric::{Counter, DeliveryStatus, Event, Notes, Verdict};
-use crate::message::{Header, Message};
-use crate::place::Place;
+use crate::message::Header;
 use crate::platform::Platform;
 use crate::ring::ticket::TicketPop;
-use crate::sync::{ON_DEVICE, Scope, SharedCell, zeroed_in};
+use crate::shape::{Index, Packet, Shape};
+use crate::sync::{Body, ON_DEVICE, Scope, zeroed_in};
 use core::mem::MaybeUninit;
 
 /// Messages of high priority that are received in a row while normal ones wait.
@@ -30,26 +30,20 @@ const CLAIM_PATIENCE_NS: u64 = 10_000_000;
 
 /// Copies a message out of a slot, and notes it before the ring counts it as taken: what the SPSC ring's `pop` calls.
 #[inline(always)]
-fn read_noted<const PAYLOAD: usize, S: Scope>(
-    notes: &Notes<'_, S>,
-    body: &SharedCell<Message<PAYLOAD>>,
-    message: &mut Message<PAYLOAD>,
-) -> ((), usize) {
+fn read_noted<T: Packet, S: Scope>(notes: &Notes<'_, S>, body: Body<'_, T>, message: &mut T) -> ((), usize) {
     // SAFETY: rule 2 of the SPSC ring: `pop` calls this with the slot that is the consumer's to read.
-    let used = unsafe { body.read_used(message, Message::used) };
-    notes.take(message.header.source_index, message.header.sequence);
+    let used = unsafe { body.read_used(message, Packet::used) };
+    notes.take(message.header().source_index, message.header().sequence);
     ((), used)
 }
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// Takes the next message for this kernel, if there is one. Transit traffic that lies before it is passed on.
     ///
     /// High priority comes first; otherwise first in, first out per sender. Messages whose deadline has passed, and
     /// those for an earlier owner of this place, are not received.
     #[inline]
-    pub fn try_receive(&mut self) -> Option<Message<PAYLOAD>> {
+    pub fn try_receive(&mut self) -> Option<Sh::Item> {
         let mut message = bytemuck::Zeroable::zeroed();
         self.try_receive_into(&mut message).then_some(message)
     }
@@ -58,7 +52,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// there is none; `message` may then hold one that was not for the caller. Bytes behind the payload stay what they
     /// were.
     #[inline]
-    pub fn try_receive_into(&mut self, message: &mut Message<PAYLOAD>) -> bool {
+    pub fn try_receive_into(&mut self, message: &mut Sh::Item) -> bool {
         if !self.may_write() {
             return false;
         }
@@ -90,7 +84,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     #[inline(always)]
     pub(super) fn look_at_restrictions(&mut self) {
         if ON_DEVICE {
-            self.restricted = self.fabric.kernels[self.place].is_restricted();
+            self.restricted = self.fabric.entry(self.place).is_restricted();
         }
     }
 
@@ -117,9 +111,9 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         for _ in 0..POLL_ROUNDS {
             let before = passed;
             passed += self.poll_high(message);
-            for _ in 0..KERNELS {
+            for _ in 0..self.fabric.shape().producers() {
                 let sender = self.next_polled;
-                self.next_polled = sender.next();
+                self.next_polled = self.fabric.shape().after(sender);
                 let turn = self.poll_sender(sender, message);
                 passed += turn;
                 if turn > 0 {
@@ -134,12 +128,12 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     /// One turn of the high-priority ring: passes on up to 16 messages.
-    fn poll_high(&mut self, message: &mut Message<PAYLOAD>) -> usize {
-        let ring = &self.fabric.inboxes[self.place].high;
+    fn poll_high(&mut self, message: &mut Sh::Item) -> usize {
+        let ring = self.fabric.high(self.place);
         let mut passed = 0;
         while passed < POLL_TURN {
             // What was not there at this look is not taken: it may be for this kernel.
-            match self.high_in.peek_head::<_, Header, SLOTS, _>(ring) {
+            match ring.peek_head::<Header>(&mut self.high_in) {
                 TicketPop::Message(head) if head.destination().index() != self.id.index() => {}
                 TicketPop::Stalled { position, .. } => {
                     self.wait_for_high(position);
@@ -158,17 +152,17 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     }
 
     /// One sender's turn: passes on up to 16 messages.
-    fn poll_sender(&mut self, sender: Place<KERNELS>, message: &mut Message<PAYLOAD>) -> usize {
-        let lanes = &self.fabric.inboxes[self.place].lanes;
+    fn poll_sender(&mut self, sender: Index<Sh>, message: &mut Sh::Item) -> usize {
+        let lanes = self.fabric.lanes(self.place);
         let mut passed = 0;
         while passed < POLL_TURN {
-            let Some(head) = self.lanes_in.peek_head::<_, Header, SLOTS, _>(lanes, sender) else { break };
+            let Some(head) = lanes.peek_head::<Header>(&self.lanes_in, sender) else { break };
             if head.destination().index() == self.id.index() {
                 break;
             }
             let notes = &self.notes;
-            let take = |body: &SharedCell<_>| read_noted(notes, body, message);
-            if self.lanes_in.pop_lane(lanes, sender, take).is_none() {
+            let take = |body: Body<'_, _>| read_noted(notes, body, message);
+            if lanes.pop_lane(&mut self.lanes_in, sender, take).is_none() {
                 break;
             }
             passed += 1;
@@ -180,41 +174,38 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// Passes a message on without receiving it: one for this kernel ends in `NotFound`.
     #[cold]
     #[inline(never)]
-    pub(super) fn pass_over(&mut self, message: &Message<PAYLOAD>) {
+    pub(super) fn pass_over(&mut self, message: &Sh::Item) {
         if self.is_for_here(message) {
-            self.end(&message.header, DeliveryStatus::NotFound);
+            self.end(message.header(), DeliveryStatus::NotFound);
         }
     }
 
     /// The next message of the inbox, for whomever it is; `false` if there is none.
     #[inline(always)]
-    pub(super) fn take(&mut self, message: &mut Message<PAYLOAD>) -> bool {
-        let inbox = &self.fabric.inboxes[self.place];
-        let high_waits = self.high_in.ready(&inbox.high);
-        if high_waits
-            && (self.high_run < HIGH_BURST || !self.lanes_in.any_ready(&inbox.lanes))
-            && self.take_high(message)
-        {
+    pub(super) fn take(&mut self, message: &mut Sh::Item) -> bool {
+        let lanes = self.fabric.lanes(self.place);
+        let high_waits = self.fabric.high(self.place).ready(&self.high_in);
+        if high_waits && (self.high_run < HIGH_BURST || !lanes.any_ready(&self.lanes_in)) && self.take_high(message) {
             self.high_run = self.high_run.saturating_add(1);
             return true;
         }
         self.high_run = 0;
         let notes = &self.notes;
-        let take = |body: &SharedCell<_>| read_noted(notes, body, message);
-        self.lanes_in.pop(&inbox.lanes, take).is_some()
+        let take = |body: Body<'_, _>| read_noted(notes, body, message);
+        lanes.pop(&mut self.lanes_in, take).is_some()
     }
 
     #[cold]
     #[inline(never)]
-    fn take_high(&mut self, message: &mut Message<PAYLOAD>) -> bool {
-        let ring = &self.fabric.inboxes[self.place].high;
+    fn take_high(&mut self, message: &mut Sh::Item) -> bool {
+        let ring = self.fabric.high(self.place);
         let notes = &self.notes;
         // Noted before the message counts as taken.
-        let used = |message: &Message<PAYLOAD>| {
-            notes.take(message.header.source_index, message.header.sequence);
+        let used = |message: &Sh::Item| {
+            notes.take(message.header().source_index, message.header().sequence);
             message.used()
         };
-        match self.high_in.pop_into(ring, message, used) {
+        match ring.pop_into(&mut self.high_in, message, used) {
             TicketPop::Message(()) => {
                 self.stalled = None;
                 true
@@ -237,7 +228,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
                 if now_ns.saturating_sub(since_ns) > CLAIM_PATIENCE_NS {
                     self.stalled = None;
                     // Whether or not the sender was quicker, the next look finds something else here.
-                    self.high_in.revoke(&self.fabric.inboxes[self.place].high, position);
+                    self.fabric.high(self.place).revoke(&mut self.high_in, position);
                 }
             }
             _ => self.stalled = Some((position, now_ns)),
@@ -246,11 +237,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Checks a message, and passes it on if it is for someone else; `true` if it is for this kernel.
     #[inline(always)]
-    pub(super) fn is_for_here(&mut self, message: &Message<PAYLOAD>) -> bool {
-        let header = &message.header;
-        if header.check(PAYLOAD).is_err()
-            || header.source().index() >= KERNELS
-            || header.destination().index() >= KERNELS
+    pub(super) fn is_for_here(&mut self, message: &Sh::Item) -> bool {
+        let header = message.header();
+        if header.check(self.capacity()).is_err()
+            || self.fabric.index(header.source().index()).is_none()
+            || self.fabric.index(header.destination().index()).is_none()
         {
             self.count(Counter::Corrupt);
             return false;
@@ -264,8 +255,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Does with a message what has to be done; `true` if it is to be handed to the caller.
     #[inline(always)]
-    fn handle(&mut self, message: &Message<PAYLOAD>) -> bool {
-        let header = &message.header;
+    fn handle(&mut self, message: &Sh::Item) -> bool {
+        let header = message.header();
         if !self.is_for_here(message) {
             return false;
         }

@@ -3,16 +3,13 @@
 use super::share::HighRoom;
 use super::{Endpoint, PRIORITIES};
 use crate::fabric::{
-    Claim, Counter, DeliveryStatus, Fabric, LAST_SEQUENCE, Name, NameError, Notes, Phase, Receipts, Status, Unclaimed,
+    Claim, Counter, DeliveryStatus, FabricRef, LAST_SEQUENCE, Name, NameError, Notes, Phase, Status, Unclaimed,
 };
 use crate::hlc::Clock;
 use crate::message::KernelId;
-use crate::place::Place;
 use crate::platform::Platform;
-use crate::ring::lanes::LanesState;
-use crate::ring::spsc::ProducerState;
-use crate::ring::ticket::TicketConsumerState;
-use crate::sync::{ReachesHere, Scope, zeroed_in};
+use crate::shape::{Index, Packet, Shape};
+use crate::sync::{ReachesHere, zeroed_in};
 use core::fmt;
 use core::mem::MaybeUninit;
 
@@ -46,13 +43,13 @@ const LAST_TO_START: u64 = LAST_SEQUENCE / 2;
 
 /// A place that was taken for a kernel to be, and is not open for mail yet.
 #[derive(Debug)]
-pub(crate) struct Taken<const KERNELS: usize> {
-    place: Place<KERNELS>,
+pub(crate) struct Taken<Sh> {
+    place: Index<Sh>,
     claim: Claim,
 }
 
-impl<const KERNELS: usize> Taken<KERNELS> {
-    pub(crate) const fn place(&self) -> Place<KERNELS> {
+impl<Sh: Shape> Taken<Sh> {
+    pub(crate) const fn place(&self) -> Index<Sh> {
         self.place
     }
 }
@@ -118,18 +115,14 @@ impl fmt::Display for RegisterError {
 
 impl core::error::Error for RegisterError {}
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Fabric<KERNELS, SLOTS, PAYLOAD, S> {
+impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// Takes a free place and opens it for mail. Free places are taken in turn.
     ///
     /// # Errors
     /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoPlace`] if all are taken.
-    pub fn register<L: Platform>(
-        &self,
-        who: &Register,
-        platform: L,
-    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    pub fn register<L: Platform>(&self, who: &Register, platform: L) -> Result<Endpoint<'f, L, Sh>, RegisterError>
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
         let mut at = MaybeUninit::uninit();
         self.register_in(&mut at, who, platform)?;
@@ -142,21 +135,21 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     ///
     /// # Errors
     /// As for `register`.
-    pub fn register_in<'f, 'e, L: Platform>(
-        &'f self,
-        at: &'e mut MaybeUninit<Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>>,
+    pub fn register_in<'e, L: Platform>(
+        &self,
+        at: &'e mut MaybeUninit<Endpoint<'f, L, Sh>>,
         who: &Register,
         platform: L,
-    ) -> Result<&'e mut Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    ) -> Result<&'e mut Endpoint<'f, L, Sh>, RegisterError>
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
         let taken = self.take_place(who, platform.owner())?;
-        Ok(Endpoint::open(at, self, platform, taken, who))
+        Ok(Endpoint::open(at, *self, platform, taken, who))
     }
 
     /// Takes the next free place, for [`Endpoint::open`] or to be [given back](Self::give_back).
-    pub(crate) fn take_place(&self, who: &Register, owner: u64) -> Result<Taken<KERNELS>, RegisterError> {
+    pub(crate) fn take_place(&self, who: &Register, owner: u64) -> Result<Taken<Sh>, RegisterError> {
         if let Some(by) = self.find_named(&who.name) {
             return Err(RegisterError::NameTaken { by });
         }
@@ -171,19 +164,19 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
                 Err(Unclaimed::InUse) => {}
             }
         }
-        Err(RegisterError::NoPlace { kernels: KERNELS, used_up })
+        Err(RegisterError::NoPlace { kernels: self.shape().producers(), used_up })
     }
 
     /// Claims a kernel index that has sequences left for its next owner's messages.
-    fn claim(&self, place: Place<KERNELS>, owner: u64) -> Result<Claim, Unclaimed> {
-        let sent = self.kernels[place].counters()[Counter::Sent as usize];
-        let has_sequences = self.receipts[place].base().checked_add(sent).is_some_and(|last| last <= LAST_TO_START);
-        if has_sequences { self.kernels[place].claim(owner) } else { Err(Unclaimed::UsedUp) }
+    fn claim(&self, place: Index<Sh>, owner: u64) -> Result<Claim, Unclaimed> {
+        let sent = self.entry(place).counters()[Counter::Sent as usize];
+        let has_sequences = self.receipts(place).base().checked_add(sent).is_some_and(|last| last <= LAST_TO_START);
+        if has_sequences { self.entry(place).claim(owner) } else { Err(Unclaimed::UsedUp) }
     }
 
     /// Makes a place free that was taken and not opened.
-    pub(crate) fn give_back(&self, taken: Taken<KERNELS>) {
-        self.kernels[taken.place].finish_leave(&taken.claim, Status::Free);
+    pub(crate) fn give_back(&self, taken: Taken<Sh>) {
+        self.entry(taken.place).finish_leave(&taken.claim, Status::Free);
     }
 
     /// Takes a certain place.
@@ -195,9 +188,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         index: usize,
         who: &Register,
         platform: L,
-    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    ) -> Result<Endpoint<'f, L, Sh>, RegisterError>
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
         let mut at = MaybeUninit::uninit();
         self.register_at_in(&mut at, index, who, platform)?;
@@ -209,23 +202,23 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     ///
     /// # Errors
     /// As for `register_at`.
-    pub fn register_at_in<'f, 'e, L: Platform>(
-        &'f self,
-        at: &'e mut MaybeUninit<Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>>,
+    pub fn register_at_in<'e, L: Platform>(
+        &self,
+        at: &'e mut MaybeUninit<Endpoint<'f, L, Sh>>,
         index: usize,
         who: &Register,
         platform: L,
-    ) -> Result<&'e mut Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    ) -> Result<&'e mut Endpoint<'f, L, Sh>, RegisterError>
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
         let refused = RegisterError::PlaceTaken { index };
-        let place = Place::new(index).ok_or(refused)?;
+        let place = self.index(index).ok_or(refused)?;
         let claim = self.claim(place, platform.owner()).map_err(|why| match why {
             Unclaimed::InUse => refused,
             Unclaimed::UsedUp => RegisterError::PlaceUsedUp { index },
         })?;
-        Ok(Endpoint::open(at, self, platform, Taken { place, claim }, who))
+        Ok(Endpoint::open(at, *self, platform, Taken { place, claim }, who))
     }
 
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that
@@ -237,17 +230,14 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     ///
     /// # Safety
     /// The endpoint that registered as `id` is not used any more, in any process, and `id` is taken over once.
-    pub unsafe fn take_over<L: Platform>(
-        &self,
-        id: KernelId,
-        platform: L,
-    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    pub unsafe fn take_over<L: Platform>(&self, id: KernelId, platform: L) -> Result<Endpoint<'f, L, Sh>, RegisterError>
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
-        let taken = Place::new(id.index())
+        let taken = self
+            .index(id.index())
             .and_then(|place| {
-                Some(Taken { place, claim: self.kernels[place].take_over(id.generation(), platform.owner())? })
+                Some(Taken { place, claim: self.entry(place).take_over(id.generation(), platform.owner())? })
             })
             .ok_or(RegisterError::PlaceTaken { index: id.index() })?;
         // SAFETY: the caller vouches that this producer is dead.
@@ -270,12 +260,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         index: usize,
         dead: u64,
         platform: L,
-    ) -> Result<Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>, RegisterError>
+    ) -> Result<Endpoint<'f, L, Sh>, RegisterError>
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
-        let taken = Place::new(index)
-            .and_then(|place| Some(Taken { place, claim: self.kernels[place].seize(dead, platform.owner())? }))
+        let taken = self
+            .index(index)
+            .and_then(|place| Some(Taken { place, claim: self.entry(place).seize(dead, platform.owner())? }))
             .ok_or(RegisterError::PlaceTaken { index })?;
         // SAFETY: the caller vouches that this producer is dead.
         Ok(unsafe { self.succeed(taken, platform) })
@@ -285,22 +276,18 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     ///
     /// # Safety
     /// The dead kernel writes to no slot any more.
-    unsafe fn succeed<L: Platform>(
-        &self,
-        taken: Taken<KERNELS>,
-        platform: L,
-    ) -> Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
+    unsafe fn succeed<L: Platform>(&self, taken: Taken<Sh>, platform: L) -> Endpoint<'f, L, Sh>
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
         let place = taken.place;
         let mut at = MaybeUninit::uninit();
-        let successor = Endpoint::recover(&mut at, self, platform, taken);
+        let successor = Endpoint::recover(&mut at, *self, platform, taken);
         successor.finish_predecessor();
         successor.end_held();
-        for inbox in &self.inboxes {
+        for inbox in self.shape().indices() {
             // SAFETY: the caller's promise.
-            unsafe { inbox.high.reclaim(place.index() as u16) };
+            unsafe { self.high(inbox).reclaim(place.number() as u16) };
         }
         successor.wake_receivers();
         // SAFETY: `recover` has initialised it.
@@ -308,67 +295,58 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     }
 }
 
-impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
     /// An endpoint for a place that is already this caller's, going on where the last owner stopped. Made where it is
     /// to lie, field by field: a GPU would have to move it byte by byte.
     fn recover<'e>(
         at: &'e mut MaybeUninit<Self>,
-        fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
+        fabric: FabricRef<'f, Sh>,
         platform: L,
-        Taken { place: me, claim }: Taken<KERNELS>,
+        Taken { place: me, claim }: Taken<Sh>,
     ) -> &'e mut Self {
         let to = at.as_mut_ptr();
-        let config = fabric.config();
-        let counts = fabric.kernels[me].counters();
+        let (config, shape) = (fabric.config(), fabric.shape());
+        let counts = fabric.entry(me).counters();
         // What a predecessor has given up; a place that has never sent has none.
         let retract_until = match counts[Counter::Sent as usize] {
             0 => 0,
-            sent => {
-                fabric.receipts[me].base().wrapping_add(sent).saturating_add(Receipts::<KERNELS, SLOTS, S>::CAPACITY)
-            }
+            sent => fabric.receipts(me).base().wrapping_add(sent).saturating_add(shape.receipts()),
         };
-        let transit = fabric.transit[me].recover();
+        let transit = fabric.transit(me).recover();
         // SAFETY: `to` is valid for a `Self`; every field is written, none is read or dropped before. `MaybeUninit` has
         // no more to it than what is inside.
         unsafe {
             (&raw mut (*to).fabric).write(fabric);
             (&raw mut (*to).platform).write(platform);
-            (&raw mut (*to).id).write(KernelId::new(me.index() as u16, claim.generation));
+            (&raw mut (*to).id).write(KernelId::new(me.number() as u16, claim.generation));
             (&raw mut (*to).place).write(me);
-            (&raw mut (*to).entry).write(&fabric.kernels[me]);
+            (&raw mut (*to).entry).write(fabric.entry(me));
             (&raw mut (*to).claim).write(claim);
-            for place in Place::<KERNELS>::all() {
-                let producer = fabric.inboxes[place].lanes.recover_producer(me);
-                (&raw mut (*to).lanes_out).cast::<ProducerState>().add(place.index()).write(producer);
-                (&raw mut (*to).parked).cast::<[u16; PRIORITIES]>().add(place.index()).write([0; PRIORITIES]);
-                (&raw mut (*to).kept).cast::<[u16; PRIORITIES]>().add(place.index()).write([0; PRIORITIES]);
-            }
-            for place in Place::<KERNELS>::all() {
-                (&raw mut (*to).high_out).cast::<HighRoom>().add(place.index()).write(HighRoom::AtLeast(0));
-            }
-            LanesState::recover_in(&mut *(&raw mut (*to).lanes_in).cast(), &fabric.inboxes[me].lanes);
-            (&raw mut (*to).high_in).write(TicketConsumerState::recover(&fabric.inboxes[me].high));
+            shape.each_in(&raw mut (*to).lanes_out, |place| fabric.lanes(place).recover_producer(me));
+            shape.each_in(&raw mut (*to).parked, |_| [0; PRIORITIES]);
+            shape.each_in(&raw mut (*to).kept, |_| [0; PRIORITIES]);
+            shape.each_in(&raw mut (*to).high_out, |_| HighRoom::default());
+            fabric.lanes(me).recover_consumer_in(&mut *(&raw mut (*to).lanes_in).cast());
+            (&raw mut (*to).high_in).write(fabric.high(me).recover_consumer());
             (&raw mut (*to).high_run).write(0);
             (&raw mut (*to).stalled).write(None);
-            (&raw mut (*to).next_polled).write(Place::FIRST);
+            (&raw mut (*to).next_polled).write(shape.first());
             (&raw mut (*to).outgoing).write(bytemuck::Zeroable::zeroed());
             (&raw mut (*to).transit).write(transit);
-            (&raw mut (*to).restricted).write(fabric.kernels[me].is_restricted());
+            (&raw mut (*to).restricted).write(fabric.entry(me).is_restricted());
             (&raw mut (*to).kept_count).write(0);
             (&raw mut (*to).flushed).write(false);
             (&raw mut (*to).clock).write(Clock::new(config.max_clock_offset_ns));
             (&raw mut (*to).config).write(config);
             (&raw mut (*to).counts).write(counts);
-            (&raw mut (*to).base).write(fabric.receipts[me].base());
-            (&raw mut (*to).notes).write(Notes::new(&fabric.hands[me], &counts));
+            (&raw mut (*to).base).write(fabric.receipts(me).base());
+            (&raw mut (*to).notes).write(Notes::new(fabric.hand(me), &counts));
             (&raw mut (*to).unresolved).write(1);
             (&raw mut (*to).swept).write(1);
             (&raw mut (*to).sweep_pending).write(None);
             (&raw mut (*to).sweep_rest).write(0);
             (&raw mut (*to).retract_until).write(retract_until);
-            (&raw mut (*to).beats).write(fabric.kernels[me].heartbeat());
+            (&raw mut (*to).beats).write(fabric.entry(me).heartbeat());
             (&raw mut (*to).stopping).write(false);
             (&raw mut (*to).leave_as).write(Status::Free);
             (&raw mut (*to).turns).write(0);
@@ -412,9 +390,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             leave_as: _,
             turns: _,
         } = &*endpoint;
-        let store = &fabric.transit[me];
+        let store = fabric.transit(me);
         for position in transit.positions() {
-            if let Some(next_hop) = store.next_hop(position).and_then(Place::new) {
+            if let Some(next_hop) = store.next_hop(position).and_then(|i| shape.index(i)) {
                 *endpoint.parked_for(next_hop, &store.header(position)) += 1;
             }
         }
@@ -425,7 +403,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[cold]
     #[inline(never)]
     fn wake_receivers(&self) {
-        for entry in &self.fabric.kernels {
+        for entry in self.fabric.entries() {
             let state = entry.state();
             entry.wake(state.parks && state.status == Some(Status::Registered), &self.platform);
         }
@@ -436,9 +414,9 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[inline(never)]
     pub(crate) fn open<'e>(
         at: &'e mut MaybeUninit<Self>,
-        fabric: &'f Fabric<KERNELS, SLOTS, PAYLOAD, S>,
+        fabric: FabricRef<'f, Sh>,
         platform: L,
-        taken: Taken<KERNELS>,
+        taken: Taken<Sh>,
         who: &Register,
     ) -> &'e mut Self {
         let place = taken.place;
@@ -447,8 +425,8 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
         endpoint.throw_out_mail();
         // Messages of earlier owners that nobody has settled, or an onlooker, whose verdict nobody has counted.
         endpoint.expire();
-        fabric.routes.clear(place);
-        endpoint.claim.state = fabric.kernels[place].finish_register(&endpoint.claim, &who.name, who.parks);
+        fabric.routes().clear(place);
+        endpoint.claim.state = fabric.entry(place).finish_register(&endpoint.claim, &who.name, who.parks);
         endpoint
     }
 
@@ -489,41 +467,38 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     #[cold]
     #[inline(never)]
     fn throw_out_mail(&mut self) {
-        let inbox = &self.fabric.inboxes[self.place];
         // As many as an inbox and its store hold, so that busy senders cannot keep this kernel from leaving.
         let mut place = MaybeUninit::uninit();
         let message = zeroed_in(&mut place);
         self.flush_all();
-        for _ in 0..(KERNELS + 2) * SLOTS {
+        for _ in 0..(self.fabric.shape().producers() + 2) * self.fabric.shape().slots() {
             if !self.take(message) {
                 break;
             }
             self.pass_over(message);
         }
         self.flush_all();
-        let store = &self.fabric.transit[self.place];
+        let store = self.fabric.transit(self.place);
         for position in self.transit.positions() {
             if store.next_hop(position).is_some() {
                 store.get(position, message);
-                self.notes.take(message.header.source_index, message.header.sequence);
-                if message.header.source().index() < KERNELS {
-                    self.end_stored(&message.header, DeliveryStatus::QueueFull, Some(position));
+                self.notes.take(message.header().source_index, message.header().sequence);
+                if self.fabric.index(message.header().source().index()).is_some() {
+                    self.end_stored(message.header(), DeliveryStatus::QueueFull, Some(position));
                 } else {
                     self.let_go(Some(position));
                     self.count(Counter::Corrupt);
                 }
             }
         }
-        self.parked = [[0; PRIORITIES]; KERNELS];
+        self.parked.as_mut().fill([0; PRIORITIES]);
         self.forget_kept();
-        self.lanes_in.publish(&inbox.lanes);
-        self.high_in.publish(&inbox.high);
+        self.fabric.lanes(self.place).publish(&mut self.lanes_in);
+        self.fabric.high(self.place).publish_head(&mut self.high_in);
     }
 }
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Drop
-    for Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, Sh: Shape> Drop for Endpoint<'_, L, Sh> {
     fn drop(&mut self) {
         // A forked process drops a copy; the kernel stays the parent's.
         if !self.platform.is_here() {
@@ -536,7 +511,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
-    use crate::fabric::Config;
+    use crate::fabric::{Config, Fabric};
 
     struct Still;
     impl Platform for Still {
@@ -553,8 +528,8 @@ mod tests {
         fabric.init(&Config::default()).unwrap();
         let who = Register::new("a").unwrap();
         // While it registered, while it left, and in between.
-        let taken = fabric.take_place(&who, 1).unwrap();
-        let registering = KernelId::new(taken.place.index() as u16, taken.claim.generation);
+        let taken = fabric.handle().take_place(&who, 1).unwrap();
+        let registering = KernelId::new(taken.place.number() as u16, taken.claim.generation);
         let mut leaving = fabric.register(&who, Still).unwrap();
         leaving.close();
         let registered = fabric.register(&who, Still).unwrap();
@@ -574,10 +549,10 @@ mod tests {
         let fabric: Fabric<2, 4, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();
         let [a, b, c] = ["a", "b", "c"].map(|name| Register::new(name).unwrap());
-        let first = fabric.take_place(&a, 1).unwrap();
-        fabric.take_place(&b, 1).unwrap();
-        assert_eq!(fabric.take_place(&c, 1).unwrap_err(), RegisterError::NoPlace { kernels: 2, used_up: 0 });
-        fabric.give_back(first);
-        assert_eq!(fabric.take_place(&c, 1).unwrap().place().index(), 0);
+        let first = fabric.handle().take_place(&a, 1).unwrap();
+        fabric.handle().take_place(&b, 1).unwrap();
+        assert_eq!(fabric.handle().take_place(&c, 1).unwrap_err(), RegisterError::NoPlace { kernels: 2, used_up: 0 });
+        fabric.handle().give_back(first);
+        assert_eq!(fabric.handle().take_place(&c, 1).unwrap().place().number(), 0);
     }
 }

@@ -2,11 +2,11 @@
 
 use super::{Endpoint, Hop};
 use crate::fabric::{Command, Counter, DeliveryStatus, Deposit, Event};
-use crate::message::{Header, KernelId, Message, MessageId, PayloadTooLong, Priority};
-use crate::place::Place;
+use crate::message::{Header, KernelId, MessageId, PayloadTooLong, Priority};
 use crate::platform::Platform;
-use crate::ring::ticket::{TicketError, TicketProducerState};
-use crate::sync::{Scope, SharedCell};
+use crate::ring::ticket::TicketError;
+use crate::shape::{Index, Packet, Shape};
+use crate::sync::Body;
 use core::fmt;
 
 /// Tries of a high-priority send that is passed over each time.
@@ -109,9 +109,7 @@ impl fmt::Display for SendError {
 
 impl core::error::Error for SendError {}
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// Sends with normal priority. The message is lent: if it is refused, it is still the caller's.
     ///
     /// The destination's kernel, sequence, times, version and, where the caller left 0, deadline and hop limit are
@@ -120,7 +118,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// # Errors
     /// See [`SendError`]; `QueueFull` means that it may be tried again.
     #[inline]
-    pub fn send(&mut self, to: KernelId, message: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
+    pub fn send(&mut self, to: KernelId, message: &Sh::Item) -> Result<MessageId, SendError> {
         self.send_priority(to, message, Priority::Normal)
     }
 
@@ -133,10 +131,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     pub fn send_priority(
         &mut self,
         to: KernelId,
-        message: &Message<PAYLOAD>,
+        message: &Sh::Item,
         priority: Priority,
     ) -> Result<MessageId, SendError> {
-        self.send_under(to, &message.header, message, priority, false)
+        self.send_under(to, message.header(), message, priority, false)
     }
 
     /// As [`send_priority`](Self::send_priority), with what the caller sets of a header taken from `given`: the message
@@ -146,7 +144,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         &mut self,
         to: KernelId,
         given: &Header,
-        message: &Message<PAYLOAD>,
+        message: &Sh::Item,
         priority: Priority,
         is_reply: bool,
     ) -> Result<MessageId, SendError> {
@@ -173,12 +171,12 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     pub fn send_waiting(
         &mut self,
         to: KernelId,
-        message: &Message<PAYLOAD>,
+        message: &Sh::Item,
         priority: Priority,
         mut wait: impl FnMut(),
     ) -> Result<MessageId, SendError> {
-        let deadline_ns = self.deadline(&message.header, self.platform.now_ns());
-        let given = Header { deadline_ns, ..message.header };
+        let deadline_ns = self.deadline(message.header(), self.platform.now_ns());
+        let given = Header { deadline_ns, ..*message.header() };
         loop {
             self.may_send(&given)?;
             let next_hop = match self.accept(to, &given, message, priority, false) {
@@ -204,10 +202,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     ///
     /// # Errors
     /// As for [`send`](Self::send).
-    pub fn reply(&mut self, request: &Message<PAYLOAD>, answer: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
-        let priority = if request.header.priority == 0 { Priority::Normal } else { Priority::High };
-        let given = Header { correlation_id: request.header.sequence, ..answer.header };
-        self.send_under(request.header.source(), &given, answer, priority, true)
+    pub fn reply(&mut self, request: &Sh::Item, answer: &Sh::Item) -> Result<MessageId, SendError> {
+        let priority = if request.header().priority == 0 { Priority::Normal } else { Priority::High };
+        let given = Header { correlation_id: request.header().sequence, ..*answer.header() };
+        self.send_under(request.header().source(), &given, answer, priority, true)
     }
 
     fn deadline(&self, header: &Header, now_ns: u64) -> u64 {
@@ -227,10 +225,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if self.is_evicted() {
             return Err(SendError::Evicted { kernel: self.id });
         }
-        if given.payload_len as usize > PAYLOAD {
+        if given.payload_len as usize > self.capacity() {
             self.count(Counter::Refused);
             let len = given.payload_len as usize;
-            return Err(SendError::PayloadTooLong(PayloadTooLong { len, capacity: PAYLOAD }));
+            return Err(SendError::PayloadTooLong(PayloadTooLong { len, capacity: self.capacity() }));
         }
         Ok(())
     }
@@ -240,13 +238,13 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         &mut self,
         to: KernelId,
         given: &Header,
-        message: &Message<PAYLOAD>,
+        message: &Sh::Item,
         priority: Priority,
         is_reply: bool,
     ) -> Result<MessageId, SendError> {
         let fabric = self.fabric;
         let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
-        if hop.marks.is_restricted() && fabric.senders.denies(to, self.id) {
+        if hop.marks.is_restricted() && fabric.senders().denies(to, self.id) {
             return Err(SendError::NotAllowed { receiver: to });
         }
         let now_ns = self.platform.now_ns();
@@ -286,11 +284,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         }
         let id = MessageId { source: self.id, sequence };
         self.note_sending(&hop, &header, count);
-        fabric.receipts[self.place].open(sequence, to, deadline_ns);
+        fabric.receipts(self.place).open(sequence, to, deadline_ns);
         self.set_count(Counter::Sent, count);
         let done = self.deposit(hop, &header, message, Purpose::Send);
         if !done {
-            fabric.receipts[self.place].void(sequence);
+            fabric.receipts(self.place).void(sequence);
             self.set_count(Counter::Sent, count.wrapping_sub(1));
         }
         self.notes.sent();
@@ -304,13 +302,13 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Notes for a successor what is about to be counted as sent, and where it goes; `sent` is the count.
     #[inline(always)]
-    pub(super) fn note_sending(&self, to: &Hop<KERNELS>, header: &Header, sent: u64) {
+    pub(super) fn note_sending(&self, to: &Hop<Sh>, header: &Header, sent: u64) {
         self.notes.send(self.deposit_of(to.place, header).encode(), header.sequence, sent);
     }
 
     /// Where a message is about to be deposited.
     #[inline(always)]
-    pub(super) fn deposit_of(&self, hop: Place<KERNELS>, header: &Header) -> Deposit<KERNELS> {
+    pub(super) fn deposit_of(&self, hop: Index<Sh>, header: &Header) -> Deposit<Sh> {
         if header.priority == Priority::Normal as u8 {
             Deposit::Normal { hop, position: self.lanes_out[hop].tail }
         } else {
@@ -321,18 +319,11 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// Puts a message into a next hop's inbox; `false` if there is no room. The caller has noted the message, and will
     /// [wake](Self::wake) the owner.
     #[inline(always)]
-    pub(super) fn deposit(
-        &mut self,
-        to: Hop<KERNELS>,
-        header: &Header,
-        message: &Message<PAYLOAD>,
-        purpose: Purpose,
-    ) -> bool {
-        let inbox = &self.fabric.inboxes[to.place];
+    pub(super) fn deposit(&mut self, to: Hop<Sh>, header: &Header, message: &Sh::Item, purpose: Purpose) -> bool {
         if header.priority == Priority::Normal as u8 {
             // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
-            let fill = |body: &SharedCell<_>| unsafe { body.write_headed(header, message, message.used()) };
-            inbox.lanes.push(self.place, &mut self.lanes_out[to.place], message.used(), fill).is_ok()
+            let fill = |body: Body<'_, _>| unsafe { body.write_headed(header, message, message.used()) };
+            self.fabric.lanes(to.place).push(self.place, &mut self.lanes_out[to.place], message.used(), fill).is_ok()
         } else {
             // Not lent: as in `trace`.
             self.outgoing = *header;
@@ -347,14 +338,14 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// Wakes the owner of a next hop's inbox, after a deposit there and everything that had to follow it: the platform is
     /// the user's code, and may panic.
     #[inline(always)]
-    pub(super) fn wake(&self, hop: Hop<KERNELS>) {
-        self.fabric.kernels[hop.place].wake(hop.marks.parks(), &self.platform);
+    pub(super) fn wake(&self, hop: Hop<Sh>) {
+        self.fabric.entry(hop.place).wake(hop.marks.parks(), &self.platform);
     }
 
     #[cold]
     #[inline(never)]
-    fn deposit_high(&self, hop: Place<KERNELS>, message: &Message<PAYLOAD>, purpose: Purpose) -> bool {
-        let mut producer = TicketProducerState::new(self.id.index() as u16);
+    fn deposit_high(&self, hop: Index<Sh>, message: &Sh::Item, purpose: Purpose) -> bool {
+        let (ring, me) = (self.fabric.high(hop), self.id.index() as u16);
         let notes = &self.notes;
         // A successor looks at the slot that was claimed last, if it is not given back yet.
         let note = |position| {
@@ -365,10 +356,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             }
         };
         // SAFETY: rule 1 of the ticket ring: `fill` is called with a slot that is this producer's to write.
-        let fill = |body: &SharedCell<_>| unsafe { body.write_headed(&self.outgoing, message, message.used()) };
-        (0..HIGH_TRIES)
-            .map(|_| producer.push_with(&self.fabric.inboxes[hop].high, fill, note))
-            .find(|result| *result != Err(TicketError::Revoked))
+        let fill = |body: Body<'_, _>| unsafe { body.write_headed(&self.outgoing, message, message.used()) };
+        (0..HIGH_TRIES).map(|_| ring.push_with(me, fill, note)).find(|result| *result != Err(TicketError::Revoked))
             == Some(Ok(()))
     }
 }

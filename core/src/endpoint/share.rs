@@ -7,9 +7,9 @@
 use super::Endpoint;
 use crate::fabric::DeliveryStatus;
 use crate::message::{Header, Priority};
-use crate::place::Place;
 use crate::platform::Platform;
-use crate::sync::{ON_DEVICE, Scope};
+use crate::shape::{Index, Shape};
+use crate::sync::ON_DEVICE;
 
 /// What a sender knows of its messages in one high-priority ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,13 @@ pub(super) enum HighRoom {
     AtLeast(u32),
     /// None does until the one at this position was taken.
     Full { oldest: u64 },
+}
+
+impl Default for HighRoom {
+    /// To be counted.
+    fn default() -> Self {
+        Self::AtLeast(0)
+    }
 }
 
 /// The share in force, for what the fabric's header says.
@@ -33,14 +40,12 @@ pub(super) const fn share(configured: u32, kernels: usize, slots: usize) -> u32 
     }
 }
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// Whether an inbox has room for a message of this kernel: one of high priority may find the ring full all the same.
     #[inline(always)]
-    pub(super) fn has_room(&mut self, to: Place<KERNELS>, header_priority: u8) -> bool {
+    pub(super) fn has_room(&mut self, to: Index<Sh>, header_priority: u8) -> bool {
         if header_priority == Priority::Normal as u8 {
-            self.fabric.inboxes[to].lanes.has_room(self.place, &mut self.lanes_out[to])
+            self.fabric.lanes(to).has_room(self.place, &mut self.lanes_out[to])
         } else {
             self.has_high_room(to)
         }
@@ -49,8 +54,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// Whether this kernel's share of an inbox has room.
     #[cold]
     #[inline(never)]
-    pub(super) fn has_high_room(&mut self, to: Place<KERNELS>) -> bool {
-        let ring = &self.fabric.inboxes[to].high;
+    pub(super) fn has_high_room(&mut self, to: Index<Sh>) -> bool {
+        let ring = self.fabric.high(to);
         let me = self.id.index() as u16;
         match self.high_out[to] {
             HighRoom::AtLeast(1..) => return true,
@@ -58,14 +63,15 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             _ => {}
         }
         let (waiting, oldest) = ring.waiting_of(me);
-        let room = share(self.config.high_share, KERNELS, SLOTS).saturating_sub(waiting);
+        let room = share(self.config.high_share, self.fabric.shape().producers(), self.fabric.shape().slots())
+            .saturating_sub(waiting);
         self.high_out[to] = if room > 0 { HighRoom::AtLeast(room) } else { HighRoom::Full { oldest } };
         room > 0
     }
 
     /// Notes that this kernel has published one more message in an inbox's ring.
     #[inline(always)]
-    pub(super) fn use_high_room(&mut self, to: Place<KERNELS>) {
+    pub(super) fn use_high_room(&mut self, to: Index<Sh>) {
         if let HighRoom::AtLeast(room) = self.high_out[to] {
             self.high_out[to] = HighRoom::AtLeast(room.saturating_sub(1));
         }
@@ -74,14 +80,14 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// Settles a message for this kernel as `NotAllowed`, if its source is denied.
     #[inline(always)]
     pub(super) fn refuses(&mut self, header: &Header) -> bool {
-        let restricted = if ON_DEVICE { self.restricted } else { self.fabric.kernels[self.place].is_restricted() };
+        let restricted = if ON_DEVICE { self.restricted } else { self.fabric.entry(self.place).is_restricted() };
         restricted && self.refuse_denied(header)
     }
 
     #[cold]
     #[inline(never)]
     fn refuse_denied(&mut self, header: &Header) -> bool {
-        let denied = self.fabric.senders.denies(self.id, header.source());
+        let denied = self.fabric.senders().denies(self.id, header.source());
         if denied {
             self.end(header, DeliveryStatus::NotAllowed);
         }
@@ -94,7 +100,8 @@ mod tests {
     use super::{HighRoom, share};
     use crate::endpoint::send::Purpose;
     use crate::{
-        Config, DeliveryStatus, Endpoint, Fabric, Header, KernelId, Message, Platform, Priority, Register, WakeFlag,
+        Config, DeliveryStatus, Endpoint, Fabric, Fixed, Header, KernelId, Message, Platform, Priority, Register,
+        WakeFlag,
     };
     extern crate std;
     use std::boxed::Box;
@@ -109,7 +116,7 @@ mod tests {
     }
 
     type Small = Fabric<4, 16, 64>;
-    type End<'f> = Endpoint<'f, Still, 4, 16, 64>;
+    type End<'f> = Endpoint<'f, Still, Fixed<4, 16, 64>>;
 
     fn fabric() -> Box<Small> {
         // SAFETY: zero is an idle fabric.

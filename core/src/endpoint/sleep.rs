@@ -3,15 +3,13 @@
 use super::Endpoint;
 use crate::fabric::Command;
 use crate::platform::Platform;
-use crate::sync::Scope;
+use crate::shape::Shape;
 use crate::wake_flag::Sleep;
 
 /// Stamps that a kernel looks at before it sleeps: a stamp in a cold line costs a third of a microsecond.
 const STAMPS_PER_SLEEP: usize = 16;
 
-impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
     /// Begins a sleep until there is mail or a command other than `obeyed`, and looks for both once more: `None` if one is
     /// there. The look for mail is at all doorbells, and at the stamps of 16 shards in turn, for a sender that died before
     /// its doorbell. The backend then sleeps until [`Sleep::is_over`], but for no
@@ -32,7 +30,7 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
             return None;
         }
         let flag = &self.entry.wake_flag;
-        self.lanes_in.publish(&self.fabric.inboxes[self.place].lanes);
+        self.fabric.lanes(self.place).publish(&mut self.lanes_in);
         let sleep = flag.fall_asleep();
         if stays_awake(self) {
             sleep.end();
@@ -44,21 +42,21 @@ impl<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: u
     /// Whether there is mail, for this kernel or in transit, by all doorbells and the stamps of `shards` shards. Mail that
     /// only a stamp tells of is next to be received.
     fn look_for_mail(&mut self, shards: usize) -> bool {
-        let inbox = &self.fabric.inboxes[self.place];
-        self.high_in.ready(&inbox.high) || self.lanes_in.look(&inbox.lanes, shards)
+        let (lanes, high) = (self.fabric.lanes(self.place), self.fabric.high(self.place));
+        high.ready(&self.high_in) || lanes.look(&mut self.lanes_in, shards)
     }
 
     /// Whether nothing is left to receive or to pass on, by the stamps of all shards.
     #[must_use]
     pub fn is_drained(&mut self) -> bool {
-        !self.look_for_mail(KERNELS) && self.transit.len() == 0
+        !self.look_for_mail(self.fabric.shape().producers()) && self.transit.len() == 0
     }
 }
 
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
-    use crate::{Config, Fabric, KernelId, Message, Register, WakeFlag};
+    use crate::{Config, Fabric, Fixed, KernelId, Message, Register, WakeFlag};
 
     struct Still;
     impl Platform for Still {
@@ -71,7 +69,7 @@ mod tests {
     }
 
     type Small = Fabric<4, 128, 64>;
-    type End<'f> = Endpoint<'f, Still, 4, 128, 64>;
+    type End<'f> = Endpoint<'f, Still, Fixed<4, 128, 64>>;
 
     fn with_kernels(f: impl FnOnce(&Small, [End<'_>; 4])) {
         extern crate std;
@@ -87,7 +85,8 @@ mod tests {
         fabric.set_route(from.id(), to, via).unwrap();
         from.send(to, &Message::new(7)).unwrap();
         let (via, from) = (via.index(), from.place);
-        fabric.inboxes.get(via).unwrap().lanes.unring(from);
+        let fabric = fabric.handle();
+        fabric.lanes(fabric.index(via).unwrap()).unring(from);
     }
 
     #[test]

@@ -10,18 +10,15 @@ use super::Endpoint;
 use super::receive::BUDGET;
 use super::send::{Purpose, SendError};
 use crate::fabric::{Counter, DeliveryStatus, Event, Status, Step, Verdict};
-use crate::message::{Header, Message, MessageId};
-use crate::place::Place;
+use crate::message::{Header, MessageId};
 use crate::platform::Platform;
-use crate::sync::Scope;
+use crate::shape::{Packet, Shape};
 
-impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
-    Endpoint<'_, L, KERNELS, SLOTS, PAYLOAD, S>
-{
+impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// Takes the next message for this kernel, holds it, and records that: its way here ends with
     /// [`settle`](Self::settle). One that may not make another hop, or is too late, is ended; what is for others is
     /// passed on. `false` if there is none.
-    pub(crate) fn take_for_transfer(&mut self, message: &mut Message<PAYLOAD>, record: Place<SLOTS>) -> bool {
+    pub(crate) fn take_for_transfer(&mut self, message: &mut Sh::Item, record: usize) -> bool {
         if !self.may_write() {
             return false;
         }
@@ -31,14 +28,14 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             if !self.take(message) {
                 break;
             }
-            if self.is_for_here(message) && self.hold(&message.header) {
-                let header = &mut message.header;
+            if self.is_for_here(message) && self.hold(message.header()) {
+                let header = message.header_mut();
                 // Below its limit, so below 255.
                 header.hops += 1;
                 // While the message is still noted as taken.
-                self.fabric.held[self.place].put(record, header.source_index, header.sequence);
+                self.fabric.held(self.place).put(record, header.source_index, header.sequence);
                 self.count(Counter::Forwarded);
-                self.trace(Event::Forwarded, None, &message.header);
+                self.trace(Event::Forwarded, None, message.header());
                 return true;
             }
         }
@@ -60,8 +57,8 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             self.end(header, DeliveryStatus::Timeout);
             return false;
         }
-        let verdict = match Place::new(header.source().index()) {
-            Some(source) => self.fabric.receipts[source].hold_noted(header.sequence, || self.notes.found()),
+        let verdict = match self.fabric.index(header.source().index()) {
+            Some(source) => self.fabric.receipts(source).hold_noted(header.sequence, || self.notes.found()),
             None => Verdict::Lost,
         };
         match verdict {
@@ -84,15 +81,17 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
 
     /// Settles a message that was [taken for transfer](Self::take_for_transfer), and counts it here. If there is a record
     /// of it, that is emptied in between.
-    pub(crate) fn settle(&mut self, id: MessageId, hops: u8, status: DeliveryStatus, record: Option<Place<SLOTS>>) {
+    pub(crate) fn settle(&mut self, id: MessageId, hops: u8, status: DeliveryStatus, record: Option<usize>) {
         if !self.may_write() {
             return;
         }
-        let Some(receipts) = self.fabric.receipts.get(id.source.index()) else { return };
+        let Some(receipts) = self.fabric.index(id.source.index()).map(|source| self.fabric.receipts(source)) else {
+            return;
+        };
         self.notes.note(id.source.index() as u16, id.sequence, Step::Settling, status as u64);
         let verdict = receipts.settle_noted(id.sequence, status, || self.notes.found());
         if let Some(record) = record {
-            self.fabric.held[self.place].remove(record);
+            self.fabric.held(self.place).remove(record);
         }
         let status = match verdict {
             Verdict::Lost => return self.discard(id, hops),
@@ -117,7 +116,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
     /// As for `send`. `QueueFull` also while the receipt's entry is in use: try again.
     pub(crate) fn send_for(
         &mut self,
-        message: &Message<PAYLOAD>,
+        message: &Sh::Item,
         sequence: u64,
         first: u64,
         receipts: u64,
@@ -126,10 +125,10 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
             return Err(SendError::Evicted { kernel: self.id });
         }
         let fabric = self.fabric;
-        let given = &message.header;
+        let given = message.header();
         let to = given.destination();
         let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
-        if hop.marks.is_restricted() && fabric.senders.denies(to, self.id) {
+        if hop.marks.is_restricted() && fabric.senders().denies(to, self.id) {
             return Err(SendError::NotAllowed { receiver: to });
         }
         if given.deadline_ns < self.platform.now_ns() {
@@ -138,7 +137,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let full = SendError::QueueFull { next_hop: hop.id };
         // An entry may be needed again before the gateway knows how its message has ended. It is overwritten only if
         // the sender's own is by now, in its domain: then nothing but the counters shows what becomes of that message.
-        if fabric.receipts[self.place].is_in_use(sequence, first, receipts) || !self.has_room(hop.place, given.priority)
+        if fabric.receipts(self.place).is_in_use(sequence, first, receipts) || !self.has_room(hop.place, given.priority)
         {
             return Err(full);
         }
@@ -150,14 +149,14 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         let sent = self.counts[Counter::Sent as usize];
         if self.last_sequence() < sequence {
             self.base = sequence.wrapping_sub(sent);
-            fabric.receipts[self.place].set_base(self.base);
+            fabric.receipts(self.place).set_base(self.base);
         }
         self.note_sending(&hop, &header, sent.wrapping_add(1));
-        fabric.receipts[self.place].open_out_of_order(sequence, to, given.deadline_ns);
+        fabric.receipts(self.place).open_out_of_order(sequence, to, given.deadline_ns);
         self.set_count(Counter::Sent, sent.wrapping_add(1));
         let done = self.deposit(hop, &header, message, Purpose::Send);
         if !done {
-            fabric.receipts[self.place].void(sequence);
+            fabric.receipts(self.place).void(sequence);
             self.set_count(Counter::Sent, sent);
         }
         self.notes.sent();
@@ -175,7 +174,7 @@ impl<L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize
         if !self.resolve(sequence) {
             return None;
         }
-        let receipts = &self.fabric.receipts[self.place];
+        let receipts = self.fabric.receipts(self.place);
         match receipts.read(sequence) {
             Ok(DeliveryStatus::Pending) => None,
             Ok(status) => {

@@ -58,7 +58,7 @@
 
 use crate::fabric::{COUNTERS, Counter, DeliveryStatus};
 use crate::message::Header;
-use crate::place::Place;
+use crate::shape::{Index, Shape};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, DIES_ALONE, Scope, keep_order, shared_struct};
 
@@ -107,11 +107,11 @@ pub(crate) struct Noted {
 
 /// Where a message is deposited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deposit<const KERNELS: usize> {
+pub(crate) enum Deposit<Sh> {
     /// The ring of normal priority, at this position.
-    Normal { hop: Place<KERNELS>, position: u64 },
+    Normal { hop: Index<Sh>, position: u64 },
     /// The high-priority ring, at this position, or at none yet.
-    High { hop: Place<KERNELS>, position: Option<u64> },
+    High { hop: Index<Sh>, position: Option<u64> },
 }
 
 /// What a note's number goes up by with each count.
@@ -128,22 +128,22 @@ const HIGH: u64 = 1 << 3;
 const KNOWN: u64 = 1 << 2;
 const TAG: u64 = 3;
 
-impl<const KERNELS: usize> Deposit<KERNELS> {
+impl<Sh: Shape> Deposit<Sh> {
     /// The word for a note.
     #[inline(always)]
     pub(crate) const fn encode(self) -> u64 {
         match self {
-            Self::Normal { hop, position } => position << POSITION_SHIFT | (hop.index() as u64) << HOP_SHIFT | KNOWN,
+            Self::Normal { hop, position } => position << POSITION_SHIFT | (hop.number() as u64) << HOP_SHIFT | KNOWN,
             Self::High { hop, position: Some(position) } => {
-                position << POSITION_SHIFT | (hop.index() as u64) << HOP_SHIFT | HIGH | KNOWN
+                position << POSITION_SHIFT | (hop.number() as u64) << HOP_SHIFT | HIGH | KNOWN
             }
-            Self::High { hop, position: None } => (hop.index() as u64) << HOP_SHIFT | HIGH,
+            Self::High { hop, position: None } => (hop.number() as u64) << HOP_SHIFT | HIGH,
         }
     }
 
     /// What a note's word says; `None` if no endpoint wrote it. The position is that of the deposit modulo 2⁴⁸.
-    pub(crate) fn decode(word: u64) -> Option<Self> {
-        let hop = Place::new((word >> HOP_SHIFT & HOP) as usize)?;
+    pub(crate) fn decode(word: u64, shape: &Sh) -> Option<Self> {
+        let hop = shape.index((word >> HOP_SHIFT & HOP) as usize)?;
         let position = (word & KNOWN != 0).then_some(word >> POSITION_SHIFT);
         if word & HIGH != 0 {
             Some(Self::High { hop, position })
@@ -297,19 +297,19 @@ impl<'f, S: Scope> Notes<'f, S> {
     }
 
     /// For a successor: the message that the predecessor was sending when it died; `sent` is the count that it left.
-    pub(crate) fn noted_sending<const KERNELS: usize>(&self, sent: u64) -> Option<Sending<KERNELS>> {
+    pub(crate) fn noted_sending<Sh: Shape>(&self, sent: u64, shape: &Sh) -> Option<Sending<Sh>> {
         // Relaxed, both: as in `noted`.
         let word = self.hand.sending.load(Relaxed);
         let counted = (word ^ sent) & TAG == 0;
-        let deposit = Deposit::decode(word).filter(|_| word != 0)?;
+        let deposit = Deposit::decode(word, shape).filter(|_| word != 0)?;
         Some(Sending { deposit, sequence: self.hand.sent_sequence.load(Relaxed), counted })
     }
 }
 
 /// A message that a predecessor was sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sending<const KERNELS: usize> {
-    pub(crate) deposit: Deposit<KERNELS>,
+pub(crate) struct Sending<Sh> {
+    pub(crate) deposit: Deposit<Sh>,
     pub(crate) sequence: u64,
     /// Whether the predecessor had counted it.
     pub(crate) counted: bool,
@@ -330,8 +330,7 @@ impl Noted {
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
-
-    const KERNELS: usize = 4096;
+    use crate::shape::{Fan, Fixed};
 
     fn hand() -> Hand {
         // SAFETY: `Shared`: zero is the idle state.
@@ -366,23 +365,24 @@ mod tests {
 
     #[test]
     fn where_a_message_is_deposited_can_be_read_again() {
-        let hop = Place::<KERNELS>::new(4095).unwrap();
+        let shape = Fixed::<4096, 1, 0>::SHAPE;
+        let hop = shape.index(4095).unwrap();
         for to in [
             Deposit::Normal { hop, position: u64::MAX >> POSITION_SHIFT },
-            Deposit::Normal { hop: Place::FIRST, position: 0 },
+            Deposit::Normal { hop: shape.first(), position: 0 },
             Deposit::High { hop, position: None },
             Deposit::High { hop, position: Some(1) },
         ] {
-            assert_eq!(Deposit::decode(to.encode()), Some(to));
+            assert_eq!(Deposit::decode(to.encode(), &shape), Some(to));
             let hand = hand();
             let notes = Notes::new(&hand, &[0; COUNTERS]);
             notes.send(to.encode(), 77, 6);
             for (sent, counted) in [(5, false), (6, true)] {
-                assert_eq!(notes.noted_sending(sent), Some(Sending { deposit: to, sequence: 77, counted }));
+                assert_eq!(notes.noted_sending(sent, &shape), Some(Sending { deposit: to, sequence: 77, counted }));
             }
             notes.sent();
-            assert_eq!(notes.noted_sending::<KERNELS>(6), None);
+            assert_eq!(notes.noted_sending(6, &shape), None);
         }
-        assert_eq!(Deposit::<2>::decode(2 << HOP_SHIFT | KNOWN), None);
+        assert_eq!(Deposit::decode(2 << HOP_SHIFT | KNOWN, &Fixed::<2, 1, 0>::SHAPE), None);
     }
 }

@@ -94,6 +94,19 @@ pub enum AttachError {
         /// Shape of this program's fabric type.
         expected: Geometry,
     },
+    /// No fabric has such a shape, or it is more than the program's type is for.
+    Shape {
+        /// Places for kernels.
+        kernels: usize,
+        /// Messages per kernel pair.
+        slots: usize,
+        /// Payload bytes per message.
+        payload: usize,
+        /// The most kernels that the type is for.
+        most_kernels: usize,
+        /// The most payload bytes that the type is for.
+        most_payload: usize,
+    },
     /// Deadlines are on another clock than this program reads.
     Clock {
         /// The fabric's clock.
@@ -142,6 +155,12 @@ impl fmt::Display for AttachError {
                 }
                 f.write_str(" attach with the type it was created with")
             }
+            Self::Shape { kernels, slots, payload, most_kernels, most_payload } => write!(
+                f,
+                "no fabric for this program: {kernels} kernels, {slots} slots and {payload} bytes of payload; kernels may be \
+                 1 to {most_kernels}, slots a power of two up to 32768, payload a multiple of 64 up to {most_payload}; for \
+                 more kernels or payload, attach with a `Read` shape of larger limits"
+            ),
             Self::Clock { found, expected } => write!(
                 f,
                 "the fabric's times are on clock {found:#018x}, this program reads clock {expected:#018x}: the fabric was \
@@ -166,7 +185,7 @@ impl FabricHeader {
             self.magic.store(MAGIC, Release);
             return Ok(());
         }
-        self.open(expected)?;
+        self.open(|found| if found == expected { Ok(()) } else { Err(AttachError::Geometry { found, expected }) })?;
         self.check_clock(config.clock)
     }
 
@@ -178,8 +197,8 @@ impl FabricHeader {
         if agrees { Ok(()) } else { Err(AttachError::Clock { found, expected }) }
     }
 
-    /// Checks a header that is in use. Writes nothing, so that the memory may be a read-only mapping or no fabric at all.
-    pub(super) fn open(&self, expected: Geometry) -> Result<(), AttachError> {
+    /// Checks a header that is in use, and lets `accept` judge the shape that it tells of. Writes nothing, so that the memory may be a read-only mapping or no fabric at all.
+    pub(super) fn open<T>(&self, accept: impl FnOnce(Geometry) -> Result<T, AttachError>) -> Result<T, AttachError> {
         // Acquire [fabric-ready]: pairs with the magic's store in `attach`; the rest of the header is visible.
         let mut magic = self.magic.load(Acquire);
         // The creator needs a few stores. Long enough for that, and bounded, since it may have died.
@@ -191,7 +210,7 @@ impl FabricHeader {
             patience -= 1;
         }
         match magic {
-            MAGIC => self.check(expected),
+            MAGIC => accept(self.geometry()?),
             CLAIMED => Err(AttachError::Unfinished),
             0 => Err(AttachError::Empty),
             found => Err(AttachError::Magic { found }),
@@ -217,19 +236,18 @@ impl FabricHeader {
         self.clock.store(config.clock, Relaxed);
     }
 
-    fn check(&self, expected: Geometry) -> Result<(), AttachError> {
+    fn geometry(&self) -> Result<Geometry, AttachError> {
         // Relaxed: made visible by the magic's load in `open`.
         let version = self.version.load(Relaxed);
         if version != LAYOUT_VERSION {
             return Err(AttachError::Version { found: version, expected: LAYOUT_VERSION });
         }
-        let found = Geometry {
+        Ok(Geometry {
             kernels: self.kernels.load(Relaxed),
             slots: self.slots.load(Relaxed),
             payload: self.payload.load(Relaxed),
             size: self.size.load(Relaxed),
-        };
-        if found == expected { Ok(()) } else { Err(AttachError::Geometry { found, expected }) }
+        })
     }
 
     /// The configuration in force.

@@ -14,10 +14,11 @@
 //!
 //! On a GPU there are no records: its kernels do not die alone ([`DIES_ALONE`]).
 
-use super::receipt::Receipts;
+use super::FabricRef;
 use crate::place::Place;
+use crate::shape::{Part, Shape};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU64, DIES_ALONE, Scope, keep_order, shared_struct};
+use crate::sync::{AtomicU64, DIES_ALONE, keep_order, shared_struct};
 
 shared_struct! {
     /// Names a message.
@@ -37,13 +38,28 @@ shared_struct! {
 }
 
 impl<const SLOTS: usize> Held<SLOTS> {
+    /// The size of a record.
+    #[cfg(not(k2k_loom))]
+    pub(crate) const RECORD_SIZE: usize = size_of::<Record>();
+}
+
+/// One kernel's records: of the type `Held`, as many as the shape says.
+pub(crate) enum Records {}
+pub(crate) type HeldView<'f, Sh> = Part<'f, Sh, Records>;
+
+impl<'f, Sh: Shape> HeldView<'f, Sh> {
+    fn record(&self, at: usize) -> &'f Record {
+        // SAFETY: below the number of slots, a power of two.
+        unsafe { self.item(0, at & (self.shape.slots() - 1)) }
+    }
+
     /// Records a message.
     #[inline]
-    pub(crate) fn put(&self, at: Place<SLOTS>, source: u16, sequence: u64) {
+    pub(crate) fn put(&self, at: usize, source: u16, sequence: u64) {
         if !DIES_ALONE {
             return;
         }
-        let record = &self.records[at];
+        let record = self.record(at);
         // Relaxed, both: rule 1. `sequence` last: from here on there is a record.
         record.source.store(u64::from(source), Relaxed);
         keep_order();
@@ -53,33 +69,31 @@ impl<const SLOTS: usize> Held<SLOTS> {
 
     /// Empties a record.
     #[inline]
-    pub(crate) fn remove(&self, at: Place<SLOTS>) {
+    pub(crate) fn remove(&self, at: usize) {
         if !DIES_ALONE {
             return;
         }
         keep_order();
         // Relaxed: rule 1.
-        self.records[at].sequence.store(0, Relaxed);
+        self.record(at).sequence.store(0, Relaxed);
         keep_order();
     }
 
     /// What the records name: where, the kernel index of the source (not checked), and the sequence.
-    pub(crate) fn messages(&self) -> impl Iterator<Item = (Place<SLOTS>, usize, u64)> + '_ {
+    pub(crate) fn messages(&self) -> impl Iterator<Item = (usize, usize, u64)> + use<'f, Sh> {
         // Relaxed, both: rule 1; `place-left`, or the caller of `take_over`, made a predecessor's stores visible.
-        let read = |at| {
-            let record: &Record = &self.records[at];
+        let records = *self;
+        let read = move |at| {
+            let record = records.record(at);
             (at, record.source.load(Relaxed) as usize, record.sequence.load(Relaxed))
         };
-        Place::all().map(read).filter(|&(_, _, sequence)| sequence != 0)
+        (0..self.shape.slots()).map(read).filter(|&(_, _, sequence)| sequence != 0)
     }
 
     /// How many of these messages have a receipt whose entry tells of a later message.
-    pub(crate) fn overwritten<const KERNELS: usize, S: Scope>(
-        &self,
-        receipts: &[Receipts<KERNELS, SLOTS, S>; KERNELS],
-    ) -> u64 {
+    pub(crate) fn overwritten(&self, fabric: &FabricRef<'f, Sh>) -> u64 {
         let is_overwritten = |&(_, source, sequence): &(_, usize, u64)| {
-            receipts.get(source).is_some_and(|receipts| receipts.tells_of_later(sequence))
+            fabric.index(source).is_some_and(|source| fabric.receipts(source).tells_of_later(sequence))
         };
         self.messages().filter(is_overwritten).count() as u64
     }
@@ -129,6 +143,7 @@ impl<const SLOTS: usize> HeldState<SLOTS> {
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
+    use crate::shape::Fixed;
 
     #[test]
     fn every_record_is_free_taken_and_given_back_once() {
@@ -152,8 +167,11 @@ mod tests {
     #[test]
     fn a_successor_finds_what_was_put_and_not_removed() {
         // SAFETY: `Shared`: zero is the idle state.
-        let held: Held<4> = unsafe { core::mem::zeroed() };
-        let [first, second] = [0, 3].map(|i| Place::new(i).unwrap());
+        let storage: Held<4> = unsafe { core::mem::zeroed() };
+        // SAFETY: of this shape.
+        let held: HeldView<'_, Fixed<1, 4, 0>> =
+            unsafe { Part::at(core::ptr::NonNull::from_ref(&storage).cast(), Fixed::SHAPE) };
+        let [first, second] = [0, 3];
         held.put(first, 7, 1);
         held.put(second, 9, 2);
         held.remove(first);

@@ -35,12 +35,22 @@ pub(crate) use senders::Senders;
 pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Marks, Unclaimed};
 pub(crate) use transit::{Transit, TransitState};
 
+use crate::endpoint::{Endpoint, Register, RegisterError};
 use crate::message::{KernelId, Message, MessageId};
-use crate::place::Place;
 use crate::platform::Platform;
+use crate::ring::lanes::LanesView;
+use crate::ring::ticket::TicketView;
 use crate::ring::{Lanes, Ticket};
+use crate::shape::{Fixed, Index, Numbers, Part, Shape};
 use crate::sync::{ReachesHere, Scope, shared_struct};
 use core::fmt;
+use core::mem::{MaybeUninit, offset_of};
+use core::ptr::NonNull;
+use held::HeldView;
+use receipt::ReceiptsView;
+use route::RoutesView;
+use senders::SendersView;
+use transit::TransitView;
 
 /// What a fabric is told when it is set up; all kernels share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,16 +168,48 @@ impl core::error::Error for NotRegistered {}
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Fabric<KERNELS, SLOTS, PAYLOAD, S> {
     /// The shape, as the header records it.
-    pub const GEOMETRY: Geometry = {
-        assert!(KERNELS >= 1 && KERNELS <= 4096, "a fabric has 1 to 4096 kernels");
-        let () = Message::<PAYLOAD>::SIZE_IS_RIGHT;
-        Geometry {
-            kernels: KERNELS as u32,
-            slots: SLOTS as u32,
-            payload: PAYLOAD as u32,
-            size: size_of::<Self>() as u64,
-        }
+    pub const GEOMETRY: Geometry = Self::NUMBERS.geometry();
+
+    /// In an inbox: the high-priority ring, and the length.
+    pub(crate) const INBOX: [usize; 2] = {
+        type Mail<const K: usize, const N: usize, const P: usize, S> = Inbox<K, N, P, S>;
+        assert!(offset_of!(Mail<KERNELS, SLOTS, PAYLOAD, S>, lanes) == 0);
+        [offset_of!(Mail<KERNELS, SLOTS, PAYLOAD, S>, high), size_of::<Mail<KERNELS, SLOTS, PAYLOAD, S>>()]
     };
+
+    /// Where the parts are, and the length.
+    pub(crate) const OFFSETS: [usize; 10] = [
+        offset_of!(Self, kernels),
+        offset_of!(Self, routes),
+        offset_of!(Self, senders),
+        offset_of!(Self, inboxes),
+        offset_of!(Self, receipts),
+        offset_of!(Self, hands),
+        offset_of!(Self, held),
+        offset_of!(Self, transit),
+        offset_of!(Self, traces),
+        size_of::<Self>(),
+    ];
+
+    /// Counts and offsets: those that the compiler lays out, which the formula has to say as well.
+    pub(crate) const NUMBERS: Numbers = {
+        let numbers = Numbers::of_struct::<KERNELS, SLOTS, PAYLOAD, S>();
+        // Loom's words and cells are larger than the formula knows.
+        #[cfg(not(k2k_loom))]
+        match Numbers::of::<S>(KERNELS, SLOTS, PAYLOAD) {
+            Some(computed) => assert!(computed.is(&numbers), "the formula of `Numbers::of` is not the struct"),
+            None => panic!("no fabric has this shape"),
+        }
+        numbers
+    };
+
+    /// A handle on the fabric: see [`FabricRef`].
+    #[inline(always)]
+    pub const fn handle(&self) -> FabricRef<'_, Fixed<KERNELS, SLOTS, PAYLOAD, S>> {
+        const { assert!(Self::GEOMETRY.kernels > 0) };
+        // SAFETY: a fabric of this very shape.
+        FabricRef { part: unsafe { Part::at(NonNull::from_ref(self).cast(), Fixed::SHAPE) } }
+    }
 
     /// Finds or sets up the fabric in zeroed or used bytes. `config` counts only for the first one to attach, but for its
     /// `clock`, which must be that of the fabric.
@@ -207,7 +249,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     pub unsafe fn open_raw<'m>(base: *mut u8, len: usize) -> Result<&'m Self, AttachError> {
         // SAFETY: the caller's promise is the same.
         let fabric = unsafe { Self::at(base, len)? };
-        fabric.header.open(Self::GEOMETRY)?;
+        fabric.header.open(Fixed::<KERNELS, SLOTS, PAYLOAD, S>::found)?;
         Ok(fabric)
     }
 
@@ -260,6 +302,487 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         crate::sync::Shared::idle()
     }
 
+    // All else is asked of the handle.
+
+    /// See [`FabricRef::register`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register<P: Platform>(
+        &self,
+        who: &Register,
+        platform: P,
+    ) -> Result<Endpoint<'_, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
+    where
+        S: ReachesHere,
+    {
+        self.handle().register(who, platform)
+    }
+
+    /// See [`FabricRef::register_in`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_in<'f, 'e, P: Platform>(
+        &'f self,
+        at: &'e mut MaybeUninit<Endpoint<'f, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>>,
+        who: &Register,
+        platform: P,
+    ) -> Result<&'e mut Endpoint<'f, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
+    where
+        S: ReachesHere,
+    {
+        self.handle().register_in(at, who, platform)
+    }
+
+    /// See [`FabricRef::register_at`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_at<P: Platform>(
+        &self,
+        index: usize,
+        who: &Register,
+        platform: P,
+    ) -> Result<Endpoint<'_, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
+    where
+        S: ReachesHere,
+    {
+        self.handle().register_at(index, who, platform)
+    }
+
+    /// See [`FabricRef::register_at_in`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn register_at_in<'f, 'e, P: Platform>(
+        &'f self,
+        at: &'e mut MaybeUninit<Endpoint<'f, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>>,
+        index: usize,
+        who: &Register,
+        platform: P,
+    ) -> Result<&'e mut Endpoint<'f, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
+    where
+        S: ReachesHere,
+    {
+        self.handle().register_at_in(at, index, who, platform)
+    }
+
+    /// See [`FabricRef::take_over`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn take_over<P: Platform>(
+        &self,
+        id: KernelId,
+        platform: P,
+    ) -> Result<Endpoint<'_, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
+    where
+        S: ReachesHere,
+    {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.handle().take_over(id, platform) }
+    }
+
+    /// See [`FabricRef::seize`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn seize<P: Platform>(
+        &self,
+        index: usize,
+        dead: u64,
+        platform: P,
+    ) -> Result<Endpoint<'_, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
+    where
+        S: ReachesHere,
+    {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.handle().seize(index, dead, platform) }
+    }
+
+    /// See [`FabricRef::check_clock`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_clock(&self, clock: u64) -> Result<(), AttachError> {
+        self.handle().check_clock(clock)
+    }
+
+    /// See [`FabricRef::config`].
+    pub fn config(&self) -> Config {
+        self.handle().config()
+    }
+
+    /// See [`FabricRef::set_tracing`].
+    pub fn set_tracing(&self, on: bool) {
+        self.handle().set_tracing(on)
+    }
+
+    /// See [`FabricRef::is_registered`].
+    pub fn is_registered(&self, id: KernelId) -> bool {
+        self.handle().is_registered(id)
+    }
+
+    /// See [`FabricRef::kernels`].
+    pub fn kernels(&self) -> impl Iterator<Item = (KernelId, Name)> + use<'_, KERNELS, SLOTS, PAYLOAD, S> {
+        self.handle().kernels()
+    }
+
+    /// See [`FabricRef::places`].
+    pub fn places(&self) -> impl Iterator<Item = (KernelId, Status)> + use<'_, KERNELS, SLOTS, PAYLOAD, S> {
+        self.handle().places()
+    }
+
+    /// See [`FabricRef::owners`].
+    pub fn owners(&self) -> impl Iterator<Item = Owned> + use<'_, KERNELS, SLOTS, PAYLOAD, S> {
+        self.handle().owners()
+    }
+
+    /// See [`FabricRef::owner`].
+    pub fn owner(&self, id: KernelId) -> Option<u64> {
+        self.handle().owner(id)
+    }
+
+    /// See [`FabricRef::find`].
+    pub fn find(&self, name: &str) -> Option<KernelId> {
+        self.handle().find(name)
+    }
+
+    /// See [`FabricRef::name`].
+    pub fn name(&self, id: KernelId) -> Option<Name> {
+        self.handle().name(id)
+    }
+
+    /// See [`FabricRef::set_route`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_route(&self, at: KernelId, destination: KernelId, next_hop: KernelId) -> Result<(), NotRegistered> {
+        self.handle().set_route(at, destination, next_hop)
+    }
+
+    /// See [`FabricRef::remove_route`].
+    pub fn remove_route(&self, at: KernelId, destination: KernelId) {
+        self.handle().remove_route(at, destination)
+    }
+
+    /// See [`FabricRef::route`].
+    pub fn route(&self, at: KernelId, destination: KernelId) -> Option<KernelId> {
+        self.handle().route(at, destination)
+    }
+
+    /// See [`FabricRef::deny`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn deny(&self, receiver: KernelId, sender: KernelId) -> Result<(), NotRegistered>
+    where
+        S: ReachesHere,
+    {
+        self.handle().deny(receiver, sender)
+    }
+
+    /// See [`FabricRef::allow`].
+    pub fn allow(&self, receiver: KernelId, sender: KernelId)
+    where
+        S: ReachesHere,
+    {
+        self.handle().allow(receiver, sender)
+    }
+
+    /// See [`FabricRef::is_allowed`].
+    pub fn is_allowed(&self, receiver: KernelId, sender: KernelId) -> bool {
+        self.handle().is_allowed(receiver, sender)
+    }
+
+    /// See [`FabricRef::receipt`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn receipt(&self, id: MessageId, platform: &impl Platform) -> Result<DeliveryReceipt, ReceiptError>
+    where
+        S: ReachesHere,
+    {
+        self.handle().receipt(id, platform)
+    }
+
+    /// See [`FabricRef::peek_receipt`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn peek_receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
+        self.handle().peek_receipt(id)
+    }
+
+    /// See [`FabricRef::pending`].
+    pub fn pending(&self) -> u64 {
+        self.handle().pending()
+    }
+
+    /// See [`FabricRef::stats`].
+    pub fn stats(&self, id: KernelId) -> Option<Stats> {
+        self.handle().stats(id)
+    }
+
+    /// See [`FabricRef::total_stats`].
+    pub fn total_stats(&self) -> Stats {
+        self.handle().total_stats()
+    }
+
+    /// See [`FabricRef::command`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn command(&self, id: KernelId, command: Command, platform: &impl Platform) -> Result<(), NotRegistered> {
+        self.handle().command(id, command, platform)
+    }
+
+    /// See [`FabricRef::phase`].
+    pub fn phase(&self, id: KernelId) -> Option<Phase> {
+        self.handle().phase(id)
+    }
+
+    /// See [`FabricRef::heartbeat`].
+    pub fn heartbeat(&self, id: KernelId) -> Option<u64> {
+        self.handle().heartbeat(id)
+    }
+
+    /// See [`FabricRef::trace`].
+    pub fn trace(&self, id: KernelId) -> Option<&Trace> {
+        self.handle().trace(id)
+    }
+
+    /// See [`FabricRef::clear_failed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn clear_failed(&self, id: KernelId) -> Result<(), NotRegistered> {
+        self.handle().clear_failed(id)
+    }
+}
+
+/// Says where a fabric is and of which shape: what everything is asked of.
+///
+/// Of a [`Fixed`] shape it is an address; `FABRIC.handle()` makes one of a fabric that has its type. Of a
+/// [`Read`](crate::Read) shape it also keeps the numbers that were read from the header once.
+pub struct FabricRef<'f, Sh> {
+    part: Part<'f, Sh, Whole>,
+}
+
+/// What a fabric's handle is on.
+enum Whole {}
+
+impl<Sh: Copy> Clone for FabricRef<'_, Sh> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<Sh: Copy> Copy for FabricRef<'_, Sh> {}
+
+impl<Sh: Shape> fmt::Debug for FabricRef<'_, Sh> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FabricRef").field("geometry", &self.geometry()).finish_non_exhaustive()
+    }
+}
+
+impl<'f, Sh: Shape> FabricRef<'f, Sh> {
+    /// Finds or sets up a fabric of this shape in zeroed or used bytes, as [`Fabric::attach`] does.
+    ///
+    /// # Errors
+    /// As for [`Fabric::attach`].
+    pub fn create(bytes: &'f mut [u8], shape: Sh, config: &Config) -> Result<Self, AttachError> {
+        // SAFETY: the bytes are borrowed exclusively for as long as the fabric is.
+        unsafe { Self::create_raw(bytes.as_mut_ptr(), bytes.len(), shape, config) }
+    }
+
+    /// As [`create`](Self::create), for memory that others map as well.
+    ///
+    /// # Errors
+    /// As for [`create`](Self::create).
+    ///
+    /// # Safety
+    /// As for [`Fabric::attach_raw`].
+    pub unsafe fn create_raw(base: *mut u8, len: usize, shape: Sh, config: &Config) -> Result<Self, AttachError> {
+        let numbers = shape.numbers();
+        let base = check_bytes(base, len, numbers.size)?;
+        // SAFETY: large enough, aligned, and the caller vouches for the rest.
+        let fabric = Self { part: unsafe { Part::at(base, shape) } };
+        fabric.header().attach(numbers.geometry(), config)?;
+        Ok(fabric)
+    }
+
+    /// Finds a fabric that was set up before. A [`Read`](crate::Read) shape is what its header says.
+    ///
+    /// # Errors
+    /// As for [`Fabric::attach`], [`AttachError::Empty`] where that would set up a fabric, and [`AttachError::Shape`] if
+    /// the shape is more than the type is for.
+    pub fn open(bytes: &'f mut [u8]) -> Result<Self, AttachError> {
+        // SAFETY: the bytes are borrowed exclusively for as long as the fabric is.
+        unsafe { Self::open_raw(bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    /// As [`open`](Self::open), for memory that others map as well. Writes nothing: bytes that are no fabric stay as they
+    /// are.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    ///
+    /// # Safety
+    /// As for [`Fabric::attach_raw`].
+    pub unsafe fn open_raw(base: *mut u8, len: usize) -> Result<Self, AttachError> {
+        let base = check_bytes(base, len, size_of::<FabricHeader>())?;
+        // SAFETY: large enough for a header, aligned, and the caller vouches for the rest.
+        let header = unsafe { base.cast::<FabricHeader>().as_ref() };
+        // The only time that the shape is read: what others may write must not be believed twice.
+        let shape = header.open(Sh::found)?;
+        let base = check_bytes(base.as_ptr(), len, shape.numbers().size)?;
+        // SAFETY: large enough for this shape, and as above.
+        Ok(Self { part: unsafe { Part::at(base, shape) } })
+    }
+
+    /// The shape.
+    #[inline(always)]
+    #[must_use]
+    pub const fn shape(&self) -> Sh {
+        self.part.shape
+    }
+
+    /// The shape, as the header records it.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.shape().geometry()
+    }
+
+    /// The index of a number, if it is below the number of kernels.
+    #[inline(always)]
+    pub(crate) fn index(&self, number: usize) -> Option<Index<Sh>> {
+        self.part.shape.index(number)
+    }
+
+    fn indices(&self) -> impl Iterator<Item = Index<Sh>> + use<Sh> {
+        self.part.shape.indices()
+    }
+
+    #[inline(always)]
+    fn header(&self) -> &'f FabricHeader {
+        // SAFETY: it stands first.
+        unsafe { self.part.item(0, 0) }
+    }
+
+    /// A kernel's entry of the kernel table.
+    #[inline(always)]
+    pub(crate) fn entry(&self, at: Index<Sh>) -> &'f Entry<Sh::Scope> {
+        let numbers = self.part.shape.numbers();
+        // SAFETY: there is one for each kernel.
+        unsafe { self.part.item(numbers.entries, self.part.shape.below(at)) }
+    }
+
+    /// All kernels' entries, by index.
+    #[inline(always)]
+    pub(crate) fn entries(&self) -> &'f [Entry<Sh::Scope>] {
+        let numbers = self.part.shape.numbers();
+        // SAFETY: there is one for each kernel, one behind the other.
+        unsafe { core::slice::from_raw_parts(self.part.address(numbers.entries).cast().as_ptr(), numbers.kernels) }
+    }
+
+    /// The entry of the kernel index of an address, if there is one.
+    #[inline(always)]
+    pub(crate) fn entry_of(&self, id: KernelId) -> Option<&'f Entry<Sh::Scope>> {
+        self.index(id.index()).map(|at| self.entry(at))
+    }
+
+    /// What the state of a kernel index is.
+    pub(crate) fn state(&self, number: usize) -> Option<table::State> {
+        self.index(number).map(|at| self.entry(at).state())
+    }
+
+    /// A part that each kernel has.
+    ///
+    /// # Safety
+    /// In the fabric's numbers, such parts are `offset` bytes from the start and `length` apart.
+    #[inline(always)]
+    unsafe fn of_kernel(&self, at: Index<Sh>, [offset, length]: [usize; 2]) -> NonNull<u8> {
+        // SAFETY: `below` is less than the number of kernels.
+        unsafe { self.part.address(offset + self.part.shape.below(at) * length) }
+    }
+
+    /// The routes.
+    #[inline(always)]
+    pub(crate) fn routes(&self) -> RoutesView<'f, Sh> {
+        let shape = self.part.shape;
+        // SAFETY: they are there.
+        unsafe { Part::at(self.part.address(shape.numbers().routes), shape) }
+    }
+
+    /// Who may not send to whom.
+    #[inline(always)]
+    pub(crate) fn senders(&self) -> SendersView<'f, Sh> {
+        let shape = self.part.shape;
+        // SAFETY: they are there.
+        unsafe { Part::at(self.part.address(shape.numbers().senders), shape) }
+    }
+
+    /// A kernel's inbox for normal priority.
+    #[inline(always)]
+    pub(crate) fn lanes(&self, at: Index<Sh>) -> LanesView<'f, Sh> {
+        let (shape, numbers) = (self.part.shape, self.part.shape.numbers());
+        // SAFETY: an inbox begins with them.
+        unsafe { LanesView::at(self.of_kernel(at, [numbers.inboxes, numbers.inbox]), shape) }
+    }
+
+    /// A kernel's inbox for high priority.
+    #[inline(always)]
+    pub(crate) fn high(&self, at: Index<Sh>) -> TicketView<'f, Sh> {
+        let (shape, numbers) = (self.part.shape, self.part.shape.numbers());
+        // SAFETY: it is in the inbox.
+        unsafe { TicketView::at(self.of_kernel(at, [numbers.inboxes + numbers.high, numbers.inbox]), shape) }
+    }
+
+    /// A sender's receipts.
+    #[inline(always)]
+    pub(crate) fn receipts(&self, at: Index<Sh>) -> ReceiptsView<'f, Sh> {
+        let (shape, numbers) = (self.part.shape, self.part.shape.numbers());
+        // SAFETY: each kernel has some.
+        unsafe { Part::at(self.of_kernel(at, [numbers.receipts, numbers.receipts_len]), shape) }
+    }
+
+    /// A kernel's notes.
+    #[inline(always)]
+    pub(crate) fn hand(&self, at: Index<Sh>) -> &'f Hand<Sh::Scope> {
+        // SAFETY: each kernel has one.
+        unsafe { self.part.item(self.part.shape.numbers().hands, self.part.shape.below(at)) }
+    }
+
+    /// A proxy's records.
+    #[inline(always)]
+    pub(crate) fn held(&self, at: Index<Sh>) -> HeldView<'f, Sh> {
+        let (shape, numbers) = (self.part.shape, self.part.shape.numbers());
+        // SAFETY: each kernel has some.
+        unsafe { Part::at(self.of_kernel(at, [numbers.held, numbers.held_len]), shape) }
+    }
+
+    /// A kernel's transit store.
+    #[inline(always)]
+    pub(crate) fn transit(&self, at: Index<Sh>) -> TransitView<'f, Sh> {
+        let (shape, numbers) = (self.part.shape, self.part.shape.numbers());
+        // SAFETY: each kernel has one.
+        unsafe { Part::at(self.of_kernel(at, [numbers.transit, numbers.transit_len]), shape) }
+    }
+
+    /// A kernel's trace.
+    pub(crate) fn trace_at(&self, at: Index<Sh>) -> &'f Trace {
+        // SAFETY: each kernel has one.
+        unsafe { self.part.item(self.part.shape.numbers().traces, self.part.shape.below(at)) }
+    }
+
     /// Checks that the times in this fabric are on a certain clock: deadlines on another one would be over at once or
     /// never. A backend that names its clock checks what it opens; a side that gives 0, or did when it set the fabric
     /// up, is not checked.
@@ -267,44 +790,45 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// # Errors
     /// [`AttachError::Clock`] names both.
     pub fn check_clock(&self, clock: u64) -> Result<(), AttachError> {
-        self.header.check_clock(clock)
+        self.header().check_clock(clock)
     }
 
     /// The configuration in force.
     pub fn config(&self) -> Config {
-        self.header.config()
+        self.header().config()
     }
 
     /// Switches tracing on or off for all kernels, at any time.
     pub fn set_tracing(&self, on: bool) {
-        self.header.set_tracing(on);
+        self.header().set_tracing(on);
     }
 
     #[cfg(all(test, not(k2k_loom)))]
     pub(crate) fn set_high_share(&self, share: u32) {
-        self.header.set_high_share(share);
+        self.header().set_high_share(share);
     }
 
     #[inline(always)]
     pub(crate) fn tracing(&self) -> bool {
-        self.header.tracing()
+        self.header().tracing()
     }
 
     /// Whether `id` can be sent to now.
     pub fn is_registered(&self, id: KernelId) -> bool {
-        self.kernels.get(id.index()).is_some_and(|entry| entry.registered(id).is_some())
+        self.entry_of(id).is_some_and(|entry| entry.registered(id).is_some())
     }
 
     /// All registered kernels, with their names: each as it was when it was looked at.
-    pub fn kernels(&self) -> impl Iterator<Item = (KernelId, Name)> + '_ {
+    pub fn kernels(&self) -> impl Iterator<Item = (KernelId, Name)> + use<'f, Sh> {
+        let fabric = *self;
         self.places()
             .filter(|(_, status)| *status == Status::Registered)
-            .filter_map(|(id, _)| Some((id, self.name(id)?)))
+            .filter_map(move |(id, _)| Some((id, fabric.name(id)?)))
     }
 
     /// All places that are not free, in whatever state.
-    pub fn places(&self) -> impl Iterator<Item = (KernelId, Status)> + '_ {
-        self.kernels.iter().enumerate().filter_map(|(i, entry)| {
+    pub fn places(&self) -> impl Iterator<Item = (KernelId, Status)> + use<'f, Sh> {
+        self.entries().iter().enumerate().filter_map(|(i, entry)| {
             let state = entry.state();
             let status = state.status.filter(|s| *s != Status::Free)?;
             Some((KernelId::new(i as u16, state.generation), status))
@@ -313,8 +837,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
 
     /// All places that somebody owns, also those of kernels that have begun to register and have no address yet, or have
     /// left and not let go: what a supervisor looks through for dead owners.
-    pub fn owners(&self) -> impl Iterator<Item = Owned> + '_ {
-        self.kernels.iter().enumerate().filter_map(|(i, entry)| {
+    pub fn owners(&self) -> impl Iterator<Item = Owned> + use<'f, Sh> {
+        self.entries().iter().enumerate().filter_map(|(i, entry)| {
             let owner = entry.owner()?;
             let state = entry.state();
             Some(Owned { id: KernelId::new(i as u16, state.generation), status: state.status, owner })
@@ -329,15 +853,16 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
 
     /// Where [`Endpoint`](crate::Endpoint)s look for a free place: after the one that was taken last, so that each place
     /// rests for as long as others are free.
-    pub(crate) fn places_in_turn(&self) -> impl Iterator<Item = Place<KERNELS>> + '_ {
-        let first = self.header.next_place();
-        let first = Place::new(first as usize).unwrap_or(Place::FIRST);
-        core::iter::successors(Some(first), |place| Some(place.next())).take(KERNELS)
+    pub(crate) fn places_in_turn(&self) -> impl Iterator<Item = Index<Sh>> + use<'f, Sh> {
+        let first = self.header().next_place();
+        let shape = self.shape();
+        let first = shape.index(first as usize).unwrap_or_else(|| shape.first());
+        core::iter::successors(Some(first), move |place| Some(shape.after(*place))).take(shape.producers())
     }
 
     /// Lets the next search begin after `place`.
-    pub(crate) fn set_last_taken(&self, place: Place<KERNELS>) {
-        self.header.set_next_place(self.header.next_place(), place.next().index() as u32);
+    pub(crate) fn set_last_taken(&self, place: Index<Sh>) {
+        self.header().set_next_place(self.header().next_place(), self.shape().after(place).number() as u32);
     }
 
     /// The registered kernel of that name; of several, the one with the lowest index.
@@ -351,7 +876,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
 
     /// The name of a kernel, if it is still the owner of its place.
     pub fn name(&self, id: KernelId) -> Option<Name> {
-        self.kernels.get(id.index())?.name(id.generation())
+        self.entry_of(id)?.name(id.generation())
     }
 
     /// Sets or replaces the next hop that the kernel at `at` uses for messages to `destination`, while traffic flows.
@@ -362,7 +887,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         let check = |id| if self.is_registered(id) { Ok(()) } else { Err(NotRegistered(id)) };
         let check_all = || [at, destination, next_hop].into_iter().try_for_each(check);
         check_all()?;
-        if self.routes.set(at, destination, next_hop, || self.are_last(at, destination)) {
+        if self.routes().set(at, destination, next_hop, || self.are_last(at, destination)) {
             return Ok(());
         }
         check_all()?;
@@ -377,13 +902,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// Removes a route: the kernel at `at` sends to `destination` directly again. Routes that were left behind by
     /// kernels that are gone can be removed as well.
     pub fn remove_route(&self, at: KernelId, destination: KernelId) {
-        self.routes.remove(at, destination, || self.are_last(at, destination));
+        self.routes().remove(at, destination, || self.are_last(at, destination));
     }
 
     /// The route that `at` has for `destination`; `None` means directly.
     pub fn route(&self, at: KernelId, destination: KernelId) -> Option<KernelId> {
-        let places = (Place::new(at.index())?, Place::new(destination.index())?);
-        self.routes.get((places.0, at), (places.1, destination)).filter(|_| self.are_last(at, destination))
+        let places = (self.index(at.index())?, self.index(destination.index())?);
+        self.routes().get((places.0, at), (places.1, destination)).filter(|_| self.are_last(at, destination))
     }
 
     /// Denies a sender an inbox: `send` is refused with [`SendError::NotAllowed`](crate::SendError::NotAllowed), and a
@@ -399,30 +924,30 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// [`NotRegistered`] names the address nobody is registered at.
     pub fn deny(&self, receiver: KernelId, sender: KernelId) -> Result<(), NotRegistered>
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
         for id in [receiver, sender] {
             if !self.is_registered(id) {
                 return Err(NotRegistered(id));
             }
         }
-        self.senders.deny(receiver, sender).map_err(NotRegistered)?;
-        let restricted = self.kernels.get(receiver.index()).is_some_and(|entry| entry.restrict(receiver.generation()));
+        self.senders().deny(receiver, sender).map_err(NotRegistered)?;
+        let restricted = self.entry_of(receiver).is_some_and(|entry| entry.restrict(receiver.generation()));
         if restricted { Ok(()) } else { Err(NotRegistered(receiver)) }
     }
 
     /// Allows what [`deny`](Self::deny) has denied. Everybody may send to everybody to begin with.
     pub fn allow(&self, receiver: KernelId, sender: KernelId)
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
-        self.senders.allow(receiver, sender);
+        self.senders().allow(receiver, sender);
     }
 
     /// Whether `sender` may send to `receiver`, as far as [`deny`](Self::deny) is concerned.
     pub fn is_allowed(&self, receiver: KernelId, sender: KernelId) -> bool {
         let restricted = self.last_of(receiver).is_some_and(Entry::is_restricted);
-        !restricted || !self.senders.denies(receiver, sender)
+        !restricted || !self.senders().denies(receiver, sender)
     }
 
     /// What became of a message. One that is overdue is settled as `Timeout` or `Unanswered` by this: with
@@ -435,7 +960,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// was never sent.
     pub fn receipt(&self, id: MessageId, platform: &impl Platform) -> Result<DeliveryReceipt, ReceiptError>
     where
-        S: ReachesHere,
+        Sh::Scope: ReachesHere,
     {
         self.settle_overdue(id, platform.now_ns(), self.config().grace_ns);
         self.peek_receipt(id)
@@ -446,20 +971,19 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// # Errors
     /// As for [`receipt`](Self::receipt).
     pub fn peek_receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
-        let table =
-            self.receipts.get(id.source.index()).filter(|_| !id.source.is_none()).ok_or(ReceiptError::Unknown)?;
-        table.read(id.sequence).map(|status| DeliveryReceipt { id, status })
+        let source = self.index(id.source.index()).filter(|_| !id.source.is_none()).ok_or(ReceiptError::Unknown)?;
+        self.receipts(source).read(id.sequence).map(|status| DeliveryReceipt { id, status })
     }
 
     pub(crate) fn settle_overdue(&self, id: MessageId, now_ns: u64, grace_ns: u64) {
-        if let Some(table) = self.receipts.get(id.source.index()) {
-            table.settle_overdue(id.sequence, now_ns, grace_ns);
+        if let Some(source) = self.index(id.source.index()) {
+            self.receipts(source).settle_overdue(id.sequence, now_ns, grace_ns);
         }
     }
 
     /// Whether the kernel with this address has neither left nor failed, though it may be leaving.
     pub(crate) fn is_owned(&self, id: KernelId) -> bool {
-        let Some(entry) = self.kernels.get(id.index()) else { return false };
+        let Some(entry) = self.entry_of(id) else { return false };
         let state = entry.state();
         let owned = matches!(state.status, Some(Status::Registering | Status::Registered | Status::Leaving));
         owned && state.generation == id.generation()
@@ -472,21 +996,21 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// that [damaged memory](Stats::corrupt) has cost, for those that a dead kernel had in hand until it is succeeded,
     /// and on a GPU for those whose receipt was overwritten while a gateway held them.
     pub fn pending(&self) -> u64 {
-        let lying: u64 = self.inboxes.iter().map(|inbox| inbox.lanes.waiting() + inbox.high.waiting()).sum();
-        let stored: u64 = self.transit.iter().map(Transit::waiting).sum();
-        let balance: i64 = self.receipts.iter().map(Receipts::balance).sum();
-        let overwritten: u64 = self.held.iter().map(|held| held.overwritten(&self.receipts)).sum();
+        let lying: u64 = self.indices().map(|i| self.lanes(i).waiting() + self.high(i).waiting()).sum();
+        let stored: u64 = self.indices().map(|i| self.transit(i).waiting()).sum();
+        let balance: i64 = self.indices().map(|i| self.receipts(i).balance()).sum();
+        let overwritten: u64 = self.indices().map(|i| self.held(i).overwritten(self)).sum();
         (lying + stored + overwritten).saturating_add_signed(balance)
     }
 
     /// The counters of the place of `id`, over all its owners.
     pub fn stats(&self, id: KernelId) -> Option<Stats> {
-        self.kernels.get(id.index()).map(|entry| Stats::from_counters(&entry.counters()))
+        self.entry_of(id).map(|entry| Stats::from_counters(&entry.counters()))
     }
 
     /// The sum of all kernels' counters. It adds up when nobody is sending or receiving.
     pub fn total_stats(&self) -> Stats {
-        self.kernels
+        self.entries()
             .iter()
             .map(|entry| Stats::from_counters(&entry.counters()))
             .fold(Stats::default(), |sum, stats| sum.plus(&stats))
@@ -497,7 +1021,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// # Errors
     /// [`NotRegistered`] if it has left.
     pub fn command(&self, id: KernelId, command: Command, platform: &impl Platform) -> Result<(), NotRegistered> {
-        let entry = self.kernels.get(id.index()).ok_or(NotRegistered(id))?;
+        let entry = self.entry_of(id).ok_or(NotRegistered(id))?;
         let parks = entry.registered(id).ok_or(NotRegistered(id))?.parks();
         if !entry.set_command(id.generation(), command) {
             return Err(NotRegistered(id));
@@ -518,13 +1042,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     }
 
     /// The entry of a kernel that is the last owner of its place.
-    fn last_of(&self, id: KernelId) -> Option<&Entry<S>> {
-        self.kernels.get(id.index()).filter(|entry| entry.state().generation == id.generation())
+    fn last_of(&self, id: KernelId) -> Option<&'f Entry<Sh::Scope>> {
+        self.entry_of(id).filter(|entry| entry.state().generation == id.generation())
     }
 
     /// The last events at a kernel's place, unordered.
-    pub fn trace(&self, id: KernelId) -> Option<&Trace> {
-        self.traces.get(id.index())
+    pub fn trace(&self, id: KernelId) -> Option<&'f Trace> {
+        self.index(id.index()).map(|i| self.trace_at(i))
     }
 
     /// Makes the place of a failed kernel free for others.
@@ -532,9 +1056,31 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// # Errors
     /// [`NotRegistered`] if `id` is not a failed kernel.
     pub fn clear_failed(&self, id: KernelId) -> Result<(), NotRegistered> {
-        let cleared = self.kernels.get(id.index()).is_some_and(|entry| entry.clear_failed(id.generation()));
+        let cleared = self.entry_of(id).is_some_and(|entry| entry.clear_failed(id.generation()));
         if cleared { Ok(()) } else { Err(NotRegistered(id)) }
     }
+}
+
+impl<'f, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope>
+    FabricRef<'f, Fixed<KERNELS, SLOTS, PAYLOAD, S>>
+{
+    /// The fabric as its type.
+    #[inline(always)]
+    #[must_use]
+    pub const fn storage(&self) -> &'f Fabric<KERNELS, SLOTS, PAYLOAD, S> {
+        // SAFETY: a fabric of this very shape. `Shared`: any bytes are a valid one, and it is behind atomics and cells.
+        unsafe { self.part.address(0).cast().as_ref() }
+    }
+}
+
+/// The address, if it is aligned and there are enough bytes.
+fn check_bytes(base: *mut u8, found: usize, expected: usize) -> Result<NonNull<u8>, AttachError> {
+    if found < expected {
+        return Err(AttachError::TooSmall { found, expected });
+    }
+    let expected = align_of::<FabricHeader>();
+    let remainder = base.addr() % expected;
+    NonNull::new(base).filter(|_| remainder == 0).ok_or(AttachError::Misaligned { remainder, expected })
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Default

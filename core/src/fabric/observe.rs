@@ -43,7 +43,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// Messages of normal priority that wait in a kernel's inbox: what its senders have put there, less what it has
     /// noted as taken.
     pub fn waiting(&self, id: KernelId) -> Option<u64> {
-        self.inboxes.get(id.index()).map(|inbox| inbox.lanes.waiting())
+        self.inboxes.get(id.index()).map(|inbox| inbox.lanes.view().waiting())
     }
 
     /// What [`set_route`](Self::set_route) would write if it could, as for [`command_word`](Self::command_word); with

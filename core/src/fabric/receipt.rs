@@ -75,9 +75,11 @@
 
 use crate::message::{KernelId, MessageId};
 use crate::platform::CLOCK_MARGIN_NS;
+use crate::shape::{Part, Shape};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, Scope, keep_order, shared_struct};
 use core::fmt;
+use core::mem::offset_of;
 
 /// What became of a message. The numbers stand in shared memory and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -341,39 +343,65 @@ impl Unsettled {
 }
 
 impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS, S> {
+    /// Where terms, what was retracted and the base are, and the length of all.
+    pub(crate) const OFFSETS: [usize; 4] =
+        [offset_of!(Self, terms), offset_of!(Self, retracted), offset_of!(Self, base), size_of::<Self>()];
+    /// The size of a message's terms.
+    #[cfg(not(k2k_loom))]
+    pub(crate) const TERMS_SIZE: usize = size_of::<Terms<S>>();
+}
+
+/// A sender's receipts: of the type `Receipts`, for as many messages as the shape says.
+pub(crate) enum OfSender {}
+pub(crate) type ReceiptsView<'f, Sh> = Part<'f, Sh, OfSender>;
+
+impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
     /// How many messages back a receipt can be asked for.
-    pub(crate) const CAPACITY: u64 = (KERNELS * SLOTS) as u64;
-
     #[inline(always)]
-    const fn index(sequence: u64) -> (usize, usize) {
-        // Both divisors are constants, and the second is a power of two.
-        let i = (sequence % Self::CAPACITY) as usize;
-        (i / SLOTS, i % SLOTS)
+    pub(crate) fn capacity(&self) -> u64 {
+        self.shape.receipts()
+    }
+
+    /// Where the entry of a sequence is, in each table.
+    #[inline(always)]
+    fn index(&self, sequence: u64) -> usize {
+        (sequence % self.capacity()) as usize
     }
 
     #[inline(always)]
-    fn word_at(&self, sequence: u64) -> &AtomicU64<S> {
-        let (row, i) = Self::index(sequence);
-        &self.words.words[row][i]
+    fn word_at(&self, sequence: u64) -> &'f AtomicU64<Sh::Scope> {
+        // SAFETY: they stand first; `index` is less than their number.
+        unsafe { self.item(0, self.index(sequence)) }
     }
 
     #[inline(always)]
-    fn terms_at(&self, sequence: u64) -> &Terms<S> {
-        let (row, i) = Self::index(sequence);
-        &self.terms[row][i]
+    fn terms_at(&self, sequence: u64) -> &'f Terms<Sh::Scope> {
+        // SAFETY: `index` is less than their number.
+        unsafe { self.item(self.shape.numbers().terms, self.index(sequence)) }
+    }
+
+    fn retracted_at(&self, sequence: u64) -> &'f AtomicU64<Sh::Scope> {
+        // SAFETY: `index` is less than their number.
+        unsafe { self.item(self.shape.numbers().retracted, self.index(sequence)) }
+    }
+
+    #[inline(always)]
+    fn base_word(&self) -> &'f AtomicU64<Sh::Scope> {
+        // SAFETY: there is one.
+        unsafe { self.item(self.shape.numbers().base, 0) }
     }
 
     /// What has to be added to a count of messages sent to get the sequence of the last one.
     pub(crate) fn base(&self) -> u64 {
         // Relaxed: written by the caller itself, or by its predecessor before the index was handed over.
-        self.base.load(Relaxed)
+        self.base_word().load(Relaxed)
     }
 
     /// For a proxy, before it uses a sequence that is further than its count.
     #[cold]
     pub(crate) fn set_base(&self, base: u64) {
         // Relaxed: this sender's own; its successor finds it when the index is handed over.
-        self.base.store(base, Relaxed);
+        self.base_word().store(base, Relaxed);
     }
 
     /// Opens the receipt of a message that is about to be sent, over an older one, on which the sender has no verdict
@@ -493,7 +521,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     // thread's own memory.
     #[cold]
     #[inline(never)]
-    fn give_way(entry: &AtomicU64<S>, mut found: u64, sequence: u64, found_note: impl Fn()) -> Verdict {
+    fn give_way(entry: &AtomicU64<Sh::Scope>, mut found: u64, sequence: u64, found_note: impl Fn()) -> Verdict {
         for _ in 0..TRIES {
             if Tells::of(found, sequence) != Tells::This {
                 break;
@@ -626,22 +654,20 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     /// For the sender, or its successor: notes that a verdict on this message was taken back, before its entry is used
     /// again.
     pub(crate) fn note_retracted(&self, sequence: u64) {
-        let (row, i) = Self::index(sequence);
         // Relaxed: only the successor of a holder that died between two steps reads it, after the entry was used again.
-        self.retracted[row][i].store(sequence, Relaxed);
+        self.retracted_at(sequence).store(sequence, Relaxed);
     }
 
     /// For the successor of a holder that was about to mark its sender's verdict as found: whether the mark was set. It
     /// was if the entry tells of a later message and the verdict was not taken back. (An entry remembers one message that
     /// was taken back: of a message before that one, this is a guess.)
     pub(crate) fn was_found(&self, sequence: u64) -> bool {
-        let (row, i) = Self::index(sequence);
         // Relaxed, both: the word alone decides; see `note_retracted`.
         let found = self.word_at(sequence).load(Relaxed);
         match Tells::of(found, sequence) {
             Tells::Earlier => false,
             Tells::This => found & (BY_SENDER | FOUND) == BY_SENDER | FOUND,
-            Tells::Later => self.retracted[row][i].load(Relaxed) != sequence,
+            Tells::Later => self.retracted_at(sequence).load(Relaxed) != sequence,
         }
     }
 
@@ -695,7 +721,9 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
     /// counted as ended: those that a gateway holds, less those that their sender has given up and counted, and that lie
     /// there still.
     pub(crate) fn balance(&self) -> i64 {
-        let contribution = |entry: &AtomicU64<S>| {
+        let contribution = |i| {
+            // SAFETY: `i` is less than their number.
+            let entry: &AtomicU64<Sh::Scope> = unsafe { self.item(0, i) };
             // Relaxed: a number to show.
             let found = entry.load(Relaxed);
             match (found & STATUS, found & MARKS) {
@@ -705,7 +733,7 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
                 _ => 0,
             }
         };
-        self.words.words.iter().flatten().map(contribution).sum()
+        (0..self.capacity() as usize).map(contribution).sum()
     }
 }
 
@@ -713,7 +741,9 @@ impl<const KERNELS: usize, const SLOTS: usize, S: Scope> Receipts<KERNELS, SLOTS
 mod tests {
     extern crate std;
     use super::*;
+    use crate::shape::Fixed;
     use proptest::prelude::*;
+    use std::boxed::Box;
 
     #[test]
     fn status_numbers_are_pinned() {
@@ -736,13 +766,17 @@ mod tests {
 
     const TO: KernelId = KernelId::new(0, 1);
 
-    fn table() -> Receipts<1, 4> {
+    type Table = ReceiptsView<'static, Fixed<1, 4, 0>>;
+
+    fn table() -> Table {
         // SAFETY: `Shared`: zero is the idle state.
-        unsafe { core::mem::zeroed() }
+        let table: &Receipts<1, 4> = Box::leak(unsafe { Box::new_zeroed().assume_init() });
+        // SAFETY: of this shape.
+        unsafe { Part::at(core::ptr::NonNull::from_ref(table).cast(), Fixed::SHAPE) }
     }
 
     /// As the sender: `None` if there was nothing to give up, `false` if the holder was faster.
-    fn give_up(table: &Receipts<1, 4>, sequence: u64, status: DeliveryStatus) -> Option<bool> {
+    fn give_up(table: &Table, sequence: u64, status: DeliveryStatus) -> Option<bool> {
         match table.entry(sequence) {
             Entry::Pending(pending) if pending.sequence == sequence => Some(table.give_up(pending, status)),
             _ => None,
@@ -750,7 +784,7 @@ mod tests {
     }
 
     /// As the sender: whether there was something to count.
-    fn count(table: &Receipts<1, 4>, sequence: u64) -> bool {
+    fn count(table: &Table, sequence: u64) -> bool {
         match table.entry(sequence) {
             Entry::Uncounted(uncounted) => table.take_count(uncounted),
             _ => false,
@@ -958,9 +992,7 @@ mod tests {
         for garbage in
             [u64::MAX, 1, 8, 0xffff << 48, (1 << 48 | 5) << 4, word(5, RETRACTED), word(5, UNANSWERED) | MARKS]
         {
-            for entry in &table.words.words[0] {
-                entry.store(garbage, Relaxed);
-            }
+            (0..4).for_each(|sequence| table.word_at(sequence).store(garbage, Relaxed));
             table.open(5, TO, 10);
             let _ = (table.decide(5, DeliveryStatus::Delivered), table.read(5), table.retract(9));
             let _ = (table.hold(5), table.settle(5, DeliveryStatus::Timeout), table.is_in_use(9, 1, 4));

@@ -31,7 +31,7 @@
 //! | `route-owned` | in `set`, between storing a route and looking at its owners | in `clear`, after the new owner's state was written | one of the two sees what the other did |
 
 use crate::message::KernelId;
-use crate::place::Place;
+use crate::shape::{Index, Part, Shape};
 use crate::sync::Ordering::{Relaxed, SeqCst};
 use crate::sync::{AtomicU64, fence, shared_struct};
 
@@ -57,9 +57,20 @@ pub(super) const fn word(at: KernelId, destination: KernelId, next_hop: KernelId
     mark(at, destination) << 48 | next_hop.raw()
 }
 
-impl<const KERNELS: usize> Routes<KERNELS> {
-    fn entry(&self, at: KernelId, destination: KernelId) -> Option<&AtomicU64> {
-        Some(&self.next[Place::new(at.index())?][Place::new(destination.index())?])
+/// The routes of a fabric: of the type `Routes`, for as many kernels as the shape says.
+pub(crate) enum AllRoutes {}
+pub(crate) type RoutesView<'f, Sh> = Part<'f, Sh, AllRoutes>;
+
+impl<'f, Sh: Shape> RoutesView<'f, Sh> {
+    #[inline(always)]
+    fn word(&self, at: Index<Sh>, destination: Index<Sh>) -> &'f AtomicU64 {
+        let i = self.shape.below(at) * self.shape.producers() + self.shape.below(destination);
+        // SAFETY: one word for each pair.
+        unsafe { self.item(0, i) }
+    }
+
+    fn entry(&self, at: KernelId, destination: KernelId) -> Option<&'f AtomicU64> {
+        Some(self.word(self.shape.index(at.index())?, self.shape.index(destination.index())?))
     }
 
     /// Sets or replaces a route. `owned` says whether `at` and `destination` have their places still; if not, the route is
@@ -96,27 +107,23 @@ impl<const KERNELS: usize> Routes<KERNELS> {
     }
 
     /// Removes all routes of and to a place that changes hands: its next owner starts without.
-    pub(crate) fn clear(&self, place: Place<KERNELS>) {
+    pub(crate) fn clear(&self, place: Index<Sh>) {
         // SeqCst [route-owned]: see rule 2. It is also the release of `name-began` in the kernel table: the name is written
         // after this.
         fence(SeqCst);
-        for other in Place::all() {
+        for other in self.shape.indices() {
             // Relaxed, both: the entries alone matter.
-            self.next[place][other].store(0, Relaxed);
-            self.next[other][place].store(0, Relaxed);
+            self.word(place, other).store(0, Relaxed);
+            self.word(other, place).store(0, Relaxed);
         }
     }
 
     /// The next hop from `at` to `destination`, whose places are given as well, if a route is set: otherwise the
     /// destination itself.
     #[inline(always)]
-    pub(crate) fn get(
-        &self,
-        at: (Place<KERNELS>, KernelId),
-        destination: (Place<KERNELS>, KernelId),
-    ) -> Option<KernelId> {
+    pub(crate) fn get(&self, at: (Index<Sh>, KernelId), destination: (Index<Sh>, KernelId)) -> Option<KernelId> {
         // Relaxed: the entry alone matters.
-        let word = self.next[at.0][destination.0].load(Relaxed);
+        let word = self.word(at.0, destination.0).load(Relaxed);
         (word != 0 && word >> 48 == mark(at.1, destination.1)).then(|| KernelId::from_raw(word))
     }
 }
@@ -124,13 +131,21 @@ impl<const KERNELS: usize> Routes<KERNELS> {
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
+    use crate::shape::{Fan, Fixed};
 
     const AT: KernelId = KernelId::new(0, 7);
     const TO: KernelId = KernelId::new(1, 9);
     const HOP: KernelId = KernelId::new(2, u32::MAX);
 
-    fn get(routes: &Routes<3>, at: KernelId, destination: KernelId) -> Option<KernelId> {
-        let place = |id: KernelId| (Place::new(id.index()).unwrap(), id);
+    type Three = Fixed<3, 1, 0>;
+
+    fn view(routes: &Routes<3>) -> RoutesView<'_, Three> {
+        // SAFETY: of this shape.
+        unsafe { Part::at(core::ptr::NonNull::from_ref(routes).cast(), Three::SHAPE) }
+    }
+
+    fn get(routes: &RoutesView<'_, Three>, at: KernelId, destination: KernelId) -> Option<KernelId> {
+        let place = |id: KernelId| (routes.shape.index(id.index()).unwrap(), id);
         routes.get(place(at), place(destination))
     }
 
@@ -141,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_route_whose_owner_left_while_it_was_set_is_taken_back() {
-        let routes = routes();
+        let storage = routes();
+        let routes = view(&storage);
         assert!(!routes.set(AT, TO, HOP, || false));
         assert_eq!(routes.entry(AT, TO).unwrap().load(Relaxed), 0);
         // The new owner was quicker, and has a route already.
@@ -152,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_route_that_a_dead_setter_left_behind_is_not_the_next_owners() {
-        let routes = routes();
+        let storage = routes();
+        let routes = view(&storage);
         assert!(routes.set(AT, TO, HOP, || true));
         assert_eq!(get(&routes, AT, TO), Some(HOP));
         for later in 1..256 {
@@ -163,7 +180,8 @@ mod tests {
 
     #[test]
     fn a_route_is_removed_for_its_owners_alone() {
-        let routes = routes();
+        let storage = routes();
+        let routes = view(&storage);
         assert!(routes.set(AT, TO, HOP, || true));
         routes.remove(AT, KernelId::new(1, 10), || true);
         routes.remove(AT, TO, || false);

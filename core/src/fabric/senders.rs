@@ -23,9 +23,9 @@
 //!    that was told of a denial sees it.
 
 use crate::message::KernelId;
-use crate::place::Place;
+use crate::shape::{Part, Shape};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU64, Scope, shared_struct};
+use crate::sync::{AtomicU64, shared_struct};
 
 /// Tries of a supervisor against others that write the same word.
 const TRIES: u32 = 16;
@@ -42,9 +42,16 @@ const fn word(receiver: KernelId, sender: KernelId) -> u64 {
     (receiver.generation() as u64) << 32 | sender.generation() as u64
 }
 
-impl<const KERNELS: usize, S: Scope> Senders<KERNELS, S> {
-    fn entry(&self, receiver: KernelId, sender: KernelId) -> Option<&AtomicU64<S>> {
-        Some(&self.denied[Place::new(receiver.index())?][Place::new(sender.index())?])
+/// The denials of a fabric: of the type `Senders`, for as many kernels as the shape says.
+pub(crate) enum AllSenders {}
+pub(crate) type SendersView<'f, Sh> = Part<'f, Sh, AllSenders>;
+
+impl<'f, Sh: Shape> SendersView<'f, Sh> {
+    fn entry(&self, receiver: KernelId, sender: KernelId) -> Option<&'f AtomicU64<Sh::Scope>> {
+        let [receiver, sender] = [self.shape.index(receiver.index())?, self.shape.index(sender.index())?];
+        let i = self.shape.below(receiver) * self.shape.producers() + self.shape.below(sender);
+        // SAFETY: one word for each pair.
+        Some(unsafe { self.item(0, i) })
     }
 
     /// Whether a message of `sender` may not be received by `receiver`, whose state says `restricted`.
@@ -90,11 +97,15 @@ impl<const KERNELS: usize, S: Scope> Senders<KERNELS, S> {
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
+    use crate::shape::Fixed;
 
     #[test]
     fn a_denial_is_of_two_owners_and_no_slow_supervisor_overwrites_it() {
         // SAFETY: `Shared`: zero is the idle state.
-        let senders: Senders<3> = unsafe { core::mem::zeroed() };
+        let storage: Senders<3> = unsafe { core::mem::zeroed() };
+        // SAFETY: of this shape.
+        let senders: SendersView<'_, Fixed<3, 1, 0>> =
+            unsafe { Part::at(core::ptr::NonNull::from_ref(&storage).cast(), Fixed::SHAPE) };
         let [receiver, sender] = [KernelId::new(0, 7), KernelId::new(1, 9)];
         let [next_receiver, next_sender] = [KernelId::new(0, 8), KernelId::new(1, 10)];
         assert!(!senders.denies(receiver, sender));

@@ -23,8 +23,10 @@
 //!    an endpoint that is taken over finds them, and because a GPU block has no other place for them.
 
 use crate::message::{Header, Message};
+use crate::shape::{Packet, Part, Shape};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU32, AtomicU64, SharedCell, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, Body, SharedCell, shared_struct};
+use core::mem::offset_of;
 
 shared_struct! {
     struct Stored[const PAYLOAD: usize,][PAYLOAD,] {
@@ -58,26 +60,74 @@ pub(crate) struct TransitState {
 }
 
 impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
+    /// Where the messages begin, and how far they are apart.
+    pub(crate) const STORED: usize = offset_of!(Self, places);
+    pub(crate) const STRIDE: usize = {
+        assert!(offset_of!(Self, first) == 0 && offset_of!(Self, last) == size_of::<AtomicU64>());
+        size_of::<Stored<PAYLOAD>>()
+    };
+}
+
+/// A place of a store.
+#[derive(Clone, Copy)]
+struct StoredView<'f, T> {
+    used: &'f AtomicU32,
+    body: Body<'f, T>,
+}
+
+/// One kernel's store: of the type `Transit`, for as many messages as the shape says.
+pub(crate) enum Store {}
+pub(crate) type TransitView<'f, Sh> = Part<'f, Sh, Store>;
+
+impl<'f, Sh: Shape> TransitView<'f, Sh> {
+    #[inline(always)]
+    fn len(&self) -> u64 {
+        self.shape.slots() as u64
+    }
+
+    fn first(&self) -> &'f AtomicU64 {
+        // SAFETY: it stands first.
+        unsafe { self.item(0, 0) }
+    }
+
+    fn last(&self) -> &'f AtomicU64 {
+        // SAFETY: it is next.
+        unsafe { self.item(0, 1) }
+    }
+
+    fn at_index(&self, i: usize) -> StoredView<'f, Sh::Item> {
+        let at = Transit::<1, 0>::STORED + i * self.shape.numbers().stored;
+        // SAFETY: callers' `i` is below the number of slots, and each is as long as the shape says: a word and a body.
+        unsafe {
+            let body = self.address(at + offset_of!(Stored<0>, body));
+            StoredView { used: self.item(at, 0), body: Body::at(body, self.shape.lines()) }
+        }
+    }
+
+    fn at_position(&self, position: u64) -> StoredView<'f, Sh::Item> {
+        self.at_index(position as usize & (self.shape.slots() - 1))
+    }
+
     /// Finds what a predecessor left.
     pub(crate) fn recover(&self) -> TransitState {
         // Relaxed throughout: rule 1; `place-left` made a predecessor's stores visible.
-        let first = self.first.load(Relaxed);
-        let last = self.last.load(Relaxed);
-        if last.wrapping_sub(first) > SLOTS as u64 {
+        let first = self.first().load(Relaxed);
+        let last = self.last().load(Relaxed);
+        if last.wrapping_sub(first) > self.len() {
             // No endpoint writes this.
             return TransitState::default();
         }
         let mut state = TransitState { first, last, len: 0, next: first };
         // The predecessor died within `put`, between the two stores: the message is still the inbox's or lost.
-        for position in (last.wrapping_sub(first)..SLOTS as u64).map(|i| first.wrapping_add(i)) {
-            let used = &self.at(position).used;
+        for position in (last.wrapping_sub(first)..self.len()).map(|i| first.wrapping_add(i)) {
+            let used = self.at_position(position).used;
             if used.load(Relaxed) != 0 {
                 used.store(0, Relaxed);
             }
         }
         let mut before = None;
         for position in state.positions() {
-            let place = self.at(position);
+            let place = self.at_position(position);
             if place.used.load(Relaxed) == 0 {
                 continue;
             }
@@ -96,76 +146,62 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
     /// Messages in the store, for an onlooker.
     pub(crate) fn waiting(&self) -> u64 {
         // Relaxed: a number to show.
-        self.places.iter().map(|place| u64::from(place.used.load(Relaxed) != 0)).sum()
-    }
-
-    fn at(&self, position: u64) -> &Stored<PAYLOAD> {
-        &self.places[(position % SLOTS as u64) as usize]
+        (0..self.shape.slots()).map(|i| self.at_index(i)).map(|place| u64::from(place.used.load(Relaxed) != 0)).sum()
     }
 
     /// Puts a message aside; `false` if there is no room.
-    pub(crate) fn put(&self, state: &mut TransitState, message: &Message<PAYLOAD>, next_hop: usize) -> bool {
-        if state.last.wrapping_sub(state.first) >= SLOTS as u64 {
+    pub(crate) fn put(&self, state: &mut TransitState, message: &Sh::Item, next_hop: usize) -> bool {
+        if state.last.wrapping_sub(state.first) >= self.len() {
             self.compact(state);
         }
-        if state.last.wrapping_sub(state.first) >= SLOTS as u64 {
+        if state.last.wrapping_sub(state.first) >= self.len() {
             return false;
         }
-        let place = self.at(state.last);
+        let place = self.at_position(state.last);
         // SAFETY: rule 1.
         unsafe { place.body.write(message, message.used()) };
         // Relaxed: rule 1.
         place.used.store(next_hop as u32 + 1, Relaxed);
         state.last = state.last.wrapping_add(1);
         state.len += 1;
-        self.last.store(state.last, Relaxed);
+        self.last().store(state.last, Relaxed);
         true
     }
 
     /// The index of the next hop that the message at a position was put aside for, if there is a message.
     pub(crate) fn next_hop(&self, position: u64) -> Option<usize> {
         // Relaxed: rule 1.
-        self.at(position).used.load(Relaxed).checked_sub(1).map(|i| i as usize)
+        self.at_position(position).used.load(Relaxed).checked_sub(1).map(|i| i as usize)
     }
 
     /// Copies out the message at a position, which [`next_hop`](Self::next_hop) said is there. Bytes behind its payload
     /// stay what they were.
-    pub(crate) fn get(&self, position: u64, message: &mut Message<PAYLOAD>) {
+    pub(crate) fn get(&self, position: u64, message: &mut Sh::Item) {
         // SAFETY: rule 1.
-        unsafe { self.at(position).body.read_used(message, Message::used) };
+        unsafe { self.at_position(position).body.read_used(message, Packet::used) };
     }
 
     /// Copies out the header of the message at a position.
     pub(crate) fn header(&self, position: u64) -> Header {
         // SAFETY: rule 1.
-        unsafe { self.at(position).body.read_head() }
+        unsafe { self.at_position(position).body.read_head() }
     }
 
     /// Empties a position.
     pub(crate) fn remove(&self, state: &mut TransitState, position: u64) {
         // Relaxed: rule 1.
-        self.at(position).used.store(0, Relaxed);
+        self.at_position(position).used.store(0, Relaxed);
         state.len = state.len.saturating_sub(1);
-        while state.first != state.last && self.at(state.first).used.load(Relaxed) == 0 {
+        while state.first != state.last && self.at_position(state.first).used.load(Relaxed) == 0 {
             state.first = state.first.wrapping_add(1);
         }
-        self.first.store(state.first, Relaxed);
+        self.first().store(state.first, Relaxed);
     }
 
     /// Notes that a message that stays now waits for another next hop.
     pub(crate) fn redirect(&self, position: u64, next_hop: usize) {
         // Relaxed: rule 1.
-        self.at(position).used.store(next_hop as u32 + 1, Relaxed);
-    }
-
-    /// The position that the look at all messages has come to, and moves the look on; `None` at its end.
-    pub(crate) fn look(state: &mut TransitState) -> Option<u64> {
-        let position = state.looked_to();
-        if position == state.last {
-            return None;
-        }
-        state.next = position.wrapping_add(1);
-        Some(position)
+        self.at_position(position).used.store(next_hop as u32 + 1, Relaxed);
     }
 
     /// After a look at every position has found `len` messages: what the words say now counts, should someone else have
@@ -175,7 +211,7 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
         if len == 0 {
             state.first = state.last;
             // Relaxed: rule 1.
-            self.first.store(state.first, Relaxed);
+            self.first().store(state.first, Relaxed);
         }
         state.next = state.first;
     }
@@ -195,17 +231,17 @@ impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
             if from != to {
                 let used = self.header(from).used();
                 // SAFETY: rule 1; `to` is a gap, or was moved away from before.
-                unsafe { self.at(to).body.copy_from(&self.at(from).body, used) };
+                unsafe { self.at_position(to).body.copy_from(self.at_position(from).body, used) };
                 // Relaxed, both: rule 1. In this order, so that a successor finds the message twice rather than not at all.
-                self.at(to).used.store(next_hop as u32 + 1, Relaxed);
-                self.at(from).used.store(0, Relaxed);
+                self.at_position(to).used.store(next_hop as u32 + 1, Relaxed);
+                self.at_position(from).used.store(0, Relaxed);
             }
             to = to.wrapping_add(1);
         }
         state.last = to;
         state.next = next.unwrap_or(to);
         // Relaxed: rule 1.
-        self.last.store(to, Relaxed);
+        self.last().store(to, Relaxed);
     }
 }
 
@@ -214,6 +250,16 @@ impl TransitState {
     const fn looked_to(&self) -> u64 {
         let is_inside = self.next.wrapping_sub(self.first) <= self.last.wrapping_sub(self.first);
         if is_inside { self.next } else { self.first }
+    }
+
+    /// The position that the look at all messages has come to, and moves the look on; `None` at its end.
+    pub(crate) const fn look(&mut self) -> Option<u64> {
+        let position = self.looked_to();
+        if position == self.last {
+            return None;
+        }
+        self.next = position.wrapping_add(1);
+        Some(position)
     }
 
     /// Messages in the store.
@@ -230,14 +276,21 @@ impl TransitState {
 
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
+    extern crate std;
     use super::*;
+    use crate::shape::Fixed;
+    use std::boxed::Box;
 
-    fn store() -> Transit<4, 64> {
+    type Four = TransitView<'static, Fixed<1, 4, 64>>;
+
+    fn store() -> Four {
         // SAFETY: `Shared`: zero is the idle state.
-        unsafe { core::mem::zeroed() }
+        let store: &Transit<4, 64> = Box::leak(unsafe { Box::new_zeroed().assume_init() });
+        // SAFETY: of this shape.
+        unsafe { Part::at(core::ptr::NonNull::from_ref(store).cast(), Fixed::SHAPE) }
     }
 
-    fn kinds(store: &Transit<4, 64>, state: &TransitState) -> [u32; 4] {
+    fn kinds(store: &Four, state: &TransitState) -> [u32; 4] {
         let mut kinds = [0; 4];
         let headers = state.positions().filter(|&p| store.next_hop(p).is_some()).map(|p| store.header(p));
         kinds.iter_mut().zip(headers).for_each(|(kind, header)| *kind = header.kind);
@@ -294,8 +347,8 @@ mod tests {
         let second = state.positions().nth(1).unwrap();
         store.remove(&mut state, second);
         // SAFETY: one thread.
-        unsafe { store.at(second).body.copy_from(&store.at(second + 1).body, 56) };
-        store.at(second).used.store(1, Relaxed);
+        unsafe { store.at_position(second).body.copy_from(store.at_position(second + 1).body, 56) };
+        store.at_position(second).used.store(1, Relaxed);
         let successor = store.recover();
         assert_eq!((successor.len(), kinds(&store, &successor)), (3, [1, 3, 4, 0]));
     }
@@ -303,7 +356,7 @@ mod tests {
     #[test]
     fn positions_that_no_endpoint_writes_are_an_empty_store() {
         let store = store();
-        store.last.store(u64::MAX, Relaxed);
+        store.last().store(u64::MAX, Relaxed);
         assert_eq!(store.recover().len(), 0);
     }
 }

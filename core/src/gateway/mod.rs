@@ -91,6 +91,7 @@ use crate::message::{Header, KernelId, Message, MessageId};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::seat::Seat;
+use crate::shape::Fixed;
 use crate::sync::{ReachesHere, System, zeroed_in};
 use core::fmt;
 use core::mem::{ManuallyDrop, MaybeUninit};
@@ -148,7 +149,7 @@ pub struct GatewayStats {
 
 /// A kernel of the other domain, as one of this.
 struct Proxy<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: ReachesHere> {
-    endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
+    endpoint: Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>>,
     /// Its address in the remote domain.
     remote: KernelId,
     /// The last sequence that was used here before this proxy was registered.
@@ -397,7 +398,7 @@ pub struct Gateway<
     const FRAMES: usize,
     S: ReachesHere = System,
 > {
-    endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
+    endpoint: Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>>,
     /// Dropped by `Gateway::drop`, but not in a forked process.
     link: ManuallyDrop<LinkEnd<'l, FRAMES, PAYLOAD>>,
     config: GatewayConfig,
@@ -470,7 +471,7 @@ impl<
     /// A gateway between the fabric of `endpoint`, which is the gateway's own, and `link`.
     #[must_use]
     pub fn new(
-        endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
+        endpoint: Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>>,
         link: LinkEnd<'l, FRAMES, PAYLOAD>,
         config: GatewayConfig,
     ) -> Self {
@@ -483,7 +484,7 @@ impl<
     /// As [`new`](Self::new), in memory of the caller's. Who wants the gateway to take its leave drops it there.
     pub fn new_in<'p>(
         place: &'p mut MaybeUninit<Self>,
-        endpoint: Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S>,
+        endpoint: Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>>,
         link: LinkEnd<'l, FRAMES, PAYLOAD>,
         config: GatewayConfig,
     ) -> &'p mut Self {
@@ -601,7 +602,7 @@ impl<
     }
 
     /// The gateway's own kernel: for its name, its counters, and what a supervisor tells it.
-    pub const fn endpoint(&mut self) -> &mut Endpoint<'f, L, KERNELS, SLOTS, PAYLOAD, S> {
+    pub const fn endpoint(&mut self) -> &mut Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>> {
         &mut self.endpoint
     }
 

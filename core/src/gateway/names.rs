@@ -70,7 +70,7 @@ impl<
         for _ in 0..SCAN.min(KERNELS) {
             let place = self.next_place;
             self.next_place = place.next();
-            let state = self.endpoint.fabric().kernels[place].state();
+            let Some(state) = self.endpoint.fabric().state(place.index()) else { return worked };
             let id = KernelId::new(place.index() as u16, state.generation);
             let here = state.status == Some(Status::Registered) && self.may_export(place, id);
             let export = self.exports[place];

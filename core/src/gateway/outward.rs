@@ -40,7 +40,7 @@ impl<
                     worked |= proxy.endpoint.poll() > 0;
                     break;
                 };
-                if !proxy.endpoint.take_for_transfer(&mut self.message, record) {
+                if !proxy.endpoint.take_for_transfer(&mut self.message, record.index()) {
                     break;
                 }
                 left -= 1;
@@ -61,7 +61,7 @@ impl<
         let hops = self.message.header.hops;
         let last = self.free_count.checked_sub(1).filter(|_| introduced);
         let Some((last, &number)) = last.and_then(|last| Some((last, self.free.get(last)?))) else {
-            return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound, Some(record));
+            return proxy.endpoint.settle(id, hops, DeliveryStatus::NotFound, Some(record.index()));
         };
         if let Some(shift) = proxy.shift
             && self.message.header.is_reply()
@@ -73,7 +73,7 @@ impl<
         set_transfer(&mut self.message.header, number.index() as u16);
         if !self.link.push(&self.message.header, &self.message) {
             // There was room for it. The credit was written over.
-            return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull, Some(record));
+            return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull, Some(record.index()));
         }
         self.free_count = last;
         self.away[number] = Away {
@@ -135,7 +135,7 @@ impl<
         if let Some(place) = Place::new(place as usize)
             && let Some(proxy) = self.proxies[place].as_mut()
         {
-            proxy.endpoint.settle(id, hops, status, Some(record));
+            proxy.endpoint.settle(id, hops, status, Some(record.index()));
             proxy.held.give_back(record);
             self.bury(place);
         }

@@ -19,7 +19,7 @@
 
 use super::spsc::{ConsumerState, ProducerState, Spsc, Taken, claim_end, release_end};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{ReachesHere, Scope, SharedCell, System};
+use crate::sync::{Body, ReachesHere, Scope, System};
 use bytemuck::AnyBitPattern;
 
 /// Threads that go through a protocol in step: a GPU's warp.
@@ -60,8 +60,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
         if !claim(gang, || claim_end(&self.claims.producer)) {
             return Err(Taken);
         }
-        let found =
-            if gang.rank() == 0 { ProducerState::recover(&self.slots, &self.credit) } else { ProducerState::default() };
+        let found = if gang.rank() == 0 { self.view().recover_producer() } else { ProducerState::default() };
         // What the leader has found free is free for all, and cleared before another one publishes there.
         gang.sync();
         let state = ProducerState { tail: leaders(gang, found.tail), credit: leaders(gang, found.credit) };
@@ -82,7 +81,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
         if !claim(gang, || claim_end(&self.claims.consumer)) {
             return Err(Taken);
         }
-        let found = ConsumerState::recover::<N, S>(&self.credit, &self.claims.taken);
+        let found = self.view().recover_consumer(&self.claims.taken);
         let state = ConsumerState { head: leaders(gang, found.head), published: leaders(gang, found.published) };
         Ok(GangConsumer { ring: self, gang, state })
     }
@@ -112,9 +111,10 @@ impl<G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope> GangProducer<'_
     /// room for. Returns how many those are; the values of the others are still theirs.
     #[inline(always)]
     pub fn push(&mut self, value: &T, count: u32) -> u32 {
+        let ring = self.ring.view();
         let count = count.min(self.gang.size());
         // Every member looks for itself, so that it may write to what was freed; the smallest answer counts for all.
-        let room = self.state.room::<N, S>(&self.ring.credit, u64::from(count)).min(u64::from(count)) as u32;
+        let room = ring.room(&mut self.state, u64::from(count)).min(u64::from(count)) as u32;
         let enough = self.gang.ballot(room == count).count_ones() == self.gang.size();
         let count = if enough { count } else { self.gang.min(room) };
         if self.gang.rank() < count {
@@ -122,8 +122,8 @@ impl<G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope> GangProducer<'_
             let mut own = self.state;
             own.tail = own.tail.wrapping_add(u64::from(self.gang.rank()));
             // SAFETY: rule 2 of the ring: `fill` is called with the slot that is this member's to write.
-            let fill = |body: &SharedCell<T>| unsafe { body.write(value, size_of::<T>()) };
-            let pushed = own.push(&self.ring.slots, &self.ring.credit, size_of::<T>(), fill);
+            let fill = |body: Body<'_, T>| unsafe { body.write(value, size_of::<T>()) };
+            let pushed = ring.push(&mut own, size_of::<T>(), fill);
             debug_assert!(pushed.is_ok(), "there was room for all");
         }
         self.state.tail = self.state.tail.wrapping_add(u64::from(count));
@@ -154,12 +154,12 @@ impl<G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope> GangConsumer<'_
     /// there were, and this member's.
     #[inline(always)]
     pub fn pop(&mut self) -> (u32, Option<T>) {
-        let rank = self.gang.rank();
+        let (rank, ring) = (self.gang.rank(), self.ring.view());
         // This member's slot, as a consumer of its own that has come that far.
         let mut own = self.state;
         own.head = own.head.wrapping_add(u64::from(rank));
         // A ring may have fewer slots than the gang has members.
-        let slot = if u64::from(rank) < N as u64 { own.next(&self.ring.slots) } else { None };
+        let slot = if u64::from(rank) < N as u64 { ring.next(&own) } else { None };
         let count = self.gang.ballot(slot.is_some()).trailing_ones();
         // SAFETY: rule 2 of the ring: the stamp says that the slot is full, and no credit beyond it is stored yet.
         let value = slot.filter(|_| rank < count).map(|slot| unsafe { slot.body.read() });
@@ -170,9 +170,9 @@ impl<G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope> GangConsumer<'_
             // Relaxed: for a successor only.
             self.ring.claims.taken.store(self.state.head, Relaxed);
         }
-        if count == 0 || self.state.unpublished() >= ConsumerState::publish_every::<N>() {
+        if count == 0 || self.state.unpublished() >= ring.publish_every() {
             if rank == 0 {
-                self.state.publish(&self.ring.credit);
+                self.ring.view().publish_credit(&mut self.state);
             } else {
                 self.state.published = self.state.head;
             }
@@ -185,7 +185,7 @@ impl<G: Gang, T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for GangCo
     fn drop(&mut self) {
         // All have copied what they took: `pop` has waited for that.
         if self.gang.rank() == 0 {
-            self.state.publish(&self.ring.credit);
+            self.ring.view().publish_credit(&mut self.state);
             release_end(&self.ring.claims.consumer);
         }
     }

@@ -45,13 +45,16 @@
 //! lanes, in one of `PRODUCERS / 16` such looks; by one that polls, in one of `64 × PRODUCERS` polls that find nothing or
 //! turn to another lane; and as soon as a successor of the producer recovers, which rings again.
 
-use super::spsc::{ConsumerState, Credit, ProducerState, Slots, Taken, claim_end, release_end};
+use super::spsc::{ConsumerState, Credit, ProducerState, Slots, SpscView, Taken, claim_end, release_end};
 use crate::error::Full;
-use crate::place::Place;
+use crate::shape::{Fan, Index, QueueNumbers, Typed};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU16, AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct};
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Body, ReachesHere, Scope, System, shared_struct};
 use bytemuck::AnyBitPattern;
-use core::mem::MaybeUninit;
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::{MaybeUninit, offset_of};
+use core::ptr::NonNull;
 
 /// Bells in a row: two cache lines full. Loom's atomics are larger, and its stacks are small.
 const ROW: usize = if cfg!(k2k_loom) { 1 } else { 64 };
@@ -75,7 +78,7 @@ shared_struct! {
 
 shared_struct! {
     #[repr(align(128))]
-    struct BellRow[][] in S {
+    pub(crate) struct BellRow[][] in S {
         bells: [AtomicU16<S>; ROW],
     }
 }
@@ -84,17 +87,6 @@ shared_struct! {
     /// The bells of all lanes: a row for each while there are few, packed into the first rows otherwise.
     pub struct Bells[const PRODUCERS: usize,][PRODUCERS,] in S {
         rows: [BellRow<S>; PRODUCERS],
-    }
-}
-
-impl<const PRODUCERS: usize, S: Scope> Bells<PRODUCERS, S> {
-    /// Whether each bell has a row of its own. Within a GPU it would be for nothing: stores go to the cache that all
-    /// share.
-    const SPREAD: bool = PRODUCERS <= SPREAD_LANES && !S::WITHIN_GPU;
-
-    #[inline(always)]
-    fn at(&self, lane: Place<PRODUCERS>) -> &AtomicU16<S> {
-        if Self::SPREAD { &self.rows[lane].bells[0] } else { &self.rows[lane.over(ROW)].bells[lane.index() % ROW] }
     }
 }
 
@@ -142,208 +134,275 @@ shared_struct! {
 impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
     /// How far bells and notes, which stand first, reach.
     #[cfg(not(k2k_loom))]
-    pub(crate) const BELL_BYTES: usize = core::mem::offset_of!(Self, claims);
+    pub(crate) const BELL_BYTES: usize = offset_of!(Self, claims);
+
+    /// Where the parts are.
+    pub(crate) const NUMBERS: QueueNumbers = {
+        assert!(offset_of!(Self, bells) == 0 && offset_of!(Lane<T, N, S>, credit) == 0);
+        assert!(offset_of!(Lane<T, N, S>, slots) == size_of::<Credit<S>>());
+        QueueNumbers {
+            notes: offset_of!(Self, notes),
+            lanes: offset_of!(Self, lanes),
+            lane: size_of::<Lane<T, N, S>>(),
+        }
+    };
+
+    /// The queue as the algorithm sees it.
+    #[inline(always)]
+    pub(crate) const fn view(&self) -> LanesView<'_, Typed<T, PRODUCERS, N, S>> {
+        // SAFETY: a queue of this very shape.
+        unsafe { LanesView::at(NonNull::from_ref(self).cast(), Typed::SHAPE) }
+    }
+}
+
+/// A queue wherever it is: what the algorithm works on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LanesView<'q, F: Fan> {
+    base: NonNull<u8>,
+    fan: F,
+    memory: PhantomData<&'q AtomicU64<F::Scope>>,
+}
+
+// SAFETY: what is behind it are atomics, and cells of `Send` items that the protocol hands over.
+unsafe impl<F: Fan> Send for LanesView<'_, F> {}
+// SAFETY: as above.
+unsafe impl<F: Fan> Sync for LanesView<'_, F> {}
+
+/// The consumer's private half of a queue.
+pub(crate) struct LanesState<F: Fan> {
+    lanes: F::Each<ConsumerState>,
+    /// The lane being served, and how many messages it may still give before the others are looked at.
+    current: Index<F>,
+    left: u32,
+    /// Turns to another lane, found or not; and the lane whose stamp is looked at next whether or not it has rung.
+    turns: u32,
+    probed: Index<F>,
+}
+
+impl<F: Fan> fmt::Debug for LanesState<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LanesState").field("current", &self.current.number()).finish_non_exhaustive()
+    }
+}
+
+impl<F: Fan> LanesState<F> {
+    fn turn_to(&mut self, lane: Index<F>) {
+        self.current = lane;
+        self.left = BURST;
+    }
+}
+
+impl<'q, F: Fan> LanesView<'q, F> {
+    /// # Safety
+    /// For `'q`, there is a queue of this shape at `base`.
+    #[inline(always)]
+    pub(crate) const unsafe fn at(base: NonNull<u8>, fan: F) -> Self {
+        Self { base, fan, memory: PhantomData }
+    }
+
+    /// Messages that a lane holds.
+    #[inline(always)]
+    fn len(self) -> u64 {
+        self.fan.slots() as u64
+    }
+
+    #[inline(always)]
+    fn lane(self, lane: Index<F>) -> SpscView<'q, F> {
+        let numbers = self.fan.queue();
+        // SAFETY: `below` is less than the number of lanes; a lane is a credit and the slots.
+        unsafe {
+            let lane = self.base.add(numbers.lanes + self.fan.below(lane) * numbers.lane);
+            let credit = lane.cast::<Credit<F::Scope>>();
+            SpscView::at(credit.add(1).cast(), credit.as_ref(), self.fan)
+        }
+    }
+
+    /// The consumer's note on a lane.
+    #[inline(always)]
+    fn taken(self, lane: Index<F>) -> &'q AtomicU64<F::Scope> {
+        // SAFETY: `below` is less than the number of lanes, and there is a note for each.
+        unsafe {
+            self.base.add(self.fan.queue().notes).cast::<AtomicU64<F::Scope>>().add(self.fan.below(lane)).as_ref()
+        }
+    }
+
+    /// Whether each bell has a row of its own. Within a GPU it would be for nothing: stores go to the cache that all
+    /// share.
+    #[inline(always)]
+    fn is_spread(self) -> bool {
+        self.fan.producers() <= SPREAD_LANES && !F::Scope::WITHIN_GPU
+    }
+
+    #[inline(always)]
+    fn rows(self) -> &'q [BellRow<F::Scope>] {
+        // SAFETY: they stand first, one for each lane.
+        unsafe { core::slice::from_raw_parts(self.base.as_ptr().cast(), self.fan.producers()) }
+    }
+
+    #[inline(always)]
+    fn bell(self, lane: Index<F>) -> &'q AtomicU16<F::Scope> {
+        let i = self.fan.below(lane);
+        let row = self.base.cast::<BellRow<F::Scope>>();
+        // SAFETY: `i` is less than the number of rows, and of bells if all rows were full.
+        unsafe {
+            if self.is_spread() { &row.add(i).as_ref().bells[0] } else { &row.add(i / ROW).as_ref().bells[i % ROW] }
+        }
+    }
 
     /// Messages that wait in all lanes, for an onlooker: what was rung for, less what the consumer noted as taken.
-    pub(crate) fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(self) -> u64 {
         // Relaxed, both: a number to show; whoever acts on it looks again.
-        Place::all()
-            .map(|i| self.bells.at(i).load(Relaxed).wrapping_sub(self.notes.taken[i].load(Relaxed) as u16))
+        self.fan
+            .indices()
+            .map(|i| self.bell(i).load(Relaxed).wrapping_sub(self.taken(i).load(Relaxed) as u16))
             // More than a lane holds: taken before its bell was rung, so nothing waits.
-            .map(|waiting| if u64::from(waiting) > N as u64 { 0 } else { u64::from(waiting) })
+            .map(|waiting| if u64::from(waiting) > self.len() { 0 } else { u64::from(waiting) })
             .sum()
     }
 
     /// Appends to a lane what `fill` writes, `used` bytes, more or less, and rings its bell.
     ///
     /// # Errors
-    /// [`Full`] if `N` messages of this lane wait.
+    /// [`Full`] if the lane is full.
     #[inline(always)]
     pub(crate) fn push(
-        &self,
-        lane: Place<PRODUCERS>,
+        self,
+        lane: Index<F>,
         state: &mut ProducerState,
         used: usize,
-        fill: impl FnOnce(&SharedCell<T>),
+        fill: impl FnOnce(Body<'q, F::Item>),
     ) -> Result<(), Full> {
-        let Lane { credit, slots } = &self.lanes[lane];
-        state.push(slots, credit, used, fill)?;
+        self.lane(lane).push(state, used, fill)?;
         self.ring_bell(lane, state);
         Ok(())
     }
 
     /// Whether a lane has room; asks the consumer only if the copy of its position says no.
     #[inline(always)]
-    pub(crate) fn has_room(&self, lane: Place<PRODUCERS>, state: &mut ProducerState) -> bool {
-        state.room::<N, _>(&self.lanes[lane].credit, 1) > 0
+    pub(crate) fn has_room(self, lane: Index<F>, state: &mut ProducerState) -> bool {
+        self.lane(lane).room(state, 1) > 0
     }
 
     #[inline(always)]
-    fn ring_bell(&self, lane: Place<PRODUCERS>, state: &ProducerState) {
+    fn ring_bell(self, lane: Index<F>, state: &ProducerState) {
         // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the wake flag's fences.
-        self.bells.at(lane).store(state.tail as u16, Relaxed);
+        self.bell(lane).store(state.tail as u16, Relaxed);
     }
 
     /// Takes back the last ring of a bell, as if the producer had died before it.
     #[cfg(all(test, not(k2k_loom)))]
-    pub(crate) fn unring(&self, lane: Place<PRODUCERS>) {
-        let bell = self.bells.at(lane);
+    pub(crate) fn unring(self, lane: Index<F>) {
+        let bell = self.bell(lane);
         // Relaxed: for tests, where nothing runs at the same time.
         bell.store(bell.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
     /// The producer's place in a lane that may have been in use. Rings the bell again, in case the predecessor died
     /// between a stamp and its bell.
-    pub(crate) fn recover_producer(&self, lane: Place<PRODUCERS>) -> ProducerState {
-        let Lane { credit, slots } = &self.lanes[lane];
-        let state = ProducerState::recover(slots, credit);
+    pub(crate) fn recover_producer(self, lane: Index<F>) -> ProducerState {
+        let state = self.lane(lane).recover_producer();
         self.ring_bell(lane, &state);
         state
     }
-}
 
-/// The consumer's private half of a [`Lanes`] queue.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LanesState<const PRODUCERS: usize> {
-    lanes: [ConsumerState; PRODUCERS],
-    /// The lane being served, and how many messages it may still give before the others are looked at.
-    current: Place<PRODUCERS>,
-    left: u32,
-    /// Turns to another lane, found or not; and the lane whose stamp is looked at next whether or not it has rung.
-    turns: u32,
-    probed: Place<PRODUCERS>,
-}
-
-impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
     /// Finds the consumer's place in a queue that may have been in use.
-    pub(crate) fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        queue: &Lanes<T, PRODUCERS, N, S>,
-    ) -> Self {
+    pub(crate) fn recover_consumer(self) -> LanesState<F> {
         let mut at = MaybeUninit::uninit();
-        Self::recover_in(&mut at, queue);
-        // SAFETY: `recover_in` has initialised it.
+        self.recover_consumer_in(&mut at);
+        // SAFETY: `recover_consumer_in` has initialised it.
         unsafe { at.assume_init() }
     }
 
-    /// As [`recover`](Self::recover), where it is to lie.
-    pub(crate) fn recover_in<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        at: &mut MaybeUninit<Self>,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-    ) {
+    /// As [`recover_consumer`](Self::recover_consumer), where it is to lie.
+    pub(crate) fn recover_consumer_in(self, at: &mut MaybeUninit<LanesState<F>>) {
         let to = at.as_mut_ptr();
-        // SAFETY: `to` is valid for a `Self`, and a place is below the length of `lanes`.
+        // SAFETY: `to` is valid for a state.
         unsafe {
-            for i in Place::<PRODUCERS>::all() {
-                let lane = ConsumerState::recover::<N, _>(&queue.lanes[i].credit, &queue.notes.taken[i]);
-                (&raw mut (*to).lanes).cast::<ConsumerState>().add(i.index()).write(lane);
-            }
-            (&raw mut (*to).current).write(Place::FIRST);
+            self.fan.each_in(&raw mut (*to).lanes, |i| self.lane(i).recover_consumer(self.taken(i)));
+            (&raw mut (*to).current).write(self.fan.first());
             (&raw mut (*to).left).write(BURST);
             (&raw mut (*to).turns).write(0);
-            (&raw mut (*to).probed).write(Place::FIRST);
+            (&raw mut (*to).probed).write(self.fan.first());
         }
     }
 
     /// Whether lane `i` has rung for something that was not taken yet.
     #[inline(always)]
-    fn has_rung<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-        i: Place<PRODUCERS>,
-    ) -> bool {
+    fn has_rung(self, state: &LanesState<F>, i: Index<F>) -> bool {
         // Relaxed: a hint. Whoever follows it looks at the stamp, which vouches for the message.
-        queue.bells.at(i).load(Relaxed) != self.lanes[i].head as u16
+        self.bell(i).load(Relaxed) != state.lanes[i].head as u16
     }
 
     /// Whether lane `i` has a message.
     #[inline(always)]
-    fn ready<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-        i: Place<PRODUCERS>,
-    ) -> bool {
-        self.lanes[i].ready(&queue.lanes[i].slots)
+    fn ready(self, state: &LanesState<F>, i: Index<F>) -> bool {
+        self.lane(i).ready(&state.lanes[i])
     }
 
     /// Turns to a lane with a message: the current one while it may go on, else the next that has rung.
     #[inline(always)]
-    fn select<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
-        if self.left > 0 && self.ready(queue, self.current) {
+    fn select(self, state: &mut LanesState<F>) -> bool {
+        if state.left > 0 && self.ready(state, state.current) {
             return true;
         }
-        self.turn(queue)
+        self.turn(state)
     }
 
-    fn turn<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
+    fn turn(self, state: &mut LanesState<F>) -> bool {
         // The producer of the lane that is left may wait for room.
-        self.lanes[self.current].publish(&queue.lanes[self.current].credit);
-        self.turns = self.turns.wrapping_add(1);
-        if self.turns.is_multiple_of(PROBE_EVERY) && self.probe(queue) {
+        self.lane(state.current).publish_credit(&mut state.lanes[state.current]);
+        state.turns = state.turns.wrapping_add(1);
+        if state.turns.is_multiple_of(PROBE_EVERY) && self.probe(state) {
             return true;
         }
         // The current lane is looked at last, so that it cannot keep the others out. It needs no bell, as in
         // `any_ready`: its producer may have died just before it rang.
-        let next = self.next_rung(queue).or_else(|| self.ready(queue, self.current).then_some(self.current));
+        let next = self.next_rung(state).or_else(|| self.ready(state, state.current).then_some(state.current));
         let Some(next) = next else { return false };
-        self.turn_to(next);
+        state.turn_to(next);
         true
     }
 
     /// The next lane in turn that has rung and has a message, the current one excluded.
     #[inline(always)]
-    fn next_rung<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-    ) -> Option<Place<PRODUCERS>> {
+    fn next_rung(self, state: &LanesState<F>) -> Option<Index<F>> {
         // Mostly none has rung, and a look at all of few bells takes fewer instructions than one at two parts of them.
-        if Bells::<PRODUCERS, S>::SPREAD && !self.rung_in(queue, 0, PRODUCERS) {
+        if self.is_spread() && !self.rung_in(state, 0, self.fan.producers()) {
             return None;
         }
-        self.find(queue, self.current.index() + 1, PRODUCERS).or_else(|| self.find(queue, 0, self.current.index()))
+        self.find(state, state.current.number() + 1, self.fan.producers())
+            .or_else(|| self.find(state, 0, state.current.number()))
     }
 
     /// Looks at the stamp of the next lane in turn, whether or not it has rung, and turns to that lane if it has a
     /// message.
     #[cold]
-    fn probe<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, queue: &Lanes<T, PRODUCERS, N, S>) -> bool {
-        self.probed = self.probed.next();
-        let found = self.ready(queue, self.probed);
+    fn probe(self, state: &mut LanesState<F>) -> bool {
+        state.probed = self.fan.after(state.probed);
+        let found = self.ready(state, state.probed);
         if found {
-            self.turn_to(self.probed);
+            state.turn_to(state.probed);
         }
         found
     }
 
     /// Whether any lane has a message, by the bells of all lanes and the stamps of the next `count` in turn. Turns to one
     /// that has a message but has not rung: its producer may have died between the two.
-    pub(crate) fn look<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-        count: usize,
-    ) -> bool {
-        self.any_ready(queue) || (0..count).any(|_| self.probe(queue))
-    }
-
-    fn turn_to(&mut self, lane: Place<PRODUCERS>) {
-        self.current = lane;
-        self.left = BURST;
+    pub(crate) fn look(self, state: &mut LanesState<F>, count: usize) -> bool {
+        self.any_ready(state) || (0..count).any(|_| self.probe(state))
     }
 
     /// The first lane from `from` to `to - 1` that has rung and has a message.
     #[inline]
-    fn find<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-        from: usize,
-        to: usize,
-    ) -> Option<Place<PRODUCERS>> {
+    fn find(self, state: &LanesState<F>, from: usize, to: usize) -> Option<Index<F>> {
         let mut first = from;
         while first < to {
             // Eight bells of a row without a branch between them: mostly none has rung.
             let last = (first + 8).min(to).min((first / ROW + 1) * ROW);
-            if self.rung_in(queue, first, last)
-                && let Some(i) =
-                    (first..last).filter_map(Place::new).find(|&i| self.has_rung(queue, i) && self.ready(queue, i))
+            if self.rung_in(state, first, last)
+                && let Some(i) = (first..last)
+                    .filter_map(|i| self.fan.index(i))
+                    .find(|&i| self.has_rung(state, i) && self.ready(state, i))
             {
                 return Some(i);
             }
@@ -354,17 +413,12 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Whether one of the lanes from `first` to `last - 1`, whose bells are in one row, has rung.
     #[inline(always)]
-    fn rung_in<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-        first: usize,
-        last: usize,
-    ) -> bool {
-        let rows = &queue.bells.rows;
-        let Some(lanes) = self.lanes.get(first..last) else { return false };
+    fn rung_in(self, state: &LanesState<F>, first: usize, last: usize) -> bool {
+        let rows = self.rows();
+        let Some(lanes) = state.lanes.as_ref().get(first..last) else { return false };
         // Relaxed: a hint, as in `has_rung`.
-        let differs = |bell: &AtomicU16<S>, lane: &ConsumerState| bell.load(Relaxed) ^ lane.head as u16;
-        if Bells::<PRODUCERS, S>::SPREAD {
+        let differs = |bell: &AtomicU16<F::Scope>, lane: &ConsumerState| bell.load(Relaxed) ^ lane.head as u16;
+        if self.is_spread() {
             let Some(rows) = rows.get(first..last) else { return false };
             rows.iter().zip(lanes).fold(0, |rung, (row, lane)| rung | differs(&row.bells[0], lane)) != 0
         } else {
@@ -376,85 +430,70 @@ impl<const PRODUCERS: usize> LanesState<PRODUCERS> {
 
     /// Takes a message, with the lane it came by. `take` as for the SPSC ring.
     #[inline(always)]
-    pub(crate) fn pop<T: AnyBitPattern + Send, R, const N: usize, S: Scope>(
-        &mut self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-        take: impl FnOnce(&SharedCell<T>) -> (R, usize),
-    ) -> Option<(usize, R)> {
-        if !self.select(queue) {
+    pub(crate) fn pop<V>(
+        self,
+        state: &mut LanesState<F>,
+        take: impl FnOnce(Body<'q, F::Item>) -> (V, usize),
+    ) -> Option<(usize, V)> {
+        if !self.select(state) {
             return None;
         }
-        let i = self.current;
-        self.left = self.left.saturating_sub(1);
-        self.pop_lane(queue, i, take).map(|result| (i.index(), result))
+        let i = state.current;
+        state.left = state.left.saturating_sub(1);
+        self.pop_lane(state, i, take).map(|result| (i.number(), result))
     }
 
     /// Copies out the first line of the oldest message of lane `i`, which stays there. By the stamp alone:
     /// `poll` finds a message whose producer died before its bell.
     #[inline(always)]
-    pub(crate) fn peek_head<T: AnyBitPattern + Send, H: bytemuck::Pod, const N: usize, S: Scope>(
-        &self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-        i: Place<PRODUCERS>,
-    ) -> Option<H> {
-        self.lanes[i].peek_head(&queue.lanes[i].slots)
+    pub(crate) fn peek_head<H: bytemuck::Pod>(self, state: &LanesState<F>, i: Index<F>) -> Option<H> {
+        self.lane(i).peek_head(&state.lanes[i])
     }
 
     /// Takes the oldest message of lane `i`.
     #[inline(always)]
-    pub(crate) fn pop_lane<T: AnyBitPattern + Send, R, const N: usize, S: Scope>(
-        &mut self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-        i: Place<PRODUCERS>,
-        take: impl FnOnce(&SharedCell<T>) -> (R, usize),
-    ) -> Option<R> {
-        let Lane { credit, slots } = &queue.lanes[i];
-        self.lanes[i].pop(slots, credit, &queue.notes.taken[i], take)
+    pub(crate) fn pop_lane<V>(
+        self,
+        state: &mut LanesState<F>,
+        i: Index<F>,
+        take: impl FnOnce(Body<'q, F::Item>) -> (V, usize),
+    ) -> Option<V> {
+        self.lane(i).pop(&mut state.lanes[i], self.taken(i), take)
     }
 
     /// Whether any lane has a message.
-    pub(crate) fn any_ready<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-    ) -> bool {
-        self.ready(queue, self.current) || self.find(queue, 0, PRODUCERS).is_some()
+    pub(crate) fn any_ready(self, state: &LanesState<F>) -> bool {
+        self.ready(state, state.current) || self.find(state, 0, self.fan.producers()).is_some()
     }
 
     /// Whether one of the lanes `first`, `first + step`, ... has rung: a share of a look at all of them.
     #[inline(always)]
-    pub(crate) fn any_rung<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-        first: usize,
-        step: usize,
-    ) -> bool {
-        (first..PRODUCERS).step_by(step.max(1)).filter_map(Place::new).any(|i| self.has_rung(queue, i))
+    pub(crate) fn any_rung(self, state: &LanesState<F>, first: usize, step: usize) -> bool {
+        (first..self.fan.producers())
+            .step_by(step.max(1))
+            .filter_map(|i| self.fan.index(i))
+            .any(|i| self.has_rung(state, i))
     }
 
     /// Messages that wait in all lanes: a snapshot that only producers can make too small.
-    pub(crate) fn pending<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-    ) -> u64 {
-        Place::all()
+    pub(crate) fn pending(self, state: &LanesState<F>) -> u64 {
+        self.fan
+            .indices()
             .map(|i| {
-                let lane = &self.lanes[i];
+                let lane = &state.lanes[i];
                 // Relaxed: a hint. The stamps vouch for what is counted, so that whoever is told of a message finds it.
-                let rung = u64::from(queue.bells.at(i).load(Relaxed).wrapping_sub(lane.head as u16));
+                let rung = u64::from(self.bell(i).load(Relaxed).wrapping_sub(lane.head as u16));
                 // More than a lane holds: the stamp was seen and taken before its bell (nothing waits), or the bell
                 // lies.
-                if rung > N as u64 { 0 } else { lane.waiting(&queue.lanes[i].slots, rung) }
+                if rung > self.len() { 0 } else { self.lane(i).waiting(lane, rung) }
             })
             .sum()
     }
 
     /// Tells every producer how far this consumer has read.
-    pub(crate) fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        queue: &Lanes<T, PRODUCERS, N, S>,
-    ) {
-        for (state, lane) in self.lanes.iter_mut().zip(&queue.lanes) {
-            state.publish(&lane.credit);
+    pub(crate) fn publish(self, state: &mut LanesState<F>) {
+        for i in self.fan.indices() {
+            self.lane(i).publish_credit(&mut state.lanes[i]);
         }
     }
 }
@@ -501,11 +540,11 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
     where
         S: ReachesHere,
     {
-        let Some(lane) = Place::new(lane) else {
+        let Some(lane) = Typed::SHAPE.index(lane) else {
             panic!("lane {lane} does not exist: the queue has {PRODUCERS} lanes")
         };
         if claim_end(&self.claims.producers[lane]) {
-            Ok(LaneProducer { queue: self, lane, state: self.recover_producer(lane) })
+            Ok(LaneProducer { queue: self, lane, state: self.view().recover_producer(lane) })
         } else {
             Err(Taken)
         }
@@ -520,7 +559,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
         S: ReachesHere,
     {
         if claim_end(&self.claims.consumer) {
-            Ok(LanesConsumer { queue: self, state: LanesState::recover(self) })
+            Ok(LanesConsumer { queue: self, state: self.view().recover_consumer() })
         } else {
             Err(Taken)
         }
@@ -532,7 +571,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
 #[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
 pub struct LaneProducer<'q, T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
-    lane: Place<PRODUCERS>,
+    lane: Index<Typed<T, PRODUCERS, N, S>>,
     state: ProducerState,
 }
 
@@ -544,17 +583,17 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
     #[inline]
     pub fn push(&mut self, value: &T) -> Result<(), Full> {
         // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
-        let fill = |body: &SharedCell<T>| unsafe { body.write(value, size_of::<T>()) };
-        self.queue.push(self.lane, &mut self.state, size_of::<T>(), fill)
+        let fill = |body: Body<'_, T>| unsafe { body.write(value, size_of::<T>()) };
+        self.queue.view().push(self.lane, &mut self.state, size_of::<T>(), fill)
     }
 
     /// Appends as many of `values` as there is room for, and rings once; returns how many.
     #[inline]
     pub fn push_batch(&mut self, values: &[T]) -> usize {
-        let Lane { credit, slots } = &self.queue.lanes[self.lane];
-        let count = self.state.push_batch(slots, credit, values);
+        let queue = self.queue.view();
+        let count = queue.lane(self.lane).push_batch(&mut self.state, values);
         if count > 0 {
-            self.queue.ring_bell(self.lane, &self.state);
+            queue.ring_bell(self.lane, &self.state);
         }
         count
     }
@@ -573,7 +612,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
 #[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
 pub struct LanesConsumer<'q, T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope = System> {
     queue: &'q Lanes<T, PRODUCERS, N, S>,
-    state: LanesState<PRODUCERS>,
+    state: LanesState<Typed<T, PRODUCERS, N, S>>,
 }
 
 impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> LanesConsumer<'_, T, PRODUCERS, N, S> {
@@ -581,13 +620,13 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
     #[inline]
     pub fn pop(&mut self) -> Option<(usize, T)> {
         // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
-        self.state.pop(self.queue, |body| unsafe { (body.read(), size_of::<T>()) })
+        self.queue.view().pop(&mut self.state, |body| unsafe { (body.read(), size_of::<T>()) })
     }
 
     /// Messages that wait: a snapshot, which only producers can make too small.
     #[must_use]
     pub fn pending(&self) -> u64 {
-        self.state.pending(self.queue)
+        self.queue.view().pending(&self.state)
     }
 }
 
@@ -595,7 +634,7 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
     for LanesConsumer<'_, T, PRODUCERS, N, S>
 {
     fn drop(&mut self) {
-        self.state.publish(self.queue);
+        self.queue.view().publish(&mut self.state);
         release_end(&self.queue.claims.consumer);
     }
 }

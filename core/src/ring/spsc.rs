@@ -57,9 +57,12 @@
 //! 64 bits, so at 10⁹ messages a second a ring lives for 584 years.
 
 use crate::error::Full;
+use crate::shape::{Ring, Typed};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, LINE, ON_DEVICE, ReachesHere, Scope, SharedCell, System, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, Body, LINE, ON_DEVICE, ReachesHere, Scope, SharedCell, System, shared_struct};
 use bytemuck::AnyBitPattern;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
 
 /// Whether the consumer stores a word into each line it has read. See the module's page.
 pub const CONSUMER_WRITES_LINES: bool = !ON_DEVICE;
@@ -94,11 +97,6 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Slots<T, N, S> {
         assert!(align_of::<T>() <= 8, "ring elements are aligned to at most 8 bytes");
         N as u64 - 1
     };
-
-    #[inline(always)]
-    fn at(&self, position: u64) -> &Slot<T, S> {
-        &self.slots[(position & Self::MASK) as usize]
-    }
 }
 
 shared_struct! {
@@ -116,82 +114,148 @@ pub(crate) struct ProducerState {
     pub(super) credit: u64,
 }
 
-impl ProducerState {
+/// The consumer's half of a ring: where it reads next, and what it has told the producer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ConsumerState {
+    pub(crate) head: u64,
+    pub(super) published: u64,
+}
+
+impl ConsumerState {
+    /// Messages taken that the producer was not told of.
+    #[inline(always)]
+    pub(super) const fn unpublished(&self) -> u64 {
+        self.head.wrapping_sub(self.published)
+    }
+}
+
+/// A slot, wherever it is.
+pub(crate) struct SlotView<'r, R: Ring> {
+    pub(super) stamp: &'r AtomicU64<R::Scope>,
+    pub(super) body: Body<'r, R::Item>,
+}
+
+/// A ring whose parts lie anywhere: what the algorithm works on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpscView<'r, R: Ring> {
+    credit: &'r Credit<R::Scope>,
+    /// The first of the ring's slots.
+    slots: NonNull<u8>,
+    ring: R,
+    memory: PhantomData<&'r AtomicU64<R::Scope>>,
+}
+
+// SAFETY: what is behind it are atomics, and cells of `Send` items that the protocol hands over.
+unsafe impl<R: Ring> Send for SpscView<'_, R> {}
+// SAFETY: as above.
+unsafe impl<R: Ring> Sync for SpscView<'_, R> {}
+
+impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> SpscView<'r, Typed<T, 1, N, S>> {
+    /// The ring of these parts, which may lie in different memories.
+    #[inline(always)]
+    pub(crate) const fn of(slots: &'r Slots<T, N, S>, credit: &'r Credit<S>) -> Self {
+        Self { credit, slots: NonNull::from_ref(slots).cast(), ring: Typed::SHAPE, memory: PhantomData }
+    }
+}
+
+impl<'r, R: Ring> SpscView<'r, R> {
+    /// # Safety
+    /// For `'r`, there are as many slots behind `slots` as the shape says, aligned to 8.
+    #[inline(always)]
+    pub(crate) const unsafe fn at(slots: NonNull<u8>, credit: &'r Credit<R::Scope>, ring: R) -> Self {
+        Self { credit, slots, ring, memory: PhantomData }
+    }
+
+    /// How many messages it holds.
+    #[inline(always)]
+    fn len(self) -> u64 {
+        self.ring.slots() as u64
+    }
+
+    #[inline(always)]
+    pub(super) fn slot(self, position: u64) -> SlotView<'r, R> {
+        let i = position as usize & (self.ring.slots() - 1);
+        // SAFETY: `i` is below the number of slots, and each is as long as the shape says: a stamp and a body.
+        unsafe {
+            let slot = self.slots.add(i * self.ring.stride());
+            let body = slot.add(core::mem::offset_of!(Slot<R::Item, R::Scope>, body));
+            SlotView { stamp: slot.cast().as_ref(), body: Body::at(body, self.ring.lines()) }
+        }
+    }
+
     /// Finds the producer's place in a ring that may have been in use.
     ///
-    /// Takes up to `N` loads, and a few more: the stamps from the consumer's position on say what was published.
-    pub(crate) fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        slots: &Slots<T, N, S>,
-        credit: &Credit<S>,
-    ) -> Self {
+    /// Takes as many loads as there are slots, and a few more: the stamps from the consumer's position on say what was
+    /// published.
+    pub(crate) fn recover_producer(self) -> ProducerState {
         // Acquire [slot-freed]: the consumer is done with every body below this position.
-        let head = credit.position.load(Acquire);
+        let head = self.credit.position.load(Acquire);
         let mut tail = head;
         // Relaxed: only this end writes stamps, and the claim of the end has made its predecessor's visible.
-        while tail.wrapping_sub(head) < N as u64 && slots.at(tail).stamp.load(Relaxed) == tail.wrapping_add(1) {
+        while tail.wrapping_sub(head) < self.len() && self.slot(tail).stamp.load(Relaxed) == tail.wrapping_add(1) {
             tail = tail.wrapping_add(1);
         }
         // A predecessor that died within a run: what it had stamped behind the gap was never sent, and must not become
         // visible when the gap is filled. Relaxed: before the stamp that fills it, which the consumer will acquire.
-        for position in (1..UNORDERED.min(N as u64)).map(|i| tail.wrapping_add(i)) {
-            let stamp = &slots.at(position).stamp;
+        for position in (1..UNORDERED.min(self.len())).map(|i| tail.wrapping_add(i)) {
+            let stamp = self.slot(position).stamp;
             if stamp.load(Relaxed) == position.wrapping_add(1) {
                 stamp.store(0, Relaxed);
             }
         }
-        Self { tail, credit: head }
+        ProducerState { tail, credit: head }
     }
 
     /// Slots that can be written now, at least `wanted` if there are that many; asks the consumer only if the copy of
     /// its position says that there are fewer.
     #[inline(always)]
-    pub(crate) fn room<const N: usize, S: Scope>(&mut self, credit: &Credit<S>, wanted: u64) -> u64 {
-        let mut used = self.tail.wrapping_sub(self.credit);
-        if (N as u64).saturating_sub(used) < wanted {
-            // Acquire [slot-freed]: pairs with the credit store in `ConsumerState::publish`; the consumer has
-            // copied out (and scribbled on) every body below this position, so they may be overwritten.
-            self.credit = credit.position.load(Acquire);
-            used = self.tail.wrapping_sub(self.credit);
+    pub(crate) fn room(self, state: &mut ProducerState, wanted: u64) -> u64 {
+        let mut used = state.tail.wrapping_sub(state.credit);
+        if self.len().saturating_sub(used) < wanted {
+            // Acquire [slot-freed]: pairs with the credit store in `publish_credit`; the consumer has copied out (and
+            // scribbled on) every body below this position, so they may be overwritten.
+            state.credit = self.credit.position.load(Acquire);
+            used = state.tail.wrapping_sub(state.credit);
         }
         // A credit beyond the tail (a hostile or broken consumer) gives a huge `used`: the ring counts as full.
-        (N as u64).saturating_sub(used)
+        self.len().saturating_sub(used)
     }
 
     /// Appends what `fill` writes: `used` bytes, more or less.
     ///
     /// # Errors
-    /// [`Full`] if all `N` slots hold messages that the consumer has not freed.
+    /// [`Full`] if all slots hold messages that the consumer has not freed.
     #[inline(always)]
-    pub(crate) fn push<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        slots: &Slots<T, N, S>,
-        credit: &Credit<S>,
+    pub(crate) fn push(
+        self,
+        state: &mut ProducerState,
         used: usize,
-        fill: impl FnOnce(&SharedCell<T>),
+        fill: impl FnOnce(Body<'r, R::Item>),
     ) -> Result<(), Full> {
-        if self.room::<N, _>(credit, 1) == 0 {
+        if self.room(state, 1) == 0 {
             return Err(Full);
         }
-        self.reach_ahead(slots, used);
+        self.reach_ahead(state, used);
         // Rule 2: there is room, so the slot is this producer's until the stamp.
-        fill(&slots.at(self.tail).body);
-        self.publish(slots);
+        fill(self.slot(state.tail).body);
+        self.publish(state);
         Ok(())
     }
 
     /// Publishes the body at `tail`, which has been written.
     #[inline(always)]
-    fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, slots: &Slots<T, N, S>) {
-        let slot = slots.at(self.tail);
-        self.tail = self.tail.wrapping_add(1);
+    fn publish(self, state: &mut ProducerState) {
+        let slot = self.slot(state.tail);
+        state.tail = state.tail.wrapping_add(1);
         // Release [slot-published]: the body written before is visible to the consumer that sees this stamp.
-        slot.stamp.store(self.tail, Release);
+        slot.stamp.store(state.tail, Release);
     }
 
     /// Slots ahead of the one being written whose lines are asked for already. More than two takes lines away from a
     /// consumer that is still at work on them; small rings have less to spare.
-    const fn ahead<const N: usize>() -> u64 {
-        match N {
+    #[inline(always)]
+    fn ahead(self) -> u64 {
+        match self.len() {
             ..8 => 0,
             8..128 => 1,
             _ => 2,
@@ -201,10 +265,10 @@ impl ProducerState {
     /// Asks for the lines of a slot ahead, if it is known to be free, before the stores that will have to wait for
     /// them: stores leave a processor in order, so one that waits for its line holds up all behind it.
     #[inline(always)]
-    fn reach_ahead<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>, used: usize) {
-        let next = self.tail.wrapping_add(Self::ahead::<N>());
-        if Self::ahead::<N>() > 0 && next.wrapping_sub(self.credit) < N as u64 {
-            slots.at(next).body.prefetch(used);
+    fn reach_ahead(self, state: &ProducerState, used: usize) {
+        let next = state.tail.wrapping_add(self.ahead());
+        if self.ahead() > 0 && next.wrapping_sub(state.credit) < self.len() {
+            self.slot(next).body.prefetch(used);
         }
     }
 
@@ -212,50 +276,40 @@ impl ProducerState {
     /// first. So a consumer that waits for the first finds all of them, instead of taking each line away while it
     /// is being filled.
     #[inline(always)]
-    fn push_runs<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        slots: &Slots<T, N, S>,
-        credit: &Credit<S>,
-        values: &[T],
-    ) -> usize {
-        let count = self.room::<N, _>(credit, (values.len() as u64).min(N as u64)).min(values.len() as u64) as usize;
+    fn push_runs(self, state: &mut ProducerState, values: &[R::Item]) -> usize {
+        let count = self.room(state, (values.len() as u64).min(self.len())).min(values.len() as u64) as usize;
         for run in values.get(..count).unwrap_or_default().chunks(RUN) {
             // Small rings have nothing to spare for the run after this one.
-            let after = if N > 4 * RUN { run.len() as u64 } else { 0 };
-            let next = self.tail.wrapping_add(after);
-            if next.wrapping_add(RUN as u64).wrapping_sub(self.credit) <= N as u64 {
-                for i in (0..RUN as u64).step_by((LINE / size_of::<Slot<T, S>>()).max(1)) {
-                    slots.at(next.wrapping_add(i)).body.prefetch(size_of::<T>());
+            let after = if self.len() > 4 * RUN as u64 { run.len() as u64 } else { 0 };
+            let next = state.tail.wrapping_add(after);
+            if next.wrapping_add(RUN as u64).wrapping_sub(state.credit) <= self.len() {
+                for i in (0..RUN as u64).step_by((LINE / size_of::<Slot<R::Item, R::Scope>>()).max(1)) {
+                    self.slot(next.wrapping_add(i)).body.prefetch(size_of::<R::Item>());
                 }
             }
             for (i, value) in run.iter().enumerate().rev() {
-                let position = self.tail.wrapping_add(i as u64);
-                let slot = slots.at(position);
+                let position = state.tail.wrapping_add(i as u64);
+                let slot = self.slot(position);
                 // SAFETY: rule 2, as in `push`: there was room for `count`.
-                unsafe { slot.body.write(value, size_of::<T>()) };
+                unsafe { slot.body.write(value, size_of::<R::Item>()) };
                 // Release [slot-published]: as in `publish`.
                 slot.stamp.store(position.wrapping_add(1), Release);
             }
-            self.tail = self.tail.wrapping_add(run.len() as u64);
+            state.tail = state.tail.wrapping_add(run.len() as u64);
         }
         count
     }
 
     /// Appends as many of `values` as there is room for, in order; returns how many.
     #[inline(always)]
-    pub(crate) fn push_batch<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        slots: &Slots<T, N, S>,
-        credit: &Credit<S>,
-        values: &[T],
-    ) -> usize {
-        let count = self.room::<N, _>(credit, (values.len() as u64).min(N as u64)).min(values.len() as u64);
+    pub(crate) fn push_batch(self, state: &mut ProducerState, values: &[R::Item]) -> usize {
+        let count = self.room(state, (values.len() as u64).min(self.len())).min(values.len() as u64);
         if !ON_DEVICE {
             for value in values.iter().take(count as usize) {
-                self.reach_ahead(slots, size_of::<T>());
+                self.reach_ahead(state, size_of::<R::Item>());
                 // SAFETY: rule 2, as in `push`: there was room for `count`.
-                unsafe { slots.at(self.tail).body.write(value, size_of::<T>()) };
-                self.publish(slots);
+                unsafe { self.slot(state.tail).body.write(value, size_of::<R::Item>()) };
+                self.publish(state);
             }
             return count as usize;
         }
@@ -263,57 +317,41 @@ impl ProducerState {
         let bodies = values.iter().zip(0..count);
         for (value, i) in bodies {
             // SAFETY: rule 2, as in `push`: there was room for `count`.
-            unsafe { slots.at(self.tail.wrapping_add(i)).body.write(value, size_of::<T>()) };
+            unsafe { self.slot(state.tail.wrapping_add(i)).body.write(value, size_of::<R::Item>()) };
         }
         for _ in 0..count {
-            self.publish(slots);
+            self.publish(state);
         }
         count as usize
     }
-}
 
-/// The consumer's half of a ring: where it reads next, and what it has told the producer.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ConsumerState {
-    pub(crate) head: u64,
-    pub(super) published: u64,
-}
-
-impl ConsumerState {
-    /// Finds the consumer's place in a ring of `N` slots that may have been in use: after the last message taken.
-    pub(crate) fn recover<const N: usize, S: Scope>(credit: &Credit<S>, taken: &AtomicU64<S>) -> Self {
+    /// Finds the consumer's place in a ring that may have been in use: after the last message taken.
+    pub(crate) fn recover_consumer(self, taken: &AtomicU64<R::Scope>) -> ConsumerState {
         // Relaxed: only this end writes the two words, and the claim of the end has made its predecessor's stores
         // visible.
-        let published = credit.position.load(Relaxed);
+        let published = self.credit.position.load(Relaxed);
         let head = taken.load(Relaxed);
         // More than a ring apart: no consumer writes this.
-        let head = if head.wrapping_sub(published) > N as u64 { published } else { head };
-        Self { head, published }
+        let head = if head.wrapping_sub(published) > self.len() { published } else { head };
+        ConsumerState { head, published }
     }
 
     /// The next full slot, if there is one.
     #[inline(always)]
-    pub(super) fn next<'r, T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        slots: &'r Slots<T, N, S>,
-    ) -> Option<&'r Slot<T, S>> {
-        let slot = slots.at(self.head);
-        // Acquire [slot-published]: pairs with the stamp store in `ProducerState::push`; the body is visible.
-        (slot.stamp.load(Acquire) == self.head.wrapping_add(1)).then_some(slot)
+    pub(super) fn next(self, state: &ConsumerState) -> Option<SlotView<'r, R>> {
+        let slot = self.slot(state.head);
+        // Acquire [slot-published]: pairs with the stamp store in `publish`; the body is visible.
+        (slot.stamp.load(Acquire) == state.head.wrapping_add(1)).then_some(slot)
     }
 
     /// How many messages wait, if someone says that there are `hint`: not more than that.
-    pub(crate) fn waiting<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        slots: &Slots<T, N, S>,
-        hint: u64,
-    ) -> u64 {
-        let mut waiting = hint.min(N as u64);
+    pub(crate) fn waiting(self, state: &ConsumerState, hint: u64) -> u64 {
+        let mut waiting = hint.min(self.len());
         while waiting > 0 {
-            let after = self.head.wrapping_add(waiting);
+            let after = state.head.wrapping_add(waiting);
             // Acquire [slot-published]: as in `next`; so are the stamps of all messages before, which were stored
             // earlier.
-            if slots.at(after.wrapping_sub(1)).stamp.load(Acquire) == after {
+            if self.slot(after.wrapping_sub(1)).stamp.load(Acquire) == after {
                 break;
             }
             waiting -= 1;
@@ -323,109 +361,92 @@ impl ConsumerState {
 
     /// Whether a message waits.
     #[inline(always)]
-    pub(crate) fn ready<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, slots: &Slots<T, N, S>) -> bool {
-        self.next(slots).is_some()
+    pub(crate) fn ready(self, state: &ConsumerState) -> bool {
+        self.next(state).is_some()
     }
 
     /// Copies out the first line of the oldest message, which stays in the ring.
     #[inline(always)]
-    pub(crate) fn peek_head<T: AnyBitPattern + Send, H: bytemuck::Pod, const N: usize, S: Scope>(
-        &self,
-        slots: &Slots<T, N, S>,
-    ) -> Option<H> {
+    pub(crate) fn peek_head<H: bytemuck::Pod>(self, state: &ConsumerState) -> Option<H> {
         // SAFETY: rule 2: the stamp says that the slot is full, and nobody but this consumer can free it.
-        self.next(slots).map(|slot| unsafe { slot.body.read_head() })
+        self.next(state).map(|slot| unsafe { slot.body.read_head() })
     }
 
     /// Takes the oldest message: `take` copies it out and says how many of its bytes it has looked at.
     #[inline(always)]
-    pub(crate) fn pop<T: AnyBitPattern + Send, R, const N: usize, S: Scope>(
-        &mut self,
-        slots: &Slots<T, N, S>,
-        credit: &Credit<S>,
-        taken: &AtomicU64<S>,
-        take: impl FnOnce(&SharedCell<T>) -> (R, usize),
-    ) -> Option<R> {
-        let Some(slot) = self.next(slots) else {
-            self.publish(credit);
+    pub(crate) fn pop<V>(
+        self,
+        state: &mut ConsumerState,
+        taken: &AtomicU64<R::Scope>,
+        take: impl FnOnce(Body<'r, R::Item>) -> (V, usize),
+    ) -> Option<V> {
+        let Some(slot) = self.next(state) else {
+            self.publish_credit(state);
             return None;
         };
         // Rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is stored.
-        let (result, used) = take(&slot.body);
-        self.finish::<T, N, _>(slot, credit, taken, used);
+        let (result, used) = take(slot.body);
+        self.finish(state, slot, taken, used);
         Some(result)
     }
 
     /// Ends the reading of the slot at `head`.
     #[inline(always)]
-    fn finish<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        slot: &Slot<T, S>,
-        credit: &Credit<S>,
-        taken: &AtomicU64<S>,
-        used: usize,
-    ) {
-        self.head = self.head.wrapping_add(1);
+    fn finish(self, state: &mut ConsumerState, slot: SlotView<'r, R>, taken: &AtomicU64<R::Scope>, used: usize) {
+        state.head = state.head.wrapping_add(1);
         // Relaxed: for a successor only. Before the scribbles, so that it never takes a message that was written over.
-        taken.store(self.head, Relaxed);
+        taken.store(state.head, Relaxed);
         if CONSUMER_WRITES_LINES {
             // SAFETY: rule 2: still this consumer's; the value has been copied out.
             unsafe { slot.body.scribble(used) };
         }
         // Telling the producer costs a line transfer: once per eighth of the ring, and when it has run dry.
-        if self.unpublished() >= Self::publish_every::<N>() {
-            self.publish(credit);
+        if state.unpublished() >= self.publish_every() {
+            self.publish_credit(state);
         }
     }
 
-    /// Messages taken that the producer was not told of.
+    /// How many messages that were taken without telling the producer are too many.
     #[inline(always)]
-    pub(super) const fn unpublished(&self) -> u64 {
-        self.head.wrapping_sub(self.published)
-    }
-
-    /// How many of those are too many in a ring of `N` slots.
-    #[inline(always)]
-    pub(super) const fn publish_every<const N: usize>() -> u64 {
-        if N < 8 { 1 } else { N as u64 / 8 }
+    pub(super) fn publish_every(self) -> u64 {
+        if self.len() < 8 { 1 } else { self.len() / 8 }
     }
 
     /// Takes up to `out.len()` messages; returns how many. In runs, each copied out, then noted as taken, then written
     /// over.
     #[inline(always)]
-    pub(crate) fn pop_batch<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        slots: &Slots<T, N, S>,
-        credit: &Credit<S>,
-        taken: &AtomicU64<S>,
-        out: &mut [T],
+    pub(crate) fn pop_batch(
+        self,
+        state: &mut ConsumerState,
+        taken: &AtomicU64<R::Scope>,
+        out: &mut [R::Item],
     ) -> usize {
         let mut count = 0;
         // As long as the producer may go without news; never a single one.
-        for run in out.chunks_mut(Self::publish_every::<N>().max(2) as usize) {
-            let first = self.head;
+        for run in out.chunks_mut(self.publish_every().max(2) as usize) {
+            let first = state.head;
             for place in &mut *run {
-                let Some(slot) = self.next(slots) else { break };
+                let Some(slot) = self.next(state) else { break };
                 // SAFETY: rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is
                 // stored.
-                unsafe { slot.body.read_used(place, |_| size_of::<T>()) };
-                self.head = self.head.wrapping_add(1);
+                unsafe { slot.body.read_used(place, |_| size_of::<R::Item>()) };
+                state.head = state.head.wrapping_add(1);
             }
-            let length = self.head.wrapping_sub(first);
+            let length = state.head.wrapping_sub(first);
             count += length as usize;
             if length > 0 {
                 // Relaxed: as in `finish`: before the scribbles.
-                taken.store(self.head, Relaxed);
+                taken.store(state.head, Relaxed);
             }
             if CONSUMER_WRITES_LINES {
                 for i in 0..length {
                     // SAFETY: rule 2: still this consumer's; the values have been copied out.
-                    unsafe { slots.at(first.wrapping_add(i)).body.scribble(size_of::<T>()) };
+                    unsafe { self.slot(first.wrapping_add(i)).body.scribble(size_of::<R::Item>()) };
                 }
             }
             let dry = length < run.len() as u64;
-            if dry || self.unpublished() >= Self::publish_every::<N>() {
-                self.publish(credit);
+            if dry || state.unpublished() >= self.publish_every() {
+                self.publish_credit(state);
             }
             if dry {
                 break;
@@ -437,12 +458,12 @@ impl ConsumerState {
     /// Tells the producer how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the
     /// ring runs dry.
     #[inline(always)]
-    pub(crate) fn publish<S: Scope>(&mut self, credit: &Credit<S>) {
-        if self.published != self.head {
-            self.published = self.head;
+    pub(crate) fn publish_credit(self, state: &mut ConsumerState) {
+        if state.published != state.head {
+            state.published = state.head;
             // Release [slot-freed]: all reads of (and scribbles on) bodies below `head` happen before the producer
             // that sees this position overwrites them.
-            credit.position.store(self.head, Release);
+            self.credit.position.store(state.head, Release);
         }
     }
 }
@@ -604,12 +625,18 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
         self.consumer_unclaimed()
     }
 
+    /// The ring as the algorithm sees it.
+    #[inline(always)]
+    pub(super) const fn view(&self) -> SpscView<'_, Typed<T, 1, N, S>> {
+        SpscView::of(&self.slots, &self.credit)
+    }
+
     fn producer_unclaimed(&self) -> Producer<'_, T, N, S> {
-        Producer { ring: self, state: ProducerState::recover(&self.slots, &self.credit) }
+        Producer { ring: self, state: self.view().recover_producer() }
     }
 
     fn consumer_unclaimed(&self) -> Consumer<'_, T, N, S> {
-        Consumer { ring: self, state: ConsumerState::recover::<N, _>(&self.credit, &self.claims.taken) }
+        Consumer { ring: self, state: self.view().recover_consumer(&self.claims.taken) }
     }
 }
 
@@ -631,19 +658,19 @@ impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Producer<'r, T, N, S
     #[inline]
     pub fn push(&mut self, value: &T) -> Result<(), Full> {
         // SAFETY: rule 2: `fill` is called with the slot that is this producer's to write.
-        let fill = |body: &SharedCell<T>| unsafe { body.write(value, size_of::<T>()) };
-        self.state.push(&self.ring.slots, &self.ring.credit, size_of::<T>(), fill)
+        let fill = |body: Body<'_, T>| unsafe { body.write(value, size_of::<T>()) };
+        self.ring.view().push(&mut self.state, size_of::<T>(), fill)
     }
 
     /// Appends as many of `values` as there is room for, in order, and returns how many that were.
     #[inline]
     pub fn push_batch(&mut self, values: &[T]) -> usize {
-        let Spsc { slots, credit, .. } = self.ring;
+        let ring = self.ring.view();
         // Loom's slots are larger than a line; its models of lanes have the other way.
         if !ON_DEVICE && (size_of::<Slot<T, S>>() <= LINE || cfg!(k2k_loom)) {
-            self.state.push_runs(slots, credit, values)
+            ring.push_runs(&mut self.state, values)
         } else {
-            self.state.push_batch(slots, credit, values)
+            ring.push_batch(&mut self.state, values)
         }
     }
 
@@ -653,17 +680,18 @@ impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Producer<'r, T, N, S
     /// [`Full`] if `N` messages wait.
     #[inline]
     pub fn claim(&mut self) -> Result<Claim<'_, 'r, T, N, S>, Full> {
-        if self.state.room::<N, _>(&self.ring.credit, 1) == 0 {
+        let ring = self.ring.view();
+        if ring.room(&mut self.state, 1) == 0 {
             return Err(Full);
         }
-        self.state.reach_ahead(&self.ring.slots, size_of::<T>());
+        ring.reach_ahead(&self.state, size_of::<T>());
         Ok(Claim { producer: self })
     }
 
     /// Slots that can be written at once, at least. Only this producer makes it smaller.
     #[inline]
     pub fn free_slots(&mut self) -> usize {
-        self.state.room::<N, _>(&self.ring.credit, N as u64) as usize
+        self.ring.view().room(&mut self.state, N as u64) as usize
     }
 }
 
@@ -684,7 +712,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
     #[inline]
     pub fn write(&mut self, value: &T) {
         // SAFETY: rule 2: `Producer::claim` saw room, and holds the only producer until this is dropped.
-        unsafe { self.slot().body.write(value, size_of::<T>()) };
+        unsafe { self.body().write(value, size_of::<T>()) };
     }
 
     /// Address of the message in the ring, for writing parts of it. Write with volatile or atomic stores if a hostile
@@ -692,18 +720,18 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
     #[cfg(not(k2k_loom))]
     #[inline]
     pub fn as_mut_ptr(&mut self) -> *mut T {
-        self.slot().body.as_ptr()
+        self.body().as_ptr()
     }
 
     /// Publishes the message.
     #[inline]
     pub fn commit(self) {
         // What was written through this claim is visible to the consumer that sees the stamp.
-        self.producer.state.publish(&self.producer.ring.slots);
+        self.producer.ring.view().publish(&mut self.producer.state);
     }
 
-    fn slot(&self) -> &Slot<T, S> {
-        self.producer.ring.slots.at(self.producer.state.tail)
+    fn body(&self) -> Body<'_, T> {
+        self.producer.ring.view().slot(self.producer.state.tail).body
     }
 }
 
@@ -722,20 +750,20 @@ impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Consumer<'r, T, N, S
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
         // SAFETY: rule 2: `take` is called with the slot that is this consumer's to read.
-        let take = |body: &SharedCell<T>| unsafe { (body.read(), size_of::<T>()) };
-        self.state.pop(&self.ring.slots, &self.ring.credit, &self.ring.claims.taken, take)
+        let take = |body: Body<'_, T>| unsafe { (body.read(), size_of::<T>()) };
+        self.ring.view().pop(&mut self.state, &self.ring.claims.taken, take)
     }
 
     /// Takes up to `out.len()` messages, oldest first, and returns how many it took.
     #[inline]
     pub fn pop_batch(&mut self, out: &mut [T]) -> usize {
-        self.state.pop_batch(&self.ring.slots, &self.ring.credit, &self.ring.claims.taken, out)
+        self.ring.view().pop_batch(&mut self.state, &self.ring.claims.taken, out)
     }
 
     /// Looks at the oldest message without taking it; [`Peek::release`] takes it.
     #[inline]
     pub fn peek(&mut self) -> Option<Peek<'_, 'r, T, N, S>> {
-        self.state.next(&self.ring.slots)?;
+        self.ring.view().next(&self.state)?;
         Some(Peek { consumer: self })
     }
 
@@ -743,13 +771,13 @@ impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Consumer<'r, T, N, S
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.state.ready(&self.ring.slots)
+        !self.ring.view().ready(&self.state)
     }
 }
 
 impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for Consumer<'_, T, N, S> {
     fn drop(&mut self) {
-        self.state.publish(&self.ring.credit);
+        self.ring.view().publish_credit(&mut self.state);
         release_end(&self.ring.claims.consumer);
     }
 }
@@ -766,7 +794,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
     #[must_use]
     pub fn read(&self) -> T {
         // SAFETY: rule 2: `Consumer::peek` saw the stamp, and no credit beyond the slot is stored while this lives.
-        unsafe { self.slot().body.read() }
+        unsafe { self.body().read() }
     }
 
     /// Address of the message in the ring, for reading parts of it. Read with volatile or atomic loads if a hostile
@@ -775,19 +803,19 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const T {
-        self.slot().body.as_ptr()
+        self.body().as_ptr()
     }
 
     /// Takes the message out of the ring; its slot is free for the producer.
     #[inline]
     pub fn release(self) {
-        let ring = self.consumer.ring;
-        let slot = ring.slots.at(self.consumer.state.head);
-        self.consumer.state.finish::<T, N, _>(slot, &ring.credit, &ring.claims.taken, size_of::<T>());
+        let (ring, state) = (self.consumer.ring, &mut self.consumer.state);
+        let view = ring.view();
+        view.finish(state, view.slot(state.head), &ring.claims.taken, size_of::<T>());
     }
 
-    fn slot(&self) -> &Slot<T, S> {
-        self.consumer.ring.slots.at(self.consumer.state.head)
+    fn body(&self) -> Body<'_, T> {
+        self.consumer.ring.view().slot(self.consumer.state.head).body
     }
 }
 
@@ -805,7 +833,7 @@ mod tests {
         drop(producer);
         // Position 3 is the gap: all that a gang may have stamped behind it.
         for position in 4..3 + UNORDERED {
-            ring.slots.at(position).stamp.store(position + 1, Relaxed);
+            ring.view().slot(position).stamp.store(position + 1, Relaxed);
         }
         let mut successor = ring.producer().unwrap();
         successor.push(&4).unwrap();

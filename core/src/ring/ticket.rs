@@ -73,12 +73,16 @@
 //! 45 bits of lap and 64 of position wrap without harm: laps are compared modulo 2⁴⁵, and a producer that slept for
 //! so long finds its slot claimed or held as it left it.
 
-use super::spsc::{CONSUMER_WRITES_LINES, Slots, Taken, claim_end, release_end};
+use super::spsc::{CONSUMER_WRITES_LINES, Slot, Slots, Taken, claim_end, release_end};
 use crate::error::Full;
+use crate::shape::{Ring, Typed};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, ReachesHere, Scope, SharedCell, System, shared_struct, spin_hint};
+use crate::sync::{AtomicU32, AtomicU64, Body, ReachesHere, Scope, SharedCell, System, shared_struct, spin_hint};
 use bytemuck::AnyBitPattern;
 use core::fmt;
+use core::marker::PhantomData;
+use core::mem::offset_of;
+use core::ptr::NonNull;
 
 /// What a slot's word says. See the module's page for the bits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,16 +105,16 @@ const LAP_SHIFT: u32 = 19;
 const BACKOFF_LIMIT: u32 = if cfg!(k2k_loom) { 0 } else { 32 };
 
 impl Word {
-    /// `FREE` for a position.
+    /// `FREE` for a position of a ring with so many slots.
     #[inline(always)]
-    const fn free<const N: usize>(position: u64) -> Self {
-        Self((position >> N.trailing_zeros()) << LAP_SHIFT)
+    const fn free(position: u64, slots: usize) -> Self {
+        Self((position >> slots.trailing_zeros()) << LAP_SHIFT)
     }
 
     /// By how many laps the word is ahead of a position: 0 if it speaks of that very position.
     #[inline(always)]
-    const fn laps_ahead<const N: usize>(self, position: u64) -> i64 {
-        self.0.wrapping_sub(Self::free::<N>(position).0).cast_signed() >> LAP_SHIFT
+    const fn laps_ahead(self, position: u64, slots: usize) -> i64 {
+        self.0.wrapping_sub(Self::free(position, slots).0).cast_signed() >> LAP_SHIFT
     }
 
     #[inline(always)]
@@ -264,64 +268,16 @@ pub enum TicketPop<T> {
 }
 
 impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
-    /// Rounds after which a loop gives up: each of `N` positions can cost a consumer two. In a healthy ring only a
-    /// producer that lost that many races gets here.
-    const ROUNDS: u64 = Slots::<T, N, S>::MASK * 2 + 66;
-
+    /// The ring as the algorithm sees it.
     #[inline(always)]
-    fn at(&self, position: u64) -> &TicketSlot<T, S> {
-        &self.slots[(position & Slots::<T, N, S>::MASK) as usize]
-    }
-
-    /// Moves the tail beyond a position that was seen claimed, skipped or passed; returns the tail as it is then.
-    #[inline(always)]
-    fn tail_beyond(&self, position: u64) -> u64 {
-        let next = position.wrapping_add(1);
-        // Release [claims-below]: this thread has seen `position` not FREE; whoever reads this tail sees the same.
-        // Relaxed on failure: someone else moved it, and it is read again.
-        if self.tail.position.compare_exchange(position, next, Release, Relaxed).is_ok() { next } else { self.tail() }
-    }
-
-    #[inline(always)]
-    fn tail(&self) -> u64 {
-        // Acquire [claims-below]: what this producer will publish makes all earlier claims visible with it.
-        self.tail.position.load(Acquire)
-    }
-
-    /// Messages in the ring, for an onlooker.
-    pub(crate) fn waiting(&self) -> u64 {
-        // Relaxed: a number to show.
-        self.slots.iter().map(|slot| u64::from(Word(slot.word.load(Relaxed)).phase() == PUBLISHED)).sum()
-    }
-
-    /// Whether the consumer has not taken the message that this producer has at a position.
-    #[inline(always)]
-    pub(crate) fn is_waiting(&self, position: u64, producer: u16) -> bool {
-        // Relaxed: a producer's own words are known to it and to its successor, and a count needs no more.
-        let seen = Word(self.at(position).word.load(Relaxed));
-        seen.laps_ahead::<N>(position) == 0
-            && matches!(seen.phase(), CLAIMED | PUBLISHED)
-            && seen.producer() == producer
-    }
-
-    /// For a producer: how many of its messages the consumer has not taken, and the position of the oldest. A look at all
-    /// positions that the consumer has not passed.
-    pub(crate) fn waiting_of(&self, producer: u16) -> (u32, u64) {
-        // Relaxed, both: its own claims have moved the tail before, or have seen it beyond. Positions are passed in order,
-        // so that nothing waits below one that was passed.
-        let mut position = self.tail.position.load(Relaxed);
-        let (mut count, mut oldest) = (0, position);
-        for _ in 0..N {
-            position = position.wrapping_sub(1);
-            if Word(self.at(position).word.load(Relaxed)).laps_ahead::<N>(position) > 0 {
-                break;
-            }
-            if self.is_waiting(position, producer) {
-                count += 1;
-                oldest = position;
-            }
+    pub(crate) const fn view(&self) -> TicketView<'_, Typed<T, 1, N, S>> {
+        const {
+            assert!(offset_of!(Self, tail) == 0 && offset_of!(Self, head) == size_of::<Tail<S>>());
+            assert!(offset_of!(Self, slots) == size_of::<Tail<S>>() + size_of::<Head<S>>());
+            assert!(size_of::<TicketSlot<T, S>>() == size_of::<Slot<T, S>>());
         }
-        (count, oldest)
+        // SAFETY: a ring of this very shape.
+        unsafe { TicketView::at(NonNull::from_ref(self).cast(), Typed::SHAPE) }
     }
 
     /// For the successor of a producer that has died, before [`reclaim`](Self::reclaim): whether the message of its last
@@ -329,10 +285,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     /// or held for it: nobody else can change that, and a dead producer makes no further claim.
     #[must_use]
     pub fn was_published(&self, position: u64, producer: u16) -> bool {
-        // Relaxed: a producer's own words are known to its successor, and a consumer that revokes, or takes the message,
-        // does not change the answer.
-        let seen = Word(self.at(position).word.load(Relaxed));
-        !(seen.phase() == CLAIMED && seen.producer() == producer || seen.is_held_by(producer))
+        self.view().was_published(position, producer)
     }
 
     /// Brings back what a dead producer had: its claims become void, and slots held for it go back into service.
@@ -345,34 +298,16 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     where
         S: ReachesHere,
     {
-        self.slots.iter().filter(|slot| Self::reclaim_slot(slot, producer)).count()
-    }
-
-    fn reclaim_slot(slot: &TicketSlot<T, S>, producer: u16) -> bool {
-        for _ in 0..Self::ROUNDS {
-            // Relaxed: the compare-exchange decides.
-            let seen = Word(slot.word.load(Relaxed));
-            let new = if seen.is_held_by(producer) {
-                seen.unowned()
-            } else if seen.phase() == CLAIMED && seen.producer() == producer {
-                seen.with(VOID).unowned()
-            } else {
-                return false;
-            };
-            // Release [slot-freed]: what the dead producer wrote, which the caller has seen to be over, happens before
-            // the next owner writes. Relaxed on failure: the consumer, or a producer that skips, moved it: look again.
-            if slot.word.compare_exchange(seen.0, new.0, Release, Relaxed).is_ok() {
-                return true;
-            }
-        }
-        false
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.view().reclaim(producer) }
     }
 }
 
-/// A producer's half of a ring: nothing but its name. Positions are taken from the ring each time.
+/// The consumer's half of a ring: where it reads next, and what it has told observers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TicketProducerState {
-    id: u16,
+pub(crate) struct TicketConsumerState {
+    pub(crate) head: u64,
+    published: u64,
 }
 
 /// Waiting after a lost race, twice as long each time: the winner gets to use the lines it has won.
@@ -396,32 +331,180 @@ struct Claimed {
     word: Word,
 }
 
-impl TicketProducerState {
-    /// A producer called `id`. An id is for [`TicketPop::Stalled`] and [`Ticket::reclaim`]: producers may share one if
-    /// they live and die together.
-    #[must_use]
-    pub(crate) const fn new(id: u16) -> Self {
-        Self { id }
+/// A slot, wherever it is.
+struct TicketSlotView<'r, R: Ring> {
+    word: &'r AtomicU64<R::Scope>,
+    body: Body<'r, R::Item>,
+}
+
+/// A ring wherever it is: what the algorithm works on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TicketView<'r, R: Ring> {
+    base: NonNull<u8>,
+    ring: R,
+    memory: PhantomData<&'r AtomicU64<R::Scope>>,
+}
+
+// SAFETY: what is behind it are atomics, and cells of `Send` items that the protocol hands over.
+unsafe impl<R: Ring> Send for TicketView<'_, R> {}
+// SAFETY: as above.
+unsafe impl<R: Ring> Sync for TicketView<'_, R> {}
+
+impl<'r, R: Ring> TicketView<'r, R> {
+    /// How far the slots are from the start.
+    pub(crate) const SLOTS: usize = size_of::<Tail<R::Scope>>() + size_of::<Head<R::Scope>>();
+
+    /// # Safety
+    /// For `'r`, there is a ring of this shape at `base`.
+    #[inline(always)]
+    pub(crate) const unsafe fn at(base: NonNull<u8>, ring: R) -> Self {
+        Self { base, ring, memory: PhantomData }
     }
 
-    /// Takes the next position.
+    /// Rounds after which a loop gives up: each position can cost a consumer two. In a healthy ring only a producer that
+    /// lost that many races gets here.
     #[inline(always)]
-    fn claim<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        ring: &Ticket<T, N, S>,
-    ) -> Result<Claimed, Full> {
-        let mut tail = ring.tail();
+    fn rounds(self) -> u64 {
+        self.ring.slots() as u64 * 2 + 64
+    }
+
+    #[inline(always)]
+    fn tail_word(self) -> &'r AtomicU64<R::Scope> {
+        // SAFETY: it stands first.
+        unsafe { &self.base.cast::<Tail<R::Scope>>().as_ref().position }
+    }
+
+    #[inline(always)]
+    fn head_word(self) -> &'r AtomicU64<R::Scope> {
+        // SAFETY: it follows the tail.
+        unsafe { &self.base.cast::<Tail<R::Scope>>().add(1).cast::<Head<R::Scope>>().as_ref().position }
+    }
+
+    #[inline(always)]
+    fn at_index(self, i: usize) -> TicketSlotView<'r, R> {
+        // SAFETY: callers' `i` is below the number of slots, and each is as long as the shape says: a word and a body.
+        unsafe {
+            let slot = self.base.add(Self::SLOTS + i * self.ring.stride());
+            let body = slot.add(offset_of!(TicketSlot<R::Item, R::Scope>, body));
+            TicketSlotView { word: slot.cast().as_ref(), body: Body::at(body, self.ring.lines()) }
+        }
+    }
+
+    #[inline(always)]
+    fn at_position(self, position: u64) -> TicketSlotView<'r, R> {
+        self.at_index(position as usize & (self.ring.slots() - 1))
+    }
+
+    /// Whether the consumer has not taken the message that this producer has at a position.
+    #[inline(always)]
+    pub(crate) fn is_waiting(self, position: u64, producer: u16) -> bool {
+        // Relaxed: a producer's own words are known to it and to its successor, and a count needs no more.
+        let seen = Word(self.at_position(position).word.load(Relaxed));
+        seen.laps_ahead(position, self.ring.slots()) == 0
+            && matches!(seen.phase(), CLAIMED | PUBLISHED)
+            && seen.producer() == producer
+    }
+
+    /// For a producer: how many of its messages the consumer has not taken, and the position of the oldest. A look at all
+    /// positions that the consumer has not passed.
+    pub(crate) fn waiting_of(self, producer: u16) -> (u32, u64) {
+        // Relaxed, both: its own claims have moved the tail before, or have seen it beyond. Positions are passed in order,
+        // so that nothing waits below one that was passed.
+        let mut position = self.tail_word().load(Relaxed);
+        let (mut count, mut oldest) = (0, position);
+        for _ in 0..self.ring.slots() {
+            position = position.wrapping_sub(1);
+            if Word(self.at_position(position).word.load(Relaxed)).laps_ahead(position, self.ring.slots()) > 0 {
+                break;
+            }
+            if self.is_waiting(position, producer) {
+                count += 1;
+                oldest = position;
+            }
+        }
+        (count, oldest)
+    }
+
+    fn slots(self) -> impl Iterator<Item = TicketSlotView<'r, R>> + use<'r, R> {
+        let ring = self;
+        (0..ring.ring.slots()).map(move |i| ring.at_index(i))
+    }
+
+    /// Moves the tail beyond a position that was seen claimed, skipped or passed; returns the tail as it is then.
+    #[inline(always)]
+    fn tail_beyond(self, position: u64) -> u64 {
+        let next = position.wrapping_add(1);
+        // Release [claims-below]: this thread has seen `position` not FREE; whoever reads this tail sees the same.
+        // Relaxed on failure: someone else moved it, and it is read again.
+        if self.tail_word().compare_exchange(position, next, Release, Relaxed).is_ok() { next } else { self.tail() }
+    }
+
+    #[inline(always)]
+    fn tail(self) -> u64 {
+        // Acquire [claims-below]: what this producer will publish makes all earlier claims visible with it.
+        self.tail_word().load(Acquire)
+    }
+
+    /// Messages in the ring, for an onlooker.
+    pub(crate) fn waiting(self) -> u64 {
+        // Relaxed: a number to show.
+        self.slots().map(|slot| u64::from(Word(slot.word.load(Relaxed)).phase() == PUBLISHED)).sum()
+    }
+
+    fn reclaim_slot(self, slot: &TicketSlotView<'r, R>, producer: u16) -> bool {
+        for _ in 0..self.rounds() {
+            // Relaxed: the compare-exchange decides.
+            let seen = Word(slot.word.load(Relaxed));
+            let new = if seen.is_held_by(producer) {
+                seen.unowned()
+            } else if seen.phase() == CLAIMED && seen.producer() == producer {
+                seen.with(VOID).unowned()
+            } else {
+                return false;
+            };
+            // Release [slot-freed]: what the dead producer wrote, which the caller has seen to be over, happens before
+            // the next owner writes. Relaxed on failure: the consumer, or a producer that skips, moved it: look again.
+            if slot.word.compare_exchange(seen.0, new.0, Release, Relaxed).is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// For the successor of a producer that has died, before [`reclaim`](Self::reclaim): whether the message of its last
+    /// claim, at this position (modulo a multiple of `N`), was published. If not, the slot is still claimed by that producer,
+    /// or held for it: nobody else can change that, and a dead producer makes no further claim.
+    pub(crate) fn was_published(self, position: u64, producer: u16) -> bool {
+        // Relaxed: a producer's own words are known to its successor, and a consumer that revokes, or takes the message,
+        // does not change the answer.
+        let seen = Word(self.at_position(position).word.load(Relaxed));
+        !(seen.phase() == CLAIMED && seen.producer() == producer || seen.is_held_by(producer))
+    }
+
+    /// Brings back what a dead producer had: its claims become void, and slots held for it go back into service.
+    /// Returns how many slots that were. Anyone may call this, at any time, while the ring is in use.
+    ///
+    /// # Safety
+    /// Every producer with this id has ended, without a claim that will still be used, and the caller knows it by
+    /// means that order memory: a joined thread, a process that was waited for, a word that the producer stored last.
+    pub(crate) unsafe fn reclaim(self, producer: u16) -> usize {
+        self.slots().filter(|slot| self.reclaim_slot(slot, producer)).count()
+    }
+
+    /// Takes the next position for the producer `id`.
+    #[inline(always)]
+    fn claim(self, id: u16) -> Result<Claimed, Full> {
+        let mut tail = self.tail();
         let mut backoff = Backoff(1);
-        for _ in 0..Ticket::<T, N, S>::ROUNDS {
-            let slot = ring.at(tail);
+        for _ in 0..self.rounds() {
+            let slot = self.at_position(tail);
             // Relaxed: the compare-exchange decides, and for moving the tail it is enough to have seen the word.
             let seen = Word(slot.word.load(Relaxed));
-            match seen.laps_ahead::<N>(tail) {
+            match seen.laps_ahead(tail, self.ring.slots()) {
                 // The consumer has still to pass the position one lap below.
                 ..0 => return Err(Full),
                 0 if seen.phase() == FREE => {
-                    let word =
-                        if seen.is_held() { seen.with(VOID) } else { Word(seen.0 | CLAIMED | u64::from(self.id)) };
+                    let word = if seen.is_held() { seen.with(VOID) } else { Word(seen.0 | CLAIMED | u64::from(id)) };
                     // Acquire [slot-freed]: the former owner is done with the body. (Release is not needed: a claim
                     // says nothing of the body.) Relaxed on failure: another producer was faster: look again.
                     if slot.word.compare_exchange(seen.0, word.0, Acquire, Relaxed).is_err() {
@@ -429,7 +512,7 @@ impl TicketProducerState {
                         continue;
                     }
                     let position = tail;
-                    tail = ring.tail_beyond(position);
+                    tail = self.tail_beyond(position);
                     if !seen.is_held() {
                         return Ok(Claimed { position, word });
                     }
@@ -437,7 +520,7 @@ impl TicketProducerState {
                 // Claimed by another, who may not have moved the tail yet, or passed already: an old tail.
                 _ => {
                     backoff.wait();
-                    tail = ring.tail_beyond(tail);
+                    tail = self.tail_beyond(tail);
                 }
             }
         }
@@ -445,14 +528,9 @@ impl TicketProducerState {
     }
 
     #[inline(always)]
-    fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        ring: &Ticket<T, N, S>,
-        claimed: Claimed,
-        note: impl FnOnce(Option<u64>),
-    ) -> Result<(), Revoked> {
+    fn publish(self, id: u16, claimed: Claimed, note: impl FnOnce(Option<u64>)) -> Result<(), Revoked> {
         let Claimed { position, word } = claimed;
-        let slot = ring.at(position);
+        let slot = self.at_position(position);
         // Release [slot-published]: the body written under this claim is visible to the consumer that sees the word.
         // Relaxed on failure: the consumer has given up; nothing of its is needed.
         if slot.word.compare_exchange(word.0, word.with(PUBLISHED).0, Release, Relaxed).is_ok() {
@@ -460,31 +538,27 @@ impl TicketProducerState {
         }
         // For a successor: as long as the mark stands, it says that nothing was published.
         note(None);
-        self.give_back(ring, slot);
+        self.give_back(id, &slot);
         Err(Revoked)
     }
 
-    fn abort<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>, claimed: Claimed) {
+    fn abort(self, id: u16, claimed: Claimed) {
         let Claimed { position, word } = claimed;
-        let slot = ring.at(position);
+        let slot = self.at_position(position);
         // Release [slot-freed]: what was written under this claim happens before the next owner writes; the consumer
         // passes it on. Relaxed on failure: as in `publish`.
         if slot.word.compare_exchange(word.0, word.with(VOID).unowned().0, Release, Relaxed).is_err() {
-            self.give_back(ring, slot);
+            self.give_back(id, &slot);
         }
     }
 
     /// Puts a slot whose claim was revoked back into service.
     #[cold]
-    fn give_back<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &self,
-        _: &Ticket<T, N, S>,
-        slot: &TicketSlot<T, S>,
-    ) {
-        for _ in 0..Ticket::<T, N, S>::ROUNDS {
+    fn give_back(self, id: u16, slot: &TicketSlotView<'r, R>) {
+        for _ in 0..self.rounds() {
             // Relaxed: the compare-exchange decides. A word without the mark is one that `reclaim` has cleared.
             let seen = Word(slot.word.load(Relaxed));
-            if !seen.is_held_by(self.id) {
+            if !seen.is_held_by(id) {
                 return;
             }
             // Release [slot-freed]: this producer's late writes happen before the next owner's.
@@ -500,72 +574,58 @@ impl TicketProducerState {
     /// # Errors
     /// [`TicketError`]: no slot, or the consumer gave up while the message was being written.
     #[inline(always)]
-    pub(crate) fn push<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        ring: &Ticket<T, N, S>,
-        value: &T,
-        used: usize,
-    ) -> Result<(), TicketError> {
+    pub(crate) fn push(self, id: u16, value: &R::Item, used: usize) -> Result<(), TicketError> {
         // SAFETY: `fill` is called with a slot that is this producer's to write.
-        self.push_with(ring, |body| unsafe { body.write(value, used) }, |_| {})
+        self.push_with(id, |body| unsafe { body.write(value, used) }, |_| {})
     }
 
-    /// Appends what `fill` writes. `note` is told the position that was claimed, and `None` before the slot is given back
+    /// Appends what `fill` writes, for the producer `id`. `note` is told the position that was claimed, and `None` before the slot is given back
     /// after a revocation: what [`was_published`](Ticket::was_published) needs to know.
     ///
     /// # Errors
     /// As for [`push`](Self::push).
     #[inline(always)]
-    pub(crate) fn push_with<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        ring: &Ticket<T, N, S>,
-        fill: impl FnOnce(&SharedCell<T>),
+    pub(crate) fn push_with(
+        self,
+        id: u16,
+        fill: impl FnOnce(Body<'r, R::Item>),
         note: impl Fn(Option<u64>),
     ) -> Result<(), TicketError> {
-        let claimed = self.claim(ring)?;
+        let claimed = self.claim(id)?;
         note(Some(claimed.position));
         // Rule 1: claimed, so this producer's until `publish`, even if the claim is revoked meanwhile.
-        fill(&ring.at(claimed.position).body);
-        Ok(self.publish(ring, claimed, note)?)
+        fill(self.at_position(claimed.position).body);
+        Ok(self.publish(id, claimed, note)?)
     }
-}
 
-/// The consumer's half of a ring: where it reads next, and what it has told observers.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct TicketConsumerState {
-    pub(crate) head: u64,
-    published: u64,
-}
-
-impl TicketConsumerState {
     /// Finds the consumer's exact place in a ring that may have been in use: the first position, from the one that was
     /// stored last, that has not been passed.
-    pub(crate) fn recover<T: AnyBitPattern + Send, const N: usize, S: Scope>(ring: &Ticket<T, N, S>) -> Self {
+    pub(crate) fn recover_consumer(self) -> TicketConsumerState {
         // Relaxed, both: only this end writes the head and raises laps, and the claim of the end has made its
         // predecessor's stores visible.
-        let published = ring.head.position.load(Relaxed);
+        let published = self.head_word().load(Relaxed);
         let mut head = published;
-        while head.wrapping_sub(published) < N as u64
-            && Word(ring.at(head).word.load(Relaxed)).laps_ahead::<N>(head) > 0
+        while head.wrapping_sub(published) < self.ring.slots() as u64
+            && Word(self.at_position(head).word.load(Relaxed)).laps_ahead(head, self.ring.slots()) > 0
         {
             head = head.wrapping_add(1);
         }
-        Self { head, published }
+        TicketConsumerState { head, published }
     }
 
     /// Whether `pop` would say anything but [`TicketPop::Empty`], or has a skipped position to pass.
     #[inline(always)]
-    pub(crate) fn ready<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> bool {
+    pub(crate) fn ready(self, state: &TicketConsumerState) -> bool {
         // Relaxed: `pop` looks for itself, and sees this word or a later one.
-        let seen = Word(ring.at(self.head).word.load(Relaxed));
-        seen.laps_ahead::<N>(self.head) == 0 && seen.phase() != FREE
+        let seen = Word(self.at_position(state.head).word.load(Relaxed));
+        seen.laps_ahead(state.head, self.ring.slots()) == 0 && seen.phase() != FREE
     }
 
     /// Takes the oldest message.
     #[inline(always)]
-    fn pop<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) -> TicketPop<T> {
+    fn pop(self, state: &mut TicketConsumerState) -> TicketPop<R::Item> {
         let mut value = bytemuck::Zeroable::zeroed();
-        match self.pop_into(ring, &mut value, |_| size_of::<T>()) {
+        match self.pop_into(state, &mut value, |_| size_of::<R::Item>()) {
             TicketPop::Message(()) => TicketPop::Message(value),
             TicketPop::Empty => TicketPop::Empty,
             TicketPop::Stalled { producer, position } => TicketPop::Stalled { producer, position },
@@ -577,13 +637,13 @@ impl TicketConsumerState {
     ///
     /// If a push happened before this call and its message was not taken yet, the answer is not `Empty`.
     #[inline(always)]
-    pub(crate) fn pop_into<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        ring: &Ticket<T, N, S>,
-        to: &mut T,
-        used: impl FnOnce(&T) -> usize,
+    pub(crate) fn pop_into(
+        self,
+        state: &mut TicketConsumerState,
+        to: &mut R::Item,
+        used: impl FnOnce(&R::Item) -> usize,
     ) -> TicketPop<()> {
-        match self.front(ring) {
+        match self.front(state) {
             TicketPop::Message((slot, seen)) => {
                 // SAFETY: rule 1: published, so this consumer's until it stores FREE.
                 let used = unsafe { slot.body.read_used(to, used) };
@@ -593,7 +653,7 @@ impl TicketConsumerState {
                     // SAFETY: rule 1: still this consumer's; the value has been copied out.
                     unsafe { slot.body.scribble(used) };
                 }
-                self.free(ring, slot);
+                self.free(state, &slot);
                 TicketPop::Message(())
             }
             TicketPop::Empty => TicketPop::Empty,
@@ -602,11 +662,8 @@ impl TicketConsumerState {
     }
 
     /// Copies out the first line of the oldest message, which stays in the ring.
-    pub(crate) fn peek_head<T: AnyBitPattern + Send, H: bytemuck::Pod, const N: usize, S: Scope>(
-        &mut self,
-        ring: &Ticket<T, N, S>,
-    ) -> TicketPop<H> {
-        match self.front(ring) {
+    pub(crate) fn peek_head<H: bytemuck::Pod>(self, state: &mut TicketConsumerState) -> TicketPop<H> {
+        match self.front(state) {
             // SAFETY: rule 1: published, so this consumer's until it stores FREE.
             TicketPop::Message((slot, _)) => TicketPop::Message(unsafe { slot.body.read_head() }),
             TicketPop::Empty => TicketPop::Empty,
@@ -616,96 +673,85 @@ impl TicketConsumerState {
 
     /// The slot of the oldest message, and its word. Passes the positions before it that hold no message.
     #[inline(always)]
-    fn front<'r, T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        ring: &'r Ticket<T, N, S>,
-    ) -> TicketPop<(&'r TicketSlot<T, S>, Word)> {
-        for _ in 0..Ticket::<T, N, S>::ROUNDS {
-            let slot = ring.at(self.head);
+    fn front(self, state: &mut TicketConsumerState) -> TicketPop<(TicketSlotView<'r, R>, Word)> {
+        for _ in 0..self.rounds() {
+            let slot = self.at_position(state.head);
             // Acquire [slot-published]: pairs with `publish`; the body is visible. For a VOID it pairs with its former
             // owner's [slot-freed]: what that one wrote is passed on with FREE.
             let seen = Word(slot.word.load(Acquire));
-            if seen.laps_ahead::<N>(self.head) != 0 {
+            if seen.laps_ahead(state.head, self.ring.slots()) != 0 {
                 // By invariant 1, a lie of whoever can write the word: the ring counts as empty.
                 break;
             }
             match seen.phase() {
                 PUBLISHED => return TicketPop::Message((slot, seen)),
-                CLAIMED => return TicketPop::Stalled { producer: seen.producer(), position: self.head },
+                CLAIMED => return TicketPop::Stalled { producer: seen.producer(), position: state.head },
                 VOID if seen.is_held() => {
                     // Relaxed: the body stays its owner's. On failure the owner has come back: look again.
                     if slot.word.compare_exchange(seen.0, seen.next_lap().0, Relaxed, Relaxed).is_ok() {
-                        self.advance(ring);
+                        self.advance(state);
                     }
                 }
-                VOID => self.free(ring, slot),
+                VOID => self.free(state, &slot),
                 // FREE: by invariant 3, nothing is claimed here or behind.
                 _ => break,
             }
         }
-        self.publish(ring);
+        self.publish_head(state);
         TicketPop::Empty
     }
 
     /// Frees the slot at `head`, which nobody else may change now, for the next lap.
     #[inline(always)]
-    fn free<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        ring: &Ticket<T, N, S>,
-        slot: &TicketSlot<T, S>,
-    ) {
+    fn free(self, state: &mut TicketConsumerState, slot: &TicketSlotView<'r, R>) {
         // Release [slot-freed]: all that this consumer, or the owner of a VOID, did with the body happens before the
         // next owner writes.
-        slot.word.store(Word::free::<N>(self.head).next_lap().0, Release);
-        self.advance(ring);
+        slot.word.store(Word::free(state.head, self.ring.slots()).next_lap().0, Release);
+        self.advance(state);
     }
 
     #[inline(always)]
-    fn advance<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
-        self.head = self.head.wrapping_add(1);
-        if self.head.wrapping_sub(self.published) >= (N as u64 / 8).max(1) {
-            self.publish(ring);
+    fn advance(self, state: &mut TicketConsumerState) {
+        state.head = state.head.wrapping_add(1);
+        if state.head.wrapping_sub(state.published) >= (self.ring.slots() as u64 / 8).max(1) {
+            self.publish_head(state);
         }
     }
 
     /// Gives up on the claim of a position that `pop` has called stalled. `false` if that is over anyway.
-    pub(crate) fn revoke<T: AnyBitPattern + Send, const N: usize, S: Scope>(
-        &mut self,
-        ring: &Ticket<T, N, S>,
-        position: u64,
-    ) -> bool {
-        let slot = ring.at(position);
+    pub(crate) fn revoke(self, state: &mut TicketConsumerState, position: u64) -> bool {
+        let slot = self.at_position(position);
         // Relaxed: the compare-exchange decides.
         let seen = Word(slot.word.load(Relaxed));
-        if position != self.head || seen.laps_ahead::<N>(position) != 0 || seen.phase() != CLAIMED {
+        if position != state.head || seen.laps_ahead(position, self.ring.slots()) != 0 || seen.phase() != CLAIMED {
             return false;
         }
         let held = Word(seen.next_lap().0 | HELD);
         // Relaxed: nothing of the body changes hands. On failure the producer was faster: its message will be popped.
         let revoked = slot.word.compare_exchange(seen.0, held.0, Relaxed, Relaxed).is_ok();
         if revoked {
-            self.advance(ring);
+            self.advance(state);
         }
         revoked
     }
 
     /// Positions that were claimed (or skipped) and not passed yet: a snapshot, which only producers can make too
     /// small.
-    pub(crate) fn pending<T: AnyBitPattern + Send, const N: usize, S: Scope>(&self, ring: &Ticket<T, N, S>) -> u64 {
+    pub(crate) fn pending(self, state: &TicketConsumerState) -> u64 {
         // Relaxed: a count for its own sake; `pop` looks at the slots.
-        let waiting = ring.tail.position.load(Relaxed).wrapping_sub(self.head).cast_signed();
+        let waiting = self.tail_word().load(Relaxed).wrapping_sub(state.head).cast_signed();
         // The tail may lag, by one; more than the ring holds is a lie of whoever can write the tail.
-        waiting.clamp(0, N as i64).cast_unsigned()
+        waiting.clamp(0, self.ring.slots() as i64).cast_unsigned()
     }
 
     /// Stores how far this consumer has read. `pop` does so by itself every `N / 8` messages and when the ring runs
     /// dry.
     #[inline(always)]
-    pub(crate) fn publish<T: AnyBitPattern + Send, const N: usize, S: Scope>(&mut self, ring: &Ticket<T, N, S>) {
-        if self.published != self.head {
-            self.published = self.head;
+    pub(crate) fn publish_head(self, state: &mut TicketConsumerState) {
+        if state.published != state.head {
+            state.published = state.head;
             // Relaxed: for observers; a successor gets it with the end.
-            ring.head.position.store(self.head, Relaxed);
+            self.head_word().store(state.head, Relaxed);
         }
     }
 }
@@ -741,12 +787,13 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
         crate::sync::Shared::idle()
     }
 
-    /// One more producer. For what the id is good, see `TicketProducerState::new`.
+    /// One more producer. The id is for [`TicketPop::Stalled`] and
+    /// [`reclaim`](Self::reclaim): producers may share one if they live and die together.
     pub const fn producer(&self, id: u16) -> TicketProducer<'_, T, N, S>
     where
         S: ReachesHere,
     {
-        TicketProducer { ring: self, state: TicketProducerState::new(id) }
+        TicketProducer { ring: self, id }
     }
 
     /// Takes the consuming end. It continues where the previous consumer stopped.
@@ -774,7 +821,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     }
 
     fn consumer_unclaimed(&self) -> TicketConsumer<'_, T, N, S> {
-        TicketConsumer { ring: self, state: TicketConsumerState::recover(self) }
+        TicketConsumer { ring: self, state: self.view().recover_consumer() }
     }
 }
 
@@ -782,7 +829,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
 #[derive(Debug)]
 pub struct TicketProducer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
     ring: &'r Ticket<T, N, S>,
-    state: TicketProducerState,
+    id: u16,
 }
 
 impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> TicketProducer<'r, T, N, S> {
@@ -792,7 +839,7 @@ impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> TicketProducer<'r, T
     /// [`TicketError`]: no slot, or the consumer gave up while the message was being written.
     #[inline]
     pub fn push(&mut self, value: &T) -> Result<(), TicketError> {
-        self.state.push(self.ring, value, size_of::<T>())
+        self.ring.view().push(self.id, value, size_of::<T>())
     }
 
     /// Takes the next position, to be [written](TicketClaim::write) and [committed](TicketClaim::commit) soon: the
@@ -802,7 +849,7 @@ impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> TicketProducer<'r, T
     /// [`Full`] if no slot is free.
     #[inline]
     pub fn claim(&mut self) -> Result<TicketClaim<'_, 'r, T, N, S>, Full> {
-        let claimed = self.state.claim(self.ring)?;
+        let claimed = self.ring.view().claim(self.id)?;
         Ok(TicketClaim { producer: self, claimed })
     }
 }
@@ -819,7 +866,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> TicketClaim<'_, '_, T, N
     pub fn write(&mut self, value: &T) {
         // SAFETY: rule 1: claimed, so this producer's until it is committed or dropped, even if it is revoked
         // meanwhile.
-        unsafe { self.producer.ring.at(self.claimed.position).body.write(value, size_of::<T>()) };
+        unsafe { self.producer.ring.view().at_position(self.claimed.position).body.write(value, size_of::<T>()) };
     }
 
     /// Publishes the message.
@@ -829,13 +876,13 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> TicketClaim<'_, '_, T, N
     #[inline]
     pub fn commit(self) -> Result<(), Revoked> {
         let this = core::mem::ManuallyDrop::new(self);
-        this.producer.state.publish(this.producer.ring, this.claimed, |_| {})
+        this.producer.ring.view().publish(this.producer.id, this.claimed, |_| {})
     }
 }
 
 impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for TicketClaim<'_, '_, T, N, S> {
     fn drop(&mut self) {
-        self.producer.state.abort(self.producer.ring, self.claimed);
+        self.producer.ring.view().abort(self.producer.id, self.claimed);
     }
 }
 
@@ -859,34 +906,34 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> TicketConsumer<'_, T, N,
     /// `Empty` is changed only by a producer, and never said while a message waits that was pushed before this call.
     #[inline]
     pub fn pop(&mut self) -> TicketPop<T> {
-        self.state.pop(self.ring)
+        self.ring.view().pop(&mut self.state)
     }
 
     /// Gives up on the claim of a position that [`pop`](Self::pop) has called stalled: its producer, if it ever comes
     /// back, will be told [`Revoked`], and the slot is out of service until then. `false` if the producer was faster.
     #[inline]
     pub fn revoke(&mut self, position: u64) -> bool {
-        self.state.revoke(self.ring, position)
+        self.ring.view().revoke(&mut self.state, position)
     }
 
     /// Whether there is anything for [`pop`](Self::pop) to do. Only a producer can change a `false`.
     #[inline]
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.state.ready(self.ring)
+        self.ring.view().ready(&self.state)
     }
 
     /// Positions that were claimed and not passed yet: a snapshot, which only producers can make too small.
     #[inline]
     #[must_use]
     pub fn pending(&self) -> u64 {
-        self.state.pending(self.ring)
+        self.ring.view().pending(&self.state)
     }
 }
 
 impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for TicketConsumer<'_, T, N, S> {
     fn drop(&mut self) {
-        self.state.publish(self.ring);
+        self.ring.view().publish_head(&mut self.state);
         release_end(&self.ring.head.consumer);
     }
 }
@@ -914,20 +961,20 @@ mod tests {
         ring.head.position.store(position, Relaxed);
         for i in 0..N as u64 {
             let p = position.wrapping_add(i);
-            ring.at(p).word.store(Word::free::<N>(p).0, Relaxed);
+            ring.view().at_position(p).word.store(Word::free(p, N).0, Relaxed);
         }
         ring
     }
 
     #[test]
     fn word_bits_are_pinned() {
-        let word = Word::free::<4>(7);
+        let word = Word::free(7, 4);
         assert_eq!(word.0, 1 << 19);
         assert_eq!(Word(word.0 | CLAIMED | 5).next_lap().0 | HELD, 2 << 19 | 1 << 18 | 5);
         assert_eq!((FREE, CLAIMED, PUBLISHED, VOID), (0, 0x1_0000, 0x2_0000, 0x3_0000));
-        assert_eq!(Word(word.0 | HELD | VOID | 9).laps_ahead::<4>(7), 0);
-        assert_eq!((word.laps_ahead::<4>(3), word.laps_ahead::<4>(8)), (1, -1));
-        assert_eq!(Word(0).laps_ahead::<4>(u64::MAX), 1);
+        assert_eq!(Word(word.0 | HELD | VOID | 9).laps_ahead(7, 4), 0);
+        assert_eq!((word.laps_ahead(3, 4), word.laps_ahead(8, 4)), (1, -1));
+        assert_eq!(Word(0).laps_ahead(u64::MAX, 4), 1);
     }
 
     #[test]
@@ -958,7 +1005,7 @@ mod tests {
                 // The voided position, and the one in the held slot, hold no message.
                 assert!((2..=3).contains(&count), "{count} messages in round {i}");
             }
-            assert!(ring.at(lost.unwrap()).word.load(Relaxed) & HELD != 0);
+            assert!(ring.view().at_position(lost.unwrap()).word.load(Relaxed) & HELD != 0);
         }
     }
 
@@ -982,14 +1029,14 @@ mod tests {
     #[test]
     fn a_claim_whose_owner_died_before_it_moved_the_tail_stops_nobody() {
         let ring = Ticket::<u64, 4>::new();
-        ring.at(0).word.store(CLAIMED | 9, Relaxed);
+        ring.view().at_position(0).word.store(CLAIMED | 9, Relaxed);
         ring.producer(1).push(&5).unwrap();
         let mut consumer = ring.consumer().unwrap();
         assert_eq!(consumer.pop(), TicketPop::Stalled { producer: 9, position: 0 });
         assert!(consumer.revoke(0));
         assert_eq!(consumer.pop(), TicketPop::Message(5));
         // Here the consumer passes before anyone helps the tail.
-        ring.at(2).word.store(CLAIMED | 9, Relaxed);
+        ring.view().at_position(2).word.store(CLAIMED | 9, Relaxed);
         assert!(consumer.revoke(2) && consumer.pending() == 0);
         ring.producer(1).push(&6).unwrap();
         assert_eq!(consumer.pop(), TicketPop::Message(6));

@@ -3,8 +3,8 @@
 
 use core::cell::Cell;
 use core::time::Duration;
-use k2k_core::WakeFlag;
-use k2k_core::{Config, Endpoint, Fabric, Platform, Register};
+use k2k_core::sync::System;
+use k2k_core::{Config, Endpoint, Fabric, FabricRef, Fixed, Message, Platform, Read, Register, Shape, WakeFlag};
 
 /// A thread that waits for another longer than this has found a mistake.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
@@ -45,7 +45,46 @@ pub(crate) fn fabric<const K: usize, const S: usize, const P: usize>(config: &Co
     fabric
 }
 
-pub(crate) type ManualEndpoint<'f, const K: usize, const S: usize, const P: usize> = Endpoint<'f, &'f Manual, K, S, P>;
+/// Which kind of shape the tests are for.
+pub(crate) struct Kind<const READ: bool>;
+
+/// The shape of a kind.
+pub(crate) trait Shapes {
+    /// For `K` kernels, `S` slots and `P` bytes of payload.
+    type Of<const K: usize, const S: usize, const P: usize>: Shape<Item = Message<P>, Scope = System>;
+}
+
+impl Shapes for Kind<false> {
+    type Of<const K: usize, const S: usize, const P: usize> = Fixed<K, S, P>;
+}
+
+impl Shapes for Kind<true> {
+    type Of<const K: usize, const S: usize, const P: usize> = Read<K, P>;
+}
+
+/// `run_time_shape.rs` has the tests of other files once more.
+const READ: bool = {
+    let (path, name) = (module_path!().as_bytes(), b"run_time_shape");
+    let mut i = 0;
+    while i < name.len() && i < path.len() && path[i] == name[i] {
+        i += 1;
+    }
+    i == name.len()
+};
+
+pub(crate) type Chosen<const K: usize, const S: usize, const P: usize> = <Kind<READ> as Shapes>::Of<K, S, P>;
+
+pub(crate) type ManualEndpoint<'f, const K: usize, const S: usize, const P: usize> =
+    Endpoint<'f, &'f Manual, Chosen<K, S, P>>;
+
+/// A fabric as kernels of the kind of shape see it that the tests are for.
+pub(crate) fn handle<const K: usize, const S: usize, const P: usize>(
+    fabric: &Fabric<K, S, P>,
+) -> FabricRef<'_, Chosen<K, S, P>> {
+    let base = core::ptr::from_ref(fabric).cast_mut().cast();
+    // SAFETY: all of a fabric is behind atomics and cells.
+    unsafe { FabricRef::open_raw(base, size_of::<Fabric<K, S, P>>()) }.expect("a fabric of this shape")
+}
 
 /// Registers `count` kernels named k0, k1, ...
 pub(crate) fn register_all<'f, const K: usize, const S: usize, const P: usize>(
@@ -56,7 +95,7 @@ pub(crate) fn register_all<'f, const K: usize, const S: usize, const P: usize>(
     (0..count)
         .map(|i| {
             let who = Register::new(&format!("k{i}")).expect("a short name");
-            fabric.register(&who, platform).expect("a free place")
+            handle(fabric).register(&who, platform).expect("a free place")
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 use k2k_core::WakeFlag;
-use k2k_core::{Config, Endpoint, Fabric, Message, MessageId, Platform, Register, SendError, Stats};
+use k2k_core::{Config, Endpoint, Fabric, Fixed, Message, MessageId, Platform, Register, SendError, Stats};
 use k2k_core::{KernelId, sync::spin_hint};
 
 /// When the deadline of every message is that does not name one.
@@ -25,7 +25,7 @@ impl Platform for At {
     fn wake(&self, _: &WakeFlag) {}
 }
 
-pub(crate) type End<const KERNELS: usize, const SLOTS: usize> = Endpoint<'static, At, KERNELS, SLOTS, 0>;
+pub(crate) type End<const KERNELS: usize, const SLOTS: usize> = Endpoint<'static, At, Fixed<KERNELS, SLOTS, 0>>;
 
 /// Lends a value to all threads of a model, which have ended when `f` returns, and frees it then.
 pub(crate) fn shared<T: 'static>(value: T, f: impl FnOnce(&'static T)) {

@@ -15,7 +15,7 @@ use crate::launch::{Launch, Outcome, Report};
 use core::mem::MaybeUninit;
 use k2k_core::sync::Ordering::{Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu, System};
-use k2k_core::{Endpoint, Fabric, Kernel, KernelId, Loop, Pass, Register, RegisterError};
+use k2k_core::{Endpoint, Fabric, Fixed, Kernel, KernelId, Loop, Pass, Register, RegisterError};
 
 /// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
 const POLLS: u32 = 64;
@@ -131,7 +131,7 @@ impl<'l> Block<'l> {
 /// What a block keeps in its workspace while it runs a kernel. The handler finds what is left behind it.
 #[repr(C, align(256))]
 struct State<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
-    endpoint: MaybeUninit<Endpoint<'static, Clock, KERNELS, SLOTS, PAYLOAD, Gpu>>,
+    endpoint: MaybeUninit<Endpoint<'static, Clock, Fixed<KERNELS, SLOTS, PAYLOAD, Gpu>>>,
     passes: MaybeUninit<Loop<PAYLOAD>>,
     handler: MaybeUninit<H>,
 }

@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 use k2k_double::Double;
-use k2k_host::{Broker, Message, StartOptions};
+use k2k_host::{Broker, Fixed, Message, StartOptions};
 
 #[test]
 fn number_comes_back_doubled() -> Result<(), Box<dyn core::error::Error>> {
-    let broker: Broker<16, 64, 192> = Broker::builder().build()?;
+    let broker: Broker<Fixed<16, 64, 192>> = Broker::builder().build()?;
     let double = broker.start("double", Double::default(), StartOptions::default())?;
     let mut me = broker.register_parking("me")?;
     let request = me.send(double.id(), &Message::from_value(1, &21u64))?;

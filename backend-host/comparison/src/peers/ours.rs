@@ -8,7 +8,7 @@ use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketPop, TicketProducer};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
-use k2k_core::{Config, Endpoint, Fabric, KernelId, Message, Register};
+use k2k_core::{Config, Endpoint, Fixed, Fabric, KernelId, Message, Register};
 
 /// The SPSC ring, single and batch calls.
 pub struct OurSpsc<const N: usize>;
@@ -177,7 +177,7 @@ impl<E: Element, const N: usize> Pop<E> for TicketRx<E, N> {
 
 /// Kernels of one fabric: kernel 0 receives, the others send to it. `INTO`: with `try_receive_into`.
 pub struct OurEndpoints<const KERNELS: usize, const SLOTS: usize, const INTO: bool, const TRACING: bool = false>;
-pub type End<const K: usize, const S: usize, const P: usize> = Endpoint<'static, Tsc, K, S, P>;
+pub type End<const K: usize, const S: usize, const P: usize> = Endpoint<'static, Tsc, Fixed<K, S, P>>;
 type Keep<const K: usize, const S: usize, const P: usize> = Shared<Fabric<K, S, P>>;
 pub struct EndpointTx<const K: usize, const S: usize, const P: usize>(pub End<K, S, P>, KernelId, Keep<K, S, P>);
 pub struct EndpointRx<const K: usize, const S: usize, const P: usize, const INTO: bool>(

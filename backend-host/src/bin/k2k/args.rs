@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, USUAL_KERNELS, shapes_help};
+use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, USUAL_KERNELS};
 use crate::topology::Topology;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -58,8 +58,12 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "BYTES", default_value_t = 192, allow_negative_numbers = true)]
     #[arg(value_parser = message_size)]
     #[arg(help = format!("How many bytes a message carries, 1 to {MAX_MESSAGE_SIZE}"))]
-    #[arg(long_help = shapes_help())]
     pub(crate) message_size: usize,
+
+    /// How many messages an inbox holds of each sender: a power of two up to 32768. By default 256, and 64 with more than
+    /// 16 kernels.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = slots)]
+    pub(crate) slots: Option<usize>,
 
     /// How many messages may be on their way at once, 1 to 1024. More raise the throughput and the latency.
     #[arg(short, long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
@@ -150,6 +154,13 @@ fn kernels(text: &str) -> Result<usize, String> {
 
 fn message_size(text: &str) -> Result<usize, String> {
     count(text, &format!("1 to {MAX_MESSAGE_SIZE}"))
+}
+
+fn slots(text: &str) -> Result<usize, String> {
+    let what = "a power of two, 1 to 32768";
+    count(text, what).and_then(|n| {
+        if n.is_power_of_two() && n <= 32768 { Ok(n) } else { Err(format!("must be {what}, not {text}")) }
+    })
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

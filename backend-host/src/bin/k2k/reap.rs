@@ -2,7 +2,7 @@
 
 use crate::args::ReapArgs;
 use k2k_host::fabric::AttachError;
-use k2k_host::{Broker, Memory, MemoryError, ReapReport};
+use k2k_host::{Broker, Fixed, Memory, MemoryError, ReapReport};
 use std::process::ExitCode;
 
 const NAME: &str = "k2k reap";
@@ -25,7 +25,7 @@ const REAPERS: &[Reaper] = reapers! {
 };
 
 fn reap<const K: usize, const S: usize, const P: usize>(file: &str) -> Result<ReapReport, MemoryError> {
-    Memory::<K, S, P>::open(file).map(|memory| Broker::new(memory).reap())
+    Memory::<Fixed<K, S, P>>::open(file).map(|memory| Broker::new(memory).reap())
 }
 
 pub(crate) fn main(args: &ReapArgs) -> ExitCode {

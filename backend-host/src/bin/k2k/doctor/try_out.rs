@@ -1,7 +1,7 @@
 //! Tries what the host part rests on: messages between threads that park, and a fabric in shared memory.
 
 use core::time::Duration;
-use k2k_host::{Broker, Builder, Context, Kernel, Message, StartOptions};
+use k2k_host::{Broker, Builder, Context, Fixed, Kernel, Message, StartOptions};
 use std::time::Instant;
 
 /// Enough to see that it works, and few enough to take no time.
@@ -27,7 +27,7 @@ impl Kernel<64> for Echo {
 
 /// A thread answers another's messages.
 pub(super) fn round_trips() -> Result<Tried, String> {
-    let broker: Broker<2, 64, 64> = Builder::new().build().map_err(|e| e.to_string())?;
+    let broker: Broker<Fixed<2, 64, 64>> = Builder::new().build().map_err(|e| e.to_string())?;
     let echo = broker.start("echo", Echo, StartOptions::default()).map_err(|e| e.to_string())?;
     let mut me = broker.register_parking("doctor").map_err(|e| e.to_string())?;
     let began = Instant::now();
@@ -46,8 +46,8 @@ pub(super) fn round_trips() -> Result<Tried, String> {
 /// A fabric made under a name, opened again, and removed.
 pub(super) fn shared_fabric() -> Result<(), String> {
     let name = format!("k2k-doctor-{}", std::process::id());
-    let made: Broker<2, 64, 64> = Builder::new().create(&name).build().map_err(|e| e.to_string())?;
-    let opened = Builder::<2, 64, 64>::new().open(&name).build();
+    let made: Broker<Fixed<2, 64, 64>> = Builder::new().create(&name).build().map_err(|e| e.to_string())?;
+    let opened = Builder::<Fixed<2, 64, 64>>::new().open(&name).build();
     let removed = k2k_host::memory::remove(&name);
     let mut kernel = made.register("doctor").map_err(|e| e.to_string())?;
     let opened = opened.map_err(|e| e.to_string())?;

@@ -1,5 +1,4 @@
-//! The mesh itself: fabric, routes, kernels and their threads. All that depends on the fabric's shape is in this file,
-//! and is compiled once for each of the [`SHAPES`].
+//! The mesh itself: fabric, routes, kernels and their threads.
 
 use super::Plan;
 use super::arrival::{Arrivals, Arrived};
@@ -11,8 +10,8 @@ use crate::text::bytes;
 use core::time::Duration;
 use k2k_host::fabric::Event;
 use k2k_host::{
-    Backing, Broker, Builder, Context, DeliveryStatus, Endpoint, Fabric, Kernel, KernelHandle, KernelId, Message,
-    MessageId, Phase, ReceiptError, SendError, StartOptions, Stats, allowed_cores,
+    Backing, Broker, Builder, Context, DeliveryStatus, Endpoint, Kernel, KernelHandle, KernelId, Message, MessageId,
+    Phase, Read, ReceiptError, SendError, Shape as _, StartOptions, Stats, allowed_cores,
 };
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -38,51 +37,25 @@ pub(super) struct Carried {
     pub(super) notices: Vec<String>,
 }
 
-/// A fabric that this program was compiled for.
-#[derive(Debug)]
-pub(super) struct Shape {
-    pub(super) kernels: usize,
-    pub(super) payload: usize,
-    pub(super) carry: fn(&Plan, Supply, Arrivals, &mut Progress) -> Result<Carried, String>,
-}
-
-macro_rules! shapes {
-    ($($kernels:literal $slots:literal [$($payload:literal)*];)*) => {
-        [$($(Shape {
-            kernels: $kernels,
-            payload: $payload,
-            carry: carry::<$kernels, $slots, $payload>,
-        },)*)*]
-    };
-}
-
-/// From small to large: the first that is large enough is used.
-pub(super) const SHAPES: &[Shape] = &shapes! {
-    8 256 [192 960 4032];
-    16 256 [192 960 4032];
-    64 64 [192 960 4032];
-};
-
-const LARGEST: &Shape = &SHAPES[SHAPES.len() - 1];
 /// The most kernels that a mesh can have.
-pub(crate) const MAX_KERNELS: usize = LARGEST.kernels;
+pub(crate) const MAX_KERNELS: usize = 256;
 /// The most bytes that a message can carry.
-pub(crate) const MAX_MESSAGE_SIZE: usize = LARGEST.payload;
+pub(crate) const MAX_MESSAGE_SIZE: usize = 65472;
 
-/// What `--help` says of them.
-pub(crate) fn shapes_help() -> String {
-    let list = |of: fn(&Shape) -> usize| {
-        let mut sizes: Vec<usize> = SHAPES.iter().map(of).collect();
-        sizes.sort_unstable();
-        sizes.dedup();
-        sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
-    };
-    format!(
-        "How many bytes a message carries, 1 to {MAX_MESSAGE_SIZE}.\n\nA fabric's shape is fixed when it is compiled. This \
-         program has fabrics for {} kernels, each with messages of {} bytes, and takes the smallest that fits.",
-        list(|shape| shape.kernels),
-        list(|shape| shape.payload)
-    )
+/// Sets up a mesh, carries everything through it, and takes it down again. An error says why it was not set up.
+///
+/// The fabric has whatever shape was asked for; what each kernel holds a message in is compiled for a few sizes.
+pub(super) fn carry(
+    plan: &Plan,
+    supply: Supply,
+    arrivals: Arrivals,
+    progress: &mut Progress,
+) -> Result<Carried, String> {
+    match plan.message_size {
+        0..=192 => carry_in::<192>(plan, supply, arrivals, progress),
+        193..=4096 => carry_in::<4096>(plan, supply, arrivals, progress),
+        _ => carry_in::<MAX_MESSAGE_SIZE>(plan, supply, arrivals, progress),
+    }
 }
 
 /// A kernel between the first and the last. The loop that runs it passes on what is for others, so it has nothing to
@@ -115,15 +88,15 @@ impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Sink {
 }
 
 /// The first kernel's endpoint, as `feed` sees it.
-struct Source<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
-    endpoint: Endpoint<KERNELS, SLOTS, PAYLOAD>,
+struct Source<const PAYLOAD: usize> {
+    endpoint: Endpoint<Read<MAX_KERNELS, PAYLOAD>>,
     sink: KernelId,
     /// Used for every message, so that its payload is copied once.
     message: Message<PAYLOAD>,
     last: Option<MessageId>,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Outbox for Source<KERNELS, SLOTS, PAYLOAD> {
+impl<const PAYLOAD: usize> Outbox for Source<PAYLOAD> {
     fn send(&mut self, index: u64, chunk: &[u8]) -> Result<u64, SendError> {
         self.message.set_payload(chunk).map_err(SendError::PayloadTooLong)?;
         self.message.header.correlation_id = index;
@@ -138,8 +111,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Outbox for 
     }
 }
 
-/// Sets up a mesh, carries everything through it, and takes it down again. An error says why it was not set up.
-fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+/// As [`carry`], with messages of up to `PAYLOAD` bytes.
+fn carry_in<const PAYLOAD: usize>(
     plan: &Plan,
     mut supply: Supply,
     arrivals: Arrivals,
@@ -147,18 +120,21 @@ fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
 ) -> Result<Carried, String> {
     let builder = Builder::new().hop_limit(plan.hop_limit).tracing(plan.tracing);
     let builder = if plan.huge_pages { builder.huge_pages() } else { builder.heap() };
-    let needed = size_of::<Fabric<KERNELS, SLOTS, PAYLOAD>>();
-    let broker: Broker<KERNELS, SLOTS, PAYLOAD> = builder.build().map_err(|e| {
-        format!("a fabric of {}: {e}; lower --kernels or --message-size to use a smaller one", bytes(needed as u64))
+    let payload = plan.message_size.next_multiple_of(64);
+    let builder = builder.kernels(plan.kernels).slots(plan.slots).payload(payload);
+    let shape = Read::<MAX_KERNELS, PAYLOAD>::new(plan.kernels, plan.slots, payload).map_err(|e| e.to_string())?;
+    let broker: Broker<Read<MAX_KERNELS, PAYLOAD>> = builder.build().map_err(|e| {
+        let needed = bytes(shape.size() as u64);
+        format!("a fabric of {needed}: {e}; lower --kernels, --slots or --message-size to use a smaller one")
     })?;
     // The reason alone would read as if nothing was run.
     let notices =
         broker.backing().notice().map(|_| format!("going on with {}", broker.backing())).into_iter().collect();
     let fabric = FabricReport {
-        kernels: KERNELS,
-        slots: SLOTS,
-        payload: PAYLOAD,
-        bytes: needed,
+        kernels: plan.kernels,
+        slots: plan.slots,
+        payload,
+        bytes: shape.size(),
         huge_pages: matches!(broker.backing(), Backing::HugePages { .. } | Backing::TransparentHugePages { .. }),
         backing: match broker.backing() {
             Backing::HugePages { .. } => "in huge pages",
@@ -168,7 +144,7 @@ fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
     };
 
     let spoiled = Arc::new(OnceLock::new());
-    let timeout_ns = broker.memory().config().delivery_timeout_ns;
+    let timeout_ns = broker.memory().fabric().config().delivery_timeout_ns;
     let sink = Sink { arrivals, spoiled: Arc::clone(&spoiled), timeout_ns };
     let mut mesh = Mesh::start(&broker, plan, sink)?;
     let sink = mesh.sink.id();
@@ -202,16 +178,16 @@ fn carry<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
 }
 
 /// All kernels of a job, running.
-struct Mesh<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
-    source: Endpoint<KERNELS, SLOTS, PAYLOAD>,
-    sink: KernelHandle<Sink, KERNELS, SLOTS, PAYLOAD>,
-    forwarders: Vec<KernelHandle<Forward, KERNELS, SLOTS, PAYLOAD>>,
+struct Mesh<const PAYLOAD: usize> {
+    source: Endpoint<Read<MAX_KERNELS, PAYLOAD>>,
+    sink: KernelHandle<Sink, Read<MAX_KERNELS, PAYLOAD>>,
+    forwarders: Vec<KernelHandle<Forward, Read<MAX_KERNELS, PAYLOAD>>>,
     /// By index in the mesh.
     ids: Vec<KernelId>,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Mesh<KERNELS, SLOTS, PAYLOAD> {
-    fn start(broker: &Broker<KERNELS, SLOTS, PAYLOAD>, plan: &Plan, sink: Sink) -> Result<Self, String> {
+impl<const PAYLOAD: usize> Mesh<PAYLOAD> {
+    fn start(broker: &Broker<Read<MAX_KERNELS, PAYLOAD>>, plan: &Plan, sink: Sink) -> Result<Self, String> {
         let cores = if plan.pin { cores_to_pin_to(allowed_cores())? } else { Vec::new() };
         let core = |index: usize| cores.get(index % cores.len().max(1)).copied();
         let source = broker.register("kernel 0").map_err(|e| e.to_string())?;
@@ -270,8 +246,8 @@ fn pin_this_thread(core: usize) -> Result<(), String> {
 }
 
 /// What the kernels on the way noted about a message.
-fn trace_of<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-    broker: &Broker<KERNELS, SLOTS, PAYLOAD>,
+fn trace_of<const PAYLOAD: usize>(
+    broker: &Broker<Read<MAX_KERNELS, PAYLOAD>>,
     ids: &[KernelId],
     plan: &Plan,
     id: MessageId,

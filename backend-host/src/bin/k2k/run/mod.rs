@@ -5,7 +5,7 @@
 //! | `files` | where the data comes from and goes to: files, standard input and output |
 //! | `supply` | the input, cut into chunks |
 //! | `feed` | kernel 0: sends every chunk until its receipt says delivered |
-//! | `mesh` | the fabric, the kernels and their threads; the only part that depends on the fabric's shape |
+//! | `mesh` | the fabric, the kernels and their threads |
 //! | `arrival` | the last kernel: checks, times and writes what arrives |
 //! | `report` | the table and the JSON object |
 //! | `progress` | a line on the terminal while it runs |
@@ -28,14 +28,14 @@ use core::fmt;
 use core::time::Duration;
 use files::{Files, FilesError};
 use k2k_command::{complain, note, print};
-use mesh::{Carried, SHAPES, Shape};
+use mesh::Carried;
 use progress::Progress;
 use report::{Accounting, Latency, Report, Retransmissions};
 use std::process::ExitCode;
 use std::thread;
 use supply::Supply;
 
-pub(crate) use mesh::{MAX_KERNELS, MAX_MESSAGE_SIZE, shapes_help};
+pub(crate) use mesh::{MAX_KERNELS, MAX_MESSAGE_SIZE};
 
 /// The command's name in messages.
 const NAME: &str = "k2k run";
@@ -80,13 +80,14 @@ impl fmt::Display for UsageError {
 /// Everything that was decided before the mesh is set up.
 #[derive(Debug)]
 struct Plan {
-    shape: &'static Shape,
     topology: Topology,
     kernels: usize,
     routes: Routes,
     /// Indices from the first kernel to the last.
     way: Vec<usize>,
     message_size: usize,
+    /// Of the fabric, per kernel pair.
+    slots: usize,
     window: usize,
     hop_limit: u8,
     tracing: bool,
@@ -105,20 +106,20 @@ impl Plan {
         if kernels > MAX_KERNELS {
             return Err(UsageError::TooManyKernels { given: kernels });
         }
-        let size_fits = (1..=MAX_MESSAGE_SIZE).contains(&args.message_size);
-        let mut shapes = SHAPES.iter().filter(|shape| kernels <= shape.kernels && args.message_size <= shape.payload);
-        let shape = shapes.next().filter(|_| size_fits).ok_or(UsageError::MessageSize { given: args.message_size })?;
+        if !(1..=MAX_MESSAGE_SIZE).contains(&args.message_size) {
+            return Err(UsageError::MessageSize { given: args.message_size });
+        }
         let routes = Routes::new(topology, kernels);
         let way = routes.way(0, routes.farthest(0));
         // The first and the last kernel on the way do not pass anything on.
         let needed = u8::try_from(way.len() - 2).unwrap_or(u8::MAX).clamp(1, 127);
         Ok(Self {
-            shape,
             topology,
             kernels,
             routes,
             way,
             message_size: args.message_size,
+            slots: args.slots.unwrap_or(if kernels > 16 { 64 } else { 256 }),
             window: args.window.into(),
             hop_limit: args.hop_limit.unwrap_or(needed),
             tracing: args.tracing,
@@ -194,7 +195,7 @@ fn carry(args: &RunArgs, plan: &Plan, cargo: Cargo) -> Result<Report, Box<dyn Er
         }
     };
     let mut progress = Progress::new(total, !args.quiet);
-    let carried = (plan.shape.carry)(plan, supply, arrivals, &mut progress)?;
+    let carried = mesh::carry(plan, supply, arrivals, &mut progress)?;
     drop(progress);
     if !args.json && !args.quiet {
         for notice in &carried.notices {
