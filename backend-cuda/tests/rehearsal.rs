@@ -225,6 +225,22 @@ fn a_run_that_is_killed_goes_on_with_what_is_left() {
 }
 
 #[test]
+fn a_run_does_not_go_on_on_another_device() {
+    let run = Run::new("");
+    let arguments = ["--only", "layout", "--quick", "--resume"];
+    let before = run.go(&arguments);
+    assert_eq!(before.code, Some(0), "{}", before.said);
+    let run = Run { wrong: "name=Other".to_owned(), ..run };
+    let done = run.go(&["--only", "layout", "--resume"]);
+    assert_eq!(done.code, Some(2), "{}", done.said);
+    let expected = "the record is of another device, Rehearsal at ffff:ab:00.0: begin anew, without --resume";
+    assert!(done.said.contains(expected), "{}", done.said);
+    for key in ["device", "checks", "items"] {
+        assert_eq!(done.record[key], before.record[key], "{key}");
+    }
+}
+
+#[test]
 fn time_is_up_for_all_of_it() {
     let run = Run::new("hang:k2k_spsc_consume_sys");
     let done = run.go(&["--only", "spsc, ", "--no-bench", "--limit", "4", "--item-limit", "60"]);
@@ -232,6 +248,7 @@ fn time_is_up_for_all_of_it() {
     let at = "quick check: spsc, host to device";
     assert_eq!(done.unfinished()[0], at);
     assert_eq!(done.unfinished().len(), 12);
+    assert_eq!(done.record["at"], at, "what goes on from here comes to it last");
     assert!(done.said.contains("time is up after 4 s; for ") && done.said.contains(at), "{}", done.said);
     assert!(done.took < Duration::from_secs(20), "{:?}", done.took);
 }

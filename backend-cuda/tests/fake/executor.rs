@@ -15,6 +15,7 @@
 //! | `compile=MS` | the same for each kilobyte of PTX |
 //! | `queues=N` | so many streams run side by side; what is on the others waits (32) |
 //! | `disjoint` | kernels of two entry points are never on the same multiprocessor |
+//! | `name=NAME` | the device is called so |
 //! | `exit` | the process never ends once it has been told to |
 
 #![allow(non_snake_case, unreachable_pub, clippy::missing_safety_doc, reason = "the names and contracts are CUDA's")]
@@ -296,7 +297,7 @@ functions! {
     cuDriverGetVersion(version: *mut c_int) { give(version, 13000) }
     cuDeviceGetCount(count: *mut c_int) { give(count, 1) }
     cuDeviceGet(device: *mut c_int, ordinal: c_int) { give(device, ordinal) }
-    cuDeviceGetName(to: *mut c_char, len: c_int, _device: c_int) { write_text(to, len as usize, "Rehearsal") }
+    cuDeviceGetName(to: *mut c_char, len: c_int, _device: c_int) { write_text(to, len as usize, &wrong("name=").unwrap_or_else(|| "Rehearsal".to_owned())) }
     cuDeviceGetPCIBusId(to: *mut c_char, len: c_int, _device: c_int) { write_text(to, len as usize, "FFFF:AB:00.0") }
     cuDeviceTotalMem_v2(bytes: *mut usize, _device: c_int) { give(bytes, 16 << 30) }
     cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, _device: c_int) {

@@ -4,7 +4,7 @@
 use super::item::{Item, Kind, Pass};
 use super::record::{self, Record};
 use super::watch::{GRACE, Watch};
-use super::{Args, NAME, NO_GPU, READER_GONE, UNWRITTEN, machine, say};
+use super::{Args, NAME, NO_GPU, READER_GONE, UNWRITTEN, USAGE, machine, say};
 use core::time::Duration;
 use k2k_command::{complain, note};
 use serde_json::{Value, json};
@@ -63,9 +63,9 @@ struct Outcome {
 /// Does everything, and returns an exit status if something else than the record decides on it.
 pub(super) fn examine(args: &Args, command: &[&str], watch: &Watch, mut plan: Vec<Item>) -> Option<u8> {
     let isolated = Isolated { args, command, watch, ends: Instant::now() + Duration::from_secs(args.limit) };
-    if !watch.record(|record| record.has(Item::DEVICE)) {
-        plan.insert(0, Item::DEVICE);
-    }
+    // Also when a run goes on: it may be on another device.
+    let earlier = watch.record(|record| record.device().map(|device| (device, record.clone())));
+    plan.insert(0, Item::DEVICE);
     watch.record(|record| record.left = plan.clone());
     let mut queue: VecDeque<_> = plan.into();
     let (mut pass, mut kind) = (None, None);
@@ -93,7 +93,8 @@ pub(super) fn examine(args: &Args, command: &[&str], watch: &Watch, mut plan: Ve
         kind = Some(item.kind);
         match isolated.attend(item) {
             Attended::Done => cannot_open = 0,
-            Attended::NoTime => break,
+            // With what it is at.
+            Attended::NoTime => return None,
             Attended::NoGpu if item == Item::DEVICE => return Some(NO_GPU),
             Attended::NoGpu => {
                 cannot_open += 1;
@@ -103,6 +104,19 @@ pub(super) fn examine(args: &Args, command: &[&str], watch: &Watch, mut plan: Ve
                 }
             }
             Attended::ReaderGone => return Some(READER_GONE),
+        }
+        if let Some((device, record)) = earlier.as_ref().filter(|_| item == Item::DEVICE)
+            && watch.record(|record| record.device()).as_ref() != Some(device)
+        {
+            let (name, pci) = (&device.0, device.1.as_deref().unwrap_or("no place"));
+            complain(
+                NAME,
+                format_args!("the record is of another device, {name} at {pci}: begin anew, without --resume"),
+            );
+            // As it was.
+            watch.record(|now| now.clone_from(record));
+            isolated.write();
+            return Some(USAGE);
         }
         // What went wrong once may go well the next time; and if not, others may yet.
         if item == Item::DEVICE && described == 0 && !watch.record(|record| record.has(item)) {
@@ -154,7 +168,7 @@ impl Isolated<'_> {
                 return Attended::NoTime;
             }
             Ending::Exited(status) => match status.code() {
-                Some(0 | 1) if self.watch.record(|record| record.has(item)) => ("well".to_owned(), Attended::Done),
+                Some(0) if self.watch.record(|record| record.has(item)) => ("well".to_owned(), Attended::Done),
                 Some(code) if code == i32::from(NO_GPU) => {
                     (format!("cannot open the device: {last_words}"), Attended::NoGpu)
                 }

@@ -72,7 +72,10 @@ impl Record {
         self.rows.extend(news.get("row").cloned());
     }
 
+    /// What is known of the item from a run that was interrupted in it, is done anew.
     pub(super) fn begin(&mut self, item: Item) {
+        self.checks.retain(|check| !is_of(check, "name", item));
+        self.rows.retain(|row| !is_of(row, "benchmark", item));
         self.at = Some(item);
     }
 
@@ -80,12 +83,20 @@ impl Record {
     pub(super) fn end(&mut self, item: Item, how: Value) {
         self.at = None;
         self.left.retain(|left| *left != item);
+        // That it once went wrong stays.
+        self.items.retain(|known| known.get("item") != how.get("item") || known.get("ended") != Some(&json!("well")));
         self.items.push(how);
     }
 
     /// Nothing goes on any more.
     pub(super) fn rest(&mut self) {
         self.at = None;
+    }
+
+    /// Which device it is about, if that is known.
+    pub(super) fn device(&self) -> Option<(String, Option<String>)> {
+        let name = self.head.get("device")?.get("name")?.as_str()?;
+        Some((name.to_owned(), self.pci().map(str::to_owned)))
     }
 
     /// What is the place of the device on the bus, if it has said so.
@@ -300,5 +311,28 @@ pub(super) fn without_result(item: Item, why: &str, seconds: f64) -> Value {
             "line": format!("{:<37} {:<29} FAILED: {why}", item.name, "all of it"),
             "row": { "benchmark": item.name, "pass": item.pass.name(), "figure": "all of it", "failed": why },
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::item::Pass;
+    use super::*;
+
+    #[test]
+    fn what_an_interrupted_item_had_told_is_told_anew() {
+        let item = |pass| Item { pass, kind: Kind::Benchmark, name: "idle bridge" };
+        let row = |pass: Pass| json!({ "row": { "benchmark": "idle bridge", "pass": pass.name(), "failed": "?" } });
+        let mut record = Record::default();
+        record.begin(item(Pass::Quick));
+        record.take(&row(Pass::Quick));
+        record.end(item(Pass::Quick), json!({ "item": item(Pass::Quick).to_string(), "ended": "badly" }));
+        record.begin(item(Pass::Long));
+        record.take(&row(Pass::Long));
+        record.begin(item(Pass::Long));
+        assert!(record.is_bad(item(Pass::Quick)) && !record.has(item(Pass::Long)));
+        record.begin(item(Pass::Quick));
+        record.end(item(Pass::Quick), json!({ "item": item(Pass::Quick).to_string(), "ended": "well" }));
+        assert!(record.has_failed(), "that it once ended badly stays");
     }
 }
