@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// How long the blocks wait for one another; and while it is found out who waits behind whom.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(20);
 
 /// When nobody has come for so long, nobody will: a launch takes some 10 µs.
@@ -320,7 +320,7 @@ impl<'d> Meeting<'d> {
                 }
                 let waited = since.elapsed();
                 if waited > LIMIT {
-                    return Err(Error::NoAnswer { action: "end kernels that wait for two seconds", waited });
+                    return Err(Error::NoAnswer { action: "end kernels that wait for some seconds", waited });
                 }
                 std::thread::sleep(LOOK);
             }
@@ -377,14 +377,18 @@ pub(crate) fn queues(device: &Device) -> Result<Queues, Error> {
     }
     meeting.end()?;
     let mut meeting = Meeting::begin(device, &all, PATIENCE)?;
-    let mut word = [0; 8];
+    let took = |copied: Result<(), Error>, began: Instant| match copied {
+        Ok(()) => Ok(began.elapsed()),
+        Err(Error::NoAnswer { waited, .. }) => Ok(waited),
+        Err(e) => Err(e),
+    };
+    let (mut word, grid) = ([0; 8], &mut meeting.grids[0]);
     let began = Instant::now();
-    let copied = meeting.grids[0].reports.read(0, &mut word);
-    let copied = copied.and_then(|()| meeting.grids[0].argument.write(0, &word));
-    // There and back.
-    let copy = began.elapsed() / 2;
+    let read = took(grid.reports.read(0, &mut word), began);
+    let began = Instant::now();
+    let write = took(grid.argument.write(0, &word), began);
     meeting.end()?;
-    copied?;
+    let copy = read?.max(write?);
     if together == grids && copy < COPY {
         return Ok(Queues { grids, copy });
     }
