@@ -1,6 +1,6 @@
 use crate::world::{Clock, Memory, World};
 use arbitrary::{Result, Unstructured};
-use k2k_core::Config;
+use k2k_core::{Config, FabricRef, Message, Priority, Read, Register};
 
 /// Words of the header.
 const HEADER: usize = 16;
@@ -41,6 +41,9 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
     }
     let clock = Clock::default();
     clock.advance(1_000);
+    if mode & 0x40 != 0 {
+        return by_header(&memory, &clock, &mut program);
+    }
     match memory.fabric(&Config::default()) {
         Ok(fabric) => {
             let mut world = World::new(fabric, &clock);
@@ -51,6 +54,41 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
             }
         }
         Err(error) => drop(error.to_string()),
+    }
+    Ok(())
+}
+
+/// Uses the bytes as a fabric of the shape that their header tells of, whichever that is.
+fn by_header(memory: &Memory, clock: &Clock, program: &mut Unstructured<'_>) -> Result<()> {
+    // SAFETY: the block lives longer than what is made here, and is accessed through fabrics and `poke` alone.
+    let fabric = match unsafe { FabricRef::<Read<4, 128>>::open_raw(memory.base(), Memory::LEN) } {
+        Ok(fabric) => fabric,
+        Err(error) => return Ok(drop(error.to_string())),
+    };
+    let mut kernels: Vec<_> = ["a", "b", "c"]
+        .into_iter()
+        .filter_map(|name| fabric.register(&Register::new(name).expect("short"), clock).ok())
+        .collect();
+    let mut last = None;
+    while !program.is_empty() && !kernels.is_empty() {
+        let (op, other): (u8, u8) = program.arbitrary()?;
+        let (at, to) = (usize::from(op >> 4) % kernels.len(), usize::from(other) % kernels.len());
+        let to = kernels[to].id();
+        match op % 8 {
+            0..4 => {
+                let mut message = Message::new(1);
+                message.header.payload_len = u16::from(other) % 160;
+                let priority = if op % 4 == 3 { Priority::High } else { Priority::Normal };
+                last = kernels[at].send_priority(to, &message, priority).ok().or(last);
+            }
+            4 => drop(kernels[at].try_receive()),
+            5 => _ = kernels[at].poll(),
+            6 => memory.poke(program.int_in_range(0..=Memory::LEN / 8 - 1)?, program.arbitrary()?),
+            _ => {
+                _ = (kernels[at].expire(), kernels[at].backlog(), kernels[at].pending_count(), fabric.pending());
+                _ = last.map(|id| kernels[at].receipt(id));
+            }
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 use crate::world::{Block, Clock};
 use arbitrary::{Result, Unstructured};
 use k2k_core::gateway::{Gateway, GatewayConfig};
-use k2k_core::{Config, Endpoint, Fixed, Fabric, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Register};
+use k2k_core::{Config, Endpoint, Fabric, Fixed, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Register};
 
 type Domain = Fabric<6, 4, 64>;
 type Half = LinkHalf<8, 64>;

@@ -5,7 +5,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use k2k_core::WakeFlag;
 use k2k_core::{
-    Command, Config, Context, Endpoint, Fixed, Fabric, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
+    Command, Config, Context, Endpoint, Fabric, Fixed, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
     Register, Rest, SendError, run,
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
@@ -213,7 +213,8 @@ impl<'m> World<'m> {
             11 => drop(endpoint.poll()),
             12 => drop(endpoint.expire()),
             13 => {
-                let _ = (endpoint.pending_count(), endpoint.backlog(), endpoint.command(), endpoint.stats().unaccounted());
+                let _ =
+                    (endpoint.pending_count(), endpoint.backlog(), endpoint.command(), endpoint.stats().unaccounted());
             }
             14 => {
                 let command = endpoint.command();
@@ -289,7 +290,8 @@ impl<'m> World<'m> {
             let _ = (fabric.find(name.as_str()), fabric.name(id));
         }
         let _ = (fabric.stats(id), fabric.pending(), fabric.phase(id), fabric.heartbeat(id));
-        let _ = (fabric.route(id, self.known), fabric.config(), fabric.receipt(self.last, self.clock), fabric.find("a"));
+        let _ =
+            (fabric.route(id, self.known), fabric.config(), fabric.receipt(self.last, self.clock), fabric.find("a"));
         if let Some(trace) = fabric.trace(id) {
             trace.read().for_each(|entry| drop((entry.failure(), format!("{entry:?}"))));
         }

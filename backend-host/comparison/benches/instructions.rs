@@ -3,7 +3,9 @@
 //! [`TIMES`] times.
 
 use core::hint::black_box;
-use k2k_instructions::{LanesEnds, SpscEnds, Stage, TIMES, TicketEnds, Words, lanes, spsc, stage, ticket};
+use k2k_instructions::{
+    Found, Known, LanesEnds, SpscEnds, Stage, TIMES, TicketEnds, Words, lanes, spsc, stage, stage_read, ticket,
+};
 
 #[inline(never)]
 fn count_spsc_push((tx, _): &mut SpscEnds, words: &Words) {
@@ -57,28 +59,34 @@ fn count_ticket_pop((_, rx): &mut TicketEnds) {
     }
 }
 
-#[inline(never)]
-fn count_send(stage: &mut Stage) {
-    for _ in 0..TIMES {
-        let _ = black_box(stage.a.send(stage.to, black_box(&stage.message)));
-    }
-}
+macro_rules! of_shape {
+    ($shape:ty: $send:ident $receive:ident $forward:ident) => {
+        #[inline(never)]
+        fn $send(stage: &mut Stage<$shape>) {
+            for _ in 0..TIMES {
+                let _ = black_box(stage.a.send(stage.to, black_box(&stage.message)));
+            }
+        }
 
-/// Messages, or that there is none.
-#[inline(never)]
-fn count_receive(stage: &mut Stage) {
-    for _ in 0..TIMES {
-        black_box(stage.b.try_receive_into(black_box(&mut stage.message)));
-    }
-}
+        /// Messages, or that there is none.
+        #[inline(never)]
+        fn $receive(stage: &mut Stage<$shape>) {
+            for _ in 0..TIMES {
+                black_box(stage.b.try_receive_into(black_box(&mut stage.message)));
+            }
+        }
 
-// One poll forwards all of them.
-#[inline(never)]
-fn count_forward(stage: &mut Stage) {
-    black_box(stage.f.poll());
+        // One poll forwards all of them.
+        #[inline(never)]
+        fn $forward(stage: &mut Stage<$shape>) {
+            black_box(stage.f.poll());
+        }
+    };
 }
+of_shape!(Known: count_send count_receive count_forward);
+of_shape!(Found: count_read_send count_read_receive count_read_forward);
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 16] = [
     "spsc_push",
     "spsc_pop",
     "spsc_push_batch",
@@ -91,6 +99,10 @@ const NAMES: [&str; 12] = [
     "receive",
     "receive_nothing",
     "forward",
+    "read_send",
+    "read_receive",
+    "read_receive_nothing",
+    "read_forward",
 ];
 
 fn main() {
@@ -109,6 +121,10 @@ fn main() {
         Some("receive") => count_receive(&mut stage(TIMES, false)),
         Some("receive_nothing") => count_receive(&mut stage(0, false)),
         Some("forward") => count_forward(&mut stage(TIMES, true)),
+        Some("read_send") => count_read_send(&mut stage_read(0, false)),
+        Some("read_receive") => count_read_receive(&mut stage_read(TIMES, false)),
+        Some("read_receive_nothing") => count_read_receive(&mut stage_read(0, false)),
+        Some("read_forward") => count_read_forward(&mut stage_read(TIMES, true)),
         Some(other) => {
             eprintln!("nothing is called {other}");
             std::process::exit(2);

@@ -5,7 +5,7 @@ use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketProducer};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
-use k2k_core::{Config, Endpoint, Fixed, Fabric, KernelId, Message, Platform, Register};
+use k2k_core::{Config, Endpoint, Fabric, FabricRef, Fixed, KernelId, Message, Platform, Read, Register, Shape};
 
 /// Operations per count.
 pub const TIMES: usize = 64;
@@ -16,7 +16,9 @@ pub type Words = [u64; 7];
 pub type SpscEnds = (Producer<'static, Words, SLOTS>, Consumer<'static, Words, SLOTS>);
 pub type LanesEnds = (LaneProducer<'static, Words, 8, SLOTS>, LanesConsumer<'static, Words, 8, SLOTS>);
 pub type TicketEnds = (TicketProducer<'static, Words, SLOTS>, TicketConsumer<'static, Words, SLOTS>);
-pub type End = Endpoint<'static, Frozen, Fixed<3, SLOTS, 64>>;
+/// The kernels' shape, known when this is compiled, and the same read from the fabric's header.
+pub type Known = Fixed<3, SLOTS, 64>;
+pub type Found = Read<8, 64>;
 
 /// A clock that costs one load: the instructions of a backend's clock are the backend's.
 pub struct Frozen(u64);
@@ -66,36 +68,51 @@ ring! {
 }
 
 /// A sender, a forwarder, a receiver, and a full message.
-pub struct Stage {
-    pub a: End,
-    pub f: End,
-    pub b: End,
+pub struct Stage<Sh: Shape> {
+    pub a: Endpoint<'static, Frozen, Sh>,
+    pub f: Endpoint<'static, Frozen, Sh>,
+    pub b: Endpoint<'static, Frozen, Sh>,
     pub to: KernelId,
     pub message: Message<64>,
 }
 
-/// Three kernels, and that many messages sent from `a` to `b`: directly, or on their way through `f`.
-pub fn stage(sent: usize, through: bool) -> Box<Stage> {
-    let fabric: &'static Fabric<3, SLOTS, 64> = zeroed();
-    fabric.init(&Config::default()).expect("zeroed memory is an idle fabric");
-    let register = |name| {
-        let who = Register::new(name).expect("a short name");
-        fabric.register(&who, Frozen(1_000_000_000)).expect("a free place")
+macro_rules! stage {
+    ($($(#[$doc:meta])* $name:ident: $shape:ty;)*) => {
+        $($(#[$doc])*
+        pub fn $name(sent: usize, through: bool) -> Box<Stage<$shape>> {
+            let fabric: &'static Fabric<3, SLOTS, 64> = zeroed();
+            fabric.init(&Config::default()).expect("zeroed memory is an idle fabric");
+            let (base, len) = (core::ptr::from_ref(fabric).cast_mut().cast(), size_of_val(fabric));
+            // SAFETY: all of it is behind atomics and cells, and lives for ever.
+            let fabric = unsafe { FabricRef::<$shape>::open_raw(base, len) }.expect("set up above");
+            let register = |name| {
+                let who = Register::new(name).expect("a short name");
+                fabric.register(&who, Frozen(1_000_000_000)).expect("a free place")
+            };
+            let (a, f, b) = (register("a"), register("f"), register("b"));
+            let to = b.id();
+            if through {
+                fabric.set_route(a.id(), to, f.id()).expect("all are registered");
+            }
+            let message = Message::from_bytes(1, &[7; 64]).expect("64 bytes fit");
+            let mut stage = Box::new(Stage { a, f, b, to, message });
+            for _ in 0..SLOTS {
+                stage.a.send(to, &message).expect("room");
+                stage.f.poll();
+                stage.b.try_receive().expect("a message");
+            }
+            for _ in 0..sent {
+                stage.a.send(to, &message).expect("room");
+            }
+            stage
+        })*
     };
-    let (a, f, b) = (register("a"), register("f"), register("b"));
-    let to = b.id();
-    if through {
-        fabric.set_route(a.id(), to, f.id()).expect("all are registered");
-    }
-    let message = Message::from_bytes(1, &[7; 64]).expect("64 bytes fit");
-    let mut stage = Box::new(Stage { a, f, b, to, message });
-    for _ in 0..SLOTS {
-        stage.a.send(to, &message).expect("room");
-        stage.f.poll();
-        stage.b.try_receive().expect("a message");
-    }
-    for _ in 0..sent {
-        stage.a.send(to, &message).expect("room");
-    }
-    stage
+}
+
+// Not one generic function: the compiler would inline less in each of its copies.
+stage! {
+    /// Three kernels, and that many messages sent from `a` to `b`: directly, or on their way through `f`.
+    stage: Known;
+    /// As [`stage`], of a shape that is read.
+    stage_read: Found;
 }

@@ -1,8 +1,8 @@
 //! The machine: its clock, its cores, and how disturbed it is.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use k2k_core::WakeFlag;
 use k2k_core::Platform;
+use k2k_core::WakeFlag;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -183,16 +183,18 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// The next message of the inbox, for whomever it is; `false` if there is none.
     #[inline(always)]
     pub(super) fn take(&mut self, message: &mut Sh::Item) -> bool {
-        let lanes = self.fabric.lanes(self.place);
         let high_waits = self.fabric.high(self.place).ready(&self.high_in);
-        if high_waits && (self.high_run < HIGH_BURST || !lanes.any_ready(&self.lanes_in)) && self.take_high(message) {
+        if high_waits
+            && (self.high_run < HIGH_BURST || !self.fabric.lanes(self.place).any_ready(&self.lanes_in))
+            && self.take_high(message)
+        {
             self.high_run = self.high_run.saturating_add(1);
             return true;
         }
         self.high_run = 0;
         let notes = &self.notes;
         let take = |body: Body<'_, _>| read_noted(notes, body, message);
-        lanes.pop(&mut self.lanes_in, take).is_some()
+        self.fabric.lanes(self.place).pop(&mut self.lanes_in, take).is_some()
     }
 
     #[cold]

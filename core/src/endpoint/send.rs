@@ -242,9 +242,8 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         priority: Priority,
         is_reply: bool,
     ) -> Result<MessageId, SendError> {
-        let fabric = self.fabric;
         let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
-        if hop.marks.is_restricted() && fabric.senders().denies(to, self.id) {
+        if hop.marks.is_restricted() && self.fabric.senders().denies(to, self.id) {
             return Err(SendError::NotAllowed { receiver: to });
         }
         let now_ns = self.platform.now_ns();
@@ -284,11 +283,11 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         }
         let id = MessageId { source: self.id, sequence };
         self.note_sending(&hop, &header, count);
-        fabric.receipts(self.place).open(sequence, to, deadline_ns);
+        self.fabric.receipts(self.place).open(sequence, to, deadline_ns);
         self.set_count(Counter::Sent, count);
         let done = self.deposit(hop, &header, message, Purpose::Send);
         if !done {
-            fabric.receipts(self.place).void(sequence);
+            self.fabric.receipts(self.place).void(sequence);
             self.set_count(Counter::Sent, count.wrapping_sub(1));
         }
         self.notes.sent();

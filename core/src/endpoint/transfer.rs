@@ -124,11 +124,10 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         if self.is_evicted() {
             return Err(SendError::Evicted { kernel: self.id });
         }
-        let fabric = self.fabric;
         let given = message.header();
         let to = given.destination();
         let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
-        if hop.marks.is_restricted() && fabric.senders().denies(to, self.id) {
+        if hop.marks.is_restricted() && self.fabric.senders().denies(to, self.id) {
             return Err(SendError::NotAllowed { receiver: to });
         }
         if given.deadline_ns < self.platform.now_ns() {
@@ -137,7 +136,8 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         let full = SendError::QueueFull { next_hop: hop.id };
         // An entry may be needed again before the gateway knows how its message has ended. It is overwritten only if
         // the sender's own is by now, in its domain: then nothing but the counters shows what becomes of that message.
-        if fabric.receipts(self.place).is_in_use(sequence, first, receipts) || !self.has_room(hop.place, given.priority)
+        if self.fabric.receipts(self.place).is_in_use(sequence, first, receipts)
+            || !self.has_room(hop.place, given.priority)
         {
             return Err(full);
         }
@@ -149,14 +149,14 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         let sent = self.counts[Counter::Sent as usize];
         if self.last_sequence() < sequence {
             self.base = sequence.wrapping_sub(sent);
-            fabric.receipts(self.place).set_base(self.base);
+            self.fabric.receipts(self.place).set_base(self.base);
         }
         self.note_sending(&hop, &header, sent.wrapping_add(1));
-        fabric.receipts(self.place).open_out_of_order(sequence, to, given.deadline_ns);
+        self.fabric.receipts(self.place).open_out_of_order(sequence, to, given.deadline_ns);
         self.set_count(Counter::Sent, sent.wrapping_add(1));
         let done = self.deposit(hop, &header, message, Purpose::Send);
         if !done {
-            fabric.receipts(self.place).void(sequence);
+            self.fabric.receipts(self.place).void(sequence);
             self.set_count(Counter::Sent, sent);
         }
         self.notes.sent();

@@ -348,6 +348,8 @@ impl<'q, F: Fan> LanesView<'q, F> {
         self.turn(state)
     }
 
+    // Handed over on the stack otherwise, where the shape is read.
+    #[cfg_attr(not(target_arch = "nvptx64"), inline(always))]
     fn turn(self, state: &mut LanesState<F>) -> bool {
         // The producer of the lane that is left may wait for room.
         self.lane(state.current).publish_credit(&mut state.lanes[state.current]);
@@ -376,7 +378,8 @@ impl<'q, F: Fan> LanesView<'q, F> {
 
     /// Looks at the stamp of the next lane in turn, whether or not it has rung, and turns to that lane if it has a
     /// message.
-    #[cold]
+    #[cfg_attr(not(target_arch = "nvptx64"), inline(always))]
+    #[cfg_attr(target_arch = "nvptx64", cold)]
     fn probe(self, state: &mut LanesState<F>) -> bool {
         state.probed = self.fan.after(state.probed);
         let found = self.ready(state, state.probed);
@@ -393,7 +396,8 @@ impl<'q, F: Fan> LanesView<'q, F> {
     }
 
     /// The first lane from `from` to `to - 1` that has rung and has a message.
-    #[inline]
+    #[cfg_attr(not(target_arch = "nvptx64"), inline(always))]
+    #[cfg_attr(target_arch = "nvptx64", inline)]
     fn find(self, state: &LanesState<F>, from: usize, to: usize) -> Option<Index<F>> {
         let mut first = from;
         while first < to {

@@ -8,7 +8,7 @@ use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketPop, TicketProducer};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
-use k2k_core::{Config, Endpoint, Fixed, Fabric, KernelId, Message, Register};
+use k2k_core::{Config, Endpoint, Fabric, Fixed, KernelId, Message, Register};
 
 /// The SPSC ring, single and batch calls.
 pub struct OurSpsc<const N: usize>;
