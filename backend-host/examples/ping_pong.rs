@@ -103,7 +103,10 @@ fn tournament(lasts: Duration) -> Result<(), Box<dyn Error>> {
             // It may have ended by itself.
             let _ = other.kill();
         }
+        // `wait` closes the pipe first, which would end the other process before it has read the goodbye.
+        let pipe = other.stdin.take();
         let ended = other.wait()?;
+        drop(pipe);
         let mut times_ns = game?;
         if !ended.success() {
             return Err(format!("the other process ended with {ended}").into());

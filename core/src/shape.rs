@@ -472,7 +472,7 @@ impl Numbers {
 /// How many kernels, slots and payload bytes a fabric has, and how far apart its kernels may be: [`Fixed`] or [`Read`].
 ///
 /// # Safety
-/// As for [`Fan`]: `numbers` never changes, and describes the memory that the shape is used for. `slots`, `stride`,
+/// As for `Fan`: `numbers` never changes, and describes the memory that the shape is used for. `slots`, `stride`,
 /// `producers` and `queue` are taken from it.
 pub unsafe trait Shape: Fan<Item: Packet> {
     /// Counts and offsets.

@@ -435,7 +435,7 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
         drop(self);
     }
 
-    /// Leaves as failed: the place stays taken, with its trace, until it is [cleared](Fabric::clear_failed).
+    /// Leaves as failed: the place stays taken, with its trace, until it is [cleared](crate::FabricRef::clear_failed).
     pub fn fail(mut self) {
         self.set_phase(Phase::Failed);
         self.leave_as = Status::Failed;

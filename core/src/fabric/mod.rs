@@ -8,7 +8,7 @@
 //! ```
 //!
 //! It has no pointers, so it may lie at a different address for each who maps it, and zeroed memory is an idle one.
-//! Each part's page says who may write which of its words; [`Endpoint`](crate::Endpoint) is what puts them together.
+//! Each part's page says who may write which of its words; [`Endpoint`] is what puts them together.
 
 mod hand;
 mod header;
@@ -851,7 +851,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         self.last_of(id)?.owner()
     }
 
-    /// Where [`Endpoint`](crate::Endpoint)s look for a free place: after the one that was taken last, so that each place
+    /// Where [`Endpoint`]s look for a free place: after the one that was taken last, so that each place
     /// rests for as long as others are free.
     pub(crate) fn places_in_turn(&self) -> impl Iterator<Item = Index<Sh>> + use<'f, Sh> {
         let first = self.header().next_place();

@@ -14,10 +14,10 @@
 //!
 //! # If the kernel dies
 //!
-//! A message is in the store from the store of `last` on (or of `used`, where [`compact`](Transit::compact) has moved it)
+//! A message is in the store from the store of `last` on (or of `used`, where [`compact`](TransitView::compact) has moved it)
 //! until its `used` becomes 0. `compact` copies a message into the gap before it, marks the copy as used, and then
 //! empties the original. A kernel that dies in between leaves the message twice, one copy right behind the other, which
-//! is how the successor knows it: [`recover`](Transit::recover) empties the second. Every other step is one store.
+//! is how the successor knows it: [`recover`](TransitView::recover) empties the second. Every other step is one store.
 //!
 //! 1. All words and bodies here are written and read by the kernel's own endpoint only. They lie in the fabric so that
 //!    an endpoint that is taken over finds them, and because a GPU block has no other place for them.
