@@ -5,7 +5,8 @@ use crate::topology::Topology;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Kernel-to-kernel messaging: carry a file through a mesh of kernels, or look at what this machine offers.
+/// Kernel-to-kernel messaging: carry a file through a mesh of kernels, look at what this machine offers, or free what
+/// dead processes left in a fabric.
 #[derive(Debug, Parser)]
 #[command(name = "k2k", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -114,6 +115,7 @@ pub(crate) struct DoctorArgs {
 /// is stopped or hangs is not gone; of one in another container it cannot be known. Exit status 0, also if there is
 /// nothing to do; 1 if the fabric cannot be opened.
 #[derive(Args, Debug)]
+#[command(after_long_help = crate::reap::shapes_help())]
 pub(crate) struct ReapArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
     #[arg(value_name = "FILE")]

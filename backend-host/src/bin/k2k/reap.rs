@@ -28,6 +28,20 @@ fn reap<const K: usize, const S: usize, const P: usize>(file: &str) -> Result<Re
     Memory::<Fixed<K, S, P>>::open(file).map(|memory| Broker::new(memory).reap())
 }
 
+/// Their shapes, as a list.
+fn known() -> String {
+    let known: Vec<String> = REAPERS.iter().map(|([k, s, p], _)| format!("{k} x {s} x {p}")).collect();
+    known.join(", ")
+}
+
+pub(crate) fn shapes_help() -> String {
+    format!(
+        "A fabric's shape (kernels x slots x payload bytes) is part of its type. This program knows {}; in a fabric of \
+         another shape, call Broker::reap in a program with that shape.",
+        known()
+    )
+}
+
 pub(crate) fn main(args: &ReapArgs) -> ExitCode {
     k2k_command::end(NAME, 1, run(args))
 }
@@ -46,7 +60,6 @@ fn run(args: &ReapArgs) -> Result<ExitCode, Box<dyn core::error::Error>> {
             Err(why) => return Err(why.into()),
         }
     }
-    let known: Vec<String> = REAPERS.iter().map(|([k, s, p], _)| format!("{k} x {s} x {p}")).collect();
     let found = shape.map_or_else(String::new, |found| {
         format!(", {} kernels x {} slots x {} bytes,", found.kernels, found.slots, found.payload)
     });
@@ -54,7 +67,7 @@ fn run(args: &ReapArgs) -> Result<ExitCode, Box<dyn core::error::Error>> {
         "{}: the fabric's shape{found} is none of those that this program was compiled for ({}): call \
          Broker::reap in a program with that shape",
         args.file,
-        known.join(", ")
+        known()
     )
     .into())
 }
