@@ -104,7 +104,9 @@ impl fmt::Display for RegisterError {
                     "the name is taken by {by}: unregister that kernel, reap it if its process is gone, or choose another name"
                 )
             }
-            Self::PlaceTaken { index } => write!(f, "place {index} does not exist or is taken"),
+            Self::PlaceTaken { index } => {
+                write!(f, "place {index} does not exist, is taken, or does not belong to the kernel to be taken over")
+            }
             Self::PlaceUsedUp { index } => write!(
                 f,
                 "place {index} is used up, having had 2^32 - 2 owners or sent 2^56 messages: take another place, or create a new fabric"

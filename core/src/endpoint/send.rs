@@ -1,7 +1,7 @@
 //! Sending: from the caller's message to the next hop's inbox.
 
 use super::{Endpoint, Hop};
-use crate::fabric::{Command, Counter, DeliveryStatus, Deposit, Event};
+use crate::fabric::{Command, Counter, DeliveryStatus, Deposit, Event, NotRegistered};
 use crate::message::{Header, KernelId, MessageId, PayloadTooLong, Priority};
 use crate::platform::Platform;
 use crate::ring::ticket::TicketError;
@@ -80,14 +80,15 @@ impl SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotFound { kernel } => write!(f, "{kernel} is not registered (any more)"),
+            Self::NotFound { kernel } => NotRegistered(*kernel).fmt(f),
             Self::QueueFull { next_hop } => {
                 write!(f, "the inbox of {next_hop} has no room for this sender: try again when it has received")
             }
             Self::Timeout { deadline_ns } => write!(
                 f,
-                "the message's deadline, {deadline_ns} ns on the clock of `Platform::now_ns`, had passed before it was \
-                 sent; 0 stands for the fabric's delivery timeout, and `deadline_in` makes a deadline of a duration"
+                "the deadline, {deadline_ns} ns on the clock of `Platform::now_ns`, passed before the message was sent, or \
+                 before there was room for it; 0 stands for the fabric's delivery timeout, and `deadline_in` makes a \
+                 deadline of a duration"
             ),
             Self::Stopped { next_hop } => {
                 write!(f, "this kernel was told to stop while it waited for room in the inbox of {next_hop}")
@@ -112,8 +113,9 @@ impl core::error::Error for SendError {}
 impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// Sends with normal priority. The message is lent: if it is refused, it is still the caller's.
     ///
-    /// The destination's kernel, sequence, times, version and, where the caller left 0, deadline and hop limit are
-    /// filled in. [`receipt`](Self::receipt) tells later what became of the message.
+    /// Sender, receiver, sequence, times, priority and, where the caller left 0, deadline and hop limit of the header
+    /// are filled in on the way; `message` itself stays as it is. [`receipt`](Self::receipt) tells later what became of
+    /// the message.
     ///
     /// # Errors
     /// See [`SendError`]; `QueueFull` means that it may be tried again.

@@ -160,7 +160,11 @@ pub struct NotRegistered(pub KernelId);
 
 impl fmt::Display for NotRegistered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not registered (any more)", self.0)
+        write!(
+            f,
+            "{} is not registered (any more): if the kernel was started again, look its new address up by its name",
+            self.0
+        )
     }
 }
 

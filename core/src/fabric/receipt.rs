@@ -165,7 +165,7 @@ impl fmt::Display for ReceiptError {
             Self::Overwritten => {
                 "the receipt was overwritten by a later message: a sender's table holds KERNELS x SLOTS receipts"
             }
-            Self::Unknown => "no message of that name was sent",
+            Self::Unknown => "no message with this id was sent",
         })
     }
 }

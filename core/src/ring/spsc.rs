@@ -522,7 +522,8 @@ pub struct Taken;
 impl core::fmt::Display for Taken {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(
-            "this end of the ring is taken: drop the endpoint that holds it, or recover it if its holder is dead",
+            "this end of the ring is taken: drop the producer or consumer that holds it, or, if its holder is dead, take it \
+             over with `recover_producer` or `recover_consumer` (in rings that have them)",
         )
     }
 }
