@@ -26,7 +26,7 @@ use core::fmt;
 /// Address of a kernel: a place in the fabric's table, and which of that place's successive owners is meant.
 ///
 /// A message to a kernel that has left never reaches the one that took its place, because the generations differ.
-/// An address never comes back: generations of a place run from 1 to 2³² - 1, and a place whose generations are used up
+/// An address never comes back: generations of a place run from 1 to 2³² - 2, and a place whose generations are used up
 /// is never given to anybody again. Free places are handed out in turn. A fabric of `KERNELS` places therefore serves
 /// `KERNELS` × 4.29 × 10⁹ registrations: at 1000 registrations a second and 16 places, 2177 years; at a million
 /// a second, 2.2 years. The zero `KernelId` is nobody.
@@ -89,8 +89,8 @@ impl fmt::Display for KernelId {
 
 /// Names one message for ever: its sender and the sender's count. Needs no global counter.
 ///
-/// A place's count goes on when the place changes hands, so `sequence` alone is unique for a place.
-/// 64 bits at 10⁹ messages a second last 584 years.
+/// A place's count goes on when the place changes hands, so `sequence` alone is unique for a place. Its 57 bits are
+/// never used twice: a place that has sent 2⁵⁶ messages (2.3 years at 10⁹ messages a second) gets no new owner.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MessageId {
     /// Who sent it.
