@@ -1,5 +1,9 @@
 //! Receiving in `async` code, with any executor and without blocking its threads.
 //!
+//! Sending needs no counterpart: [`send`](Endpoint::send) and [`reply`](Endpoint::reply) never wait. Where they answer
+//! [`QueueFull`](crate::SendError::QueueFull), sleep for a moment with the executor's timer and try again, because room in
+//! an inbox wakes no task; [`send_blocking`](Endpoint::send_blocking) would block the executor's thread.
+//!
 //! A sender, perhaps in another process, wakes a sleeping kernel through a futex, and nobody can `await` a futex. So
 //! each endpoint that is awaited gets a watcher: a thread that sleeps at the endpoint's wake flag in its place and then
 //! calls the task's waker. It is started by the first `await` that finds no mail, and ends with the endpoint.

@@ -82,6 +82,12 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// Finds kernels whose process is gone, settles what they left, and frees their names and places. It
     /// takes a look at `/proc` per place, so call it now and then, or let a [supervisor](Self::supervise) do so.
     ///
+    /// A process that was killed a moment ago [counts as alive](crate::owner) until the system has ended all of its
+    /// threads: a parent waits for its child first ([`Child::wait`](std::process::Child::wait)), another reaper finds it
+    /// at the next look. A kernel that starts again under the freed name gets a new address, which senders look up with
+    /// [`find`](Self::find). To keep the dead kernel's address and the mail that waits for it, its successor
+    /// [takes it over](Self::take_over) before it is reaped.
+    ///
     /// ```
     /// use k2k_host::Broker;
     ///
