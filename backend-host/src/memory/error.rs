@@ -163,7 +163,11 @@ impl fmt::Display for MemoryError {
             Self::Exists { path } => {
                 write!(f, "{} exists: open it, or remove it if its processes are gone", path.display())
             }
-            Self::NotFound { path } => write!(f, "{} does not exist: create it first", path.display()),
+            Self::NotFound { path } => write!(
+                f,
+                "{} does not exist: check the name; a fabric can be opened once it was created",
+                path.display()
+            ),
             Self::NotAFile { path } => write!(f, "{} is not a regular file", path.display()),
             Self::TooShort { path, found, expected, is_fabric } => {
                 write!(f, "{} has {found} bytes, a fabric of this shape has {expected}: ", path.display())?;
