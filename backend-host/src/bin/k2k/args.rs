@@ -115,7 +115,6 @@ pub(crate) struct DoctorArgs {
 /// is stopped or hangs is not gone; of one in another container it cannot be known. Exit status 0, also if there is
 /// nothing to do; 1 if the fabric cannot be opened.
 #[derive(Args, Debug)]
-#[command(after_long_help = crate::reap::shapes_help())]
 pub(crate) struct ReapArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
     #[arg(value_name = "FILE")]
