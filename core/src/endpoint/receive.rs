@@ -136,10 +136,16 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             match ring.peek_head::<Header>(&mut self.high_in) {
                 TicketPop::Message(head) if head.destination().index() != self.id.index() => {}
                 TicketPop::Stalled { position, .. } => {
-                    self.wait_for_high(position);
+                    if self.wait_for_high(position) {
+                        // What lies behind the claim has waited long enough. The next one is waited for in its turn.
+                        continue;
+                    }
                     break;
                 }
-                TicketPop::Message(_) | TicketPop::Empty => break,
+                TicketPop::Message(_) | TicketPop::Empty => {
+                    self.stalled = None;
+                    break;
+                }
             }
             // The same message, unless a hostile writer is at work.
             if !self.take_high(message) {
@@ -220,10 +226,11 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         }
     }
 
-    /// A slot of the high-priority ring is claimed and not published: after a while, the claim is revoked.
+    /// A slot of the high-priority ring is claimed and not published: after a while, the claim is revoked. `true` if that
+    /// is over.
     #[cold]
     #[inline(never)]
-    fn wait_for_high(&mut self, position: u64) {
+    fn wait_for_high(&mut self, position: u64) -> bool {
         let now_ns = self.platform.now_ns();
         match self.stalled {
             Some((known, since_ns)) if known == position => {
@@ -231,10 +238,12 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
                     self.stalled = None;
                     // Whether or not the sender was quicker, the next look finds something else here.
                     self.fabric.high(self.place).revoke(&mut self.high_in, position);
+                    return true;
                 }
             }
             _ => self.stalled = Some((position, now_ns)),
         }
+        false
     }
 
     /// Checks a message, and passes it on if it is for someone else; `true` if it is for this kernel.

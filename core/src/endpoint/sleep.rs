@@ -20,9 +20,11 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
     }
 
     /// As [`fall_asleep`](Self::fall_asleep), for a kernel that obeys [`Command::Pause`]: until there is traffic in
-    /// transit or another command. Mail for this kernel is left where it is.
+    /// transit or another command. Mail for this kernel is left where it is. While a claim of high priority waits for its
+    /// message, whose sender may be dead, the sleep is a [short](Sleep::soon) one: what lies behind wakes nobody again.
     pub fn fall_asleep_paused(&mut self) -> Option<Sleep<'f>> {
-        self.sleep_unless(|me| me.poll() > 0 || me.command() != Command::Pause)
+        let sleep = self.sleep_unless(|me| me.poll() > 0 || me.command() != Command::Pause)?;
+        Some(sleep.with_soon(sleep.soon() || self.stalled.is_some()))
     }
 
     fn sleep_unless(&mut self, stays_awake: impl FnOnce(&mut Self) -> bool) -> Option<Sleep<'f>> {
@@ -163,5 +165,46 @@ mod tests {
             assert!(b.fall_asleep(Command::Run).is_none() && b.fall_asleep_paused().is_none());
             assert!(b.fall_asleep(Command::Drain).is_some());
         });
+    }
+
+    struct Turned(core::cell::Cell<u64>);
+    impl Platform for Turned {
+        fn now_ns(&self) -> u64 {
+            self.0.get()
+        }
+        fn wake(&self, flag: &WakeFlag) {
+            flag.wake_up();
+        }
+    }
+
+    /// A sender of high priority has died between its claim and its message; another's waits behind that.
+    #[test]
+    fn a_paused_kernel_does_not_sleep_a_whole_slice_on_traffic_behind_a_dead_senders_claim() {
+        extern crate std;
+        // SAFETY: all zero is a valid, idle fabric.
+        let fabric = unsafe { std::boxed::Box::<Small>::new_zeroed().assume_init() };
+        fabric.init(&Config::default()).unwrap();
+        let clock = Turned(core::cell::Cell::new(1));
+        let [mut a, mut b, c] =
+            ["a", "b", "c"].map(|name| fabric.register(&Register::new(name).unwrap().parking(), &clock).unwrap());
+        fabric.command(b.id(), Command::Pause, &clock).unwrap();
+        fabric.set_route(a.id(), c.id(), b.id()).unwrap();
+        let mut dead = fabric.inboxes[b.place].high.producer(3);
+        core::mem::forget(dead.claim().unwrap());
+        a.send_priority(c.id(), &Message::new(7), crate::Priority::High).unwrap();
+        let mut slept_ms = 0;
+        let mut slept_long = 0;
+        while c.pending_count() == 0 {
+            assert!(slept_ms < 1_000, "it is passed on");
+            if let Some(sleep) = b.fall_asleep_paused() {
+                let slice_ms = if sleep.soon() { 1 } else { 48 };
+                slept_long += u32::from(!sleep.soon());
+                sleep.end();
+                slept_ms += slice_ms;
+                clock.0.set(clock.0.get() + slice_ms * 1_000_000);
+            }
+        }
+        assert!(slept_long == 0 && slept_ms <= 12, "{slept_ms} ms");
+        assert!(!b.fall_asleep_paused().unwrap().soon(), "and sleeps well then");
     }
 }
