@@ -142,7 +142,10 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
                 self.forget_kept();
                 return true;
             };
-            let Some(parked_for) = store.next_hop(position) else { continue };
+            let Some(parked_for) = store.next_hop(position) else {
+                self.transit.looked(position);
+                continue;
+            };
             store.get(position, message);
             let header = message.header();
             self.notes.take(header.source_index, header.sequence);
@@ -152,7 +155,10 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
                 self.count(Counter::Corrupt);
                 continue;
             }
-            let Some(next_hop) = self.pass_on(message, Some(position)) else { continue };
+            // May panic in the platform's code: then this message is looked at again, and nothing overtakes it.
+            let kept_for = self.pass_on(message, Some(position));
+            self.transit.looked(position);
+            let Some(next_hop) = kept_for else { continue };
             self.notes.close();
             self.kept_count += 1;
             let kept = &mut self.kept[next_hop][priority_of(message.header())];

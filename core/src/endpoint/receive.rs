@@ -279,6 +279,8 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             self.end(header, DeliveryStatus::Timeout);
             return false;
         }
+        // Before the message is decided: the platform may panic, and what was decided must be handed over.
+        let wall_ns = self.wall_ns(now_ns);
         // Order 2 and 3 of the module's page.
         match self.decide(header, DeliveryStatus::Delivered) {
             // A look at the clock after the one that the sender has acted on, should it have given this message up: as
@@ -293,7 +295,6 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             }
             Verdict::Decided | Verdict::Alone => {
                 self.count(Counter::Received);
-                let wall_ns = self.wall_ns(now_ns);
                 if self.clock.update(wall_ns, header.sent()).is_err() {
                     self.clock.now(wall_ns);
                     self.count(Counter::ClockSkews);

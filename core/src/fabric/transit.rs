@@ -252,14 +252,16 @@ impl TransitState {
         if is_inside { self.next } else { self.first }
     }
 
-    /// The position that the look at all messages has come to, and moves the look on; `None` at its end.
-    pub(crate) const fn look(&mut self) -> Option<u64> {
+    /// The position that the look at all messages has come to; `None` at its end.
+    pub(crate) const fn look(&self) -> Option<u64> {
         let position = self.looked_to();
-        if position == self.last {
-            return None;
-        }
+        if position == self.last { None } else { Some(position) }
+    }
+
+    /// Moves the look on, past this position: after what is there was dealt with. Until then a panic of the platform
+    /// leaves the look where it is, and the message in its turn.
+    pub(crate) const fn looked(&mut self, position: u64) {
         self.next = position.wrapping_add(1);
-        Some(position)
     }
 
     /// Messages in the store.
