@@ -1,7 +1,7 @@
 //! Owners that die, and reapers that find them. This test program starts itself again as the processes that are killed.
 
 mod common;
-use common::{GUARD, Process, Shm, eventually, patient};
+use common::{GUARD, Process, Shm, eventually, patient, threads_named};
 use core::time::Duration;
 use k2k_host::{Broker, Builder, DeliveryStatus, EndpointError, Fixed, Message, RegisterError};
 use rustix::process::{Pid, Signal, kill_process};
@@ -97,6 +97,28 @@ fn a_supervisor_finds_the_dead_by_itself_and_says_so() {
     drop(supervisor);
     assert!(began.elapsed() < GUARD);
     assert!(told.recv().is_err(), "the thread has ended");
+}
+
+#[test]
+fn a_supervisor_whose_listener_panics_goes_on() {
+    let shm = Shm::new("reap-panics");
+    let broker: Shared = patient().create(&shm.0).build().unwrap();
+    let supervisor = broker.supervise(Duration::from_millis(5), |_| std::panic::resume_unwind(Box::new(()))).unwrap();
+    for _ in 0..2 {
+        start(&shm, &broker, "worker").kill();
+        eventually("the worker is reaped", || broker.find("worker").is_none());
+    }
+    drop(supervisor);
+}
+
+#[test]
+fn a_supervisor_that_looks_once_and_never_again_stays_until_it_is_dropped() {
+    let broker: Shared = patient().build().unwrap();
+    let before = threads_named("k2k-supervisor");
+    let supervisor = broker.supervise(Duration::MAX, |_| ()).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(threads_named("k2k-supervisor") > before, "it panicked");
+    drop(supervisor);
 }
 
 #[test]

@@ -17,6 +17,7 @@
 //! so.
 
 use super::Broker;
+use crate::contain::contain;
 use crate::owner::{self, OwnerState};
 use crate::platform::Host;
 use core::fmt;
@@ -130,7 +131,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     }
 
     /// Starts a thread that [reaps](Self::reap) every so often, until what this returns is dropped. `tell` hears of each
-    /// look that has reaped something.
+    /// look that has reaped something; a panic of it has no other effect.
     ///
     /// # Errors
     /// The system's answer if it gives no thread.
@@ -143,16 +144,18 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         let (broker, for_thread) = (self.clone(), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("k2k-supervisor".to_owned()).spawn(move || {
             let (stopped, changed) = &*for_thread;
-            let mut next = Instant::now();
+            let mut next = Some(Instant::now());
             loop {
                 let report = broker.reap();
                 if !report.reaped.is_empty() {
-                    tell(&report);
+                    // The panic's hook has told of a panic; the dead are looked for all the same.
+                    let _ = contain(|| tell(&report));
                 }
-                next = Instant::now().max(next) + every;
+                // A time that does not fit the clock never comes.
+                next = next.and_then(|next| Instant::now().max(next).checked_add(every));
                 let mut guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);
                 while !*guard {
-                    let left = next.saturating_duration_since(Instant::now());
+                    let left = next.map_or(Duration::MAX, |next| next.saturating_duration_since(Instant::now()));
                     if left.is_zero() {
                         break;
                     }
@@ -185,7 +188,7 @@ impl Drop for Supervisor {
         *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.stop.1.notify_one();
         if let Some(thread) = self.thread.take() {
-            // `tell` may drop the supervisor, on the thread itself. One that has panicked has ended, too.
+            // `tell` may drop the supervisor, on the thread itself.
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
             }
