@@ -140,7 +140,8 @@ fn a_receiver_hears_stop_though_a_sender_was_killed_before_the_wake_up() {
         let broker: Shared = patient().create(&shm.0).build().unwrap();
         let (id, _, told) = sleeper(&broker, how);
         send_and_die(&shm.0, "sleeper", "sleeper");
-        broker.command(id, Command::Stop).unwrap();
+        // It may have found the mail at the end of a slice, and have left.
+        let _ = broker.command(id, Command::Stop);
         let first = told.recv_timeout(SOON).unwrap();
         assert!(first == Ok(1) || first == Err(ReceiveError::Stopped), "{how:?}: {first:?}");
     }
