@@ -118,7 +118,8 @@ impl fmt::Display for RegisterError {
 impl core::error::Error for RegisterError {}
 
 impl<'f, Sh: Shape> FabricRef<'f, Sh> {
-    /// Takes a free place and opens it for mail. Free places are taken in turn.
+    /// Takes a free place and opens it for mail. Free places are taken in turn. Of two that register under one name at the
+    /// same moment, both may have it: [`find`](Self::find) then says the lower index.
     ///
     /// # Errors
     /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoPlace`] if all are taken.
