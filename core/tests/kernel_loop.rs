@@ -396,3 +396,29 @@ fn tracing_that_is_off_writes_nothing_and_can_be_switched_while_running() {
     fabric.set_tracing(false);
     assert_eq!(exchange(), (1, 1));
 }
+
+/// Writes down what its context says of the time.
+#[derive(Default)]
+struct Watch {
+    now_ns: u64,
+    deadline_ns: u64,
+}
+
+impl Kernel<64> for Watch {
+    fn on_message(&mut self, context: &mut impl Context<64>, _: &Message<64>) {
+        self.now_ns = context.now_ns();
+        self.deadline_ns = context.deadline_in(core::time::Duration::from_nanos(30));
+        context.stop();
+    }
+}
+
+#[test]
+fn a_handler_is_told_the_time_and_deadlines_by_its_context() {
+    let (platform, fabric) = (Manual::at(7000), fabric::<4, 8, 64>(&Config::default()));
+    let [mut a, mut b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
+        register_all(&fabric, &platform, 2).try_into().unwrap();
+    a.send(b.id(), &Message::new(1)).unwrap();
+    let mut watch = Watch::default();
+    run(&mut b, &mut watch, |_, _| unreachable!("there is mail"));
+    assert_eq!((watch.now_ns, watch.deadline_ns), (7000, 7030));
+}

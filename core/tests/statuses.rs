@@ -382,8 +382,8 @@ fn a_send_that_waits_for_room_ends_in_timeout_at_its_deadline() {
     assert_eq!((a.stats().sent, a.stats().refused), (4, 4));
     assert_eq!(
         SendError::Timeout { deadline_ns: 1 }.to_string(),
-        "the message's deadline, 1 ns on the clock of `Platform::now_ns`, had passed before it was sent; 0 stands for \
-         the fabric's delivery timeout, and `deadline_in` makes a deadline of a duration"
+        "the deadline, 1 ns on the clock of `Platform::now_ns`, passed before the message was sent, or before there was \
+         room for it; 0 stands for the fabric's delivery timeout, and `deadline_in` makes a deadline of a duration"
     );
 }
 
