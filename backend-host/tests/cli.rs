@@ -117,6 +117,9 @@ fn more_kernels_than_cores_work() {
 fn a_window_larger_than_the_inboxes_works() {
     let report = Input::new(100_000).run_json(&["--message-size", "50", "--window", "1024", "--kernels", "4"]);
     assert_eq!(report["messages"], 2000);
+    // Fewer receipts than the window asks for: fewer are on their way.
+    let few = ["--message-size", "50", "--window", "1024", "--kernels", "3", "--slots", "2"];
+    assert_eq!(Input::new(10_000).run_json(&few)["messages"], 200);
 }
 
 #[test]

@@ -62,11 +62,12 @@ pub(crate) struct RunArgs {
     pub(crate) message_size: usize,
 
     /// How many messages an inbox holds of each sender: a power of two up to 32768. By default 256, and 64 with more than
-    /// 16 kernels.
+    /// 16 kernels; more where the window asks for it.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = slots)]
     pub(crate) slots: Option<usize>,
 
-    /// How many messages may be on their way at once, 1 to 1024. More raise the throughput and the latency.
+    /// How many messages may be on their way at once, 1 to 1024; at most half of kernels x slots, so that each has its
+    /// receipt. More raise the throughput and the latency.
     #[arg(short, long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) window: u16,

@@ -113,14 +113,20 @@ impl Plan {
         let way = routes.way(0, routes.farthest(0));
         // The first and the last kernel on the way do not pass anything on.
         let needed = u8::try_from(way.len() - 2).unwrap_or(u8::MAX).clamp(1, 127);
+        // A sender has KERNELS x SLOTS receipts, and a message that is sent again uses another one: twice as many as are on
+        // their way at once.
+        let window = usize::from(args.window);
+        let usual = if kernels > 16 { 64 } else { 256 };
+        let slots = args.slots.unwrap_or_else(|| usual.max((2 * window).div_ceil(kernels).next_power_of_two()));
+        let window = window.min((kernels * slots / 2).max(1));
         Ok(Self {
             topology,
             kernels,
             routes,
             way,
             message_size: args.message_size,
-            slots: args.slots.unwrap_or(if kernels > 16 { 64 } else { 256 }),
-            window: args.window.into(),
+            slots,
+            window,
             hop_limit: args.hop_limit.unwrap_or(needed),
             tracing: args.tracing,
             pin: args.pin,
