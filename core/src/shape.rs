@@ -12,10 +12,10 @@
 //!
 //! # Why an access is never wild
 //!
-//! 1. A [`Ring`]'s numbers never change, and those of a [`Read`] shape come from [`Numbers::of`], which no header can make
+//! 1. A `Ring`'s numbers never change, and those of a [`Read`] shape come from [`Numbers::of`], which no header can make
 //!    overflow. They are never read from shared memory again.
 //! 2. An [`Index`] of a [`Fixed`] shape is below its number of kernels, by type. One of a [`Read`] shape is below the
-//!    type's maximum, and [`Fan::below`] clamps it before it becomes an offset: an index of another fabric is a wrong kernel
+//!    type's maximum, and `Fan::below` clamps it before it becomes an offset: an index of another fabric is a wrong kernel
 //!    at worst.
 
 use crate::fabric::{AttachError, Fabric, Geometry, Held, Receipts, Transit};
