@@ -1,12 +1,13 @@
 //! Receiving: from the inbox to the caller, past what is for others.
 
 use super::Endpoint;
+use super::share::LOOKS_WHEN_IDLE;
 use crate::fabric::{Counter, DeliveryStatus, Event, Notes, Verdict};
 use crate::message::Header;
 use crate::platform::Platform;
 use crate::ring::ticket::TicketPop;
 use crate::shape::{Index, Packet, Shape};
-use crate::sync::{Body, ON_DEVICE, Scope, zeroed_in};
+use crate::sync::{Body, Scope, zeroed_in};
 use core::mem::MaybeUninit;
 
 /// Messages of high priority that are received in a row while normal ones wait.
@@ -79,11 +80,10 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         false
     }
 
-    /// On a GPU, where a load of a word that a supervisor may write is dear: looks whether some senders may be denied, when
-    /// the inbox is empty. A host looks at each message.
+    /// The inbox is empty: looks whether some senders may be denied, where that is the time for it.
     #[inline(always)]
     pub(super) fn look_at_restrictions(&mut self) {
-        if ON_DEVICE {
+        if LOOKS_WHEN_IDLE {
             self.restricted = self.fabric.entry(self.place).is_restricted();
         }
     }

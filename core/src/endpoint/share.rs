@@ -9,7 +9,10 @@ use crate::fabric::DeliveryStatus;
 use crate::message::{Header, Priority};
 use crate::platform::Platform;
 use crate::shape::{Index, Shape};
-use crate::sync::ON_DEVICE;
+
+/// On a GPU, a load of a word that a supervisor may write is dear: there a kernel looks whether some senders may be denied
+/// when its inbox is empty, and elsewhere at each message.
+pub(super) const LOOKS_WHEN_IDLE: bool = cfg!(target_arch = "nvptx64");
 
 /// What a sender knows of its messages in one high-priority ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +83,7 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// Settles a message for this kernel as `NotAllowed`, if its source is denied.
     #[inline(always)]
     pub(super) fn refuses(&mut self, header: &Header) -> bool {
-        let restricted = if ON_DEVICE { self.restricted } else { self.fabric.entry(self.place).is_restricted() };
+        let restricted = if LOOKS_WHEN_IDLE { self.restricted } else { self.fabric.entry(self.place).is_restricted() };
         restricted && self.refuse_denied(header)
     }
 
