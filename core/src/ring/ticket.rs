@@ -73,7 +73,7 @@
 //! 45 bits of lap and 64 of position wrap without harm: laps are compared modulo 2⁴⁵, and a producer that slept for
 //! so long finds its slot claimed or held as it left it.
 
-use super::spsc::{CONSUMER_WRITES_LINES, Slot, Slots, Taken, claim_end, release_end};
+use super::spsc::{CONSUMER_WRITES_LINES, Slot, Taken, claim_end, release_end};
 use crate::error::Full;
 use crate::shape::{Ring, Typed};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
@@ -768,7 +768,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     #[cfg(not(k2k_loom))]
     #[must_use]
     pub const fn new() -> Self {
-        const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
+        const { assert!(super::spsc::Slots::<T, N, S>::MASK < u64::MAX) };
         // SAFETY: `Shared`: zero is the idle state, and valid.
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
@@ -776,7 +776,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     /// As [`new`](Self::new), in memory of the caller's: a ring can be too large for the stack.
     #[cfg(not(k2k_loom))]
     pub const fn new_in(place: &mut core::mem::MaybeUninit<Self>) -> &mut Self {
-        const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
+        const { assert!(super::spsc::Slots::<T, N, S>::MASK < u64::MAX) };
         crate::sync::idle_in(place)
     }
 
