@@ -475,10 +475,14 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
         let message = zeroed_in(&mut place);
         self.flush_all();
         for _ in 0..(self.fabric.shape().producers() + 2) * self.fabric.shape().slots() {
-            if !self.take(message) {
-                break;
+            if self.take(message) {
+                self.pass_over(message);
+                continue;
             }
-            self.pass_over(message);
+            // A sender has claimed a slot and not published it. It may be dead, and nobody may come after this kernel: what
+            // lies behind is not to wait. One that lives is refused when it tries again.
+            let Some((position, _)) = self.stalled.take() else { break };
+            self.fabric.high(self.place).revoke(&mut self.high_in, position);
         }
         self.flush_all();
         let store = self.fabric.transit(self.place);
@@ -544,6 +548,21 @@ mod tests {
             assert!(fabric.register_at(id.index(), &who, Still).is_ok());
         }
         core::mem::forget((leaving, registered));
+    }
+
+    /// Of two senders of high priority one dies between its claim and its message, and the receiver leaves at once.
+    #[test]
+    fn mail_behind_a_dead_senders_claim_ends_when_its_receiver_leaves() {
+        // SAFETY: all zero is a valid, idle fabric.
+        let fabric: Fabric<4, 8, 64> = unsafe { core::mem::zeroed() };
+        fabric.init(&Config::default()).unwrap();
+        let [mut a, b] = ["a", "b"].map(|name| fabric.register(&Register::new(name).unwrap(), Still).unwrap());
+        let mut dead = fabric.inboxes[b.place].high.producer(3);
+        core::mem::forget(dead.claim().unwrap());
+        let sent = a.send_priority(b.id(), &crate::Message::new(7), crate::Priority::High).unwrap();
+        drop(b);
+        assert_eq!(fabric.pending(), 0, "nobody need come after it");
+        assert_eq!(a.receipt(sent).unwrap().status, DeliveryStatus::NotFound);
     }
 
     #[test]
