@@ -132,7 +132,7 @@ fn measure(args: &Args, columns: &[Column], cores: Vec<core_affinity::CoreId>) -
     let machine = Machine {
         processor: machine::processor(),
         cores: setting.cores.len(),
-        date: machine::date(),
+        date: k2k_command::date()[..10].to_owned(),
         command: format!("cargo run --release -- {}", arguments.join(" ")),
         quick: args.quick,
         load_before,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// How long `nvidia-smi` may take: beside a GPU that hangs it may, too.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -114,20 +114,4 @@ fn output(command: &mut Command) -> Option<String> {
     // Little enough for a pipe to hold.
     child.stdout?.read_to_string(&mut text).ok()?;
     status.success().then_some(text)
-}
-
-/// Day and time (UTC), without a library: days since 1970 to the civil calendar.
-pub(super) fn date() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    let (days, second) = (now / 86_400 + 719_468, now % 86_400);
-    let era = days / 146_097;
-    let day_of_era = days - era * 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
 }

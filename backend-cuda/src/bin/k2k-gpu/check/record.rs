@@ -47,7 +47,7 @@ impl Record {
             "commit": option_env!("K2K_COMMIT"),
         });
         for (name, value) in
-            [("tool", tool), ("date", json!(machine::date())), ("ptx", ptx()), ("host", machine::host())]
+            [("tool", tool), ("date", json!(k2k_command::date())), ("ptx", ptx()), ("host", machine::host())]
         {
             head.insert(name.to_owned(), value);
         }
