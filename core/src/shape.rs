@@ -750,6 +750,15 @@ mod tests {
         }
     }
 
+    /// Both shapes are of one type, so nothing but the clamp keeps the index of one out of the memory of the other.
+    #[test]
+    fn an_index_of_a_larger_fabric_is_no_wild_access_in_a_smaller_one() {
+        let [large, small] = [8, 3].map(|kernels| Read::<8, 64>::of(kernels, 4, 64).unwrap());
+        for index in large.indices() {
+            assert_eq!(small.below(index), index.number().min(2));
+        }
+    }
+
     #[test]
     fn no_numbers_make_the_formula_overflow() {
         let values = [0, 1, 2, 3, 63, 64, 65, 4095, 4096, 4097, 1 << 15, 65472, 65536, u32::MAX as usize, usize::MAX];

@@ -230,6 +230,7 @@ impl FabricHeader {
         self.grace_ns.store(config.grace_ns, Relaxed);
         self.high_share.store(config.high_share, Relaxed);
         self.set_tracing(config.tracing);
+        // Relaxed, these too: `fabric-ready` makes them visible.
         for (word, value) in self.domain.iter().zip([config.domain.boot, config.domain.namespace]) {
             word.store(value, Relaxed);
         }

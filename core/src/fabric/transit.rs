@@ -128,6 +128,7 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
         let mut before = None;
         for position in state.positions() {
             let place = self.at_position(position);
+            // Relaxed: as above.
             if place.used.load(Relaxed) == 0 {
                 continue;
             }
