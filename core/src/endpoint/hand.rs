@@ -10,8 +10,8 @@ use crate::shape::Shape;
 use crate::sync::DIES_ALONE;
 
 impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
-    /// For a successor, or after a panic of the platform: before anything else is done with the endpoint, and before the high-priority rings are
-    /// [reclaimed](crate::ring::Ticket::reclaim).
+    /// For a successor, or after a panic of the platform: before anything else is done with the endpoint, and before the
+    /// high-priority rings are [reclaimed](crate::ring::Ticket::reclaim).
     #[cold]
     #[inline(never)]
     pub(super) fn finish_predecessor(&mut self) {
@@ -92,10 +92,8 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
 
     /// Whether the mark that a message was found, which was about to be set, is there.
     fn was_found(&self, noted: &Noted) -> bool {
-        self.fabric
-            .index(noted.source)
-            .map(|source| self.fabric.receipts(source))
-            .is_some_and(|receipts| receipts.was_found(noted.sequence))
+        let source = self.fabric.index(noted.source);
+        source.is_some_and(|source| self.fabric.receipts(source).was_found(noted.sequence))
     }
 
     /// Whether a predecessor's message is in the inbox that it was meant for, or was taken from there.
@@ -168,19 +166,14 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
 
     /// The message's id for a trace. The sender's generation is not noted: that of now is the best guess.
     fn id_of(&self, source: usize, sequence: u64) -> MessageId {
-        let generation = self
-            .fabric
-            .index(source)
-            .map(|source| self.fabric.entry(source))
-            .map_or(0, |entry| entry.state().generation);
+        let place = self.fabric.index(source);
+        let generation = place.map_or(0, |place| self.fabric.entry(place).state().generation);
         MessageId { source: KernelId::new(source as u16, generation), sequence }
     }
 
     fn settled(&self, noted: &Noted) -> Settled {
-        self.fabric
-            .index(noted.source)
-            .map(|source| self.fabric.receipts(source))
-            .map_or(Settled::No, |receipts| receipts.settled(noted.sequence))
+        let source = self.fabric.index(noted.source);
+        source.map_or(Settled::No, |source| self.fabric.receipts(source).settled(noted.sequence))
     }
 
     /// Where in the transit store a message lies.
