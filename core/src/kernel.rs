@@ -3,6 +3,7 @@
 use crate::endpoint::{Endpoint, SendError};
 use crate::fabric::{Command, DeliveryReceipt, Phase, ReceiptError};
 use crate::hlc::Timestamp;
+use crate::in_place::make_in;
 use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
 use crate::shape::Shape;
@@ -218,15 +219,8 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
     }
 
     /// As [`new`](Self::new), in memory of the caller's.
-    pub fn new_in(place: &mut MaybeUninit<Self>) -> &mut Self {
-        let to = place.as_mut_ptr();
-        // SAFETY: every field is written.
-        unsafe {
-            zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).message).cast());
-            (&raw mut (*to).phase).write(Phase::Idle);
-            (&raw mut (*to).empty_passes).write(0);
-            place.assume_init_mut()
-        }
+    pub fn new_in(memory: &mut MaybeUninit<Self>) -> &mut Self {
+        make_in!(memory, Self { message => zeroed_in, phase: Phase::Idle, empty_passes: 0 })
     }
 
     /// Begins, whatever the last loop of this endpoint was asked. Before the first pass.

@@ -27,6 +27,7 @@ pub mod error;
 pub mod fabric;
 pub mod gateway;
 pub mod hlc;
+mod in_place;
 mod kernel;
 pub mod link;
 pub mod message;

@@ -32,6 +32,7 @@ use crate::sync::{AtomicU64, Scope, Shared, SharedCell, System};
 use bytemuck::AnyBitPattern;
 use core::fmt::Debug;
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ops;
 use core::ptr::NonNull;
 
@@ -96,15 +97,18 @@ pub unsafe trait Fan: Ring {
     fn below(&self, index: Index<Self>) -> usize;
 
     /// Makes a thing for each producer, where they are to lie. Those behind are made by `Default`.
-    ///
-    /// # Safety
-    /// `to` is valid for writing.
-    unsafe fn each_in<T: Default + Send>(&self, to: *mut Self::Each<T>, mut make: impl FnMut(Index<Self>) -> T) {
+    fn each_in<'e, T: Default + Send>(
+        &self,
+        memory: &'e mut MaybeUninit<Self::Each<T>>,
+        mut make: impl FnMut(Index<Self>) -> T,
+    ) -> &'e mut Self::Each<T> {
         for i in 0..Self::LENGTH {
             let value = self.index(i).map_or_else(T::default, &mut make);
             // SAFETY: the trait's promise: an array of this length.
-            unsafe { to.cast::<T>().add(i).write(value) };
+            unsafe { memory.as_mut_ptr().cast::<T>().add(i).write(value) };
         }
+        // SAFETY: all of the array was written.
+        unsafe { memory.assume_init_mut() }
     }
 
     /// The index of a number, if there is such a producer.

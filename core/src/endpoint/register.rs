@@ -6,6 +6,7 @@ use crate::fabric::{
     Claim, Counter, DeliveryStatus, FabricRef, LAST_SEQUENCE, Name, NameError, Notes, Phase, Status, Unclaimed,
 };
 use crate::hlc::Clock;
+use crate::in_place::make_in;
 use crate::message::KernelId;
 use crate::platform::Platform;
 use crate::shape::{Index, Packet, Shape};
@@ -307,7 +308,6 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
         platform: L,
         Taken { place: me, claim }: Taken<Sh>,
     ) -> &'e mut Self {
-        let to = at.as_mut_ptr();
         let (config, shape) = (fabric.config(), fabric.shape());
         let counts = fabric.entry(me).counters();
         // What a predecessor has given up; a place that has never sent has none.
@@ -316,83 +316,42 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
             sent => fabric.receipts(me).base().wrapping_add(sent).saturating_add(shape.receipts()),
         };
         let transit = fabric.transit(me).recover();
-        // SAFETY: `to` is valid for a `Self`; every field is written, none is read or dropped before. `MaybeUninit` has
-        // no more to it than what is inside.
-        unsafe {
-            (&raw mut (*to).fabric).write(fabric);
-            (&raw mut (*to).platform).write(platform);
-            (&raw mut (*to).id).write(KernelId::new(me.number() as u16, claim.generation));
-            (&raw mut (*to).place).write(me);
-            (&raw mut (*to).entry).write(fabric.entry(me));
-            (&raw mut (*to).claim).write(claim);
-            shape.each_in(&raw mut (*to).lanes_out, |place| fabric.lanes(place).recover_producer(me));
-            shape.each_in(&raw mut (*to).parked, |_| [0; PRIORITIES]);
-            shape.each_in(&raw mut (*to).kept, |_| [0; PRIORITIES]);
-            shape.each_in(&raw mut (*to).high_out, |_| HighRoom::default());
-            fabric.lanes(me).recover_consumer_in(&mut *(&raw mut (*to).lanes_in).cast());
-            (&raw mut (*to).high_in).write(fabric.high(me).recover_consumer());
-            (&raw mut (*to).high_run).write(0);
-            (&raw mut (*to).stalled).write(None);
-            (&raw mut (*to).next_polled).write(shape.first());
-            (&raw mut (*to).outgoing).write(bytemuck::Zeroable::zeroed());
-            (&raw mut (*to).transit).write(transit);
-            (&raw mut (*to).restricted).write(fabric.entry(me).is_restricted());
-            (&raw mut (*to).kept_count).write(0);
-            (&raw mut (*to).flushed).write(false);
-            (&raw mut (*to).clock).write(Clock::new(config.max_clock_offset_ns));
-            (&raw mut (*to).config).write(config);
-            (&raw mut (*to).counts).write(counts);
-            (&raw mut (*to).base).write(fabric.receipts(me).base());
-            (&raw mut (*to).notes).write(Notes::new(fabric.hand(me), &counts));
-            (&raw mut (*to).unresolved).write(1);
-            (&raw mut (*to).swept).write(1);
-            (&raw mut (*to).sweep_pending).write(None);
-            (&raw mut (*to).sweep_rest).write(0);
-            (&raw mut (*to).retract_until).write(retract_until);
-            (&raw mut (*to).beats).write(fabric.entry(me).heartbeat());
-            (&raw mut (*to).stopping).write(false);
-            (&raw mut (*to).leave_as).write(Status::Free);
-            (&raw mut (*to).turns).write(0);
-        }
-        // SAFETY: every field was written.
-        let endpoint = unsafe { at.assume_init_mut() };
-        // The compiler would miss a new field here.
-        let Self {
-            fabric: _,
-            platform: _,
-            id: _,
-            place: _,
-            entry: _,
-            claim: _,
-            lanes_out: _,
-            high_out: _,
-            lanes_in: _,
-            high_in: _,
-            high_run: _,
-            stalled: _,
-            next_polled: _,
-            outgoing: _,
-            transit: _,
-            parked: _,
-            restricted: _,
-            kept: _,
-            kept_count: _,
-            flushed: _,
-            clock: _,
-            config: _,
-            counts: _,
-            base: _,
-            notes: _,
-            unresolved: _,
-            swept: _,
-            sweep_pending: _,
-            sweep_rest: _,
-            retract_until: _,
-            beats: _,
-            stopping: _,
-            leave_as: _,
-            turns: _,
-        } = &*endpoint;
+        let endpoint = make_in!(at, Self {
+            fabric: fabric,
+            platform: platform,
+            id: KernelId::new(me.number() as u16, claim.generation),
+            place: me,
+            entry: fabric.entry(me),
+            claim: claim,
+            lanes_out => |each| shape.each_in(each, |hop| fabric.lanes(hop).recover_producer(me)),
+            parked => |each| shape.each_in(each, |_| [0; PRIORITIES]),
+            kept => |each| shape.each_in(each, |_| [0; PRIORITIES]),
+            high_out => |each| shape.each_in(each, |_| HighRoom::default()),
+            lanes_in => |state| fabric.lanes(me).recover_consumer_in(state),
+            high_in: fabric.high(me).recover_consumer(),
+            high_run: 0,
+            stalled: None,
+            next_polled: shape.first(),
+            outgoing: bytemuck::Zeroable::zeroed(),
+            transit: transit,
+            restricted: fabric.entry(me).is_restricted(),
+            kept_count: 0,
+            flushed: false,
+            clock: Clock::new(config.max_clock_offset_ns),
+            config: config,
+            counts: counts,
+            base: fabric.receipts(me).base(),
+            notes: Notes::new(fabric.hand(me), &counts),
+            unresolved: 1,
+            swept: 1,
+            sweep_pending: None,
+            sweep_rest: 0,
+            retract_until: retract_until,
+            beats: fabric.entry(me).heartbeat(),
+            stopping: false,
+            leave_as: Status::Free,
+            turns: 0,
+        });
         let store = fabric.transit(me);
         for position in transit.positions() {
             if let Some(next_hop) = store.next_hop(position).and_then(|i| shape.index(i)) {

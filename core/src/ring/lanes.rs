@@ -47,6 +47,7 @@
 
 use super::spsc::{ConsumerState, Credit, ProducerState, Slots, SpscView, Taken, claim_end, release_end};
 use crate::error::Full;
+use crate::in_place::make_in;
 use crate::shape::{Fan, Index, QueueNumbers, Typed};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Body, ReachesHere, Scope, System, shared_struct};
@@ -186,6 +187,16 @@ impl<F: Fan> fmt::Debug for LanesState<F> {
 }
 
 impl<F: Fan> LanesState<F> {
+    fn recover_in<'e>(memory: &'e mut MaybeUninit<Self>, queue: LanesView<'_, F>) -> &'e mut Self {
+        make_in!(memory, Self {
+            lanes => |each| queue.fan.each_in(each, |i| queue.lane(i).recover_consumer(queue.taken(i))),
+            current: queue.fan.first(),
+            left: BURST,
+            turns: 0,
+            probed: queue.fan.first(),
+        })
+    }
+
     fn turn_to(&mut self, lane: Index<F>) {
         self.current = lane;
         self.left = BURST;
@@ -307,23 +318,15 @@ impl<'q, F: Fan> LanesView<'q, F> {
 
     /// Finds the consumer's place in a queue that may have been in use.
     pub(crate) fn recover_consumer(self) -> LanesState<F> {
-        let mut at = MaybeUninit::uninit();
-        self.recover_consumer_in(&mut at);
+        let mut memory = MaybeUninit::uninit();
+        self.recover_consumer_in(&mut memory);
         // SAFETY: `recover_consumer_in` has initialised it.
-        unsafe { at.assume_init() }
+        unsafe { memory.assume_init() }
     }
 
     /// As [`recover_consumer`](Self::recover_consumer), where it is to lie.
-    pub(crate) fn recover_consumer_in(self, at: &mut MaybeUninit<LanesState<F>>) {
-        let to = at.as_mut_ptr();
-        // SAFETY: `to` is valid for a state.
-        unsafe {
-            self.fan.each_in(&raw mut (*to).lanes, |i| self.lane(i).recover_consumer(self.taken(i)));
-            (&raw mut (*to).current).write(self.fan.first());
-            (&raw mut (*to).left).write(BURST);
-            (&raw mut (*to).turns).write(0);
-            (&raw mut (*to).probed).write(self.fan.first());
-        }
+    pub(crate) fn recover_consumer_in(self, memory: &mut MaybeUninit<LanesState<F>>) -> &mut LanesState<F> {
+        LanesState::recover_in(memory, self)
     }
 
     /// Whether lane `i` has rung for something that was not taken yet.
