@@ -17,6 +17,10 @@
 //! | [`crew`] | work that a kernel shares out over the threads of its block |
 //! | [`sync`] | the one door to atomics |
 #![no_std]
+#![cfg_attr(
+    test,
+    allow(clippy::incompatible_msrv, reason = "the declared version is that of the library; tests use the newest")
+)]
 #![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
 
 pub mod crew;

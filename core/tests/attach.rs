@@ -1,5 +1,6 @@
 //! Attaching: what bytes are a fabric, what is wrong with those that are not, and that it does not matter where they
 //! lie.
+#![allow(clippy::incompatible_msrv, reason = "the declared version is that of the library; tests use the newest")]
 
 mod common;
 
