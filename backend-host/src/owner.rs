@@ -82,9 +82,21 @@ pub fn state_of(tag: u64, fabric: ProcessDomain) -> OwnerState {
     }
 }
 
-/// The process id in a tag that names one.
-pub(crate) fn process_of(tag: u64) -> Option<u32> {
-    decode(tag).map(|(pid, _)| pid.as_raw_nonzero().get().unsigned_abs())
+/// The id of the process that registered with this tag, in a fabric of that domain; `None` if the tag names none, or one
+/// of another domain. The id may have been given to another process since: see [`state_of`].
+#[must_use]
+pub fn process_of(tag: u64, fabric: ProcessDomain) -> Option<u32> {
+    let known = decode(tag).filter(|_| ownership().knows(fabric));
+    known.map(|(pid, _)| pid.as_raw_nonzero().get().unsigned_abs())
+}
+
+/// Whether the process that registered with this tag, in a fabric of that domain, is stopped: by SIGSTOP, a terminal, or a
+/// debugger. Its kernels are alive and do nothing until it goes on.
+#[must_use]
+pub fn is_suspended(tag: u64, fabric: ProcessDomain) -> bool {
+    let own = ownership();
+    let Some((pid, start)) = decode(tag).filter(|_| own.knows(fabric)) else { return false };
+    Stat::of(pid).is_ok_and(|stat| stat.start == start && matches!(stat.state, b'T' | b't'))
 }
 
 fn encode(pid: Pid, start: u64) -> u64 {

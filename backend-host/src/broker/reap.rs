@@ -116,7 +116,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
                     // Otherwise another reaper was faster, or the place has changed hands since.
                     if let Ok(endpoint) = seized {
                         drop(endpoint);
-                        let process = owner::process_of(owned.owner).unwrap_or_default();
+                        let process = owner::process_of(owned.owner, domain).unwrap_or_default();
                         report.reaped.push(Reaped { id: owned.id, name, status: owned.status, process });
                     }
                 }

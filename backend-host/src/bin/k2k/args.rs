@@ -1,12 +1,13 @@
 //! The command line.
 
+use crate::act::args::{ControlArgs, PingArgs, SendArgs};
 use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, USUAL_KERNELS};
 use crate::topology::Topology;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Kernel-to-kernel messaging: carry a file through a mesh of kernels, look at what this machine offers, or free what
-/// dead processes left in a fabric.
+/// Kernel-to-kernel messaging: carry a file through a mesh of kernels, look at what this machine offers, and act on the
+/// kernels of a running fabric.
 #[derive(Debug, Parser)]
 #[command(name = "k2k", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -19,6 +20,16 @@ pub(crate) enum Command {
     Run(RunArgs),
     Doctor(DoctorArgs),
     Reap(ReapArgs),
+    Send(SendArgs),
+    Ping(PingArgs),
+    /// Let a kernel handle no messages, but forward traffic in transit, until it is resumed.
+    Pause(ControlArgs),
+    /// Let a paused kernel go on.
+    Resume(ControlArgs),
+    /// Let a kernel handle what is in its inbox, and then stop.
+    Drain(ControlArgs),
+    /// Let a kernel stop after the message in hand.
+    Stop(ControlArgs),
 }
 
 /// Carry a file through a mesh of kernels and check that it arrives intact.

@@ -1,20 +1,31 @@
 //! The command `k2k`: `k2k run` carries a file through a mesh of kernels, `k2k doctor` says what this machine offers,
-//! `k2k reap` frees the places of kernels whose process is gone.
+//! `k2k reap` frees the places of kernels whose process is gone, and the commands of [`act`] act on a running fabric.
 
+mod act;
 mod args;
 mod doctor;
+mod fabric;
+mod interrupt;
 mod reap;
 mod run;
 mod text;
 mod topology;
 
+use args::Command;
+use k2k_host::Command as Control;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match k2k_command::parse::<args::Cli>("k2k").map(|cli| cli.command) {
-        Ok(args::Command::Run(args)) => run::main(&args),
-        Ok(args::Command::Doctor(args)) => doctor::main(&args),
-        Ok(args::Command::Reap(args)) => reap::main(&args),
+        Ok(Command::Run(args)) => run::main(&args),
+        Ok(Command::Doctor(args)) => doctor::main(&args),
+        Ok(Command::Reap(args)) => reap::main(&args),
+        Ok(Command::Send(args)) => act::send::main(&args),
+        Ok(Command::Ping(args)) => act::ping::main(&args),
+        Ok(Command::Pause(args)) => act::control::main("k2k pause", Control::Pause, &args),
+        Ok(Command::Resume(args)) => act::control::main("k2k resume", Control::Run, &args),
+        Ok(Command::Drain(args)) => act::control::main("k2k drain", Control::Drain, &args),
+        Ok(Command::Stop(args)) => act::control::main("k2k stop", Control::Stop, &args),
         Err(status) => status,
     }
 }

@@ -4,7 +4,7 @@
 //! so that output and input can be compared.
 
 use super::arrival::Arrivals;
-use super::interrupt;
+use crate::interrupt;
 use core::error::Error;
 use core::fmt;
 use k2k_command::OutputError;

@@ -9,18 +9,17 @@
 //! | `arrival` | the last kernel: checks, times and writes what arrives |
 //! | `report` | the table and the JSON object |
 //! | `progress` | a line on the terminal while it runs |
-//! | `interrupt` | Ctrl-C |
 
 mod arrival;
 mod feed;
 mod files;
-mod interrupt;
 mod mesh;
 mod progress;
 mod report;
 mod supply;
 
 use crate::args::RunArgs;
+use crate::interrupt;
 use crate::topology::{Routes, Topology};
 use arrival::{Arrivals, Arrived};
 use core::error::Error;

@@ -1,7 +1,7 @@
 //! What is carried: a file, or data made up on the way. Cut into chunks, one for each message.
 
 use super::files::Input;
-use super::interrupt;
+use crate::interrupt;
 use core::time::Duration;
 use std::io::{self, BufReader, Read};
 use std::time::Instant;

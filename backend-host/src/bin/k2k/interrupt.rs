@@ -1,0 +1,50 @@
+//! Signals that ask a job to end. The first one ends it early, and its figures are printed; the second one ends the
+//! command.
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::os::raw::c_int;
+use std::sync::OnceLock;
+use std::{fs, io, process, thread};
+
+/// Exit status of a job that was interrupted: 128 + `SIGINT`.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+static ASKED: OnceLock<()> = OnceLock::new();
+
+/// From now on, Ctrl-C is a wish that [`is_asked_for`] tells of. The second one ends the process.
+pub(crate) fn catch() {
+    // Where the system gives no thread, the job goes on to its end.
+    let _ = listen(&[SIGINT], |signal| process::exit(128 + signal));
+}
+
+/// As [`catch`], also for SIGTERM and SIGHUP: for a job that has a kernel of its own, which is to leave.
+pub(crate) fn catch_all() {
+    let _ = listen(&[SIGINT, SIGTERM, SIGHUP], |signal| process::exit(128 + signal));
+}
+
+fn listen(signals: &[c_int], again: impl Fn(c_int) + Send + 'static) -> io::Result<()> {
+    let ignored = ignored();
+    // What is ignored already stays so: Ctrl-C in a script's background job, SIGHUP under nohup.
+    let mut signals = Signals::new(signals.iter().filter(|&&signal| ignored >> (signal - 1) & 1 == 0))?;
+    thread::Builder::new().name("k2k-signals".to_owned()).spawn(move || {
+        for signal in &mut signals {
+            if ASKED.set(()).is_err() {
+                again(signal);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The signals that this process ignores: bit `n - 1` is signal `n`. None where the system does not tell.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Whether the job is to end early.
+pub(crate) fn is_asked_for() -> bool {
+    ASKED.get().is_some()
+}
