@@ -120,14 +120,14 @@ impl ReachesHere for Gpu {}
 mod imp {
     #[cfg(target_has_atomic = "64")]
     pub(super) use core::sync::atomic::AtomicU64;
-    pub(super) use core::sync::atomic::{AtomicU16, AtomicU32};
+    pub(super) use core::sync::atomic::AtomicU32;
     #[cfg(not(target_has_atomic = "64"))]
     pub(super) use portable_atomic::AtomicU64;
 }
 
 #[cfg(k2k_loom)]
 mod imp {
-    pub(super) use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+    pub(super) use loom::sync::atomic::{AtomicU32, AtomicU64};
 }
 
 /// The four operations, on the standard atomics: their scope is the system, which is right for every narrower one, too.
@@ -162,7 +162,6 @@ mod op {
             }
         };
     }
-    word!(AtomicU16, u16);
     word!(AtomicU32, u32);
     word!(AtomicU64, u64);
 
@@ -267,10 +266,6 @@ macro_rules! atomic {
     };
 }
 
-atomic!(
-    /// A 16-bit shared word.
-    AtomicU16, u16
-);
 atomic!(
     /// A 32-bit shared word.
     AtomicU32, u32

@@ -13,11 +13,11 @@
 //!          +------+      +----------------------------------+   it has taken from that lane
 //! ```
 //!
-//! A *bell* is the low half-word of its lane's tail. 64 bells fill two cache lines, so polling an idle queue of 64
-//! lanes reads two lines (and the next slot of the lane that was served last). The price is that producers on different
-//! processors take these lines from one another, and the consumer takes them from all of them. Up to 16 lanes have two
-//! lines each for their bells instead: the one that is being served is watched by its stamp alone, so its producer
-//! keeps its bell to itself.
+//! A *bell* is the low half of its lane's tail: 32 bits, for not every compiler of device code has narrower atomics. 32
+//! bells fill two cache lines, so polling an idle queue of 64 lanes reads four lines (and the next slot of the lane that
+//! was served last). The price is that producers on different processors take these lines from one another, and the
+//! consumer takes them from all of them. Up to 16 lanes have two lines each for their bells instead: the one that is
+//! being served is watched by its stamp alone, so its producer keeps its bell to itself.
 //!
 //! # Who may touch what
 //!
@@ -50,7 +50,7 @@ use crate::error::Full;
 use crate::in_place::make_in;
 use crate::shape::{Fan, Index, QueueNumbers, Typed};
 use crate::sync::Ordering::Relaxed;
-use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Body, ReachesHere, Scope, System, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, Body, ReachesHere, Scope, System, shared_struct};
 use bytemuck::AnyBitPattern;
 use core::fmt;
 use core::marker::PhantomData;
@@ -58,7 +58,7 @@ use core::mem::{MaybeUninit, offset_of};
 use core::ptr::NonNull;
 
 /// Bells in a row: two cache lines full. Loom's atomics are larger, and its stacks are small.
-const ROW: usize = if cfg!(k2k_loom) { 1 } else { 64 };
+const ROW: usize = if cfg!(k2k_loom) { 1 } else { 32 };
 
 /// So many lanes have a row each for their bells.
 const SPREAD_LANES: usize = 16;
@@ -80,7 +80,7 @@ shared_struct! {
 shared_struct! {
     #[repr(align(128))]
     pub(crate) struct BellRow[][] in S {
-        bells: [AtomicU16<S>; ROW],
+        bells: [AtomicU32<S>; ROW],
     }
 }
 
@@ -251,7 +251,7 @@ impl<'q, F: Fan> LanesView<'q, F> {
     }
 
     #[inline(always)]
-    fn bell(self, lane: Index<F>) -> &'q AtomicU16<F::Scope> {
+    fn bell(self, lane: Index<F>) -> &'q AtomicU32<F::Scope> {
         let i = self.fan.below(lane);
         let row = self.base.cast::<BellRow<F::Scope>>();
         // SAFETY: `i` is less than the number of rows, and of bells if all rows were full.
@@ -265,7 +265,7 @@ impl<'q, F: Fan> LanesView<'q, F> {
         // Relaxed, both: a number to show; whoever acts on it looks again.
         self.fan
             .indices()
-            .map(|i| self.bell(i).load(Relaxed).wrapping_sub(self.taken(i).load(Relaxed) as u16))
+            .map(|i| self.bell(i).load(Relaxed).wrapping_sub(self.taken(i).load(Relaxed) as u32))
             // More than a lane holds: taken before its bell was rung, so nothing waits.
             .map(|waiting| if u64::from(waiting) > self.len() { 0 } else { u64::from(waiting) })
             .sum()
@@ -297,7 +297,7 @@ impl<'q, F: Fan> LanesView<'q, F> {
     #[inline(always)]
     fn ring_bell(self, lane: Index<F>, state: &ProducerState) {
         // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the wake flag's fences.
-        self.bell(lane).store(state.tail as u16, Relaxed);
+        self.bell(lane).store(state.tail as u32, Relaxed);
     }
 
     /// Takes back the last ring of a bell, as if the producer had died before it.
@@ -333,7 +333,7 @@ impl<'q, F: Fan> LanesView<'q, F> {
     #[inline(always)]
     fn has_rung(self, state: &LanesState<F>, i: Index<F>) -> bool {
         // Relaxed: a hint. Whoever follows it looks at the stamp, which vouches for the message.
-        self.bell(i).load(Relaxed) != state.lanes[i].head as u16
+        self.bell(i).load(Relaxed) != state.lanes[i].head as u32
     }
 
     /// Whether lane `i` has a message.
@@ -424,7 +424,7 @@ impl<'q, F: Fan> LanesView<'q, F> {
         let rows = self.rows();
         let Some(lanes) = state.lanes.as_ref().get(first..last) else { return false };
         // Relaxed: a hint, as in `has_rung`.
-        let differs = |bell: &AtomicU16<F::Scope>, lane: &ConsumerState| bell.load(Relaxed) ^ lane.head as u16;
+        let differs = |bell: &AtomicU32<F::Scope>, lane: &ConsumerState| bell.load(Relaxed) ^ lane.head as u32;
         if self.is_spread() {
             let Some(rows) = rows.get(first..last) else { return false };
             rows.iter().zip(lanes).fold(0, |rung, (row, lane)| rung | differs(&row.bells[0], lane)) != 0
@@ -489,7 +489,7 @@ impl<'q, F: Fan> LanesView<'q, F> {
             .map(|i| {
                 let lane = &state.lanes[i];
                 // Relaxed: a hint. The stamps vouch for what is counted, so that whoever is told of a message finds it.
-                let rung = u64::from(self.bell(i).load(Relaxed).wrapping_sub(lane.head as u16));
+                let rung = u64::from(self.bell(i).load(Relaxed).wrapping_sub(lane.head as u32));
                 // More than a lane holds: the stamp was seen and taken before its bell (nothing waits), or the bell
                 // lies.
                 if rung > self.len() { 0 } else { self.lane(i).waiting(lane, rung) }

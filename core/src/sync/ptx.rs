@@ -91,7 +91,6 @@ macro_rules! word {
         }
     };
 }
-word!(AtomicU16, u16, reg16, "16");
 word!(AtomicU32, u32, reg32, "32");
 word!(AtomicU64, u64, reg64, "64");
 
