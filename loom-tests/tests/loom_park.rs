@@ -146,10 +146,10 @@ fn two_senders() {
         shared((Fabric::<3, 1, 0>::new(), Bed::new()), |(fabric, bed)| {
             fabric.init(&CONFIG).unwrap();
             let on = On { bed, dies: false };
-            let mut sleeper = fabric.register_at(2, &Register::new("b").unwrap().parking(), on).unwrap();
+            let mut sleeper = fabric.register_at(2, &Register::new("c").unwrap().parking(), on).unwrap();
             let to = sleeper.id();
             let senders = [0, 1].map(|i| {
-                let mut sender = fabric.register_at(i, &Register::new("a").unwrap(), on).unwrap();
+                let mut sender = fabric.register_at(i, &Register::new(["a", "b"][i]).unwrap(), on).unwrap();
                 thread::spawn(move || {
                     sender.send(to, &Message::new(1)).unwrap();
                     sender

@@ -139,9 +139,8 @@ fn told_late() {
     model("receipt.told_late", 192, || {
         shared((Fabric::<2, 1, 0>::new(), Mutex::new(EARLY)), |(fabric, time)| {
             fabric.init(&CONFIG).unwrap();
-            let who = Register::new("k").unwrap();
-            let mut sender = fabric.register_at(0, &who, Wall(time)).unwrap();
-            let mut receiver = fabric.register_at(1, &who, Wall(time)).unwrap();
+            let mut sender = fabric.register_at(0, &Register::new("a").unwrap(), Wall(time)).unwrap();
+            let mut receiver = fabric.register_at(1, &Register::new("b").unwrap(), Wall(time)).unwrap();
             let id = sender.send(receiver.id(), &Message::new(1)).unwrap();
             let receiver = thread::spawn(move || {
                 let got = receiver.try_receive().is_some();

@@ -6,7 +6,7 @@ mod world;
 use core::cell::Cell;
 use k2k_core::fabric::Status;
 use k2k_core::sync::spin_hint;
-use k2k_core::{DeliveryStatus, KernelId, Message, Platform, Register, SendError, WakeFlag};
+use k2k_core::{DeliveryStatus, KernelId, Message, Platform, Register, RegisterError, SendError, WakeFlag};
 use k2k_loom_tests::model;
 use loom::thread;
 use world::{At, EARLY, assert_adds_up, fabric, receive, register, send};
@@ -78,6 +78,45 @@ fn one_place_for_two() {
             );
         });
     });
+}
+
+/// Two, at places of their own, ask for one name at the same moment: one gets it. Who is refused has given its place back,
+/// and hears who is in the way.
+fn one_name_for_two(name: &str, floor: u64, leaves: bool) {
+    model(name, floor, move || {
+        fabric::<2, 1>(|fabric| {
+            let apply = move |index| {
+                let endpoint = fabric.register_at(index, &Register::new("k").unwrap(), At(Cell::new(EARLY)));
+                // It leaves before the other has been refused, perhaps.
+                endpoint.map(|endpoint| if leaves { Err(endpoint.unregister()) } else { Ok(endpoint) })
+            };
+            let other = thread::spawn(move || apply(1));
+            let both = [apply(0), other.join().unwrap()];
+            let named = fabric.kernels().count();
+            let winners = both.iter().filter(|one| one.is_ok()).count();
+            if leaves {
+                assert!(winners >= 1 && named == 0, "{winners} of two");
+            } else {
+                assert_eq!((winners, named), (1, 1), "{both:?}");
+                assert_eq!(fabric.owners().count() + fabric.places().count(), 1 + 1, "the loser's place is free");
+            }
+            for (i, one) in both.iter().enumerate() {
+                if let Err(why) = one {
+                    assert!(matches!(why, RegisterError::NameTaken { by } if by.index() == 1 - i), "{why}");
+                }
+            }
+        });
+    });
+}
+
+#[test]
+fn one_name() {
+    one_name_for_two("table.one_name", 1_089, false);
+}
+
+#[test]
+fn one_name_for_two_that_leave() {
+    one_name_for_two("table.one_name_for_two_that_leave", 3_616, true);
 }
 
 /// Each owner of a place goes on where the one before stopped: no sequence is used twice, and counters add up.

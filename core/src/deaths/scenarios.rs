@@ -4,7 +4,7 @@ extern crate std;
 
 use super::world::{LONG, Node, TIMEOUT, World};
 use super::{Fate, stop, with_fate};
-use crate::{Command, KernelId, Priority};
+use crate::{Command, KernelId, Priority, Register, RegisterError};
 use Priority::{High, Normal};
 use std::string::String;
 use std::vec::Vec;
@@ -500,6 +500,49 @@ fn no_death_at_any_step_breaks_a_promise() {
     }
     // FIXME: to be 0 when all of them are mended; lower it with each cure.
     tried.finish("deaths", 0);
+}
+
+/// Whichever step of registering a kernel has died at, no second kernel of its name is registered beside it, and the name is
+/// free when its place was taken away. The next one to register is at a lower or a higher index.
+#[test]
+fn a_name_comes_back_wherever_a_kernel_that_registers_has_died() {
+    for next_is_lower in [true, false] {
+        let scenario = Scenario {
+            name: "register",
+            before: if next_is_lower {
+                |world| world.nodes[ACTOR].leave()
+            } else {
+                // The last place was the last to be taken.
+                |world| {
+                    world.add("z", 9);
+                    world.nodes[ACTOR].leave();
+                    world.nodes[3].leave();
+                }
+            },
+            act: |node| node.register(false),
+        };
+        let who = Register::new("b").expect("short");
+        let mut refused = 0;
+        for at in 0..steps(&scenario) {
+            let mut world = dies(&scenario, at).expect("counted");
+            let first = world.fabric.register(&who, world.platform);
+            let named = world.fabric.kernels().filter(|(_, name)| name.as_str() == "b").count();
+            assert_eq!(named, usize::from(first.is_ok() || world.fabric.find("b").is_some()), "dead at step {at}");
+            match first {
+                Ok(endpoint) => drop(endpoint),
+                Err(RegisterError::NameTaken { by }) => {
+                    refused += 1;
+                    assert!(world.orphans().iter().any(|owned| owned.id == by), "dead at step {at}: {by} is not there");
+                }
+                Err(why) => panic!("dead at step {at}: {why}"),
+            }
+            world.reap();
+            drop(world.fabric.register(&who, world.platform).expect("the name is free"));
+            world.time_out();
+            world.check().unwrap();
+        }
+        assert!(refused > 0, "the dead never had the name");
+    }
 }
 
 /// Whichever step of sending a message of high priority a sender has died at, its successor has what is left of its share.

@@ -39,6 +39,9 @@ impl Register {
     }
 }
 
+/// Tries to get a name that nobody is in the way of. All but the first are for others that come first, and go again.
+const NAME_TRIES: u32 = 4;
+
 /// The last sequence that may be used up when a kernel index gets a new owner, which has 2⁵⁶ to itself.
 const LAST_TO_START: u64 = LAST_SEQUENCE / 2;
 
@@ -67,7 +70,7 @@ pub enum RegisterError {
         /// for ever.
         used_up: usize,
     },
-    /// A kernel of that name is registered.
+    /// A kernel of that name is registered, or registers at this moment.
     NameTaken {
         /// Its address.
         by: KernelId,
@@ -119,8 +122,8 @@ impl fmt::Display for RegisterError {
 impl core::error::Error for RegisterError {}
 
 impl<'f, Sh: Shape> FabricRef<'f, Sh> {
-    /// Takes a free place and opens it for mail. Free places are taken in turn. Of two that register under one name at the
-    /// same moment, both may have it: [`find`](Self::find) then says the lower index.
+    /// Takes a free place and opens it for mail. Free places are taken in turn. Of several that register under one name at
+    /// the same moment, one gets it.
     ///
     /// # Errors
     /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoPlace`] if all are taken.
@@ -154,21 +157,56 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
 
     /// Takes the next free place, for [`Endpoint::open`] or to be [given back](Self::give_back).
     pub(crate) fn take_place(&self, who: &Register, owner: u64) -> Result<Taken<Sh>, RegisterError> {
-        if let Some(by) = self.find_named(&who.name) {
-            return Err(RegisterError::NameTaken { by });
-        }
+        self.look_for_name(&who.name)?;
         let mut used_up = 0;
         for place in self.places_in_turn() {
             match self.claim(place, owner) {
                 Ok(claim) => {
                     self.set_last_taken(place);
-                    return Ok(Taken { place, claim });
+                    return self.get_name(Taken { place, claim }, who);
                 }
                 Err(Unclaimed::UsedUp) => used_up += 1,
                 Err(Unclaimed::InUse) => {}
             }
         }
         Err(RegisterError::NoPlace { kernels: self.shape().producers(), used_up })
+    }
+
+    /// A first look, so that no place is claimed for a name that is taken: each claim uses up a generation.
+    fn look_for_name(&self, name: &Name) -> Result<(), RegisterError> {
+        self.find_named(name).map_or(Ok(()), |by| Err(RegisterError::NameTaken { by }))
+    }
+
+    /// Makes the name of a claimed place its own, or gives the place back. See the page of the kernel table.
+    fn get_name(&self, mut taken: Taken<Sh>, who: &Register) -> Result<Taken<Sh>, RegisterError> {
+        let place = taken.place;
+        let entry = self.entry(place);
+        self.routes().clear(place);
+        let mut refused = RegisterError::PlaceTaken { index: place.number() };
+        for _ in 0..NAME_TRIES {
+            entry.ask_for(&mut taken.claim, &who.name);
+            if let Some(by) = self.contest(place, &who.name) {
+                refused = RegisterError::NameTaken { by };
+                break;
+            }
+            if entry.take_name(&mut taken.claim) {
+                return Ok(taken);
+            }
+            if !entry.stop_asking(&mut taken.claim) {
+                break;
+            }
+        }
+        entry.stop_asking(&mut taken.claim);
+        self.give_back(taken);
+        Err(refused)
+    }
+
+    /// The kernel that is in the way of the one that asks for a name at `place`.
+    fn contest(&self, place: Index<Sh>, name: &Name) -> Option<KernelId> {
+        self.shape().indices().filter(|other| *other != place).find_map(|other| {
+            let generation = self.entry(other).contests(name, other.number() < place.number())?;
+            Some(KernelId::new(other.number() as u16, generation))
+        })
     }
 
     /// Claims a kernel index that has sequences left for its next owner's messages.
@@ -186,7 +224,8 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// Takes a certain place.
     ///
     /// # Errors
-    /// [`RegisterError::PlaceTaken`] unless it is free, [`RegisterError::PlaceUsedUp`] if it will not be any more.
+    /// [`RegisterError::NameTaken`] as for [`register`](Self::register), [`RegisterError::PlaceTaken`] unless the place is
+    /// free, [`RegisterError::PlaceUsedUp`] if it will not be any more.
     pub fn register_at<L: Platform>(
         &self,
         index: usize,
@@ -218,11 +257,13 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     {
         let refused = RegisterError::PlaceTaken { index };
         let place = self.index(index).ok_or(refused)?;
+        self.look_for_name(&who.name)?;
         let claim = self.claim(place, platform.owner()).map_err(|why| match why {
             Unclaimed::InUse => refused,
             Unclaimed::UsedUp => RegisterError::PlaceUsedUp { index },
         })?;
-        Ok(Endpoint::open(at, *self, platform, Taken { place, claim }, who))
+        let taken = self.get_name(Taken { place, claim }, who)?;
+        Ok(Endpoint::open(at, *self, platform, taken, who))
     }
 
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that
@@ -371,7 +412,7 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
         }
     }
 
-    /// Opens a place that was taken.
+    /// Opens a place that was taken, and has its name.
     #[cold]
     #[inline(never)]
     pub(crate) fn open<'e>(
@@ -387,8 +428,7 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
         endpoint.throw_out_mail();
         // Messages of earlier owners that nobody has settled, or an onlooker, whose verdict nobody has counted.
         endpoint.expire();
-        fabric.routes().clear(place);
-        endpoint.claim.state = fabric.entry(place).finish_register(&endpoint.claim, &who.name, who.parks);
+        endpoint.claim.state = fabric.entry(place).finish_register(&endpoint.claim, who.parks);
         endpoint
     }
 
@@ -492,13 +532,13 @@ mod tests {
         // SAFETY: all zero is a valid, idle fabric.
         let fabric: Fabric<3, 4, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();
-        let who = Register::new("a").unwrap();
+        let [a, b, c, who] = ["a", "b", "c", "d"].map(|name| Register::new(name).unwrap());
         // While it registered, while it left, and in between.
-        let taken = fabric.handle().take_place(&who, 1).unwrap();
+        let taken = fabric.handle().take_place(&a, 1).unwrap();
         let registering = KernelId::new(taken.place.number() as u16, taken.claim.generation);
-        let mut leaving = fabric.register(&who, Still).unwrap();
+        let mut leaving = fabric.register(&b, Still).unwrap();
         leaving.close();
-        let registered = fabric.register(&who, Still).unwrap();
+        let registered = fabric.register(&c, Still).unwrap();
         for id in [registering, leaving.id(), registered.id()] {
             // SAFETY: nobody uses it any more.
             drop(unsafe { fabric.take_over(id, Still) }.unwrap());

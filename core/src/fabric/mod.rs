@@ -869,7 +869,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         self.header().set_next_place(self.header().next_place(), self.shape().after(place).number() as u32);
     }
 
-    /// The registered kernel of that name; of several, the one with the lowest index.
+    /// The registered kernel of that name.
     pub fn find(&self, name: &str) -> Option<KernelId> {
         self.find_named(&Name::new(name).ok()?)
     }

@@ -4,17 +4,18 @@
 //! good:
 //!
 //! ```text
-//!    63            32 31         10       9            8        7           0
-//!   +----------------+---------------+------------+----------------+-------------+
-//!   |   generation   |     zero      | restricted |  1: may park   |   status    |   0: free, never used
-//!   +----------------+---------------+------------+----------------+-------------+
+//!    63            32 31    12    11      10         9            8        7           0
+//!   +----------------+--------+-------+------+------------+----------------+-------------+
+//!   |   generation   |  zero  | named | asks | restricted |  1: may park   |   status    |   0: free, never used
+//!   +----------------+--------+-------+------+------------+----------------+-------------+
 //!
 //!   owner:  0 ----> me                                              me ----> 0
 //!              (1)                                                     (6)
 //!   state:      Free ----> Registering ----> Registered ----> Leaving ----> Free, generation as before
 //!                     (2)               (3)              (4)         (5)
 //!               generation + 1,                                      \----> Failed       owner: me ----> failed
-//!               old mail is thrown out                               (5)                             (6)
+//!               gets the name (below),                               (5)                             (6)
+//!               old mail is thrown out
 //! ```
 //!
 //! # Who owns a place
@@ -26,7 +27,7 @@
 //! | death after | `owner` | state | |
 //! | --- | --- | --- | --- |
 //! | claim (1) | dead | Free | old mail may wait |
-//! | 2 | dead | Registering | old mail may wait; the name may be half written, and nobody reads it |
+//! | 2 | dead | Registering | old mail may wait; the name may be half written, asked for, or its own |
 //! | 3 | dead | Registered | senders still find it |
 //! | 4 | dead | Leaving | mail may wait |
 //! | 5 | dead | Free or Failed | late mail may wait, as always |
@@ -44,6 +45,28 @@
 //! generation: the place is nobody's, and the state alone decides when it is free. A clearing kernel compare-exchanges the
 //! state to Free, and then `owner` to 0; should it die in between, the next claim takes Free and the failed number
 //! together for free.
+//!
+//! # One kernel of a name
+//!
+//! A place that is Registering gets its name in two steps, before it is opened for mail. Its owner writes the name and
+//! then says so (`asks`). It looks at all other places, and then exchanges `asks` for `named`. Another place of the same
+//! name is in the way, or is put out of the way:
+//!
+//! | the other place | the kernel that looks |
+//! | --- | --- |
+//! | Registered, or `named` | gives its own place back: the name is taken |
+//! | `asks`, and its index is lower | the same |
+//! | `asks`, and its index is higher | takes the other's `asks` away by an exchange; should that fail, it looks again |
+//! | anything else | goes on |
+//!
+//! Between asking and looking stands a fence: of two that ask, one at least sees the other. Both may see each other, then
+//! the higher index gives up. Only the lower may see the higher: then one exchange in the higher's state decides, to `named`
+//! or to nothing. Only the higher may see the lower: it gives up. So of all that ask at one moment the lowest index is
+//! stopped by nothing but a kernel that has the name. An owner that finds its `asks` taken away asks once more if nobody is in
+//! the way now.
+//!
+//! An owner that dies keeps its name until its place is seized, also one that died while it asked and had the lower
+//! index. A successor that takes over a place that is Registering does not ask.
 //!
 //! # Generations
 //!
@@ -63,7 +86,7 @@
 //! # Rules
 //!
 //! 1. `owner` and the state: compare-exchanged as above; `restricted` by supervisors.
-//! 2. `name`: written by the owner between Registering and Registered.
+//! 2. `name`: written by the owner in Registering, before it asks.
 //! 3. `wake_flag`: see [`crate::WakeFlag`].
 //! 4. `command`: set by the owner before Registered, then compare-exchanged by supervisors, who must find the owner's
 //!    generation in it. Read by the owner. `phase`, `heartbeat`, `counters`: written by the owner.
@@ -74,14 +97,15 @@
 //! | --- | --- | --- | --- |
 //! | `registered` | owner's exchange to Registered | `is_registered`, `find`, senders | the name; an inbox emptied of old mail |
 //! | `name-began` | fence in `Routes::clear`, before the name is written | each name word's load | that the place has changed hands |
+//! | `name-asked` | owner's exchange to `asks`; a fence behind it | others that register, and their fence | the name; one of two that ask sees the other |
 //! | `place-left` | owner's last exchange of `owner` | the next owner's first one | everything the last owner did with the place |
 //! | `commanded` | supervisor's store | owner's load | what the supervisor did before |
 //! | `phase` | owner's store | supervisor's load | what the kernel did before it changed phase |
 
 use crate::message::KernelId;
 use crate::platform::Platform;
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, Scope, shared_struct};
+use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crate::sync::{AtomicU32, AtomicU64, Scope, fence, shared_struct};
 use crate::wake_flag::WakeFlag;
 use core::fmt;
 
@@ -199,7 +223,14 @@ const PARKS: u64 = 1 << 8;
 /// In the state: messages of some senders may not be received.
 const RESTRICTED: u64 = 1 << 9;
 
-/// Tries of an exchange of the state that a supervisor can come in between of, by setting [`RESTRICTED`] once.
+/// In the state of a place that is Registering: its owner asks for the name that stands there.
+const ASKS: u64 = 1 << 10;
+
+/// In the state of a place that is Registering: the name that stands there is its owner's.
+const NAMED: u64 = 1 << 11;
+
+/// Tries of an exchange of the state that another kernel can come in between of, by setting [`RESTRICTED`] or removing
+/// [`ASKS`] once.
 const STEP_TRIES: u32 = 2;
 
 /// Tries of a successor that finds the state changed by an owner that should be dead.
@@ -626,9 +657,16 @@ impl<S: Scope> Entry<S> {
         if !owned(self.state.load(Relaxed)) || !self.pass_on(from, owner) {
             return None;
         }
-        let state = self.state.load(Relaxed);
-        if owned(state) {
-            return Some(Claim { generation, state: state & !RESTRICTED, owner });
+        for _ in 0..STEP_TRIES {
+            let found = self.state.load(Relaxed);
+            if !owned(found) {
+                break;
+            }
+            // Nobody will ever open this place for mail, so it does not ask for a name.
+            let state = found & !ASKS;
+            if state == found || self.advance(found, state) {
+                return Some(Claim { generation, state: state & !RESTRICTED, owner });
+            }
         }
         self.let_go(owner, from);
         None
@@ -663,13 +701,66 @@ impl<S: Scope> Entry<S> {
         self.state.widened().compare_exchange(from, to, Relaxed, Relaxed).is_ok()
     }
 
-    /// Step 3: opens the place for mail. Returns the state as it is then, also if the place was taken away.
-    pub(crate) fn finish_register(&self, claim: &Claim, name: &Name, parks: bool) -> u64 {
+    /// Asks for a name, in Registering: see the module's page.
+    pub(crate) fn ask_for(&self, claim: &mut Claim, name: &Name) {
         for (word, bytes) in self.name.iter().zip(name.bytes.as_chunks::<8>().0) {
             // Relaxed: behind the fence in `Routes::clear`, so that a reader of this word that acquires sees in the state
             // that the place is not the predecessor's any more.
             word.store(u64::from_le_bytes(*bytes), Relaxed);
         }
+        let asking = State::encode(claim.generation, false, Status::Registering) | ASKS;
+        // Release [name-asked]: the name is visible to another kernel that sees this state.
+        // Relaxed on failure: the place was taken away, as the next step finds.
+        let _ = self.state.widened().compare_exchange(claim.state, asking, Release, Relaxed);
+        claim.state = asking;
+        // SeqCst [name-asked]: the exchange above comes before the look at the other places that follows. Pairs with the same
+        // fence of another kernel that asks.
+        fence(SeqCst);
+    }
+
+    /// Looks whether this place stands in the way of another kernel that asks for `name`; the generation here if so. One that
+    /// asks as well goes on if it `comes_first`, and asks no more if not.
+    pub(crate) fn contests(&self, name: &Name, comes_first: bool) -> Option<u32> {
+        // It may get the name meanwhile, and leave, and another come.
+        for _ in 0..=STEP_TRIES {
+            let word = self.word();
+            let State { generation, status, .. } = State::decode(word);
+            let asks = status == Some(Status::Registering) && word & ASKS != 0;
+            let has = status == Some(Status::Registered) || status == Some(Status::Registering) && word & NAMED != 0;
+            if !(asks || has) || !self.is_called(name, generation) {
+                return None;
+            }
+            if has || comes_first {
+                return Some(generation);
+            }
+            if self.advance(word, word & !ASKS) {
+                return None;
+            }
+        }
+        Some(self.state().generation)
+    }
+
+    /// The last step to a name that nobody contests; `false` if a kernel that comes first has asked meanwhile, or the
+    /// place was taken away.
+    pub(crate) fn take_name(&self, claim: &mut Claim) -> bool {
+        let named = claim.state & !ASKS | NAMED;
+        let taken = self.advance(claim.state, named);
+        if taken {
+            claim.state = named;
+        }
+        taken
+    }
+
+    /// Asks no more. `false` if the place was taken away.
+    pub(crate) fn stop_asking(&self, claim: &mut Claim) -> bool {
+        let asking = claim.state;
+        claim.state = asking & !ASKS;
+        // Another kernel may have done the same.
+        self.advance(asking, claim.state) || self.is_in(claim.state)
+    }
+
+    /// Step 3: opens the place for mail. Returns the state as it is then, also if the place was taken away.
+    pub(crate) fn finish_register(&self, claim: &Claim, parks: bool) -> u64 {
         self.wake_flag.wake_up();
         // Relaxed: published by the state below.
         self.control.command.store(Self::command_word(claim.generation, Command::Run), Relaxed);
@@ -724,12 +815,27 @@ impl<S: Scope> Entry<S> {
             return None;
         }
         let mut name = Name::default();
-        for (bytes, word) in name.bytes.as_chunks_mut::<8>().0.iter_mut().zip(&self.name) {
-            // Acquire [name-began]: having read a word of a later name, the state below is seen changed.
-            *bytes = word.load(Acquire).to_le_bytes();
+        for (bytes, word) in name.bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.name_words()) {
+            *bytes = word.to_le_bytes();
         }
-        // Relaxed: the loads above keep it in its place.
-        (State::decode(self.state.load(Relaxed)).generation == generation).then_some(name)
+        self.still_has(generation).then_some(name)
+    }
+
+    /// Whether this is the name, and `generation` still owns the place after it was read.
+    fn is_called(&self, name: &Name, generation: u32) -> bool {
+        let differs = |(word, bytes): (u64, &[u8; 8])| word != u64::from_le_bytes(*bytes);
+        !self.name_words().zip(name.bytes.as_chunks::<8>().0).any(differs) && self.still_has(generation)
+    }
+
+    fn name_words(&self) -> impl Iterator<Item = u64> {
+        // Acquire [name-began]: having read a word of a later name, `still_has` finds the state changed.
+        self.name.iter().map(|word| word.load(Acquire))
+    }
+
+    /// Whether what was read of the name belongs to this generation.
+    fn still_has(&self, generation: u32) -> bool {
+        // Relaxed: the loads of the name keep it in its place.
+        State::decode(self.state.load(Relaxed)).generation == generation
     }
 
     /// Where the command stands, bytes from the entry's start.
@@ -847,7 +953,9 @@ mod tests {
     /// Registers.
     fn own(entry: &Entry, name: &str) -> Claim {
         let mut claim = entry.claim(ME).unwrap();
-        claim.state = entry.finish_register(&claim, &Name::new(name).unwrap(), false);
+        entry.ask_for(&mut claim, &Name::new(name).unwrap());
+        assert!(entry.take_name(&mut claim));
+        claim.state = entry.finish_register(&claim, false);
         claim
     }
 
@@ -878,14 +986,18 @@ mod tests {
         assert_eq!(entry.name(old.generation).unwrap().as_str(), "old");
         leave(&entry, old, Status::Free);
         assert_eq!(entry.name(old.generation), None);
-        let new = entry.claim(ME).unwrap();
+        let mut new = entry.claim(ME).unwrap();
         assert_eq!(entry.name(new.generation), None, "not written yet");
-        entry.finish_register(&new, &Name::new("new").unwrap(), true);
+        entry.ask_for(&mut new, &Name::new("new").unwrap());
+        assert!(entry.take_name(&mut new));
+        assert_eq!(entry.name(new.generation), None, "nobody can send to it yet");
+        entry.finish_register(&new, true);
         let name = entry.name(new.generation);
         assert_eq!((entry.name(old.generation), name.unwrap().as_str()), (None, "new"));
     }
 
-    /// An entry, and what its owner has of it, after a number of steps of the module's page.
+    /// An entry, and what its owner has of it, after a number of steps of the module's page: claimed, Registering, asks,
+    /// named, Registered, Leaving, Free or Failed, and let go.
     fn after(steps: usize, then: Status) -> (Entry, Option<Claim>) {
         let entry = entry();
         if steps == 1 {
@@ -894,17 +1006,23 @@ mod tests {
         }
         let mut claim = entry.claim(ME).unwrap();
         if steps >= 3 {
-            claim.state = entry.finish_register(&claim, &Name::new("k").unwrap(), true);
+            entry.ask_for(&mut claim, &Name::new("k").unwrap());
         }
         if steps >= 4 {
+            assert!(entry.take_name(&mut claim));
+        }
+        if steps >= 5 {
+            claim.state = entry.finish_register(&claim, true);
+        }
+        if steps >= 6 {
             claim.state = entry.begin_leave(&claim).unwrap();
         }
-        if steps == 5 {
+        if steps == 7 {
             let state = State::encode(claim.generation, false, then);
             assert!(entry.advance(claim.state, state));
             claim.state = state;
         }
-        if steps == 6 {
+        if steps == 8 {
             entry.finish_leave(&claim, then);
         }
         (entry, Some(claim))
@@ -913,7 +1031,7 @@ mod tests {
     #[test]
     fn a_place_comes_back_wherever_its_owner_died() {
         for then in [Status::Free, Status::Failed] {
-            for steps in 1..=5 {
+            for steps in 1..=7 {
                 let (entry, zombie) = after(steps, then);
                 assert_eq!(entry.owner(), Some(ME), "after {steps}");
                 assert_eq!(entry.claim(OTHER), Err(Unclaimed::InUse), "after {steps}");
@@ -923,11 +1041,13 @@ mod tests {
                 assert_eq!(claim.generation, if steps == 1 { 1 } else { 2 });
                 assert!(entry.is_in(claim.state) && entry.owner() == Some(OTHER));
                 // The owner was not dead after all.
-                if let Some(zombie) = zombie {
+                if let Some(mut zombie) = zombie {
                     assert!(!entry.is_in(zombie.state));
                     assert_eq!(entry.begin_leave(&zombie), None);
                     entry.finish_leave(&zombie, then);
-                    entry.finish_register(&zombie, &Name::new("z").unwrap(), true);
+                    entry.finish_register(&zombie, true);
+                    entry.ask_for(&mut zombie, &Name::new("z").unwrap());
+                    assert!(!entry.take_name(&mut zombie) && !entry.stop_asking(&mut zombie));
                     assert!(entry.is_in(claim.state) && entry.owner() == Some(OTHER), "after {steps}");
                 }
                 leave(&entry, claim, Status::Free);
@@ -939,7 +1059,7 @@ mod tests {
 
     #[test]
     fn a_failed_place_is_nobodys_until_it_is_cleared() {
-        let (entry, claim) = after(6, Status::Failed);
+        let (entry, claim) = after(8, Status::Failed);
         let generation = claim.unwrap().generation;
         assert_eq!((entry.owner(), entry.claim(ME)), (None, Err(Unclaimed::InUse)));
         assert_eq!(entry.seize(failed(generation), ME), None);
@@ -947,10 +1067,10 @@ mod tests {
         assert!(entry.clear_failed(generation) && !entry.clear_failed(generation));
         assert_eq!(own(&entry, "next").generation, generation + 1);
         // The one that clears it dies between its two steps, or is quicker than the failed owner's last one.
-        for steps in [6, 5] {
+        for steps in [8, 7] {
             let (entry, claim) = after(steps, Status::Failed);
             let claim = claim.unwrap();
-            if steps == 6 {
+            if steps == 8 {
                 assert!(
                     entry.advance(claim.state, 0) || entry.advance(State::encode(1, false, Status::Failed), 1 << 32)
                 );
@@ -960,6 +1080,46 @@ mod tests {
                 entry.let_go(claim.owner, failed(1));
             }
             assert_eq!(own(&entry, "next").generation, 2);
+        }
+    }
+
+    #[test]
+    fn of_two_that_ask_for_a_name_the_first_index_gets_it_unless_the_other_has_it() {
+        let (k, other) = (Name::new("k").unwrap(), Name::new("other").unwrap());
+        for comes_first in [true, false] {
+            // Asks: gives way to the first index alone.
+            let (entry, claim) = after(3, Status::Free);
+            let mut claim = claim.unwrap();
+            assert_eq!((entry.contests(&other, comes_first), entry.name(1)), (None, None));
+            assert_eq!(entry.contests(&k, comes_first), comes_first.then_some(1));
+            assert_eq!(entry.take_name(&mut claim), comes_first);
+            if !comes_first {
+                // It asks again, and nobody is there any more.
+                assert!(entry.stop_asking(&mut claim));
+                entry.ask_for(&mut claim, &k);
+                assert!(entry.take_name(&mut claim));
+            }
+            // Has it, from now on until it leaves.
+            for steps in 4..=8 {
+                let (entry, _) = after(steps, Status::Free);
+                assert_eq!(entry.contests(&other, comes_first), None, "after {steps}");
+                assert_eq!(entry.contests(&k, comes_first), (steps < 6).then_some(1), "after {steps}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_dead_kernel_that_asked_for_a_name_does_not_keep_it() {
+        let k = Name::new("k").unwrap();
+        for steps in [3, 4] {
+            for seize in [true, false] {
+                let (entry, _) = after(steps, Status::Free);
+                let successor = if seize { entry.seize(ME, OTHER) } else { entry.take_over(1, OTHER) }.unwrap();
+                assert!(entry.is_in(successor.state));
+                assert_eq!(entry.contests(&k, true), (steps == 4 && !seize).then_some(1));
+                leave(&entry, successor, Status::Free);
+                assert_eq!((entry.contests(&k, true), entry.owner()), (None, None));
+            }
         }
     }
 
