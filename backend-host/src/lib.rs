@@ -51,7 +51,9 @@ pub mod runner;
 pub mod wait;
 
 pub use boxed::boxed;
-pub use broker::{Broker, Builder, ControlError, EndpointError, ReapReport, Reaped, Supervisor, UnregisterError};
+pub use broker::{
+    Broker, Builder, ControlError, EndpointError, FailedKernel, ReapReport, Reaped, Supervisor, UnregisterError,
+};
 pub use endpoint::Endpoint;
 pub use k2k_core;
 pub use k2k_core::{

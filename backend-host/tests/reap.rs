@@ -3,7 +3,8 @@
 mod common;
 use common::{GUARD, Process, Shm, eventually, patient};
 use core::time::Duration;
-use k2k_host::{Broker, Builder, DeliveryStatus, EndpointError, Fixed, Message, RegisterError};
+use k2k_host::fabric::NotFailed;
+use k2k_host::{Broker, Builder, ControlError, DeliveryStatus, EndpointError, Fixed, KernelId, Message, RegisterError};
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::Instant;
 
@@ -15,7 +16,10 @@ fn worker() {
     let Ok(file) = std::env::var("K2K_REAP_FILE") else { return };
     let broker: Shared = Builder::new().open(&file).build().unwrap();
     let name = std::env::var("K2K_REAP_NAME").unwrap();
-    let _endpoint = broker.register_parking(&name).unwrap();
+    let endpoint = broker.register_parking(&name).unwrap();
+    if name.starts_with("fails") {
+        return endpoint.fail();
+    }
     std::thread::sleep(GUARD);
 }
 
@@ -67,6 +71,55 @@ fn as_many_crashes_as_there_are_places_do_not_fill_the_fabric() {
     let all: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| broker.register(name).unwrap()).collect();
     assert_eq!(broker.reap().alive, 4);
     drop(all);
+}
+
+#[test]
+fn a_failed_kernel_is_reported_until_its_place_is_cleared() {
+    let shm = Shm::new("reap-failed");
+    let broker: Shared = patient().create(&shm.0).build().unwrap();
+    let fail = |name| {
+        let mut process = Process::start("worker", &[("K2K_REAP_FILE", &shm.0), ("K2K_REAP_NAME", name)]);
+        assert!(process.0.wait().unwrap().success());
+    };
+    let reap = |more: &[&str]| {
+        let command = std::process::Command::new(env!("CARGO_BIN_EXE_k2k")).args(["reap", &shm.0]).args(more).output();
+        String::from_utf8(command.unwrap().stdout).unwrap()
+    };
+    fail("fails");
+    let report = broker.reap();
+    let [failed] = report.failed[..] else { panic!("{report}") };
+    assert_eq!((failed.name.unwrap().as_str(), failed.id), ("fails", KernelId::new(0, 1)));
+    assert_eq!((report.reaped.len(), report.alive, report.unknown.len()), (0, 0, 0), "{report}");
+    assert_eq!(broker.reap(), report, "it stays");
+    broker.clear_failed(failed.id).unwrap();
+    assert_eq!(broker.reap().failed, []);
+
+    // As many as there are places, and the command.
+    for name in ["fails 1", "fails 2", "fails 3", "fails 4"] {
+        fail(name);
+    }
+    assert!(broker.register("next").is_err());
+    let told = reap(&[]);
+    assert!(told.contains("failed: fails 3 (k3.1), ") && told.contains("0 alive, 0 unknown, 4 failed\n"), "{told}");
+    assert!(told.contains("k2k reap --clear-failed"), "{told}");
+    let told = reap(&["--clear-failed"]);
+    assert!(told.contains("cleared fails 3 (k3.1), ") && told.ends_with("0 unknown, 0 failed\n"), "{told}");
+    let all = ["a", "b", "c", "d"].map(|name| broker.register(name).unwrap());
+    let refused = broker.clear_failed(all[0].id()).unwrap_err();
+    assert_eq!(refused, ControlError::NotFailed(NotFailed { kernel: all[0].id(), is_here: true }));
+
+    // A supervisor tells of it once.
+    let (tell, told) = std::sync::mpsc::channel();
+    let supervisor = broker.supervise(Duration::from_millis(5), move |report| _ = tell.send(report.clone())).unwrap();
+    let [a, b, _c, _d] = all;
+    let ids = [a.id(), b.id()];
+    a.fail();
+    assert_eq!(told.recv_timeout(GUARD).unwrap().failed[0].id, ids[0]);
+    std::thread::sleep(Duration::from_millis(50));
+    b.fail();
+    let failed = told.recv_timeout(GUARD).unwrap().failed;
+    assert_eq!(failed.iter().map(|failed| failed.id).collect::<Vec<_>>(), ids);
+    drop(supervisor);
 }
 
 #[test]
@@ -131,7 +184,7 @@ fn the_command_reaps_and_says_what_it_did() {
         (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
     };
     let me = broker.register("me").unwrap();
-    assert_eq!(reap(&shm.0), (Some(0), "0 reaped, 1 alive, 0 unknown\n".to_owned(), String::new()));
+    assert_eq!(reap(&shm.0), (Some(0), "0 reaped, 1 alive, 0 unknown, 0 failed\n".to_owned(), String::new()));
     drop(me);
     // `k2k reap FILE | head -1`, whose reader has gone, and a full disk.
     let (reader, writer) = std::io::pipe().unwrap();

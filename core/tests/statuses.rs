@@ -3,9 +3,10 @@
 mod common;
 
 use common::{Manual, ManualEndpoint, fabric, register_all};
+use k2k_core::fabric::NotFailed;
 use k2k_core::{
-    Backlog, CLOCK_MARGIN_NS, Config, DeliveryStatus, Endpoint, Fabric, KernelId, Message, MessageId, Priority,
-    ReceiptError, Register, SendError, Shape, Stats,
+    Backlog, CLOCK_MARGIN_NS, Command, Config, DeliveryStatus, Endpoint, Fabric, KernelId, Message, MessageId,
+    Priority, ReceiptError, Register, SendError, Shape, Stats,
 };
 
 type Small = Fabric<4, 4, 64>;
@@ -764,6 +765,29 @@ fn a_pending_message_whose_receipt_was_overwritten_is_decided_by_who_holds_it() 
 }
 
 #[test]
+fn an_address_that_no_kernel_has_had_says_nothing_of_a_place() {
+    let platform = Manual::at(1);
+    let fabric = fabric::<2, 4, 64>(&Config::default());
+    let unused = |id| {
+        assert!(fabric.stats(id).is_none() && fabric.trace(id).is_none(), "{id}");
+        assert!(fabric.phase(id).is_none() && fabric.heartbeat(id).is_none() && fabric.owner(id).is_none(), "{id}");
+        assert!(fabric.name(id).is_none() && fabric.clear_failed(id).is_err(), "{id}");
+        assert!(fabric.command(id, Command::Stop, &platform).is_err() && !fabric.is_registered(id), "{id}");
+        assert_eq!(fabric.route(id, id), None);
+    };
+    let [first, next] = [1, 2].map(|generation| KernelId::new(0, generation));
+    for id in [KernelId::NONE, first, KernelId::new(1, 0), KernelId::new(2, 1)] {
+        unused(id);
+    }
+    let kernel = common::handle(&fabric).register(&Register::new("k").unwrap(), &platform).unwrap();
+    assert_eq!(kernel.id(), first);
+    unused(KernelId::NONE);
+    unused(next);
+    drop(kernel);
+    assert!(fabric.stats(first).is_some() && fabric.trace(first).is_some(), "its counts and trace stay");
+}
+
+#[test]
 fn a_failed_kernel_keeps_its_place_and_its_trace_until_it_is_cleared() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
@@ -779,9 +803,13 @@ fn a_failed_kernel_keeps_its_place_and_its_trace_until_it_is_cleared() {
     let who = Register::new("again").unwrap();
     assert!(common::handle(&fabric).register_at(1, &who, &platform).is_err());
     assert_eq!(common::handle(&fabric).register(&who, &platform).unwrap().id().index(), 2);
-    assert!(fabric.clear_failed(a.id()).is_err());
+    let refused = fabric.clear_failed(a.id()).unwrap_err();
+    assert_eq!(refused, NotFailed { kernel: a.id(), is_here: true });
+    assert!(refused.to_string().contains("has not failed"), "{refused}");
     fabric.clear_failed(failed).unwrap();
-    assert!(fabric.clear_failed(failed).is_err());
+    let refused = fabric.clear_failed(failed).unwrap_err();
+    assert_eq!(refused, NotFailed { kernel: failed, is_here: false });
+    assert!(refused.to_string().contains("cleared before"), "{refused}");
     assert_eq!(
         common::handle(&fabric).register_at(1, &who, &platform).unwrap().id(),
         KernelId::new(1, failed.generation() + 1)

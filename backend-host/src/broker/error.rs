@@ -1,7 +1,7 @@
 //! Why the control plane refuses.
 
 use core::fmt;
-use k2k_core::fabric::{NameError, NotRegistered};
+use k2k_core::fabric::{NameError, NotFailed, NotRegistered};
 use k2k_core::{KernelId, RegisterError};
 
 /// Why an endpoint was not registered.
@@ -64,6 +64,8 @@ impl core::error::Error for UnregisterError {}
 pub enum ControlError {
     /// Nobody is registered at this address (any more).
     NotRegistered(KernelId),
+    /// No failed kernel has a place at this address.
+    NotFailed(NotFailed),
     /// This process was forked, and has only a copy of the broker or handle.
     Forked,
 }
@@ -72,12 +74,19 @@ impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotRegistered(id) => NotRegistered(*id).fmt(f),
+            Self::NotFailed(e) => e.fmt(f),
             Self::Forked => f.write_str(FORKED),
         }
     }
 }
 
 impl core::error::Error for ControlError {}
+
+impl From<NotFailed> for ControlError {
+    fn from(e: NotFailed) -> Self {
+        Self::NotFailed(e)
+    }
+}
 
 impl From<NotRegistered> for ControlError {
     fn from(e: NotRegistered) -> Self {

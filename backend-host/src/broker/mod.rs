@@ -29,7 +29,7 @@ mod reap;
 
 pub use builder::Builder;
 pub use error::{ControlError, EndpointError, UnregisterError};
-pub use reap::{ReapReport, Reaped, Supervisor};
+pub use reap::{FailedKernel, ReapReport, Reaped, Supervisor};
 
 use crate::platform::Host;
 use crate::process::Origin;
@@ -167,10 +167,11 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         Ok(self.memory.fabric().command(id, command, &Host::new())?)
     }
 
-    /// Makes the place of a failed kernel free for others.
+    /// Makes the place of a failed kernel free for others. Until then its name, phase and [trace](Self::trace) can be read.
+    /// [`reap`](Self::reap) tells of failed kernels.
     ///
     /// # Errors
-    /// [`ControlError::NotRegistered`] if `id` is not a failed kernel.
+    /// [`ControlError::NotFailed`] says what `id` is instead.
     pub fn clear_failed(&self, id: KernelId) -> Result<(), ControlError> {
         self.here()?;
         Ok(self.memory.fabric().clear_failed(id)?)
@@ -316,7 +317,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         self.memory.fabric().total_stats()
     }
 
-    /// The counters of a kernel's place, over all its owners; `None` if the fabric has no such place.
+    /// The counters of a kernel's place, over all its owners; `None` if no kernel has had this address yet.
     #[must_use]
     pub fn kernel_stats(&self, id: KernelId) -> Option<Stats> {
         self.memory.fabric().stats(id)

@@ -10,6 +10,7 @@
 //! | gone: no process of that id, or one that started at another time | reaped |
 //! | there, also if it is stopped (SIGSTOP) or hangs | left alone |
 //! | of another boot, container or namespace of process ids, or has not said who it is | left alone, and reported as unknown |
+//! | has [failed](crate::Endpoint::fail), or its handler has panicked; there or gone | left alone, and reported as failed: see [`Broker::clear_failed`] |
 //!
 //! Several reapers may work at once, in any processes: a place is taken away by one compare-exchange. A reaper that dies
 //! while it reaps is found by the next one, like any other owner. A kernel that was reaped although its process goes on
@@ -53,11 +54,32 @@ impl fmt::Display for Reaped {
     }
 }
 
+/// A kernel that has failed. It has ended, and its place stays as it is until it is [cleared](Broker::clear_failed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailedKernel {
+    /// The address that the kernel had.
+    pub id: KernelId,
+    /// Its name.
+    pub name: Option<Name>,
+}
+
+impl fmt::Display for FailedKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} ({})", self.id),
+            None => write!(f, "{}", self.id),
+        }
+    }
+}
+
 /// What a look at all places found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReapReport {
     /// Kernels whose owner was gone.
     pub reaped: Vec<Reaped>,
+    /// Kernels that have failed, whether or not their processes go on. Their places are taken, so that name, phase and
+    /// trace can be read, until [`Broker::clear_failed`] frees them.
+    pub failed: Vec<FailedKernel>,
     /// Kernels of whose owner this process cannot say whether it lives.
     pub unknown: Vec<KernelId>,
     /// Places whose owner lives.
@@ -75,7 +97,11 @@ impl fmt::Display for ReapReport {
                 "unknown: {id}, whose owner runs in another container or boot, or has not said which process it is"
             )?;
         }
-        write!(f, "{} reaped, {} alive, {} unknown", self.reaped.len(), self.alive, self.unknown.len())
+        for failed in &self.failed {
+            writeln!(f, "failed: {failed}, whose place is kept, with its trace, until it is cleared")?;
+        }
+        let [reaped, unknown, failed] = [self.reaped.len(), self.unknown.len(), self.failed.len()];
+        write!(f, "{reaped} reaped, {} alive, {unknown} unknown, {failed} failed", self.alive)
     }
 }
 
@@ -104,6 +130,8 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         // A forked process reaps nothing of its parent's.
         let Some(mut own) = self.own() else { return report };
         let domain = self.memory.fabric().config().domain;
+        let places = self.memory.fabric().places().filter(|(_, status)| *status == Status::Failed);
+        report.failed = places.map(|(id, _)| FailedKernel { id, name: self.memory.fabric().name(id) }).collect();
         for owned in self.memory.fabric().owners() {
             match owner::state_of(owned.owner, domain) {
                 OwnerState::Alive => report.alive += 1,
@@ -131,7 +159,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     }
 
     /// Starts a thread that [reaps](Self::reap) every so often, until what this returns is dropped. `tell` hears of each
-    /// look that has reaped something; a panic of it has no other effect.
+    /// look that has reaped something, or found other failed kernels than the look before; a panic of it has no other effect.
     ///
     /// # Errors
     /// The system's answer if it gives no thread.
@@ -145,12 +173,14 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         let thread = std::thread::Builder::new().name("k2k-supervisor".to_owned()).spawn(move || {
             let (stopped, changed) = &*for_thread;
             let mut next = Some(Instant::now());
+            let mut failed = Vec::new();
             loop {
                 let report = broker.reap();
-                if !report.reaped.is_empty() {
+                if !report.reaped.is_empty() || report.failed != failed {
                     // The panic's hook has told of a panic; the dead are looked for all the same.
                     let _ = contain(|| tell(&report));
                 }
+                failed = report.failed;
                 // A time that does not fit the clock never comes.
                 next = next.and_then(|next| Instant::now().max(next).checked_add(every));
                 let mut guard = stopped.lock().unwrap_or_else(PoisonError::into_inner);

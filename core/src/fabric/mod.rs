@@ -170,6 +170,32 @@ impl fmt::Display for NotRegistered {
 
 impl core::error::Error for NotRegistered {}
 
+/// A place was to be cleared that no failed kernel of this address has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotFailed {
+    /// The address.
+    pub kernel: KernelId,
+    /// Whether a kernel is registered there, registers or leaves.
+    pub is_here: bool,
+}
+
+impl fmt::Display for NotFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kernel, is_here } = self;
+        if *is_here {
+            write!(
+                f,
+                "{kernel} has not failed: its place comes free when its endpoint is dropped, or, if its process is gone, when \
+                 it is reaped"
+            )
+        } else {
+            write!(f, "{kernel} has no failed place: it has left, or its place was cleared before")
+        }
+    }
+}
+
+impl core::error::Error for NotFailed {}
+
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Fabric<KERNELS, SLOTS, PAYLOAD, S> {
     /// The shape, as the header records it.
     pub const GEOMETRY: Geometry = Self::NUMBERS.geometry();
@@ -567,7 +593,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     ///
     /// # Errors
     /// As there.
-    pub fn clear_failed(&self, id: KernelId) -> Result<(), NotRegistered> {
+    pub fn clear_failed(&self, id: KernelId) -> Result<(), NotFailed> {
         self.handle().clear_failed(id)
     }
 }
@@ -700,7 +726,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// The entry of the kernel index of an address, if there is one.
     #[inline(always)]
     pub(crate) fn entry_of(&self, id: KernelId) -> Option<&'f Entry<Sh::Scope>> {
-        self.index(id.index()).map(|at| self.entry(at))
+        self.index(id.index()).filter(|_| !id.is_none()).map(|at| self.entry(at))
     }
 
     /// What the state of a kernel index is.
@@ -1007,9 +1033,9 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         (lying + stored + overwritten).saturating_add_signed(balance)
     }
 
-    /// The counters of the place of `id`, over all its owners.
+    /// The counters of the place of `id`, over all its owners; `None` if no kernel has had this address yet.
     pub fn stats(&self, id: KernelId) -> Option<Stats> {
-        self.entry_of(id).map(|entry| Stats::from_counters(&entry.counters()))
+        self.once_of(id).map(|entry| Stats::from_counters(&entry.counters()))
     }
 
     /// The sum of all kernels' counters. It adds up when nobody is sending or receiving.
@@ -1050,18 +1076,24 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         self.entry_of(id).filter(|entry| entry.state().generation == id.generation())
     }
 
-    /// The last events at a kernel's place, unordered.
+    /// The entry of a kernel that is the last owner of its place, or an earlier one.
+    fn once_of(&self, id: KernelId) -> Option<&'f Entry<Sh::Scope>> {
+        self.entry_of(id).filter(|entry| id.generation() <= entry.state().generation)
+    }
+
+    /// The last events at a kernel's place, unordered; `None` if no kernel has had this address yet.
     pub fn trace(&self, id: KernelId) -> Option<&'f Trace> {
+        self.once_of(id)?;
         self.index(id.index()).map(|i| self.trace_at(i))
     }
 
-    /// Makes the place of a failed kernel free for others.
+    /// Makes the place of a failed kernel free for others. Until then its name, phase and trace can be read.
     ///
     /// # Errors
-    /// [`NotRegistered`] if `id` is not a failed kernel.
-    pub fn clear_failed(&self, id: KernelId) -> Result<(), NotRegistered> {
+    /// [`NotFailed`] says what `id` is instead.
+    pub fn clear_failed(&self, id: KernelId) -> Result<(), NotFailed> {
         let cleared = self.entry_of(id).is_some_and(|entry| entry.clear_failed(id.generation()));
-        if cleared { Ok(()) } else { Err(NotRegistered(id)) }
+        if cleared { Ok(()) } else { Err(NotFailed { kernel: id, is_here: self.is_owned(id) }) }
     }
 }
 

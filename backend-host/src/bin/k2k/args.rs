@@ -131,6 +131,10 @@ pub(crate) struct ReapArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
     #[arg(value_name = "FILE")]
     pub(crate) file: String,
+
+    /// Free the places of kernels that have failed, too. Their traces may be overwritten then.
+    #[arg(long)]
+    pub(crate) clear_failed: bool,
 }
 
 fn exit_status() -> &'static str {

@@ -2,6 +2,7 @@
 
 use crate::args::ReapArgs;
 use crate::fabric;
+use k2k_host::{FailedKernel, MemoryError, ReapReport};
 use std::process::ExitCode;
 
 const NAME: &str = "k2k reap";
@@ -11,7 +12,25 @@ pub(crate) fn main(args: &ReapArgs) -> ExitCode {
 }
 
 fn run(args: &ReapArgs) -> Result<ExitCode, fabric::Failure> {
-    let report = fabric::with_stack(|| fabric::open(&args.file).map(|broker| broker.reap()))??;
-    k2k_command::print(format!("{report}\n"))?;
+    let (report, cleared) = fabric::with_stack(|| reap(&args.file, args.clear_failed))??;
+    let mut text = cleared.iter().map(|failed| format!("cleared {failed}, which had failed\n")).collect::<String>();
+    text += &format!("{report}\n");
+    if !report.failed.is_empty() {
+        text += "(k2k reap --clear-failed frees the places of failed kernels)\n";
+    }
+    k2k_command::print(text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was reaped, and which failed kernels' places were cleared, if that is wanted.
+fn reap(file: &str, clear: bool) -> Result<(ReapReport, Vec<FailedKernel>), MemoryError> {
+    let broker = fabric::open(file)?;
+    let mut report = broker.reap();
+    let mut cleared = Vec::new();
+    if clear {
+        cleared = core::mem::take(&mut report.failed);
+        // Another process may have cleared it a moment ago.
+        cleared.retain(|failed| broker.clear_failed(failed.id).is_ok());
+    }
+    Ok((report, cleared))
 }
