@@ -85,18 +85,18 @@ const NAP: (Duration, Duration) = (Duration::from_micros(50), Duration::from_mil
 const FIRST_SLICE: Duration = Duration::from_millis(1);
 
 /// The longest time that a parked kernel sleeps before it looks again, whether or not it was woken: 3 ms for each kernel
-/// that the fabric has room for, but 6 ms at least and 192 ms at most.
+/// that the fabric has room for, but 192 ms at most.
 ///
 /// So the sleeping kernels of one fabric look 333 times a second together, however many there are (up to 64). A look
 /// takes 15 to 20 µs of CPU time, the switch to the kernel's thread and back included: less than 1 % of a core.
 #[must_use]
 pub const fn longest_slice(kernels: usize) -> Duration {
-    let ms = match kernels {
-        0..2 => 6,
-        2..64 => 3 * kernels as u64,
-        _ => 192,
+    let counted = match kernels {
+        0 => 1,
+        1..64 => kernels as u64,
+        _ => 64,
     };
-    Duration::from_millis(ms)
+    Duration::from_millis(3 * counted)
 }
 
 /// What ends a sleep.

@@ -4,11 +4,19 @@ mod common;
 use common::{GUARD, broker, eventually, fill};
 use core::time::Duration;
 use k2k_host::fabric::Event;
+use k2k_host::wait::longest_slice;
 use k2k_host::{Command, DeliveryStatus, Endpoint, Fixed, Message, Priority, ReceiveError, SendError, Wait};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Instant;
 
 const ALL: [Wait; 3] = [Wait::Spin, Wait::Yield, Wait::Park];
+
+/// As docs/guarantees.md says.
+#[test]
+fn a_slice_is_3_ms_per_kernel_and_192_ms_at_most() {
+    let slices = [0, 1, 2, 16, 63, 64, 65, 4096].map(|kernels| longest_slice(kernels).as_millis());
+    assert_eq!(slices, [3, 3, 6, 48, 189, 192, 192, 192]);
+}
 
 fn thread_cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
