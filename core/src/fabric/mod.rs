@@ -14,6 +14,8 @@ mod hand;
 mod header;
 mod held;
 #[cfg(not(k2k_loom))]
+mod look;
+#[cfg(not(k2k_loom))]
 mod observe;
 mod receipt;
 mod route;
@@ -23,6 +25,8 @@ mod trace;
 mod transit;
 
 pub use header::{AttachError, FabricHeader, Geometry, LAYOUT_VERSION, MAGIC};
+#[cfg(not(k2k_loom))]
+pub use look::{Observed, ObservedReceipt, Region};
 pub use receipt::{DeliveryReceipt, DeliveryStatus, ReceiptError};
 pub use table::{Command, NAME_LEN, Name, NameError, Phase, Stats, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};

@@ -80,6 +80,8 @@ use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, Scope, keep_order, shared_struct};
 use core::fmt;
 use core::mem::offset_of;
+#[cfg(not(k2k_loom))]
+use core::ops::Range;
 
 /// What became of a message. The numbers stand in shared memory and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -197,6 +199,17 @@ pub(crate) enum Settled {
     ByHolder(DeliveryStatus),
     /// Its sender has given it up.
     BySender(DeliveryStatus),
+}
+
+/// The latest message of an entry, for an onlooker.
+#[cfg(not(k2k_loom))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Latest {
+    pub(crate) sequence: u64,
+    /// `None`: a gateway holds it.
+    pub(crate) status: Option<DeliveryStatus>,
+    pub(crate) destination: KernelId,
+    pub(crate) deadline_ns: u64,
 }
 
 shared_struct! {
@@ -715,6 +728,40 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
         let terms = self.terms_at(sequence);
         // Relaxed: written by the caller itself, or by its predecessor before the index was handed over.
         (terms.deadline_ns.load(Relaxed), KernelId::from_raw(terms.destination.load(Relaxed)))
+    }
+
+    /// For an onlooker that copies parts of the receipts: where words and terms are, in bytes from their start.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn state_bytes(&self) -> [Range<usize>; 2] {
+        let (entries, terms) = (self.capacity() as usize, self.shape.numbers().terms);
+        [
+            0..entries * size_of::<AtomicU64<Sh::Scope>>(),
+            terms..terms + entries * Receipts::<1, 1, Sh::Scope>::TERMS_SIZE,
+        ]
+    }
+
+    /// For an onlooker: the latest message of each entry that has had one, and what became of it; `None` if a gateway
+    /// holds it.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn latest(self) -> impl Iterator<Item = Latest> + use<'f, Sh> {
+        (0..self.capacity()).filter_map(move |entry| {
+            let terms = self.terms_at(entry);
+            // Relaxed, all: numbers to show.
+            let sequence = sequence_in(terms.opened.load(Relaxed));
+            if sequence == 0 {
+                return None;
+            }
+            // An entry that tells of a message that belongs elsewhere is no endpoint's.
+            let found = self.word_at(entry).load(Relaxed);
+            let status = match Tells::of(found, sequence) {
+                Tells::Earlier => Some(DeliveryStatus::Pending),
+                Tells::This if found & STATUS == HELD => None,
+                Tells::This => Some(status_in(found)?),
+                Tells::Later => return None,
+            };
+            let destination = KernelId::from_raw(terms.destination.load(Relaxed));
+            Some(Latest { sequence, status, destination, deadline_ns: terms.deadline_ns.load(Relaxed) })
+        })
     }
 
     /// What receipts add to the count of messages that lie in inboxes and stores, to get that of messages that are not

@@ -917,6 +917,13 @@ impl<S: Scope> Entry<S> {
         self.control.heartbeat.load(Relaxed)
     }
 
+    /// For an onlooker: the command for this generation, and whether the kernel is marked asleep.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn commanded(&self, generation: u32) -> (Command, bool) {
+        // Relaxed: a word to show.
+        (Self::command_in(self.control.command.load(Relaxed), generation), self.wake_flag.is_asleep())
+    }
+
     /// For the owner: shows a counter's new value.
     #[inline(always)]
     pub(crate) fn show(&self, counter: Counter, value: u64) {

@@ -27,6 +27,8 @@ use crate::shape::{Packet, Part, Shape};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU32, AtomicU64, Body, SharedCell, shared_struct};
 use core::mem::offset_of;
+#[cfg(not(k2k_loom))]
+use core::ops::Range;
 
 shared_struct! {
     struct Stored[const PAYLOAD: usize,][PAYLOAD,] {
@@ -148,6 +150,28 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
     pub(crate) fn waiting(&self) -> u64 {
         // Relaxed: a number to show.
         (0..self.shape.slots()).map(|i| self.at_index(i)).map(|place| u64::from(place.used.load(Relaxed) != 0)).sum()
+    }
+
+    /// For an onlooker: the positions that may hold a message. None, if the words say what no endpoint writes.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = u64> + use<Sh> {
+        // Relaxed, both: a number to show.
+        let (first, last) = (self.first().load(Relaxed), self.last().load(Relaxed));
+        let count = last.wrapping_sub(first);
+        (0..if count > self.len() { 0 } else { count }).map(move |i| first.wrapping_add(i))
+    }
+
+    /// For an onlooker that copies parts of a store: where its positions are, in bytes from its start.
+    #[cfg(not(k2k_loom))]
+    pub(crate) const ENDS: Range<usize> = 0..2 * size_of::<AtomicU64>();
+
+    /// As [`ENDS`](Self::ENDS): where the message at a position is. First comes the word that
+    /// [`next_hop`](Self::next_hop) reads.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn stored_bytes(&self, position: u64) -> Range<usize> {
+        let stride = self.shape.numbers().stored;
+        let at = Transit::<1, 0>::STORED + (position as usize & (self.shape.slots() - 1)) * stride;
+        at..at + stride
     }
 
     /// Puts a message aside; `false` if there is no room.

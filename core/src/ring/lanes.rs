@@ -55,6 +55,8 @@ use bytemuck::AnyBitPattern;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::{MaybeUninit, offset_of};
+#[cfg(not(k2k_loom))]
+use core::ops::Range;
 use core::ptr::NonNull;
 
 /// Bells in a row: two cache lines full. Loom's atomics are larger, and its stacks are small.
@@ -260,15 +262,19 @@ impl<'q, F: Fan> LanesView<'q, F> {
         }
     }
 
-    /// Messages that wait in all lanes, for an onlooker: what was rung for, less what the consumer noted as taken.
+    /// Messages that wait in all lanes, for an onlooker.
     pub(crate) fn waiting(self) -> u64 {
+        self.fan.indices().map(|i| self.waiting_in(i).1).sum()
+    }
+
+    /// The messages that wait in a lane, for an onlooker: the position of the first one, and how many: what was rung for,
+    /// less what the consumer noted as taken.
+    pub(crate) fn waiting_in(self, lane: Index<F>) -> (u64, u64) {
         // Relaxed, both: a number to show; whoever acts on it looks again.
-        self.fan
-            .indices()
-            .map(|i| self.bell(i).load(Relaxed).wrapping_sub(self.taken(i).load(Relaxed) as u32))
-            // More than a lane holds: taken before its bell was rung, so nothing waits.
-            .map(|waiting| if u64::from(waiting) > self.len() { 0 } else { u64::from(waiting) })
-            .sum()
+        let taken = self.taken(lane).load(Relaxed);
+        let waiting = u64::from(self.bell(lane).load(Relaxed).wrapping_sub(taken as u32));
+        // More than a lane holds: taken before its bell was rung, so nothing waits.
+        (taken, if waiting > self.len() { 0 } else { waiting })
     }
 
     /// Appends to a lane what `fill` writes, `used` bytes, more or less, and rings its bell.
@@ -298,6 +304,44 @@ impl<'q, F: Fan> LanesView<'q, F> {
     fn ring_bell(self, lane: Index<F>, state: &ProducerState) {
         // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the wake flag's fences.
         self.bell(lane).store(state.tail as u32, Relaxed);
+    }
+
+    /// For an onlooker that copies parts of a queue: where the doorbells are that are in use, and where the notes are, in
+    /// bytes from the queue's start.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn counts_bytes(self) -> [Range<usize>; 2] {
+        let producers = self.fan.producers();
+        let rows = if self.is_spread() { producers } else { producers.div_ceil(ROW) };
+        let notes = self.fan.queue().notes;
+        [0..rows * size_of::<BellRow<F::Scope>>(), notes..notes + producers * size_of::<AtomicU64<F::Scope>>()]
+    }
+
+    /// As [`counts_bytes`](Self::counts_bytes): where the slot of a position in a lane is.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn slot_bytes(self, lane: Index<F>, position: u64) -> Range<usize> {
+        let numbers = self.fan.queue();
+        let slot = position as usize & (self.fan.slots() - 1);
+        let at = numbers.lanes
+            + self.fan.below(lane) * numbers.lane
+            + size_of::<Credit<F::Scope>>()
+            + slot * self.fan.stride();
+        at..at + self.fan.stride()
+    }
+
+    /// For an onlooker with a copy of its own: copies out the message at a position, if its stamp vouches for it.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn peek(self, lane: Index<F>, position: u64, message: &mut F::Item) -> bool
+    where
+        F::Item: crate::shape::Packet,
+    {
+        let slot = self.lane(lane).slot(position);
+        // Relaxed: nobody writes an onlooker's copy.
+        let is_there = slot.stamp.load(Relaxed) == position.wrapping_add(1);
+        if is_there {
+            // SAFETY: nobody writes an onlooker's copy.
+            unsafe { slot.body.read_used(message, crate::shape::Packet::used) };
+        }
+        is_there
     }
 
     /// Takes back the last ring of a bell, as if the producer had died before it.

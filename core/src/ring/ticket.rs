@@ -82,6 +82,8 @@ use bytemuck::AnyBitPattern;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::offset_of;
+#[cfg(not(k2k_loom))]
+use core::ops::Range;
 use core::ptr::NonNull;
 
 /// What a slot's word says. See the module's page for the bits.
@@ -449,6 +451,49 @@ impl<'r, R: Ring> TicketView<'r, R> {
     pub(crate) fn waiting(self) -> u64 {
         // Relaxed: a number to show.
         self.slots().map(|slot| u64::from(Word(slot.word.load(Relaxed)).phase() == PUBLISHED)).sum()
+    }
+
+    /// For an onlooker: the positions that may hold a message that waits. The tail is a hint, so it is one of them.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn in_use(self) -> impl Iterator<Item = u64> + use<'r, R> {
+        // Relaxed, both: a number to show.
+        let (head, tail) = (self.head_word().load(Relaxed), self.tail_word().load(Relaxed));
+        let count = tail.wrapping_sub(head).saturating_add(1).min(self.ring.slots() as u64);
+        (0..count).map(move |i| head.wrapping_add(i))
+    }
+
+    /// For an onlooker: the producer of the message that waits at a position, if one does.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn producer_at(self, position: u64) -> Option<u16> {
+        // Relaxed: a number to show.
+        let word = Word(self.at_position(position).word.load(Relaxed));
+        let waits = word.phase() == PUBLISHED && word.laps_ahead(position, self.ring.slots()) == 0;
+        waits.then_some(word.producer())
+    }
+
+    /// For an onlooker that copies parts of a ring: where its positions are, in bytes from its start.
+    #[cfg(not(k2k_loom))]
+    pub(crate) const ENDS: Range<usize> = 0..Self::SLOTS;
+
+    /// As [`ENDS`](Self::ENDS): where the slot of a position is. Its first eight bytes are its word.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn slot_bytes(self, position: u64) -> Range<usize> {
+        let at = Self::SLOTS + (position as usize & (self.ring.slots() - 1)) * self.ring.stride();
+        at..at + self.ring.stride()
+    }
+
+    /// For an onlooker with a copy of its own: copies out the message that waits at a position.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn peek(self, position: u64, message: &mut R::Item) -> bool
+    where
+        R::Item: crate::shape::Packet,
+    {
+        let is_there = self.producer_at(position).is_some();
+        if is_there {
+            // SAFETY: nobody writes an onlooker's copy.
+            unsafe { self.at_position(position).body.read_used(message, crate::shape::Packet::used) };
+        }
+        is_there
     }
 
     fn reclaim_slot(self, slot: &TicketSlotView<'r, R>, producer: u16) -> bool {
