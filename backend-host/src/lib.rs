@@ -8,6 +8,7 @@
 //! | [`broker`] | the control plane: [`Builder`], [`Broker`]; and a table for those who know RingKernel's `k2k` |
 //! | [`Endpoint`] | one kernel's handle, which owns its share of the memory and can wait |
 //! | [`process`] | which process made a value: for backends whose values hold threads or devices |
+//! | [`inspect`] | looking into a running fabric from outside, of any shape |
 //! | [`owner`] | which process owns a kernel, and whether it is gone |
 //! | [`mod@wait`] | spin, yield or park |
 //! | [`asynchronous`] | [`Endpoint::receive_async`] for any executor |
@@ -28,7 +29,7 @@
 
 /// The README's program, which is compiled and run with the tests of the documentation.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
+#[doc = include_str!("../../README.md")]
 struct Readme;
 
 // Where a 64-bit word is accessed under a lock of the program, two processes that share a file would not exclude each
@@ -43,6 +44,7 @@ mod boxed;
 pub mod broker;
 mod contain;
 mod endpoint;
+pub mod inspect;
 pub mod memory;
 pub mod owner;
 pub mod platform;

@@ -66,11 +66,17 @@ impl fmt::Display for Backing {
 }
 
 /// A mapping of this process, unmapped when the last [`Memory`](super::Memory) goes.
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
     pub(super) backing: Backing,
     origin: Origin,
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping").field("len", &self.len).field("backing", &self.backing).finish_non_exhaustive()
+    }
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread; its bytes are reached through `Fabric: Sync` alone.
@@ -89,7 +95,7 @@ impl Drop for Mapping {
 
 impl Mapping {
     /// Where the fabric begins: at the first huge page, if they matter.
-    pub(super) fn fabric_bytes(&self, align: usize) -> (*mut u8, usize) {
+    pub(crate) fn fabric_bytes(&self, align: usize) -> (*mut u8, usize) {
         let align = match &self.backing {
             Backing::TransparentHugePages { page_size, .. } => align.max(*page_size),
             _ => align,
@@ -97,6 +103,13 @@ impl Mapping {
         let skip = self.base.addr().get().next_multiple_of(align) - self.base.addr().get();
         // `map_transparent` has mapped one huge page more than the fabric needs; other mappings are aligned already.
         (self.base.as_ptr().wrapping_add(skip), self.len.saturating_sub(skip))
+    }
+
+    /// Gives the memory behind a mapping back that is this process's alone: it is zero again.
+    pub(crate) fn forget(&mut self) {
+        // SAFETY: the mapping's own range. Zeroed pages are as valid as any bytes to those who have a fabric's handle.
+        let forgotten = unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.len, Advice::LinuxDontNeed) };
+        debug_assert!(forgotten.is_ok(), "{forgotten:?}");
     }
 
     /// Whether this is a forked process's copy of memory that is not shared.
@@ -111,7 +124,7 @@ impl Mapping {
 }
 
 /// Ordinary memory of this process, committed when it is touched.
-pub(super) fn map_heap(len: usize) -> io::Result<Mapping> {
+pub(crate) fn map_heap(len: usize) -> io::Result<Mapping> {
     map_anonymous(len, MapFlags::NORESERVE, Backing::Heap)
 }
 

@@ -37,12 +37,13 @@ use file::Draft;
 use k2k_core::fabric::{FabricHeader, Geometry};
 use k2k_core::sync::System;
 use k2k_core::{Config, Fabric, FabricRef, Fixed, ProcessDomain, Shape};
-use mapping::{Mapping, map_file, map_heap, map_huge};
+pub(crate) use mapping::{Mapping, map_heap};
+use mapping::{map_file, map_huge};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Where names without a `/` live.
-const SHM: &str = "/dev/shm";
+pub(crate) const SHM: &str = "/dev/shm";
 
 /// The bytes of one fabric; clones share them. Of a [`Fixed`] shape it derefs to the [`Fabric`].
 ///

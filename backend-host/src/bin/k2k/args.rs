@@ -1,13 +1,14 @@
 //! The command line.
 
 use crate::act::args::{ControlArgs, PingArgs, SendArgs};
+use crate::look::args::{LsArgs, TopArgs};
 use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, USUAL_KERNELS};
 use crate::topology::Topology;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
-/// Kernel-to-kernel messaging: carry a file through a mesh of kernels, look at what this machine offers, and act on the
-/// kernels of a running fabric.
+/// Kernel-to-kernel messaging: carry a file through a mesh of kernels, look at what this machine offers, look into a running
+/// fabric, and act on its kernels.
 #[derive(Debug, Parser)]
 #[command(name = "k2k", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -20,6 +21,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     Doctor(DoctorArgs),
     Reap(ReapArgs),
+    Ls(LsArgs),
+    Top(TopArgs),
     Send(SendArgs),
     Ping(PingArgs),
     /// Let a kernel handle no messages, but forward traffic in transit, until it is resumed.

@@ -1,11 +1,13 @@
 //! The command `k2k`: `k2k run` carries a file through a mesh of kernels, `k2k doctor` says what this machine offers,
-//! `k2k reap` frees the places of kernels whose process is gone, and the commands of [`act`] act on a running fabric.
+//! `k2k reap` frees the places of kernels whose process is gone, the commands of [`look`] look into a running fabric, and
+//! those of [`act`] act on it.
 
 mod act;
 mod args;
 mod doctor;
 mod fabric;
 mod interrupt;
+mod look;
 mod reap;
 mod run;
 mod text;
@@ -20,6 +22,8 @@ fn main() -> ExitCode {
         Ok(Command::Run(args)) => run::main(&args),
         Ok(Command::Doctor(args)) => doctor::main(&args),
         Ok(Command::Reap(args)) => reap::main(&args),
+        Ok(Command::Ls(args)) => look::ls(&args),
+        Ok(Command::Top(args)) => look::top(&args),
         Ok(Command::Send(args)) => act::send::main(&args),
         Ok(Command::Ping(args)) => act::ping::main(&args),
         Ok(Command::Pause(args)) => act::control::main("k2k pause", Control::Pause, &args),

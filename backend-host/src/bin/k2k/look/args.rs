@@ -1,0 +1,74 @@
+//! Their command lines.
+
+use clap::Args;
+use core::time::Duration;
+
+/// List the fabrics on this machine, or the kernels of one.
+///
+/// Without FILE, looks for fabrics in /dev/shm and among the files that running processes share. With FILE, looks at that
+/// fabric twice within a third of a second, so that it can say which heartbeats move. Nothing is written to it. Exit status
+/// 0; 2 if the fabric cannot be looked at.
+#[derive(Args, Debug)]
+pub(crate) struct LsArgs {
+    /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<String>,
+
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Watch a fabric: rates, backlogs, who waits for whom, and which kernels are stuck.
+///
+/// On a terminal, a picture that is drawn anew until q is pressed; h lists the keys. Elsewhere, a table for each look.
+/// Kernels that are dead, failed, stopped, hung, deaf to a command or stalled come first. Nothing is written to the fabric.
+/// Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile.
+#[derive(Args, Debug)]
+#[command(after_long_help = CONDITIONS)]
+pub(crate) struct TopArgs {
+    /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+
+    /// Time between two looks, 0.05 to 3600 s. A kernel is called stuck when it has stood still for this long, and for 1 s
+    /// at least.
+    #[arg(short, long, value_name = "SECS", default_value = "1", value_parser = interval, allow_negative_numbers = true)]
+    pub(crate) interval: Duration,
+
+    /// Print what changes within one interval, and end.
+    #[arg(long, conflicts_with = "count")]
+    pub(crate) once: bool,
+
+    /// Print so many tables, and end.
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+
+    /// Print one JSON object per look, each on a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Tables also on a terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+const CONDITIONS: &str = "Conditions:\n  \
+    dead     its process is gone: k2k reap frees its name\n  \
+    failed   its handler failed\n  \
+    stopped  its process is stopped (SIGSTOP, a debugger)\n  \
+    hung     its run loop makes no pass: it hangs in its handler\n  \
+    unheard  it was told to pause, drain or stop, and does not follow\n  \
+    stalled  mail waits, and it takes none\n  \
+    flooded  it takes mail, and some sender has no room for more\n  \
+    paused   it was told to pause\n  \
+    ending   it drains its inbox, leaves, or has stopped\n  \
+    busy     it takes or sends messages\n  \
+    idle     nothing waits, and nothing happens";
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(format!("must be a number of seconds, 0.05 to 3600, not {text:?}")),
+    }
+}

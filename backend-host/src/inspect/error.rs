@@ -1,0 +1,110 @@
+//! Why a fabric cannot be looked at.
+
+use crate::memory::MemoryError;
+use core::fmt;
+use k2k_core::fabric::AttachError;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a fabric cannot be looked at, or not any more.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum InspectError {
+    /// The name cannot be a file's.
+    Name(MemoryError),
+    /// There is no file of that name.
+    NotFound {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// There is something of that name, but no regular file.
+    NotAFile {
+        /// Where.
+        path: PathBuf,
+    },
+    /// This user may not read the file.
+    NotReadable {
+        /// Where.
+        path: PathBuf,
+        /// The user that it belongs to, if the system tells.
+        owner: Option<u32>,
+    },
+    /// The bytes are not a fabric, or one of another version.
+    Attach {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: AttachError,
+    },
+    /// The file ends before the fabric does: it was made shorter, or has never been whole.
+    Shorter {
+        /// The file.
+        path: PathBuf,
+        /// Its length, bytes.
+        found: u64,
+        /// Bytes that the fabric has.
+        expected: u64,
+    },
+    /// The file holds something else than when it was opened.
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system refused.
+    System {
+        /// The file.
+        path: PathBuf,
+        /// What was tried: a verb.
+        action: &'static str,
+        /// The system's answer.
+        why: io::Error,
+    },
+}
+
+impl InspectError {
+    pub(super) fn system(path: PathBuf, action: &'static str, why: io::Error) -> Self {
+        Self::System { path, action, why }
+    }
+}
+
+impl fmt::Display for InspectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(why) => why.fmt(f),
+            Self::NotFound { path } => write!(
+                f,
+                "{} does not exist: check the name; `k2k ls` lists the fabrics on this machine",
+                path.display()
+            ),
+            Self::NotAFile { path } => write!(f, "{} is not a regular file", path.display()),
+            Self::NotReadable { path, owner } => {
+                write!(f, "{} may not be read by this user", path.display())?;
+                match owner {
+                    Some(owner) => write!(f, ": it belongs to user {owner}, look at it as that user"),
+                    None => Ok(()),
+                }
+            }
+            Self::Attach { path, why } => write!(f, "{}: {why}", path.display()),
+            Self::Shorter { path, found, expected } => write!(
+                f,
+                "{} has {found} bytes, and its fabric has {expected}: it was made shorter, or never finished",
+                path.display()
+            ),
+            Self::Changed { path } => {
+                write!(f, "{} has another header than before: it was written over; look again", path.display())
+            }
+            Self::System { path, action, why } => write!(f, "cannot {action} {}: {why}", path.display()),
+        }
+    }
+}
+
+impl core::error::Error for InspectError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Name(why) => Some(why),
+            Self::Attach { why, .. } => Some(why),
+            Self::System { why, .. } => Some(why),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! One look at a fabric: who is there, what waits, who owns it.
+
+use super::image::Image;
+use super::{Any, InspectError};
+use crate::owner::{self, OwnerState};
+use crate::platform::{Host, clock_id};
+use core::time::Duration;
+use k2k_core::fabric::{Geometry, LAYOUT_VERSION, Name, Observed, ObservedReceipt, Region, Status, TraceEntry};
+use k2k_core::{
+    Command, Config, DeliveryStatus, FabricRef, Header, KernelId, Message, Phase, Platform as _, Priority, Shape as _,
+    Stats,
+};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Instant;
+
+/// The process that owns a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its id, if the kernel's entry says it.
+    pub process: Option<u32>,
+    /// Whether it lives.
+    pub state: OwnerState,
+    /// Whether it lives, and is stopped (SIGSTOP, a debugger).
+    pub stopped: bool,
+}
+
+/// Messages that wait in an inbox, of one sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Kernel index of the sender, or of the last forwarder; of high priority, it may be any number.
+    pub sender: u16,
+    /// Of normal priority.
+    pub normal: u64,
+    /// Of high priority.
+    pub high: u64,
+}
+
+/// A kernel, or a kernel index that is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelLook {
+    /// Its address.
+    pub id: KernelId,
+    /// Its name, if it has one yet.
+    pub name: Option<Name>,
+    /// How far it is in its life; `None` if its entry says no status that exists.
+    pub status: Option<Status>,
+    /// Its owner; `None` if it is failed, and nobody's.
+    pub owner: Option<Owner>,
+    /// Whether it may park.
+    pub parks: bool,
+    /// Whether it is marked asleep.
+    pub asleep: bool,
+    /// Whether some senders may be denied.
+    pub restricted: bool,
+    /// What it is told to do.
+    pub command: Command,
+    /// What it says that it is doing.
+    pub phase: Phase,
+    /// Passes of its run loop; stays 0 if it has none.
+    pub heartbeat: u64,
+    /// Counters of its index, over all its owners.
+    pub stats: Stats,
+    /// Its inbox, by sender: those of whom something waits.
+    pub backlog: Vec<Waiting>,
+    /// Messages that it has deferred, by the index of the next hop that had no room.
+    pub deferred: BTreeMap<u16, u64>,
+    /// The kernels whose inbox has no room for it: it has filled its shard there, or has deferred messages for them.
+    pub waits_for: Vec<u16>,
+}
+
+impl KernelLook {
+    /// Messages that wait in its inbox.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.backlog.iter().map(|from| from.normal + from.high).sum()
+    }
+
+    /// Messages that it has deferred.
+    #[must_use]
+    pub fn deferred(&self) -> u64 {
+        self.deferred.values().sum()
+    }
+
+    /// Its name, or its address.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.name.map_or_else(|| self.id.to_string(), |name| name.to_string())
+    }
+}
+
+/// What has become of the file's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileState {
+    /// It is this file's.
+    Named,
+    /// It was removed: processes that have the file open go on, others cannot join.
+    Removed,
+    /// It is another file's by now.
+    Replaced,
+}
+
+/// What a look at a fabric found.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// When.
+    pub at: Instant,
+    /// The same on the clock of deadlines, ns.
+    pub now_ns: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// What has become of the file's name.
+    pub file: FileState,
+    /// The configuration in force.
+    pub config: Config,
+    /// All kernel indices in use, in order.
+    pub kernels: Vec<KernelLook>,
+}
+
+impl Look {
+    /// The kernel of an index.
+    #[must_use]
+    pub fn kernel(&self, index: u16) -> Option<&KernelLook> {
+        self.kernels.iter().find(|kernel| kernel.id.index() == usize::from(index))
+    }
+
+    /// The sum of all counters.
+    #[must_use]
+    pub fn total(&self) -> Stats {
+        self.kernels.iter().fold(Stats::default(), |sum, kernel| sum.plus(&kernel.stats))
+    }
+}
+
+/// A route: what [`Fabric::set_route`](crate::Fabric::set_route) has set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The kernel that it is for.
+    pub at: KernelId,
+    /// Messages for this kernel
+    pub destination: KernelId,
+    /// go to this one next.
+    pub next_hop: KernelId,
+}
+
+/// What [`Fabric::deny`](crate::Fabric::deny) has denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Who may not be sent to.
+    pub receiver: KernelId,
+    /// Who may not send.
+    pub sender: KernelId,
+}
+
+/// A sender's latest receipts, by state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct ReceiptCounts {
+    /// On their way.
+    pub pending: u64,
+    /// Of the pending: those whose deadline has passed, and of which nobody has said so.
+    pub overdue: u64,
+    /// With a gateway.
+    pub in_transit: u64,
+    /// Received.
+    pub delivered: u64,
+    /// Not found.
+    pub not_found: u64,
+    /// No room at a forwarder.
+    pub queue_full: u64,
+    /// Deadline passed.
+    pub timeout: u64,
+    /// Hop limit exceeded.
+    pub max_hops_exceeded: u64,
+    /// Not answered by a remote domain.
+    pub unanswered: u64,
+    /// Not allowed.
+    pub not_allowed: u64,
+}
+
+impl ReceiptCounts {
+    fn count(&mut self, receipt: &ObservedReceipt, now_ns: Option<u64>) {
+        let is_overdue = now_ns.is_some_and(|now_ns| receipt.deadline_ns < now_ns);
+        let count = match receipt.status {
+            DeliveryStatus::Pending if receipt.in_transit => &mut self.in_transit,
+            DeliveryStatus::Pending => {
+                self.overdue += u64::from(is_overdue);
+                &mut self.pending
+            }
+            DeliveryStatus::Delivered => &mut self.delivered,
+            DeliveryStatus::NotFound => &mut self.not_found,
+            DeliveryStatus::QueueFull => &mut self.queue_full,
+            DeliveryStatus::Timeout => &mut self.timeout,
+            DeliveryStatus::MaxHopsExceeded => &mut self.max_hops_exceeded,
+            DeliveryStatus::Unanswered => &mut self.unanswered,
+            DeliveryStatus::NotAllowed => &mut self.not_allowed,
+        };
+        *count += 1;
+    }
+}
+
+/// A message that waits in an inbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// Kernel index of its sender, or of the last forwarder.
+    pub from: u16,
+    /// Its priority.
+    pub priority: Priority,
+    /// Its header, as it stands there: nothing in it is checked.
+    pub header: Header,
+    /// Its payload, as far as the fabric has room for one.
+    pub payload: Vec<u8>,
+}
+
+/// A fabric's file, opened for reading. See the [module's page](super).
+#[derive(Debug)]
+pub struct View {
+    image: Image,
+    /// Of the image, so never handed out for longer than `self` is borrowed.
+    fabric: FabricRef<'static, Any>,
+}
+
+impl View {
+    /// Opens a fabric's file: a name for a file in `/dev/shm`, or a path. Files of other users as well, if this user may
+    /// read them.
+    ///
+    /// # Errors
+    /// [`InspectError`] says what is wrong with the file.
+    pub fn open(name: &str) -> Result<Self, InspectError> {
+        let (image, fabric) = Image::open(name)?;
+        Ok(Self { image, fabric })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.image.path()
+    }
+
+    /// The fabric's shape and size.
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.fabric.geometry()
+    }
+
+    /// The version of the fabric's layout: this program's own, since others cannot be looked at.
+    #[must_use]
+    pub const fn version(&self) -> u32 {
+        LAYOUT_VERSION
+    }
+
+    /// Whether the fabric's times are on this process's clock. If not, it is of an earlier boot or another time
+    /// namespace, and its deadlines mean nothing here.
+    #[must_use]
+    pub fn is_on_this_clock(&self) -> bool {
+        self.fabric.check_clock(clock_id()).is_ok()
+    }
+
+    /// Looks at all kernels.
+    ///
+    /// # Errors
+    /// [`InspectError::Shorter`] and [`InspectError::Changed`] if the file is not what it was when it was opened.
+    pub fn look(&mut self) -> Result<Look, InspectError> {
+        let at = Instant::now();
+        self.fetch(Region::Table)?;
+        self.image.check(self.geometry())?;
+        let config = self.fabric.config();
+        let host = Host::in_domain(config.domain);
+        let mut owners = BTreeMap::new();
+        let mut kernels = Vec::new();
+        let count = self.geometry().kernels as usize;
+        for observed in (0..count).filter_map(|index| self.fabric.observe(index)).collect::<Vec<_>>() {
+            let index = observed.id.index();
+            self.fetch(Region::Backlog(index))?;
+            let owner = observed.owner.map(|tag| *owners.entry(tag).or_insert_with(|| owner_of(tag, &config)));
+            kernels.push(self.kernel(&observed, owner));
+        }
+        self.note_who_waits(&mut kernels);
+        let file = self.file_state();
+        Ok(Look { at, now_ns: host.now_ns(), took: at.elapsed(), file, config, kernels })
+    }
+
+    /// The routes between the kernels of a look.
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look).
+    pub fn routes(&mut self, look: &Look) -> Result<Vec<Route>, InspectError> {
+        self.fetch(Region::Routes)?;
+        let fabric = &self.fabric;
+        let pairs = look.kernels.iter().flat_map(|at| look.kernels.iter().map(move |to| (at.id, to.id)));
+        Ok(pairs
+            .filter_map(|(at, destination)| {
+                fabric.route(at, destination).map(|next_hop| Route { at, destination, next_hop })
+            })
+            .collect())
+    }
+
+    /// Who may not send to whom, of the kernels of a look.
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look).
+    pub fn denials(&mut self, look: &Look) -> Result<Vec<Denial>, InspectError> {
+        self.fetch(Region::Denials)?;
+        let fabric = &self.fabric;
+        let restricted = look.kernels.iter().filter(|kernel| kernel.restricted);
+        let pairs = restricted.flat_map(|receiver| look.kernels.iter().map(move |from| (receiver.id, from.id)));
+        Ok(pairs
+            .filter(|&(receiver, sender)| !fabric.is_allowed(receiver, sender))
+            .map(|(receiver, sender)| Denial { receiver, sender })
+            .collect())
+    }
+
+    /// What became of the latest messages of a kernel index, `KERNELS x SLOTS` at most.
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look).
+    pub fn receipts(&mut self, index: u16) -> Result<ReceiptCounts, InspectError> {
+        let number = usize::from(index);
+        self.fetch(Region::Receipts(number))?;
+        let now_ns = self.is_on_this_clock().then(|| Host::in_domain(self.fabric.config().domain).now_ns());
+        let mut counts = ReceiptCounts::default();
+        self.fabric.receipts_of(number).for_each(|receipt| counts.count(&receipt, now_ns));
+        self.image.forget();
+        self.fetch(Region::Table)?;
+        Ok(counts)
+    }
+
+    /// Messages that wait in the inbox of a kernel index: the first `limit` of high priority, and of each sender's the
+    /// first `limit` of normal priority.
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look).
+    pub fn inbox(&mut self, index: u16, limit: u64) -> Result<Vec<Mail>, InspectError> {
+        let number = usize::from(index);
+        self.fetch(Region::Backlog(number))?;
+        self.fetch(Region::Inbox(number, limit))?;
+        let room = self.geometry().payload as usize;
+        let mut message = crate::boxed(|place| Message::new_in(place, 0));
+        let mut mail = Vec::new();
+        self.fabric.peek_inbox(number, limit, &mut message, |priority, from, message| {
+            let payload = message.payload();
+            let payload = payload.get(..room.min(payload.len())).unwrap_or_default().to_vec();
+            mail.push(Mail { from, priority, header: message.header, payload });
+        });
+        self.image.forget();
+        self.fetch(Region::Table)?;
+        Ok(mail)
+    }
+
+    /// The last events of a kernel index, oldest first, if the fabric's tracing is on.
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look).
+    pub fn trace(&mut self, index: u16) -> Result<Vec<TraceEntry>, InspectError> {
+        self.fetch(Region::Trace(usize::from(index)))?;
+        let trace = self.fabric.trace(KernelId::new(index, 0));
+        let mut entries: Vec<_> = trace.map(|trace| trace.read().collect()).unwrap_or_default();
+        entries.sort_unstable_by_key(|entry: &TraceEntry| entry.number);
+        Ok(entries)
+    }
+
+    fn fetch(&mut self, region: Region) -> Result<(), InspectError> {
+        self.fabric.fetch(region, |range| self.image.copy(range))
+    }
+
+    fn kernel(&self, observed: &Observed, owner: Option<Owner>) -> KernelLook {
+        let index = observed.id.index();
+        let mut senders: BTreeMap<u16, Waiting> = BTreeMap::new();
+        for (sender, normal) in self.fabric.normal_backlog(index) {
+            senders.insert(sender, Waiting { sender, normal, high: 0 });
+        }
+        for sender in self.fabric.high_backlog(index) {
+            senders.entry(sender).or_insert(Waiting { sender, ..Waiting::default() }).high += 1;
+        }
+        let mut deferred = BTreeMap::new();
+        for next_hop in self.fabric.deferred(index) {
+            *deferred.entry(next_hop as u16).or_insert(0) += 1;
+        }
+        KernelLook {
+            id: observed.id,
+            name: observed.name,
+            status: observed.status,
+            owner,
+            parks: observed.parks,
+            asleep: observed.asleep,
+            restricted: observed.restricted,
+            command: observed.command,
+            phase: observed.phase,
+            heartbeat: observed.heartbeat,
+            stats: observed.stats,
+            backlog: senders.into_values().collect(),
+            deferred,
+            waits_for: Vec::new(),
+        }
+    }
+
+    fn note_who_waits(&self, kernels: &mut [KernelLook]) {
+        let slots = self.fabric.shape().geometry().slots.into();
+        let full: Vec<(u16, u16)> = kernels
+            .iter()
+            .flat_map(|receiver| {
+                let full = receiver.backlog.iter().filter(move |from| from.normal >= slots);
+                full.map(|from| (from.sender, receiver.id.index() as u16))
+            })
+            .collect();
+        for kernel in kernels {
+            let shards = full.iter().filter(|(sender, _)| usize::from(*sender) == kernel.id.index());
+            let mut waits_for: Vec<u16> = shards.map(|(_, receiver)| *receiver).collect();
+            waits_for.extend(kernel.deferred.keys());
+            waits_for.sort_unstable();
+            waits_for.dedup();
+            kernel.waits_for = waits_for;
+        }
+    }
+
+    fn file_state(&self) -> FileState {
+        let own = self.image.file().metadata().map(|meta| (meta.dev(), meta.ino()));
+        match (std::fs::metadata(self.path()).map(|meta| (meta.dev(), meta.ino())), own) {
+            (Ok(named), Ok(own)) if named == own => FileState::Named,
+            (Ok(_), Ok(_)) => FileState::Replaced,
+            _ => FileState::Removed,
+        }
+    }
+}
+
+fn owner_of(tag: u64, config: &Config) -> Owner {
+    let state = owner::state_of(tag, config.domain);
+    let stopped = state == OwnerState::Alive && owner::is_suspended(tag, config.domain);
+    Owner { process: owner::process_of(tag, config.domain), state, stopped }
+}

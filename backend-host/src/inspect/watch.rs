@@ -1,0 +1,269 @@
+//! What changes from look to look.
+
+use super::InspectError;
+use super::look::{KernelLook, Look, View};
+use crate::owner::OwnerState;
+use core::fmt;
+use core::time::Duration;
+use k2k_core::fabric::Status;
+use k2k_core::{Command, KernelId, Phase, Stats};
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// How a kernel is, worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Condition {
+    /// Its process is gone: `k2k reap` frees its place.
+    Dead,
+    /// Its handler failed.
+    Failed,
+    /// Its process is stopped: SIGSTOP, or a debugger.
+    Stopped,
+    /// Its run loop has made no pass for the watch's patience: it hangs in its handler.
+    Hung,
+    /// It was told to pause, drain or stop the watch's patience ago, and has not followed.
+    Unheard,
+    /// Mail waits, and it has taken none for the watch's patience.
+    Stalled,
+    /// It takes mail, and some sender has no room for more.
+    Flooded,
+    /// It was told to pause, and does.
+    Paused,
+    /// It is about to end: draining, leaving or stopped.
+    Ending,
+    /// It takes or sends messages, or did since the last look.
+    Busy,
+    /// Nothing waits, and nothing has happened since the last look.
+    Idle,
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Dead => "dead",
+            Self::Failed => "failed",
+            Self::Stopped => "stopped",
+            Self::Hung => "hung",
+            Self::Unheard => "unheard",
+            Self::Stalled => "stalled",
+            Self::Flooded => "flooded",
+            Self::Paused => "paused",
+            Self::Ending => "ending",
+            Self::Busy => "busy",
+            Self::Idle => "idle",
+        })
+    }
+}
+
+/// What is known of a kernel beyond one look.
+#[derive(Clone, Copy, Debug)]
+pub struct Detail {
+    /// How it is.
+    pub condition: Condition,
+    /// By how much each counter has grown since the last look. One that has gone back, since a verdict was taken back, has
+    /// grown by 0.
+    pub change: Stats,
+    /// The most messages that waited in its inbox at any look of this watch.
+    pub high_water: u64,
+    /// For how long neither its heartbeat nor any counter has moved, as far as this watch has seen.
+    pub still: Duration,
+}
+
+/// A look, and what has changed since the one before.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The look.
+    pub look: Look,
+    /// Time since the look before; zero at the first one.
+    pub since: Duration,
+    /// Of each kernel of the look, in the same order.
+    pub details: Vec<Detail>,
+}
+
+impl Report {
+    /// The kernels with what is known of them.
+    pub fn kernels(&self) -> impl Iterator<Item = (&KernelLook, &Detail)> {
+        self.look.kernels.iter().zip(&self.details)
+    }
+
+    /// A counter's growth, per second; 0 at the first look.
+    #[must_use]
+    pub fn per_second(&self, change: u64) -> f64 {
+        if self.since.is_zero() { 0.0 } else { change as f64 / self.since.as_secs_f64() }
+    }
+}
+
+/// What was seen of a kernel.
+#[derive(Debug)]
+struct Seen {
+    stats: Stats,
+    heartbeat: u64,
+    awake: bool,
+    high_water: u64,
+    /// When its heartbeat or a counter moved last.
+    moved: Instant,
+    /// When it took mail last, or had none.
+    took: Instant,
+    command: Command,
+    /// Since when that is its command.
+    commanded: Instant,
+}
+
+/// Looks at a fabric again and again.
+///
+/// ```
+/// use k2k_host::{Broker, Config, Fixed, Memory, Message, inspect::{Condition, View, Watch}, memory};
+/// # let name = format!("k2k-doc-watch-{}", std::process::id());
+/// let broker = Broker::new(Memory::<Fixed<4, 8, 64>>::create(&name, &Config::default())?);
+/// let (mut a, b) = (broker.register("a")?, broker.register("b")?);
+///
+/// let mut watch = Watch::new(View::open(&name)?);
+/// watch.look()?;
+/// a.send(b.id(), &Message::new(1))?;
+/// let report = watch.look()?;
+/// assert_eq!((report.details[0].change.sent, report.details[0].condition), (1, Condition::Busy));
+/// # memory::remove(&name)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Watch {
+    view: View,
+    patience: Duration,
+    last: Option<Instant>,
+    seen: HashMap<KernelId, Seen>,
+}
+
+impl Watch {
+    /// How long a kernel may stand still before it counts as stuck. Idle kernels that park look at their inbox five times
+    /// a second at least.
+    pub const PATIENCE: Duration = Duration::from_secs(1);
+
+    /// Watches the fabric of a view, with [`PATIENCE`](Self::PATIENCE).
+    #[must_use]
+    pub fn new(view: View) -> Self {
+        Self { view, patience: Self::PATIENCE, last: None, seen: HashMap::new() }
+    }
+
+    /// With another patience.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The view.
+    pub const fn view(&mut self) -> &mut View {
+        &mut self.view
+    }
+
+    /// Looks once more.
+    ///
+    /// # Errors
+    /// As for [`View::look`].
+    pub fn look(&mut self) -> Result<Report, InspectError> {
+        let look = self.view.look()?;
+        let slots = u64::from(self.view.geometry().slots);
+        let since = self.last.map_or(Duration::ZERO, |last| look.at.saturating_duration_since(last));
+        self.last = Some(look.at);
+        self.seen.retain(|id, _| look.kernels.iter().any(|kernel| kernel.id == *id));
+        let details = look.kernels.iter().map(|kernel| self.detail(kernel, look.at, slots)).collect();
+        Ok(Report { look, since, details })
+    }
+
+    fn detail(&mut self, kernel: &KernelLook, now: Instant, slots: u64) -> Detail {
+        let waiting = kernel.waiting();
+        let awake = kernel.parks && !kernel.asleep;
+        let seen = self.seen.entry(kernel.id).or_insert(Seen {
+            stats: kernel.stats,
+            heartbeat: kernel.heartbeat,
+            awake: false,
+            high_water: 0,
+            moved: now,
+            took: now,
+            command: kernel.command,
+            commanded: now,
+        });
+        let change = growth(&seen.stats, &kernel.stats);
+        if kernel.stats != seen.stats || kernel.heartbeat != seen.heartbeat {
+            seen.moved = now;
+        }
+        if waiting == 0 || taken(&change) {
+            seen.took = now;
+        }
+        if kernel.command != seen.command {
+            (seen.command, seen.commanded) = (kernel.command, now);
+        }
+        let stays_awake = seen.awake && awake;
+        seen.high_water = seen.high_water.max(waiting);
+        (seen.stats, seen.heartbeat, seen.awake) = (kernel.stats, kernel.heartbeat, awake);
+
+        let still = now.saturating_duration_since(seen.moved);
+        let since = |then| now.saturating_duration_since(then) >= self.patience;
+        let in_run_loop = matches!(kernel.phase, Phase::Running | Phase::Paused | Phase::Draining);
+        let owner = kernel.owner.as_ref();
+        let is_full = kernel.backlog.iter().any(|from| from.normal >= slots);
+        let condition = if owner.is_some_and(|owner| owner.state == OwnerState::Dead) {
+            Condition::Dead
+        } else if kernel.status == Some(Status::Failed) || kernel.phase == Phase::Failed {
+            Condition::Failed
+        } else if owner.is_some_and(|owner| owner.stopped) {
+            Condition::Stopped
+        } else if in_run_loop && since(seen.moved) && (waiting > 0 || stays_awake) {
+            Condition::Hung
+        } else if !follows(kernel) && since(seen.commanded) {
+            Condition::Unheard
+        } else if kernel.phase == Phase::Paused {
+            Condition::Paused
+        } else if since(seen.took) {
+            Condition::Stalled
+        } else if is_full {
+            Condition::Flooded
+        } else if kernel.status == Some(Status::Leaving) || matches!(kernel.phase, Phase::Draining | Phase::Stopped) {
+            Condition::Ending
+        } else if change != Stats::default() || waiting > 0 {
+            Condition::Busy
+        } else {
+            Condition::Idle
+        };
+        Detail { condition, change, high_water: seen.high_water, still }
+    }
+}
+
+/// Whether a kernel does what it is told. One that has no run loop says nothing of it, until it has heard.
+fn follows(kernel: &KernelLook) -> bool {
+    match kernel.command {
+        Command::Run => true,
+        Command::Pause => matches!(kernel.phase, Phase::Paused | Phase::Stopped),
+        Command::Drain => matches!(kernel.phase, Phase::Draining | Phase::Stopped),
+        Command::Stop => kernel.phase == Phase::Stopped,
+    }
+}
+
+/// Whether a kernel has taken mail.
+fn taken(change: &Stats) -> bool {
+    change.received + change.forwarded + change.discarded + change.corrupt + change.failed() > 0
+}
+
+/// By how much each counter has grown.
+fn growth(before: &Stats, now: &Stats) -> Stats {
+    let grown = |of: fn(&Stats) -> u64| {
+        // What is in shared memory may be anything: no sum of a few of these overflows.
+        of(now).saturating_sub(of(before)).min(u64::MAX >> 8)
+    };
+    Stats {
+        sent: grown(|s| s.sent),
+        received: grown(|s| s.received),
+        not_found: grown(|s| s.not_found),
+        queue_full: grown(|s| s.queue_full),
+        timeout: grown(|s| s.timeout),
+        max_hops_exceeded: grown(|s| s.max_hops_exceeded),
+        unanswered: grown(|s| s.unanswered),
+        not_allowed: grown(|s| s.not_allowed),
+        forwarded: grown(|s| s.forwarded),
+        discarded: grown(|s| s.discarded),
+        refused: grown(|s| s.refused),
+        corrupt: grown(|s| s.corrupt),
+        clock_skews: grown(|s| s.clock_skews),
+    }
+}

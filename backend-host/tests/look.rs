@@ -1,0 +1,196 @@
+//! The commands that look into a fabric, as their users see them.
+#![cfg(feature = "cli")]
+
+mod common;
+use common::{Echo, Process, Shm, eventually, fill, patient};
+use k2k_host::fabric::MAGIC;
+use k2k_host::{Broker, Builder, Command, Fixed, Message, StartOptions, memory};
+use serde_json::Value;
+use std::process::Output;
+
+type Shared = Broker<Fixed<4, 16, 64>>;
+
+fn k2k(args: &[&str]) -> Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_k2k")).args(args).output().expect("the command starts")
+}
+
+/// What a command prints that succeeds, and says nothing else.
+fn printed(args: &[&str]) -> String {
+    let output = k2k(args);
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    assert_eq!((output.status.code(), &*err), (Some(0), ""), "{args:?}: {out}");
+    out
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&printed(args)).expect("JSON")
+}
+
+fn shared(test: &str) -> (Shm, Shared) {
+    let shm = Shm::new(test);
+    let broker = patient().create(&shm.0).build().unwrap();
+    (shm, broker)
+}
+
+fn kernel<'v>(of: &'v Value, name: &str) -> &'v Value {
+    let kernels = of["kernels"].as_array().expect("kernels");
+    kernels.iter().find(|kernel| kernel["name"] == name).unwrap_or_else(|| panic!("no {name}: {of:#}"))
+}
+
+/// Not a test by itself: a process that is killed.
+#[test]
+fn dies() {
+    let Ok(file) = std::env::var("K2K_LOOK_FILE") else { return };
+    let broker: Shared = Builder::new().open(&file).build().unwrap();
+    let _endpoint = broker.register("dies").unwrap();
+    std::thread::sleep(common::GUARD);
+}
+
+#[test]
+fn ls_lists_fabrics_and_says_how_many_of_their_kernels_are_dead() {
+    let (shm, broker) = shared("ls-all");
+    let mut process = Process::start("dies", &[("K2K_LOOK_FILE", &shm.0)]);
+    eventually("it has registered", || broker.find("dies").is_some());
+    process.kill();
+    let _lives = broker.register("lives").unwrap();
+    let output = k2k(&["ls", "--json"]);
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let path = shm.path().to_str().unwrap().to_owned();
+    let found = all["fabrics"].as_array().unwrap().iter().find(|fabric| fabric["file"] == *path).expect("listed");
+    assert_eq!((&found["in_use"], &found["dead"], &found["shape"]["slots"]), (&2.into(), &1.into(), &16.into()));
+    let text = String::from_utf8(k2k(&["ls"]).stdout).unwrap();
+    let line = text.lines().find(|line| line.starts_with(&shm.0)).expect("listed by the name that a user types");
+    let cells: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(cells[1..5], ["4", "16", "64", "B"]);
+    assert_eq!(cells[cells.len() - 2..], ["2", "1"]);
+}
+
+#[test]
+fn ls_of_a_file_lists_its_kernels() {
+    let (shm, broker) = shared("ls-one");
+    let (mut a, b) = (broker.register("a").unwrap(), broker.register("b \u{1b}[31m").unwrap());
+    fill(&mut a, b.id(), 3);
+    let _echo = broker.start("echo", Echo::default(), StartOptions::default()).unwrap();
+    let text = printed(&["ls", &shm.0]);
+    assert!(text.contains("4 kernels x 16 slots x 64 B") && text.contains("tracing off"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no name moves the cursor: {text:?}");
+    let me = std::process::id().to_string();
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{text}"));
+    assert!(line("a ").contains(&me) && line("a ").ends_with("idle"), "{text}");
+    assert!(line("b ?[31m").ends_with("3  stalled"), "{text}");
+    assert!(line("echo").contains("running") && line("echo").contains("moves"), "{text}");
+    let of = json(&["ls", &shm.0, "--json"]);
+    assert_eq!(kernel(&of, "b \u{1b}[31m")["backlog"][0]["normal"], 3);
+    assert_eq!(kernel(&of, "a")["counters"]["sent"], 3);
+}
+
+#[test]
+fn top_once_shows_rates_and_puts_the_stuck_first() {
+    let (shm, broker) = shared("top-once");
+    let (mut a, b, c) = (broker.register("a").unwrap(), broker.register("b").unwrap(), broker.register("c").unwrap());
+    fill(&mut a, b.id(), 16);
+    broker.command(c.id(), Command::Stop).unwrap();
+    let echo = broker.start("echo", Echo::default(), StartOptions::default()).unwrap();
+    let stop = std::sync::Arc::new(());
+    let (stopped, to) = (std::sync::Arc::downgrade(&stop), echo.id());
+    let sender = std::thread::spawn(move || {
+        let mut sent = 0;
+        while stopped.upgrade().is_some() {
+            sent += u64::from(a.send(to, &Message::new(0)).is_ok());
+            while a.try_receive().is_some() {}
+            std::thread::sleep(core::time::Duration::from_millis(2));
+        }
+        sent
+    });
+    let of = json(&["top", &shm.0, "--once", "--json", "--interval", "0.7"]);
+    let text = printed(&["top", &shm.0, "--once", "--interval", "0.7"]);
+    drop(stop);
+    let sent = sender.join().unwrap();
+
+    let conditions = ["b", "c", "echo"].map(|name| kernel(&of, name)["condition"].as_str().unwrap().to_owned());
+    assert_eq!(conditions, ["stalled", "unheard", "busy"]);
+    assert_eq!(kernel(&of, "a")["waits_for"][0]["name"], "b");
+    let rate = kernel(&of, "echo")["per_second"]["received"].as_f64().unwrap();
+    assert!(rate > 0.0 && rate < 600.0, "{rate}");
+    let counted = kernel(&of, "a")["counters"]["sent"].as_u64().unwrap();
+    assert!(counted >= 16 && counted <= 16 + sent, "{counted} of {sent}");
+    let order: Vec<&str> = text.lines().skip(2).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(order[..2], ["c", "b"], "{text}");
+    assert!(text.lines().any(|line| line.starts_with("a ") && line.ends_with(" b")), "who waits for whom: {text}");
+}
+
+#[test]
+fn top_prints_as_many_tables_as_it_is_told_and_an_object_a_line() {
+    let (shm, broker) = shared("top-count");
+    let _a = broker.register("a").unwrap();
+    let text = printed(&["top", &shm.0, "-n", "3", "--interval", "0.05"]);
+    assert_eq!(text.matches("KERNEL").count(), 3, "{text}");
+    let lines = printed(&["top", &shm.0, "-n", "2", "-i", "0.05", "--json"]);
+    let objects: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.len(), 2);
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_one_line_and_status_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("text"), [b'x'; 5000]).unwrap();
+    let mut other = vec![0; 5000];
+    other[..8].copy_from_slice(&MAGIC.to_le_bytes());
+    other[8] = 99;
+    std::fs::write(path("version"), other).unwrap();
+    for (file, says) in [
+        (path("missing"), "does not exist"),
+        (path("text"), "not a fabric"),
+        (path("version"), "layout version 99"),
+        (dir.path().to_str().unwrap().to_owned(), "not a regular file"),
+        (String::new(), "cannot name a fabric"),
+        (path("missing\u{1b}[31m"), "missing?[31m"),
+    ] {
+        for command in ["ls", "top"] {
+            let output = k2k(&[command, &file]);
+            let err = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{err}");
+            let is_a_line = err.starts_with(&format!("k2k {command}: ")) && err.ends_with('\n');
+            assert!(is_a_line && err.lines().count() == 1 && err.contains(says), "{err:?}");
+        }
+    }
+    let output = k2k(&["top", "x", "--interval", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_fabric_that_goes_away_while_it_is_watched_ends_top_with_a_line_and_status_1() {
+    let (shm, broker) = shared("top-away");
+    let a = broker.register("a").unwrap();
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
+        .args(["top", &shm.0, "--interval", "0.05"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Process(child);
+    let mut out = std::io::BufReader::new(child.0.stdout.take().unwrap());
+    let mut line = String::new();
+    let mut read = |line: &mut String| {
+        line.clear();
+        std::io::BufRead::read_line(&mut out, line).unwrap()
+    };
+    assert!(read(&mut line) > 0 && line.contains("4 kernels"), "{line}");
+    memory::remove(&shm.0).unwrap();
+    while !line.contains("the file was removed") {
+        assert!(read(&mut line) > 0, "a removed file is watched on");
+    }
+    // Nothing of these may touch the file any more.
+    let _ = core::mem::ManuallyDrop::new((a, broker));
+    let held = std::fs::read_dir(format!("/proc/{}/fd", child.0.id())).unwrap().flatten();
+    let file = held.map(|fd| fd.path()).find(|fd| std::fs::read_link(fd).is_ok_and(|to| to.starts_with("/dev/shm")));
+    std::fs::File::options().write(true).open(file.unwrap()).unwrap().set_len(4096).unwrap();
+    while read(&mut line) > 0 {}
+    let status = child.0.wait().unwrap();
+    let mut err = String::new();
+    std::io::Read::read_to_string(&mut child.0.stderr.take().unwrap(), &mut err).unwrap();
+    assert_eq!(status.code(), Some(1), "{err}");
+    assert!(err.lines().count() == 1 && err.contains("made shorter"), "{err}");
+}
