@@ -1,12 +1,18 @@
 //! `k2k top`: a fabric, look after look.
 
+mod order;
+#[cfg(feature = "top")]
+mod screen;
+
 use super::args::TopArgs;
 use super::table::Table;
 use super::{file_state, json, label, labels, printable, shape};
 use crate::text::{grouped, rate};
 use core::error::Error;
 use core::fmt::Write as _;
-use k2k_host::inspect::{Detail, KernelLook, Report, View, Watch};
+use k2k_host::inspect::{Report, View, Watch};
+#[cfg(feature = "top")]
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -19,6 +25,10 @@ pub(crate) fn main(args: &TopArgs) -> ExitCode {
 fn run(args: &TopArgs) -> Result<ExitCode, Box<dyn Error>> {
     let patience = if args.once { args.interval } else { args.interval.max(Watch::PATIENCE) };
     let watch = Watch::new(super::open(&args.file)?).patience(patience);
+    #[cfg(feature = "top")]
+    if !args.once && args.count.is_none() && !args.json && !args.plain && std::io::stdout().is_terminal() {
+        return screen::show(watch, args.interval);
+    }
     print(args, watch)
 }
 
@@ -68,7 +78,7 @@ fn text(view: &View, report: &Report) -> String {
         "WAITS FOR",
     ];
     let mut table = Table::new(2, heading);
-    for (kernel, detail) in sorted(report) {
+    for (kernel, detail) in order::Order::Condition.sorted(report) {
         let per_second = |count| rate(report.per_second(count));
         table.row([
             label(kernel),
@@ -86,10 +96,4 @@ fn text(view: &View, report: &Report) -> String {
     }
     text.push_str(&table.render());
     text
-}
-
-fn sorted(report: &Report) -> Vec<(&KernelLook, &Detail)> {
-    let mut kernels: Vec<_> = report.kernels().collect();
-    kernels.sort_by_key(|(kernel, detail)| (detail.condition, kernel.id.index()));
-    kernels
 }
