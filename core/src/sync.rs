@@ -118,9 +118,9 @@ impl ReachesHere for Gpu {}
 
 #[cfg(not(k2k_loom))]
 mod imp {
+    pub(super) use core::sync::atomic::AtomicU32;
     #[cfg(target_has_atomic = "64")]
     pub(super) use core::sync::atomic::AtomicU64;
-    pub(super) use core::sync::atomic::AtomicU32;
     #[cfg(not(target_has_atomic = "64"))]
     pub(super) use portable_atomic::AtomicU64;
 }

@@ -7,8 +7,7 @@ use crate::platform::{Host, clock_id};
 use core::time::Duration;
 use k2k_core::fabric::{Geometry, LAYOUT_VERSION, Name, Observed, ObservedReceipt, Region, Status, TraceEntry};
 use k2k_core::{
-    Command, Config, DeliveryStatus, FabricRef, Header, KernelId, Message, Phase, Platform as _, Priority, Shape as _,
-    Stats,
+    Command, Config, DeliveryStatus, FabricRef, Header, KernelId, Message, Phase, Platform as _, Priority, Stats,
 };
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -35,6 +34,9 @@ pub struct Waiting {
     pub normal: u64,
     /// Of high priority.
     pub high: u64,
+    /// Whether the sender finds no room for more of normal priority. The receiver gives room back in batches, so fewer may
+    /// wait than there is room for.
+    pub full: bool,
 }
 
 /// A kernel, or a kernel index that is in use.
@@ -274,7 +276,7 @@ impl View {
             let owner = observed.owner.map(|tag| *owners.entry(tag).or_insert_with(|| owner_of(tag, &config)));
             kernels.push(self.kernel(&observed, owner));
         }
-        self.note_who_waits(&mut kernels);
+        Self::note_who_waits(&mut kernels);
         let file = self.file_state();
         Ok(Look { at, now_ns: host.now_ns(), took: at.elapsed(), file, config, kernels })
     }
@@ -365,8 +367,9 @@ impl View {
     fn kernel(&self, observed: &Observed, owner: Option<Owner>) -> KernelLook {
         let index = observed.id.index();
         let mut senders: BTreeMap<u16, Waiting> = BTreeMap::new();
-        for (sender, normal) in self.fabric.normal_backlog(index) {
-            senders.insert(sender, Waiting { sender, normal, high: 0 });
+        for shard in self.fabric.normal_backlog(index) {
+            let (sender, normal, full) = (shard.sender, shard.waiting, shard.full);
+            senders.insert(sender, Waiting { sender, normal, high: 0, full });
         }
         for sender in self.fabric.high_backlog(index) {
             senders.entry(sender).or_insert(Waiting { sender, ..Waiting::default() }).high += 1;
@@ -393,12 +396,11 @@ impl View {
         }
     }
 
-    fn note_who_waits(&self, kernels: &mut [KernelLook]) {
-        let slots = self.fabric.shape().geometry().slots.into();
+    fn note_who_waits(kernels: &mut [KernelLook]) {
         let full: Vec<(u16, u16)> = kernels
             .iter()
             .flat_map(|receiver| {
-                let full = receiver.backlog.iter().filter(move |from| from.normal >= slots);
+                let full = receiver.backlog.iter().filter(|from| from.full);
                 full.map(|from| (from.sender, receiver.id.index() as u16))
             })
             .collect();

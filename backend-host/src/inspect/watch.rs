@@ -163,15 +163,14 @@ impl Watch {
     /// As for [`View::look`].
     pub fn look(&mut self) -> Result<Report, InspectError> {
         let look = self.view.look()?;
-        let slots = u64::from(self.view.geometry().slots);
         let since = self.last.map_or(Duration::ZERO, |last| look.at.saturating_duration_since(last));
         self.last = Some(look.at);
         self.seen.retain(|id, _| look.kernels.iter().any(|kernel| kernel.id == *id));
-        let details = look.kernels.iter().map(|kernel| self.detail(kernel, look.at, slots)).collect();
+        let details = look.kernels.iter().map(|kernel| self.detail(kernel, look.at)).collect();
         Ok(Report { look, since, details })
     }
 
-    fn detail(&mut self, kernel: &KernelLook, now: Instant, slots: u64) -> Detail {
+    fn detail(&mut self, kernel: &KernelLook, now: Instant) -> Detail {
         let waiting = kernel.waiting();
         let awake = kernel.parks && !kernel.asleep;
         let seen = self.seen.entry(kernel.id).or_insert(Seen {
@@ -202,7 +201,7 @@ impl Watch {
         let since = |then| now.saturating_duration_since(then) >= self.patience;
         let in_run_loop = matches!(kernel.phase, Phase::Running | Phase::Paused | Phase::Draining);
         let owner = kernel.owner.as_ref();
-        let is_full = kernel.backlog.iter().any(|from| from.normal >= slots);
+        let is_full = kernel.backlog.iter().any(|from| from.full);
         let condition = if owner.is_some_and(|owner| owner.state == OwnerState::Dead) {
             Condition::Dead
         } else if kernel.status == Some(Status::Failed) || kernel.phase == Phase::Failed {

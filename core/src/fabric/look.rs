@@ -67,6 +67,18 @@ pub struct Observed {
     pub stats: Stats,
 }
 
+/// The messages of normal priority of one sender that wait in an inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObservedShard {
+    /// Kernel index of the sender, or of the last forwarder.
+    pub sender: u16,
+    /// How many.
+    pub waiting: u64,
+    /// Whether the sender finds no room for more. The receiver gives room back in batches, so fewer may wait than there is
+    /// room for.
+    pub full: bool,
+}
+
 /// The receipt of a message, as an onlooker finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObservedReceipt {
@@ -101,6 +113,9 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
                 let inbox = numbers.inboxes + i * numbers.inbox;
                 for range in self.lanes(at).counts_bytes() {
                     copy(moved(inbox, range))?;
+                }
+                for sender in shape.indices().filter(|sender| self.lanes(at).waiting_in(*sender).1 > 0) {
+                    copy(moved(inbox, self.lanes(at).credit_bytes(sender)))?;
                 }
                 let high = self.high(at);
                 copy(moved(inbox + numbers.high, TicketView::<Sh>::ENDS))?;
@@ -162,13 +177,17 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         })
     }
 
-    /// Messages of normal priority that wait in an inbox: senders' indices, and how many of each; none that has none.
-    /// After [`Region::Backlog`].
-    pub fn normal_backlog(&self, number: usize) -> impl Iterator<Item = (u16, u64)> + use<'f, Sh> {
+    /// Messages of normal priority that wait in an inbox, by sender: those of whom something waits. After
+    /// [`Region::Backlog`].
+    pub fn normal_backlog(&self, number: usize) -> impl Iterator<Item = ObservedShard> + use<'f, Sh> {
         let (fabric, at) = (*self, self.index(number));
         at.into_iter().flat_map(move |at| {
-            let waiting = move |sender: Index<Sh>| (sender.number() as u16, fabric.lanes(at).waiting_in(sender).1);
-            fabric.indices().map(waiting).filter(|(_, count)| *count > 0)
+            let queue = fabric.lanes(at);
+            let shard = move |from: Index<Sh>| {
+                let waiting = queue.waiting_in(from).1;
+                ObservedShard { sender: from.number() as u16, waiting, full: waiting > 0 && queue.is_full(from) }
+            };
+            fabric.indices().map(shard).filter(|shard| shard.waiting > 0)
         })
     }
 
@@ -384,7 +403,8 @@ mod tests {
             (b.id(), "b", Some(Status::Registered))
         );
         assert_eq!(Some(observed.stats), FABRIC.stats(b.id()));
-        assert_eq!(fabric.normal_backlog(1).collect::<Vec<_>>(), [(0, 64), (2, 5)]);
+        let shard = |sender, waiting, full| ObservedShard { sender, waiting, full };
+        assert_eq!(fabric.normal_backlog(1).collect::<Vec<_>>(), [shard(0, 64, true), shard(2, 5, false)]);
         let high: Vec<_> = fabric.high_backlog(1).collect();
         assert_eq!((high.len(), high.iter().filter(|&&sender| sender == 2).count()), (43, 3));
         assert_eq!((fabric.deferred(0).collect::<Vec<_>>(), fabric.deferred(1).count()), (std::vec![1], 0));
@@ -413,6 +433,12 @@ mod tests {
         assert_eq!((by(DeliveryStatus::Delivered), by(DeliveryStatus::Pending)), (70, 104));
         assert!(fabric.receipts_of(0).all(|receipt| receipt.destination == b.id() && !receipt.in_transit));
 
+        // The receiver has taken some, and not said so yet.
+        (0..43 + 4).for_each(|_| assert!(b.try_receive().is_some()));
+        copy.fetch(Region::Backlog(1));
+        let first = fabric.normal_backlog(1).next().unwrap();
+        assert!(first.full && first.waiting < 64, "{first:?}");
+
         // The next fetch sees what has happened since.
         while b.try_receive().is_some() {}
         copy.fetch(Region::Backlog(1));
@@ -438,7 +464,7 @@ mod tests {
                     };
                     fabric.fetch(region, count).unwrap();
                 }
-                assert!(ranges <= 10 + 2 * 64 + KERNELS * 64, "{ranges}");
+                assert!(ranges <= 10 + KERNELS + 2 * 64 + KERNELS * 64, "{ranges}");
                 let mut message = bytemuck::Zeroable::zeroed();
                 fabric.peek_inbox(number, u64::MAX, &mut message, |_, _, _| ());
                 assert!(fabric.high_backlog(number).count() <= 64 && fabric.deferred(number).count() <= 64);

@@ -26,7 +26,7 @@ mod transit;
 
 pub use header::{AttachError, FabricHeader, Geometry, LAYOUT_VERSION, MAGIC};
 #[cfg(not(k2k_loom))]
-pub use look::{Observed, ObservedReceipt, Region};
+pub use look::{Observed, ObservedReceipt, ObservedShard, Region};
 pub use receipt::{DeliveryReceipt, DeliveryStatus, ReceiptError};
 pub use table::{Command, NAME_LEN, Name, NameError, Phase, Stats, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};

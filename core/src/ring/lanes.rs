@@ -316,6 +316,24 @@ impl<'q, F: Fan> LanesView<'q, F> {
         [0..rows * size_of::<BellRow<F::Scope>>(), notes..notes + producers * size_of::<AtomicU64<F::Scope>>()]
     }
 
+    /// As [`counts_bytes`](Self::counts_bytes): where the word is that tells a lane's producer how far the consumer has
+    /// read.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn credit_bytes(self, lane: Index<F>) -> Range<usize> {
+        let numbers = self.fan.queue();
+        let at = numbers.lanes + self.fan.below(lane) * numbers.lane;
+        at..at + size_of::<AtomicU64<F::Scope>>()
+    }
+
+    /// For an onlooker: whether the producer of a lane finds no room in it. The consumer gives room back in batches, so
+    /// fewer messages than the lane holds may wait then.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn is_full(self, lane: Index<F>) -> bool {
+        // Relaxed: a number to show.
+        let used = self.bell(lane).load(Relaxed).wrapping_sub(self.lane(lane).credit() as u32);
+        u64::from(used) >= self.len()
+    }
+
     /// As [`counts_bytes`](Self::counts_bytes): where the slot of a position in a lane is.
     #[cfg(not(k2k_loom))]
     pub(crate) fn slot_bytes(self, lane: Index<F>, position: u64) -> Range<usize> {

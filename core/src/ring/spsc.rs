@@ -206,6 +206,13 @@ impl<'r, R: Ring> SpscView<'r, R> {
         ProducerState { tail, credit: head }
     }
 
+    /// For an onlooker: how far the consumer has told the producer that it has read.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn credit(self) -> u64 {
+        // Relaxed: a number to show.
+        self.credit.position.load(Relaxed)
+    }
+
     /// Slots that can be written now, at least `wanted` if there are that many; asks the consumer only if the copy of
     /// its position says that there are fewer.
     #[inline(always)]

@@ -57,7 +57,7 @@ fn kernel(look: &Look, kernel: &KernelLook) -> Map<String, Value> {
         .backlog
         .iter()
         .map(|from| {
-            json!({ "sender": from.sender, "name": name_of(from.sender), "normal": from.normal, "high": from.high })
+            json!({ "sender": from.sender, "name": name_of(from.sender), "normal": from.normal, "high": from.high, "full": from.full })
         })
         .collect();
     let deferred: Vec<Value> = kernel

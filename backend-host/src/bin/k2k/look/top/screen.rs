@@ -23,12 +23,18 @@ use std::time::Instant;
 /// Looks that the picture of a kernel's rates goes back.
 const HISTORY: usize = 240;
 
+/// Between the look that begins and the first one that is drawn, at most.
+const FIRST: Duration = Duration::from_millis(250);
+
 /// Longest wait for a key, so that a signal is heard.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Draws until the user has enough.
 pub(super) fn show(mut watch: Watch, interval: Duration) -> Result<ExitCode, Box<dyn Error>> {
     // Before the terminal is changed: a fabric that cannot be looked at is a plain line.
+    watch.look()?;
+    // Rates from the first picture on.
+    std::thread::sleep(interval.min(FIRST));
     let report = watch.look()?;
     let file = printable(&watch.view().path().to_string_lossy());
     let mut screen = Screen::new(file, watch.view().geometry(), report);
@@ -430,7 +436,7 @@ mod tests {
             phase: Phase::Running,
             heartbeat: 7,
             stats: Stats { sent: 1_234_567, received: 3, ..Stats::default() },
-            backlog: vec![Waiting { sender: 1, normal: waiting, high: 2 }],
+            backlog: vec![Waiting { sender: 1, normal: waiting, high: 2, full: false }],
             deferred: BTreeMap::new(),
             waits_for: waits_for.to_vec(),
         }
