@@ -1,4 +1,5 @@
-//! A link: what joins two memory domains, and all that either side ever sees of the other.
+//! A link: what joins two memory domains, and all that either side ever sees of the other. It carries [`Message`]s and
+//! bare headers; [`gateway`](crate::gateway) says what they mean.
 //!
 //! A ring each way, cut so that every word lies with the side that polls it: a write across a bus is posted and cheap,
 //! a read is a round trip. A link is therefore two *halves*, one in each side's memory:
@@ -31,17 +32,8 @@
 //! | --- | --- | --- | --- |
 //! | `link-ready` | owner's store of the magic | anyone's load of it | version and shape |
 //! | `slot-published`, `slot-freed`, `end-handed-over` | as in [`ring::spsc`](crate::ring::spsc) | | |
-//!
-//! # Frames
-//!
-//! What travels is a [`Message`]. Its `priority` says what it is: below `FIRST_CONTROL` a message of that priority,
-//! with source and destination in the addresses of its receiver's and its sender's own domains; above, a word between
-//! the gateways, without payload. In messages and answers, `logical` carries the number of the transfer. A message's
-//! own logical time does not travel: if it is not 0, the sender of the frame moves the wall time on by 1 ns, so that the
-//! timestamp that arrives is never before the one that was given.
 
-use crate::fabric::{DeliveryStatus, NAME_LEN};
-use crate::message::{Header, KernelId, Message, MessageId};
+use crate::message::{Header, Message};
 use crate::ring::spsc::{ConsumerState, Credit, ProducerState, Slots, SpscView, claim_end, release_end};
 use crate::shape::Typed;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
@@ -380,12 +372,11 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
         self.ring_out().push(&mut self.out, message.used(), fill).is_ok()
     }
 
-    /// Pushes a word for the other gateway; `false` if there is no room.
+    /// Pushes a header without a payload; `false` if there is no room.
     #[inline(always)]
-    pub(crate) fn push_control(&mut self, control: &Control) -> bool {
-        let header = control.encode();
+    pub(crate) fn push_header(&mut self, header: &Header) -> bool {
         // SAFETY: rule 2 of the SPSC ring, as in `push`.
-        let fill = |body: Body<'_, _>| unsafe { body.write_head(&header) };
+        let fill = |body: Body<'_, _>| unsafe { body.write_head(header) };
         self.ring_out().push(&mut self.out, size_of::<Header>(), fill).is_ok()
     }
 
@@ -432,124 +423,6 @@ impl<const FRAMES: usize, const PAYLOAD: usize> Drop for LinkEnd<'_, FRAMES, PAY
     }
 }
 
-/// A frame whose `priority` is this or more is no message.
-pub(crate) const FIRST_CONTROL: u8 = 16;
-
-const HELLO: u8 = 16;
-const BYE: u8 = 17;
-const ANNOUNCE: u8 = 18;
-const WITHDRAW: u8 = 19;
-const REFUSE: u8 = 20;
-const ANSWER: u8 = 21;
-
-/// What gateways say to one another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Control {
-    /// What was said and asked before is forgotten. Without `reply`, it wants one. This side's senders can ask for
-    /// their last `receipts` receipts, and its deadlines are on the clock of that name, if it is not 0.
-    Hello { reply: bool, receipts: u64, clock: u64 },
-    /// The last one.
-    Bye,
-    /// There is a kernel of that name.
-    Announce { id: KernelId, name: [u8; NAME_LEN] },
-    /// There is not any more.
-    Withdraw { id: KernelId },
-    /// A kernel that was announced could not be registered.
-    Refuse { id: KernelId },
-    /// What became of a message.
-    Answer { transfer: u16, id: MessageId, status: DeliveryStatus },
-}
-
-impl Control {
-    pub(crate) fn encode(self) -> Header {
-        let mut header: Header = bytemuck::Zeroable::zeroed();
-        match self {
-            Self::Hello { reply, receipts, clock } => {
-                header.priority = HELLO;
-                header.sequence = receipts;
-                header.correlation_id = clock;
-                header.kind = u32::from(reply);
-            }
-            Self::Bye => header.priority = BYE,
-            Self::Announce { id, name } => {
-                header.priority = ANNOUNCE;
-                header.set_source(id);
-                let mut words = name.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().unwrap_or([0; 8])));
-                let mut next = || words.next().unwrap_or(0);
-                header.sequence = next();
-                header.correlation_id = next();
-                header.wall_time_ns = next();
-                header.deadline_ns = next();
-            }
-            Self::Withdraw { id } => {
-                header.priority = WITHDRAW;
-                header.set_source(id);
-            }
-            Self::Refuse { id } => {
-                header.priority = REFUSE;
-                header.set_source(id);
-            }
-            Self::Answer { transfer, id, status } => {
-                header.priority = ANSWER;
-                header.logical = transfer;
-                header.set_source(id.source);
-                header.sequence = id.sequence;
-                header.kind = status as u32;
-            }
-        }
-        header
-    }
-
-    /// `None` for what no gateway says.
-    pub(crate) fn decode(header: &Header) -> Option<Self> {
-        let id = header.source();
-        Some(match header.priority {
-            HELLO => Self::Hello { reply: header.kind != 0, receipts: header.sequence, clock: header.correlation_id },
-            BYE => Self::Bye,
-            ANNOUNCE => {
-                let mut name = [0; NAME_LEN];
-                let words = [header.sequence, header.correlation_id, header.wall_time_ns, header.deadline_ns];
-                for (bytes, word) in name.chunks_exact_mut(8).zip(words) {
-                    bytes.copy_from_slice(&word.to_le_bytes());
-                }
-                Self::Announce { id, name }
-            }
-            WITHDRAW => Self::Withdraw { id },
-            REFUSE => Self::Refuse { id },
-            ANSWER => {
-                let (transfer, id, status) = answer(header)?;
-                Self::Answer { transfer, id, status }
-            }
-            _ => return None,
-        })
-    }
-}
-
-/// Number, message and status of an [answer](Control::Answer), if that is what it is.
-#[inline(always)]
-pub(crate) fn answer(header: &Header) -> Option<(u16, MessageId, DeliveryStatus)> {
-    let status = u8::try_from(header.kind).ok().and_then(DeliveryStatus::from_number)?;
-    (header.priority == ANSWER && status != DeliveryStatus::Pending).then(|| (transfer(header), header.id(), status))
-}
-
-/// The number of the transfer that a message or an answer belongs to.
-pub(crate) const fn transfer(header: &Header) -> u16 {
-    header.logical
-}
-
-/// Puts the number of its transfer into a message's header, in the place of its logical time.
-pub(crate) const fn set_transfer(header: &mut Header, transfer: u16) {
-    if header.logical > 0 {
-        header.wall_time_ns = header.wall_time_ns.saturating_add(1);
-    }
-    header.logical = transfer;
-}
-
-/// The header of a message as it was before [`set_transfer`], but for its logical time.
-pub(crate) const fn without_transfer(header: &Header) -> Header {
-    Header { logical: 0, ..*header }
-}
-
 #[cfg(not(k2k_loom))]
 const _: () = {
     use core::mem::offset_of;
@@ -561,62 +434,3 @@ const _: () = {
     assert!(offset_of!(LinkHalf<4, 64>, pulse) == 128 && offset_of!(LinkHalf<4, 64>, credit) == 256);
     assert!(offset_of!(LinkHalf<4, 64>, slots) == 384 && size_of::<LinkHalf<4, 64>>() == 384 + 4 * 128);
 };
-
-#[cfg(all(test, not(k2k_loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_gateways_say_survives_the_way() {
-        let id = KernelId::new(3, 7);
-        let name = core::array::from_fn(|i| i as u8 + 1);
-        for control in [
-            Control::Hello { reply: false, receipts: 9, clock: u64::MAX },
-            Control::Hello { reply: true, receipts: 0, clock: 0 },
-            Control::Bye,
-            Control::Announce { id, name },
-            Control::Withdraw { id },
-            Control::Refuse { id },
-            Control::Answer {
-                transfer: 0xabcd,
-                id: MessageId { source: id, sequence: 5 },
-                status: DeliveryStatus::MaxHopsExceeded,
-            },
-        ] {
-            let header = control.encode();
-            assert_eq!(Control::decode(&header), Some(control));
-            assert!(header.priority >= FIRST_CONTROL && header.payload_len == 0);
-            let delivered = Header { kind: DeliveryStatus::Delivered as u32, ..header };
-            assert_eq!(answer(&delivered).is_some(), matches!(control, Control::Answer { .. }));
-        }
-    }
-
-    #[test]
-    fn what_no_gateway_says_is_nothing() {
-        let answer = Control::Answer { transfer: 1, id: MessageId::default(), status: DeliveryStatus::Delivered };
-        for kind in [0, 1, 8, 256 + 2] {
-            assert_eq!(Control::decode(&Header { kind, ..answer.encode() }), None);
-        }
-        for priority in [2, 15, 22, 255] {
-            assert_eq!(Control::decode(&Header { priority, ..answer.encode() }), None);
-        }
-    }
-
-    #[test]
-    fn a_timestamp_that_crosses_is_never_before_the_one_that_was_given() {
-        for (wall_time_ns, logical) in [(5, 0), (5, 1), (5, u16::MAX), (u64::MAX, 3)] {
-            let mut header = Header { wall_time_ns, logical, ..bytemuck::Zeroable::zeroed() };
-            let given = header.sent();
-            set_transfer(&mut header, 0xabcd);
-            assert_eq!(transfer(&header), 0xabcd);
-            let arrived = without_transfer(&header).sent();
-            assert!(arrived >= given || given.wall_time_ns == u64::MAX, "{given} became {arrived}");
-            assert!(arrived.wall_time_ns - given.wall_time_ns <= 1 && arrived.logical == 0);
-        }
-    }
-
-    #[test]
-    fn frame_codes_are_pinned() {
-        assert_eq!([HELLO, BYE, ANNOUNCE, WITHDRAW, REFUSE, ANSWER], [16, 17, 18, 19, 20, 21]);
-    }
-}

@@ -1,9 +1,9 @@
 //! What comes in: messages and what is said about them, and the answers to those messages.
 
+use super::control::{Control, FIRST_CONTROL, answer, transfer, without_transfer};
 use super::{AwayState, BATCH, Gateway, LOOKS, Proxy, SEQUENCES_BACK, Transfer, TransferState};
 use crate::endpoint::SendError;
 use crate::fabric::{DeliveryStatus, LAST_SEQUENCE};
-use crate::link::{Control, FIRST_CONTROL, answer, transfer, without_transfer};
 use crate::message::{Message, MessageId, Priority};
 use crate::place::Place;
 use crate::platform::Platform;

@@ -80,19 +80,21 @@
 //! there. It cannot send there either: its messages end in `NotFound`. So do those of a sender that has left before the
 //! gateway came to them.
 
+mod control;
 mod inward;
 mod names;
 mod outward;
 
 use crate::endpoint::{Endpoint, Register, RegisterError};
 use crate::fabric::{DeliveryStatus, Fabric, HeldState};
-use crate::link::{Control, LinkEnd};
+use crate::link::LinkEnd;
 use crate::message::{Header, KernelId, Message, MessageId};
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::seat::Seat;
 use crate::shape::Fixed;
 use crate::sync::{ReachesHere, System, zeroed_in};
+use control::Control;
 use core::fmt;
 use core::mem::{ManuallyDrop, MaybeUninit};
 
@@ -683,7 +685,7 @@ impl<
     fn greet(&mut self) -> bool {
         let Some(reply) = self.greeting else { return false };
         let clock = self.endpoint.fabric().config().clock;
-        let said = self.link.push_control(&Control::Hello { reply, receipts: (KERNELS * SLOTS) as u64, clock });
+        let said = self.link.push_header(&Control::Hello { reply, receipts: (KERNELS * SLOTS) as u64, clock }.encode());
         if said {
             self.greeting = None;
         }
@@ -703,7 +705,7 @@ impl<
     /// As [`say`](Self::say), written out where it stands: for what is said once per message.
     #[inline(always)]
     fn say_here(&mut self, control: &Control) -> bool {
-        self.greeting.is_none() && self.link.push_control(control)
+        self.greeting.is_none() && self.link.push_header(&control.encode())
     }
 }
 

@@ -1,9 +1,9 @@
 //! Who is on the other side: proxies for those over there, announcements of those here.
 
+use super::control::Control;
 use super::{Export, Gateway, Line, Proxy, SCAN, Transfer, Waiting};
 use crate::endpoint::{Endpoint, Register};
 use crate::fabric::{HeldState, NAME_LEN, Status};
-use crate::link::Control;
 use crate::message::KernelId;
 use crate::place::Place;
 use crate::platform::Platform;

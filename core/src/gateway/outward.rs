@@ -1,9 +1,9 @@
 //! What goes out: mail of the proxies, and how its way ends.
 
+use super::control::set_transfer;
 use super::{Away, AwayState, BATCH, Gateway, LOOKS};
 use crate::endpoint::Backlog;
 use crate::fabric::DeliveryStatus;
-use crate::link::set_transfer;
 use crate::place::Place;
 use crate::platform::Platform;
 use crate::sync::ReachesHere;
