@@ -19,7 +19,7 @@ use k2k_core::gateway::{Gateway, GatewayConfig, GatewayStats};
 use k2k_core::link::{LinkEnd, LinkHalf};
 use k2k_core::sync::Ordering::{Acquire, Release};
 use k2k_core::sync::{AtomicU32, spin_hint};
-use k2k_core::{Backlog, Command, Platform, Register};
+use k2k_core::{Backlog, Command, Platform, Register, Shape};
 use k2k_host::process::Own;
 use k2k_host::{Fixed, Host, Memory};
 use std::sync::Arc;
@@ -92,7 +92,8 @@ impl Bridge {
         let thread = thread::Builder::new().name(format!("k2k {name}")).spawn(move || {
             let host = Host::in_domain(memory.config().domain);
             // SAFETY: a link of this bridge alone, whose other end the device's gateway opens.
-            let link = unsafe { LinkEnd::open(halves.half(0), halves.half(1)) }.map_err(BridgeError::Link);
+            let link =
+                unsafe { LinkEnd::open(halves.half(0).handle(), halves.half(1).handle()) }.map_err(BridgeError::Link);
             let opened = link.and_then(|link| {
                 let endpoint = memory.register(&who, &host).map_err(BridgeError::Register)?;
                 Ok((link, endpoint))
@@ -137,12 +138,10 @@ impl Drop for Bridge {
     }
 }
 
-fn serve<L, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
-    gateway: &mut Gateway<'_, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES>,
+fn serve<Sh: Shape, const FRAMES: usize>(
+    gateway: &mut Gateway<'_, impl Platform + Clone, Sh, FRAMES>,
     word: &AtomicU32,
-) where
-    L: Platform + Clone,
-{
+) {
     let mut idle = 0u32;
     let mut nap = SHORT_NAP;
     let mut leaving: Option<Instant> = None;

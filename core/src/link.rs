@@ -19,6 +19,9 @@
 //!
 //! Where the two domains cannot both reach both memories, both halves may lie in one that they share.
 //!
+//! How many payload bytes a frame has is known when the program is compiled ([`LinkHalf`]), or at run time
+//! ([`ReadFrames`]). Both reach the same bytes, through a [`HalfRef`].
+//!
 //! # Who may touch what
 //!
 //! 1. `LinkHeader`: written by the side that owns the half; the other one only reads `magic` to `size`, once.
@@ -34,11 +37,16 @@
 //! | `slot-published`, `slot-freed`, `end-handed-over` | as in [`ring::spsc`](crate::ring::spsc) | | |
 
 use crate::message::{Header, Message};
+#[cfg(not(k2k_loom))]
+use crate::ring::spsc::Slot;
 use crate::ring::spsc::{ConsumerState, Credit, ProducerState, Slots, SpscView, claim_end, release_end};
-use crate::shape::Typed;
+use crate::shape::{Packet, Ring, Typed};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, Body, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, Body, Shared, System, shared_struct};
 use core::fmt;
+use core::marker::PhantomData;
+use core::mem::offset_of;
+use core::ptr::NonNull;
 
 /// "K2Klink0" in ASCII, little-endian: the first word of every half in use.
 pub const LINK_MAGIC: u64 = u64::from_le_bytes(*b"K2Klink0");
@@ -178,14 +186,288 @@ impl fmt::Display for LinkError {
 
 impl core::error::Error for LinkError {}
 
+/// The frames of a link: how many each way, and of how many bytes of payload.
+///
+/// # Safety
+/// As for `Ring`. In a half of a link of this type, the slots begin `SLOTS_AT` bytes from the start.
+pub unsafe trait Frames: Ring<Item: Packet, Scope = System> {
+    /// Where a half has its slots.
+    #[doc(hidden)]
+    const SLOTS_AT: usize;
+
+    /// The frames of a header's numbers, if they are of this type.
+    ///
+    /// # Errors
+    /// [`LinkError::Geometry`] says which numbers they would need.
+    #[doc(hidden)]
+    fn found(found: LinkGeometry) -> Result<Self, LinkError>;
+
+    /// Payload bytes of a frame, at most.
+    #[inline(always)]
+    fn payload(&self) -> usize {
+        self.lines() * 64
+    }
+
+    /// The numbers, as a half's header records them.
+    fn geometry(&self) -> LinkGeometry {
+        let (frames, payload) = (self.slots(), self.payload());
+        let size = Self::SLOTS_AT + frames * self.stride();
+        LinkGeometry { frames: frames as u32, payload: payload as u32, size: size as u64 }
+    }
+}
+
+/// `FRAMES` frames each way of `PAYLOAD` bytes of payload, both of which the compiler knows.
+pub type FixedFrames<const FRAMES: usize, const PAYLOAD: usize> = Typed<Message<PAYLOAD>, 1, FRAMES>;
+
+// SAFETY: the struct's own offset.
+unsafe impl<const FRAMES: usize, const PAYLOAD: usize> Frames for Typed<Message<PAYLOAD>, 1, FRAMES> {
+    const SLOTS_AT: usize = offset_of!(LinkHalf<FRAMES, PAYLOAD>, slots);
+
+    fn found(found: LinkGeometry) -> Result<Self, LinkError> {
+        let expected = LinkHalf::<FRAMES, PAYLOAD>::GEOMETRY;
+        if found == expected { Ok(Self::SHAPE) } else { Err(LinkError::Geometry { found, expected }) }
+    }
+}
+
+/// `FRAMES` frames each way, whose payload bytes are known at run time: a multiple of 64, `PAYLOAD` at most.
+#[cfg(not(k2k_loom))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadFrames<const FRAMES: usize, const PAYLOAD: usize> {
+    /// Payload of a frame, in lines of 64 bytes.
+    lines: usize,
+}
+
+#[cfg(not(k2k_loom))]
+impl<const FRAMES: usize, const PAYLOAD: usize> ReadFrames<FRAMES, PAYLOAD> {
+    /// Frames of so many bytes of payload.
+    ///
+    /// # Errors
+    /// [`LinkError::Geometry`] unless `payload` is a multiple of 64, and at most `PAYLOAD`.
+    pub fn new(payload: usize) -> Result<Self, LinkError> {
+        let frames = Self { lines: payload / 64 };
+        if payload.is_multiple_of(64) && payload <= PAYLOAD {
+            return Ok(frames);
+        }
+        let expected = Self { lines: PAYLOAD.min(payload) / 64 }.geometry();
+        let payload = u32::try_from(payload).unwrap_or(u32::MAX);
+        Err(LinkError::Geometry { found: LinkGeometry { payload, ..expected }, expected })
+    }
+}
+
+// SAFETY: `MASK` sees to it that `FRAMES` is a power of two. A slot is a stamp and a message.
+#[cfg(not(k2k_loom))]
+unsafe impl<const FRAMES: usize, const PAYLOAD: usize> Ring for ReadFrames<FRAMES, PAYLOAD> {
+    type Item = Message<PAYLOAD>;
+    type Scope = System;
+
+    #[inline(always)]
+    fn slots(&self) -> usize {
+        Slots::<Message<0>, FRAMES>::MASK as usize + 1
+    }
+
+    #[inline(always)]
+    fn stride(&self) -> usize {
+        size_of::<Slot<Message<0>>>() + self.lines * 64
+    }
+
+    #[inline(always)]
+    fn lines(&self) -> usize {
+        self.lines
+    }
+}
+
+// SAFETY: the slots begin where those of any payload do.
+#[cfg(not(k2k_loom))]
+unsafe impl<const FRAMES: usize, const PAYLOAD: usize> Frames for ReadFrames<FRAMES, PAYLOAD> {
+    const SLOTS_AT: usize = LinkHalf::<4, 0>::SLOTS_AT;
+
+    fn found(found: LinkGeometry) -> Result<Self, LinkError> {
+        let (frames, expected) = match Self::new(found.payload as usize) {
+            Ok(frames) => (Some(frames), frames.geometry()),
+            Err(LinkError::Geometry { expected, .. }) => (None, expected),
+            Err(error) => return Err(error),
+        };
+        frames.filter(|_| found == expected).ok_or(LinkError::Geometry { found, expected })
+    }
+}
+
+/// Half of a link, where it lies.
+pub struct HalfRef<'l, F> {
+    base: NonNull<u8>,
+    frames: F,
+    memory: PhantomData<&'l LinkHeader>,
+}
+
+impl<F: Copy> Clone for HalfRef<'_, F> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<F: Copy> Copy for HalfRef<'_, F> {}
+// SAFETY: what is behind it are atomics, and cells of messages that the rings' protocol hands over.
+unsafe impl<F: Frames> Send for HalfRef<'_, F> {}
+// SAFETY: as above.
+unsafe impl<F: Frames> Sync for HalfRef<'_, F> {}
+
+impl<F: fmt::Debug> fmt::Debug for HalfRef<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HalfRef").field("frames", &self.frames).finish_non_exhaustive()
+    }
+}
+
+impl<'l, F: Frames> HalfRef<'l, F> {
+    /// Finds a half in zeroed or used bytes. [`set_up`](Self::set_up) is the owner's.
+    ///
+    /// # Errors
+    /// [`LinkError::TooSmall`], [`LinkError::Misaligned`].
+    ///
+    /// # Safety
+    /// `base` is valid for reads and writes of `len` bytes for as long as `'l`, and this program accesses them in no
+    /// other way than as half of a link (the other side may do what it likes).
+    pub unsafe fn attach_raw(base: *mut u8, len: usize, frames: F) -> Result<Self, LinkError> {
+        let expected = frames.geometry().size as usize;
+        if len < expected {
+            return Err(LinkError::TooSmall { found: len, expected });
+        }
+        let remainder = base.addr() % align_of::<LinkHeader>();
+        if remainder != 0 {
+            return Err(LinkError::Misaligned { remainder, expected: align_of::<LinkHeader>() });
+        }
+        let base = NonNull::new(base).ok_or(LinkError::TooSmall { found: 0, expected })?;
+        Ok(Self { base, frames, memory: PhantomData })
+    }
+
+    /// Finds a half that its owner has set up, whatever its payload.
+    ///
+    /// # Errors
+    /// As for [`attach_raw`](Self::attach_raw) and [`check`](Self::check).
+    ///
+    /// # Safety
+    /// As for `attach_raw`.
+    #[cfg(not(k2k_loom))]
+    pub unsafe fn open_raw(base: *mut u8, len: usize) -> Result<Self, LinkError> {
+        // SAFETY: passed on.
+        let smallest = unsafe { HalfRef::attach_raw(base, len, FixedFrames::<4, 0>::SHAPE)? };
+        let frames = F::found(smallest.found()?)?;
+        // SAFETY: passed on.
+        unsafe { Self::attach_raw(base, len, frames) }
+    }
+
+    /// How many frames it has room for, and how long they are.
+    #[must_use]
+    pub const fn frames(&self) -> F {
+        self.frames
+    }
+
+    /// A part of a half of any shape.
+    ///
+    /// # Safety
+    /// It is so many bytes from the start.
+    #[inline(always)]
+    const unsafe fn part<T: Shared>(self, offset: usize) -> &'l T {
+        // SAFETY: passed on. `Shared`: any bytes are a valid `T`, and it is behind atomics.
+        unsafe { self.base.add(offset).cast().as_ref() }
+    }
+
+    #[inline(always)]
+    const fn header(self) -> &'l LinkHeader {
+        // SAFETY: a half begins with it.
+        unsafe { self.part(offset_of!(LinkHalf<4, 0>, header)) }
+    }
+
+    #[inline(always)]
+    const fn pulse(self) -> &'l Pulse {
+        // SAFETY: in front of the slots, all halves are the same.
+        unsafe { self.part(offset_of!(LinkHalf<4, 0>, pulse)) }
+    }
+
+    /// The ring that has its slots in this half, and its credit in the producer's.
+    #[inline(always)]
+    const fn ring(self, producer: Self) -> SpscView<'l, F> {
+        // SAFETY: the credit is where it is in all halves, the slots where the type says.
+        unsafe {
+            let credit = producer.part(offset_of!(LinkHalf<4, 0>, credit));
+            SpscView::at(self.base.add(F::SLOTS_AT), credit, self.frames)
+        }
+    }
+
+    /// For the half's owner: sets it up, or checks that it is as it should be. May be done for both halves by one side
+    /// if that is before the other one starts.
+    ///
+    /// # Errors
+    /// [`LinkError`] names what differs; `NotSetUp` if somebody else is at it.
+    pub fn set_up(&self) -> Result<(), LinkError> {
+        let header = self.header();
+        // Relaxed, both: zero publishes nothing, and `check` looks at any other value again.
+        if header.magic.compare_exchange(0, CLAIMED, Relaxed, Relaxed).is_err() {
+            return self.check();
+        }
+        let LinkGeometry { frames, payload, size } = self.frames.geometry();
+        // Relaxed: published by the magic.
+        header.version.store(LINK_VERSION, Relaxed);
+        header.frames.store(frames, Relaxed);
+        header.payload.store(payload, Relaxed);
+        header.size.store(size, Relaxed);
+        // Release [link-ready]: whoever sees the magic sees the version and the shape.
+        header.magic.store(LINK_MAGIC, Release);
+        Ok(())
+    }
+
+    /// For either side: whether the half is set up and has this shape. Loads only.
+    ///
+    /// # Errors
+    /// [`LinkError`] names what differs.
+    pub fn check(&self) -> Result<(), LinkError> {
+        let (found, expected) = (self.found()?, self.frames.geometry());
+        if found == expected { Ok(()) } else { Err(LinkError::Geometry { found, expected }) }
+    }
+
+    /// The shape that its owner has given it.
+    fn found(&self) -> Result<LinkGeometry, LinkError> {
+        let header = self.header();
+        // Acquire [link-ready]: version and shape are visible.
+        match header.magic.load(Acquire) {
+            LINK_MAGIC => {}
+            0 | CLAIMED => return Err(LinkError::NotSetUp),
+            found => return Err(LinkError::Magic { found }),
+        }
+        // Relaxed: made visible by the magic.
+        let version = header.version.load(Relaxed);
+        if version != LINK_VERSION {
+            return Err(LinkError::Version { found: version, expected: LINK_VERSION });
+        }
+        Ok(LinkGeometry {
+            frames: header.frames.load(Relaxed),
+            payload: header.payload.load(Relaxed),
+            size: header.size.load(Relaxed),
+        })
+    }
+}
+
 impl<const FRAMES: usize, const PAYLOAD: usize> LinkHalf<FRAMES, PAYLOAD> {
     /// The shape, as the header records it.
     pub const GEOMETRY: LinkGeometry = {
         let () = Message::<PAYLOAD>::SIZE_IS_RIGHT;
         assert!(Slots::<Message<PAYLOAD>, FRAMES>::MASK < u64::MAX);
         assert!(FRAMES >= 4, "a link has at least 4 frames each way");
+        #[cfg(not(k2k_loom))]
+        assert!(Self::SLOTS_AT == LinkHalf::<4, 0>::SLOTS_AT);
+        #[cfg(not(k2k_loom))]
+        assert!(size_of::<Self>() == Self::SLOTS_AT + FRAMES * (size_of::<Slot<Message<0>>>() + PAYLOAD));
         LinkGeometry { frames: FRAMES as u32, payload: PAYLOAD as u32, size: size_of::<Self>() as u64 }
     };
+
+    #[cfg(not(k2k_loom))]
+    const SLOTS_AT: usize = offset_of!(Self, slots);
+
+    /// The half, as the algorithms see it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn handle(&self) -> HalfRef<'_, FixedFrames<FRAMES, PAYLOAD>> {
+        const { assert!(Self::GEOMETRY.frames > 0) };
+        HalfRef { base: NonNull::from_ref(self).cast(), frames: Typed::SHAPE, memory: PhantomData }
+    }
 
     /// Finds a half in zeroed or used bytes. Neither side's [`set_up`](Self::set_up) is done by this.
     ///
@@ -193,19 +475,12 @@ impl<const FRAMES: usize, const PAYLOAD: usize> LinkHalf<FRAMES, PAYLOAD> {
     /// [`LinkError::TooSmall`], [`LinkError::Misaligned`].
     ///
     /// # Safety
-    /// `base` is valid for reads and writes of `len` bytes for as long as `'m`, and this program accesses them in no
-    /// other way than as half of a link (the other side may do what it likes).
+    /// As for [`HalfRef::attach_raw`].
     pub unsafe fn attach_raw<'m>(base: *mut u8, len: usize) -> Result<&'m Self, LinkError> {
-        let expected = size_of::<Self>();
-        if len < expected {
-            return Err(LinkError::TooSmall { found: len, expected });
-        }
-        let remainder = base.addr() % align_of::<Self>();
-        if remainder != 0 {
-            return Err(LinkError::Misaligned { remainder, expected: align_of::<Self>() });
-        }
+        // SAFETY: passed on.
+        let half = unsafe { HalfRef::attach_raw(base, len, FixedFrames::<FRAMES, PAYLOAD>::SHAPE)? };
         // SAFETY: large enough and aligned; the caller vouches for the rest. `Shared`: any bytes are a valid `Self`.
-        Ok(unsafe { &*base.cast::<Self>() })
+        Ok(unsafe { half.base.cast().as_ref() })
     }
 
     /// An unused half, for a `static`.
@@ -228,54 +503,23 @@ impl<const FRAMES: usize, const PAYLOAD: usize> LinkHalf<FRAMES, PAYLOAD> {
     #[cfg(k2k_loom)]
     #[must_use]
     pub fn new() -> Self {
-        crate::sync::Shared::idle()
+        Shared::idle()
     }
 
-    /// For the half's owner: sets it up, or checks that it is as it should be. May be done for both halves by one side
-    /// if that is before the other one starts.
+    /// As [`HalfRef::set_up`].
     ///
     /// # Errors
-    /// [`LinkError`] names what differs; `NotSetUp` if somebody else is at it.
+    /// As there.
     pub fn set_up(&self) -> Result<(), LinkError> {
-        let header = &self.header;
-        // Relaxed, both: zero publishes nothing, and `check` looks at any other value again.
-        if header.magic.compare_exchange(0, CLAIMED, Relaxed, Relaxed).is_err() {
-            return self.check();
-        }
-        let LinkGeometry { frames, payload, size } = Self::GEOMETRY;
-        // Relaxed: published by the magic.
-        header.version.store(LINK_VERSION, Relaxed);
-        header.frames.store(frames, Relaxed);
-        header.payload.store(payload, Relaxed);
-        header.size.store(size, Relaxed);
-        // Release [link-ready]: whoever sees the magic sees the version and the shape.
-        header.magic.store(LINK_MAGIC, Release);
-        Ok(())
+        self.handle().set_up()
     }
 
-    /// For either side: whether the half is set up and has this program's shape. Loads only.
+    /// As [`HalfRef::check`].
     ///
     /// # Errors
-    /// [`LinkError`] names what differs.
+    /// As there.
     pub fn check(&self) -> Result<(), LinkError> {
-        let header = &self.header;
-        // Acquire [link-ready]: version and shape are visible.
-        match header.magic.load(Acquire) {
-            LINK_MAGIC => {}
-            0 | CLAIMED => return Err(LinkError::NotSetUp),
-            found => return Err(LinkError::Magic { found }),
-        }
-        // Relaxed: made visible by the magic.
-        let version = header.version.load(Relaxed);
-        if version != LINK_VERSION {
-            return Err(LinkError::Version { found: version, expected: LINK_VERSION });
-        }
-        let found = LinkGeometry {
-            frames: header.frames.load(Relaxed),
-            payload: header.payload.load(Relaxed),
-            size: header.size.load(Relaxed),
-        };
-        if found == Self::GEOMETRY { Ok(()) } else { Err(LinkError::Geometry { found, expected: Self::GEOMETRY }) }
+        self.handle().check()
     }
 }
 
@@ -288,15 +532,15 @@ impl<const FRAMES: usize, const PAYLOAD: usize> Default for LinkHalf<FRAMES, PAY
 
 /// One side's end of a link, for a [`Gateway`](crate::Gateway). Dropping it lets another one be opened.
 #[derive(Debug)]
-pub struct LinkEnd<'l, const FRAMES: usize, const PAYLOAD: usize> {
-    near: &'l LinkHalf<FRAMES, PAYLOAD>,
-    far: &'l LinkHalf<FRAMES, PAYLOAD>,
+pub struct LinkEnd<'l, F: Frames> {
+    near: HalfRef<'l, F>,
+    far: HalfRef<'l, F>,
     out: ProducerState,
     inward: ConsumerState,
     beats: u64,
 }
 
-impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD> {
+impl<'l, F: Frames> LinkEnd<'l, F> {
     /// Opens the end of the side that owns `near`.
     ///
     /// # Errors
@@ -305,12 +549,9 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
     /// # Safety
     /// No other end, on any side, uses `far` as its far half, or `near` as its near one's partner: two halves make one
     /// link. (Across a bus nothing can be claimed on the other side.)
-    pub unsafe fn open(
-        near: &'l LinkHalf<FRAMES, PAYLOAD>,
-        far: &'l LinkHalf<FRAMES, PAYLOAD>,
-    ) -> Result<Self, LinkError> {
+    pub unsafe fn open(near: HalfRef<'l, F>, far: HalfRef<'l, F>) -> Result<Self, LinkError> {
         Self::check(near, far)?;
-        if !claim_end(&near.header.claimed) {
+        if !claim_end(&near.header().claimed) {
             return Err(LinkError::Taken);
         }
         Ok(Self::open_claimed(near, far))
@@ -323,53 +564,54 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
     ///
     /// # Safety
     /// The end that was open for `near` is not used any more.
-    pub unsafe fn recover(
-        near: &'l LinkHalf<FRAMES, PAYLOAD>,
-        far: &'l LinkHalf<FRAMES, PAYLOAD>,
-    ) -> Result<Self, LinkError> {
+    pub unsafe fn recover(near: HalfRef<'l, F>, far: HalfRef<'l, F>) -> Result<Self, LinkError> {
         Self::check(near, far)?;
         // Relaxed: the caller vouches that the predecessor has ended; that knowledge is the synchronisation.
-        near.header.claimed.store(1, Relaxed);
+        near.header().claimed.store(1, Relaxed);
         Ok(Self::open_claimed(near, far))
     }
 
-    fn check(near: &LinkHalf<FRAMES, PAYLOAD>, far: &LinkHalf<FRAMES, PAYLOAD>) -> Result<(), LinkError> {
-        if core::ptr::eq(near, far) {
+    fn check(near: HalfRef<'l, F>, far: HalfRef<'l, F>) -> Result<(), LinkError> {
+        if near.base == far.base {
             return Err(LinkError::SameHalf);
+        }
+        if near.frames != far.frames {
+            return Err(LinkError::Geometry { found: far.frames.geometry(), expected: near.frames.geometry() });
         }
         near.check()?;
         far.check()
     }
 
-    fn open_claimed(near: &'l LinkHalf<FRAMES, PAYLOAD>, far: &'l LinkHalf<FRAMES, PAYLOAD>) -> Self {
+    fn open_claimed(near: HalfRef<'l, F>, far: HalfRef<'l, F>) -> Self {
         Self {
             near,
             far,
-            out: SpscView::of(&far.slots, &near.credit).recover_producer(),
-            inward: SpscView::of(&near.slots, &far.credit).recover_consumer(&near.header.taken),
+            out: far.ring(near).recover_producer(),
+            inward: near.ring(far).recover_consumer(&near.header().taken),
             // Relaxed: a sign of life, nothing else.
-            beats: far.pulse.beat.load(Relaxed),
+            beats: far.pulse().beat.load(Relaxed),
         }
     }
 
-    /// The ring to the other side: its slots lie there, its credit here.
+    /// Payload bytes of a frame, at most.
     #[inline(always)]
-    const fn ring_out(&self) -> SpscView<'l, Typed<Message<PAYLOAD>, 1, FRAMES>> {
-        SpscView::of(&self.far.slots, &self.near.credit)
+    #[must_use]
+    pub fn payload(&self) -> usize {
+        self.near.frames.payload()
     }
 
     /// Frames that can be pushed now, at least `wanted` if there is room for so many.
     #[inline]
     pub(crate) fn room(&mut self, wanted: u64) -> u64 {
-        self.ring_out().room(&mut self.out, wanted)
+        self.far.ring(self.near).room(&mut self.out, wanted)
     }
 
-    /// Pushes a message under another header; `false` if there is no room.
+    /// Pushes a message under another header; `false` if there is no room. What is longer than a frame is cut off.
     #[inline]
-    pub(crate) fn push(&mut self, header: &Header, message: &Message<PAYLOAD>) -> bool {
+    pub(crate) fn push(&mut self, header: &Header, message: &F::Item) -> bool {
         // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
         let fill = |body: Body<'_, _>| unsafe { body.write_headed(header, message, message.used()) };
-        self.ring_out().push(&mut self.out, message.used(), fill).is_ok()
+        self.far.ring(self.near).push(&mut self.out, message.used(), fill).is_ok()
     }
 
     /// Pushes a header without a payload; `false` if there is no room.
@@ -377,55 +619,54 @@ impl<'l, const FRAMES: usize, const PAYLOAD: usize> LinkEnd<'l, FRAMES, PAYLOAD>
     pub(crate) fn push_header(&mut self, header: &Header) -> bool {
         // SAFETY: rule 2 of the SPSC ring, as in `push`.
         let fill = |body: Body<'_, _>| unsafe { body.write_head(header) };
-        self.ring_out().push(&mut self.out, size_of::<Header>(), fill).is_ok()
+        self.far.ring(self.near).push(&mut self.out, size_of::<Header>(), fill).is_ok()
     }
 
     /// Takes the next frame, if there is one, and returns its header; `place` says from the header where to put it, if
     /// it is more than that.
     #[inline]
-    pub(crate) fn pop<'m>(
-        &mut self,
-        place: impl FnOnce(&Header) -> Option<&'m mut Message<PAYLOAD>>,
-    ) -> Option<Header> {
-        let take = |body: Body<'_, Message<PAYLOAD>>| {
+    pub(crate) fn pop<'m>(&mut self, place: impl FnOnce(&Header) -> Option<&'m mut F::Item>) -> Option<Header>
+    where
+        F::Item: 'm,
+    {
+        let take = |body: Body<'_, F::Item>| {
             // SAFETY: rule 2 of the SPSC ring: `take` is called with the slot that is this consumer's to read.
-            let header = unsafe { body.read_head() };
+            let header: Header = unsafe { body.read_head() };
             let mut used = size_of::<Header>();
             if let Some(message) = place(&header) {
-                message.header = header;
+                *message.header_mut() = header;
                 used = message.used();
                 // SAFETY: as above.
                 unsafe { body.read_behind_head(message, used) };
             }
             (header, used)
         };
-        SpscView::of(&self.near.slots, &self.far.credit).pop(&mut self.inward, &self.near.header.taken, take)
+        self.near.ring(self.far).pop(&mut self.inward, &self.near.header().taken, take)
     }
 
     /// Gives the other side a sign of life.
     pub(crate) fn beat(&mut self) {
         self.beats = self.beats.wrapping_add(1);
         // Relaxed: a sign of life, nothing else.
-        self.far.pulse.beat.store(self.beats, Relaxed);
+        self.far.pulse().beat.store(self.beats, Relaxed);
     }
 
     /// The other side's last sign of life.
     pub(crate) fn far_beat(&self) -> u64 {
         // Relaxed: as above.
-        self.near.pulse.beat.load(Relaxed)
+        self.near.pulse().beat.load(Relaxed)
     }
 }
 
-impl<const FRAMES: usize, const PAYLOAD: usize> Drop for LinkEnd<'_, FRAMES, PAYLOAD> {
+impl<F: Frames> Drop for LinkEnd<'_, F> {
     fn drop(&mut self) {
-        SpscView::of(&self.near.slots, &self.far.credit).publish_credit(&mut self.inward);
-        release_end(&self.near.header.claimed);
+        self.near.ring(self.far).publish_credit(&mut self.inward);
+        release_end(&self.near.header().claimed);
     }
 }
 
 #[cfg(not(k2k_loom))]
 const _: () = {
-    use core::mem::offset_of;
     assert!(size_of::<LinkHeader>() == 128 && size_of::<Pulse>() == 128);
     assert!(offset_of!(LinkHeader, magic) == 0 && offset_of!(LinkHeader, version) == 8);
     assert!(offset_of!(LinkHeader, frames) == 12 && offset_of!(LinkHeader, payload) == 16);

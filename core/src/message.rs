@@ -519,12 +519,6 @@ impl<const PAYLOAD: usize> Message<PAYLOAD> {
         self.header.flags = flags;
         self
     }
-
-    /// Bytes from the start of the message that count, for copying. Clamped: the header may be anything.
-    #[inline(always)]
-    pub(crate) fn used(&self) -> usize {
-        self.header.used()
-    }
 }
 
 const _: () = {

@@ -12,9 +12,11 @@ pub(crate) struct Seat<T> {
 
 impl<T> Seat<T> {
     /// Makes an empty seat.
-    pub(crate) const fn empty_in(at: &mut MaybeUninit<Self>) {
+    pub(crate) const fn empty_in(at: &mut MaybeUninit<Self>) -> &mut Self {
         // SAFETY: `at` is valid for a `Self`, of which an empty one needs no more than this.
         unsafe { (&raw mut (*at.as_mut_ptr()).taken).write(false) };
+        // SAFETY: as above.
+        unsafe { at.assume_init_mut() }
     }
 
     /// The value, if there is one.
@@ -37,11 +39,8 @@ impl<T> Seat<T> {
         Some(unsafe { self.value.assume_init_mut() })
     }
 
-    /// Puts a value in the place of what was there.
-    ///
-    /// # Safety
-    /// When `make` returns, it has initialised what it was given.
-    pub(crate) unsafe fn fill(&mut self, make: impl FnOnce(&mut MaybeUninit<T>)) {
+    /// Puts a value in the place of the last one. That `make` returns a reference says that it has made one.
+    pub(crate) fn fill(&mut self, make: impl FnOnce(&mut MaybeUninit<T>) -> &mut T) {
         self.clear();
         make(&mut self.value);
         self.taken = true;
@@ -84,8 +83,7 @@ mod tests {
         let mut seat: Seat<Counted<'_>> = unsafe { at.assume_init() };
         assert!(seat.as_ref().is_none() && seat.as_mut().is_none());
         for before in 0..3 {
-            // SAFETY: it is written.
-            unsafe { seat.fill(|at| _ = at.write(Counted(&drops))) };
+            seat.fill(|at| at.write(Counted(&drops)));
             assert_eq!(drops.get(), before);
             assert!(seat.as_ref().is_some() && seat.as_mut().is_some());
         }

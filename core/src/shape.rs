@@ -21,6 +21,10 @@
 use crate::fabric::{AttachError, Fabric, Geometry, Held, Receipts, Transit};
 #[cfg(not(k2k_loom))]
 use crate::fabric::{Entry, FabricHeader, Hand, Trace};
+use crate::in_place::memory_of;
+#[cfg(not(k2k_loom))]
+use crate::link::ReadFrames;
+use crate::link::{FixedFrames, Frames};
 use crate::message::{Header, Message};
 use crate::ring::lanes::Lanes;
 use crate::ring::spsc::{Slot, Slots};
@@ -73,8 +77,8 @@ pub struct QueueNumbers {
 /// The shape of many rings to one consumer.
 ///
 /// # Safety
-/// As for [`Ring`]: `below` is less than `producers`, which is at least 1 and at most `LENGTH`. An [`Each`](Self::Each) is
-/// an array of that length.
+/// As for [`Ring`]: `below` is less than `producers`, which is at least 1 and at most `LENGTH`. An [`Each`](Self::Each) and
+/// a [`Local`](Self::Local) are arrays of that length.
 #[doc(hidden)]
 pub unsafe trait Fan: Ring {
     /// A thing for each producer, perhaps with more behind.
@@ -84,7 +88,10 @@ pub unsafe trait Fan: Ring {
         + AsRef<[T]>
         + AsMut<[T]>;
 
-    /// The length of an `Each`.
+    /// As `Each`, of things that may be bound to a thread.
+    type Local<T>: ops::Index<Index<Self>, Output = T> + ops::IndexMut<Index<Self>> + AsRef<[T]>;
+
+    /// The length of an `Each` and of a `Local`.
     const LENGTH: usize;
 
     /// How many producers there are at most.
@@ -108,6 +115,20 @@ pub unsafe trait Fan: Ring {
             unsafe { memory.as_mut_ptr().cast::<T>().add(i).write(value) };
         }
         // SAFETY: all of the array was written.
+        unsafe { memory.assume_init_mut() }
+    }
+
+    /// Makes a thing for each producer, and for each place behind, where they are to lie.
+    fn local_in<'e, T>(
+        &self,
+        memory: &'e mut MaybeUninit<Self::Local<T>>,
+        mut make: impl FnMut(&mut MaybeUninit<T>) -> &mut T,
+    ) -> &'e mut Self::Local<T> {
+        for i in 0..Self::LENGTH {
+            // SAFETY: the trait's promise: an array of this length.
+            make(unsafe { memory_of(memory.as_mut_ptr().cast::<T>().add(i)) });
+        }
+        // SAFETY: all of the array was made.
         unsafe { memory.assume_init_mut() }
     }
 
@@ -155,6 +176,13 @@ impl<F> Clone for Index<F> {
     }
 }
 impl<F> Copy for Index<F> {}
+impl<F> Default for Index<F> {
+    /// The first: there is one in each shape.
+    #[inline(always)]
+    fn default() -> Self {
+        Self(0, PhantomData)
+    }
+}
 impl<F> PartialEq for Index<F> {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
@@ -255,6 +283,7 @@ unsafe impl<T: AnyBitPattern + Send + 'static, const PRODUCERS: usize, const N: 
     for Typed<T, PRODUCERS, N, S>
 {
     type Each<U: Send> = [U; PRODUCERS];
+    type Local<U> = [U; PRODUCERS];
     const LENGTH: usize = PRODUCERS;
 
     #[inline(always)]
@@ -479,6 +508,9 @@ impl Numbers {
 /// As for `Fan`: `numbers` never changes, and describes the memory that the shape is used for. `slots`, `stride`,
 /// `producers` and `queue` are taken from it.
 pub unsafe trait Shape: Fan<Item: Packet> {
+    /// The frames of links to fabrics of this shape, `FRAMES` each way.
+    type Frames<const FRAMES: usize>: Frames<Item = Self::Item>;
+
     /// Counts and offsets.
     #[doc(hidden)]
     fn numbers(&self) -> Numbers;
@@ -531,6 +563,8 @@ pub type Fixed<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S
 unsafe impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Shape
     for Typed<Message<PAYLOAD>, KERNELS, SLOTS, S>
 {
+    type Frames<const FRAMES: usize> = FixedFrames<FRAMES, PAYLOAD>;
+
     #[inline(always)]
     fn numbers(&self) -> Numbers {
         Fabric::<KERNELS, SLOTS, PAYLOAD, S>::NUMBERS
@@ -619,6 +653,7 @@ unsafe impl<const KERNELS: usize, const PAYLOAD: usize, S: Scope> Ring for Read<
 #[cfg(not(k2k_loom))]
 unsafe impl<const KERNELS: usize, const PAYLOAD: usize, S: Scope> Fan for Read<KERNELS, PAYLOAD, S> {
     type Each<T: Send> = [T; KERNELS];
+    type Local<T> = [T; KERNELS];
     const LENGTH: usize = KERNELS;
 
     #[inline(always)]
@@ -640,6 +675,8 @@ unsafe impl<const KERNELS: usize, const PAYLOAD: usize, S: Scope> Fan for Read<K
 // SAFETY: as above.
 #[cfg(not(k2k_loom))]
 unsafe impl<const KERNELS: usize, const PAYLOAD: usize, S: Scope> Shape for Read<KERNELS, PAYLOAD, S> {
+    type Frames<const FRAMES: usize> = ReadFrames<FRAMES, PAYLOAD>;
+
     #[inline(always)]
     fn numbers(&self) -> Numbers {
         self.0

@@ -1,6 +1,7 @@
 //! Which auto traits the public types have is a promise: a field of another type must not take one away unseen.
 
 use core::panic::{RefUnwindSafe, UnwindSafe};
+use k2k_core::link::FixedFrames;
 use k2k_core::ring::{Consumer, Lanes, Producer, Spsc, Ticket};
 use k2k_core::{
     Config, DeliveryReceipt, Endpoint, Fabric, Fixed, Gateway, Header, KernelId, LinkEnd, LinkHalf, Message, Platform,
@@ -40,8 +41,8 @@ fn public_types_have_the_auto_traits_that_they_promise() {
     shared::<Lanes<u64, 2, 4>>();
     shared::<Ticket<u64, 4>>();
     moves::<Endpoint<'static, Nowhere, Fixed<2, 4, 64>>>();
-    moves::<Gateway<'static, 'static, Nowhere, 2, 4, 64, 4>>();
-    moves::<LinkEnd<'static, 4, 64>>();
+    moves::<Gateway<'static, Nowhere, Fixed<2, 4, 64>, 4>>();
+    moves::<LinkEnd<'static, FixedFrames<4, 64>>>();
     moves::<Producer<'static, u64, 4>>();
     moves::<Consumer<'static, u64, 4>>();
 }

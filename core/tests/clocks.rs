@@ -249,11 +249,11 @@ fn a_gateway_does_not_take_a_clock_that_is_set_for_silence_or_for_a_late_answer(
         halves.iter().for_each(|half| half.set_up().unwrap());
         let side = |at: usize| {
             // SAFETY: the two halves make one link.
-            let end = unsafe { LinkEnd::open(&halves[at], &halves[1 - at]) }.unwrap();
+            let end = unsafe { LinkEnd::open(halves[at].handle(), halves[1 - at].handle()) }.unwrap();
             Gateway::new(register(&fabrics[at], "gateway", machine.clock(0)), end, GatewayConfig::default())
         };
         let mut sides = [side(0), side(1)];
-        let settle = |sides: &mut [Gateway<'_, '_, _, 4, 4, 64, 8>; 2]| {
+        let settle = |sides: &mut [Gateway<'_, _, Fixed<4, 4, 64>, 8>; 2]| {
             for _ in 0..16 {
                 let _ = (sides[0].pass(), sides[1].pass());
             }
@@ -286,7 +286,7 @@ fn two_domains_on_different_clocks_do_not_meet() {
         halves.iter().for_each(|half| half.set_up().unwrap());
         let side = |at: usize| {
             // SAFETY: the two halves make one link.
-            let end = unsafe { LinkEnd::open(&halves[at], &halves[1 - at]) }.unwrap();
+            let end = unsafe { LinkEnd::open(halves[at].handle(), halves[1 - at].handle()) }.unwrap();
             Gateway::new(register(&fabrics[at], "gateway", machine.clock(0)), end, GatewayConfig::default())
         };
         let mut sides = [side(0), side(1)];

@@ -126,7 +126,7 @@ fn a_copied_gateway_does_nothing_to_fabric_and_link() {
     near.set_up().unwrap();
     far.set_up().unwrap();
     // SAFETY: two halves, one link, one end on this side.
-    let link = unsafe { LinkEnd::open(&near, &far) }.unwrap();
+    let link = unsafe { LinkEnd::open(near.handle(), far.handle()) }.unwrap();
     let mut gateway = Gateway::new(joined(&fabric, "gateway", &process), link, GatewayConfig::default());
     while gateway.pass() {}
     process.here.set(false);

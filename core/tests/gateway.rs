@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::{Manual, fabric};
+use common::{Chosen, Manual, fabric, handle};
 use k2k_core::gateway::{Gateway, GatewayConfig};
-use k2k_core::link::LinkError;
+use k2k_core::link::{HalfRef, LinkError};
 use k2k_core::{
-    CLOCK_MARGIN_NS, Config, DeliveryStatus, Endpoint, Fabric, Fixed, LinkEnd, LinkHalf, Message, MessageId, Priority,
-    ReceiptError, Register, SendError,
+    CLOCK_MARGIN_NS, Config, DeliveryStatus, Endpoint, Fabric, LinkEnd, LinkHalf, Message, MessageId, Priority,
+    ReceiptError, Register, SendError, Shape,
 };
 
 const KERNELS: usize = 6;
@@ -16,8 +16,10 @@ const SLOTS: usize = 8;
 const FRAMES: usize = 16;
 type Domain = Fabric<KERNELS, SLOTS, 64>;
 type Half = LinkHalf<FRAMES, 64>;
-type Side<'w> = Gateway<'w, 'w, &'w Manual, KERNELS, SLOTS, 64, FRAMES>;
-type End<'w> = Endpoint<'w, &'w Manual, Fixed<KERNELS, SLOTS, 64>>;
+/// Of both kinds of shape: the tests of `run_time_shape.rs` are these once more.
+type Side<'w> = Gateway<'w, &'w Manual, Chosen<KERNELS, SLOTS, 64>, FRAMES>;
+type End<'w> = Endpoint<'w, &'w Manual, Chosen<KERNELS, SLOTS, 64>>;
+type Frames<const N: usize> = <Chosen<1, 1, 64> as Shape>::Frames<N>;
 
 const TIMEOUT_NS: u64 = 1_000;
 const CONFIG: Config = Config {
@@ -49,13 +51,19 @@ fn link() -> [Box<Half>; 2] {
 fn open_end<'l, const N: usize>(
     near: &'l LinkHalf<N, 64>,
     far: &'l LinkHalf<N, 64>,
-) -> Result<LinkEnd<'l, N, 64>, LinkError> {
+) -> Result<LinkEnd<'l, Frames<N>>, LinkError> {
     // SAFETY: see above.
-    unsafe { LinkEnd::open(near, far) }
+    unsafe { LinkEnd::open(half(near)?, half(far)?) }
+}
+
+/// Half of a link as gateways of the kind of shape see it that the tests are for.
+fn half<const N: usize>(half: &LinkHalf<N, 64>) -> Result<HalfRef<'_, Frames<N>>, LinkError> {
+    // SAFETY: all of a half is behind atomics and cells.
+    unsafe { HalfRef::open_raw(core::ptr::from_ref(half).cast_mut().cast(), size_of_val(half)) }
 }
 
 fn register<'w>(fabric: &'w Domain, platform: &'w Manual, name: &str) -> End<'w> {
-    fabric.register(&Register::new(name).unwrap(), platform).unwrap()
+    handle(fabric).register(&Register::new(name).unwrap(), platform).unwrap()
 }
 
 fn gateway<'w>(
@@ -520,7 +528,7 @@ fn a_dead_other_side_ends_messages_by_deadline_and_grace() {
         unsafe { memory.fabrics[1].take_over(id, &memory.platform) }.unwrap().unregister();
     }
     // SAFETY: the end was forgotten.
-    let end = unsafe { LinkEnd::recover(far, near) }.unwrap();
+    let end = unsafe { LinkEnd::recover(half(far).unwrap(), half(near).unwrap()) }.unwrap();
     let there = Gateway::new(memory.register(1, "gateway"), end, GATEWAY);
     let mut sides = [here, there];
     settle(&mut sides);
@@ -606,7 +614,7 @@ fn a_successor_ends_what_was_with_a_dead_other_side() {
         unsafe { memory.fabrics[1].take_over(id, &memory.platform) }.unwrap().unregister();
     }
     // SAFETY: as above, with its end.
-    let end = unsafe { LinkEnd::recover(&*memory.halves[1], &*memory.halves[0]) }.unwrap();
+    let end = unsafe { LinkEnd::recover(half(&memory.halves[1]).unwrap(), half(&memory.halves[0]).unwrap()) }.unwrap();
     let mut sides = [here, Gateway::new(memory.register(1, "gateway"), end, GATEWAY)];
     settle(&mut sides);
     assert_eq!((status(&mut a, id), sides[0].in_flight()), (DeliveryStatus::Unanswered, (0, 0)));
@@ -686,11 +694,11 @@ fn a_proxy_holds_as_many_messages_as_it_can_record() {
     let [near, far] = &halves;
     let who = |name: &str| Register::new(name).unwrap();
     let mut sides = [(0, near, far), (1, far, near)].map(|(side, near, far)| {
-        let endpoint = fabrics[side].register(&who("gateway"), &platform).unwrap();
+        let endpoint = handle(&fabrics[side]).register(&who("gateway"), &platform).unwrap();
         Gateway::new(endpoint, open_end(near, far).unwrap(), GATEWAY)
     });
-    let mut a = fabrics[0].register(&who("a"), &platform).unwrap();
-    let mut b = fabrics[1].register(&who("b"), &platform).unwrap();
+    let mut a = handle(&fabrics[0]).register(&who("a"), &platform).unwrap();
+    let mut b = handle(&fabrics[1]).register(&who("b"), &platform).unwrap();
     let mut settle = || {
         for _ in 0..4 * KERNELS {
             sides.iter_mut().for_each(|side| _ = side.pass());
@@ -954,7 +962,8 @@ fn a_receipt_that_the_sender_can_still_ask_for_is_kept_on_the_other_side() {
     let near: Box<Fabric<KERNELS, { 2 * SLOTS }, 64>> = fabric(&CONFIG);
     let far: Box<Domain> = fabric(&CONFIG);
     let halves = link();
-    let [mut a, here] = ["a", "gateway"].map(|name| near.register(&Register::new(name).unwrap(), &platform).unwrap());
+    let [mut a, here] =
+        ["a", "gateway"].map(|name| handle(&near).register(&Register::new(name).unwrap(), &platform).unwrap());
     let mut here = Gateway::new(here, open_end(&*halves[0], &*halves[1]).unwrap(), GATEWAY);
     let mut there = gateway(&far, &platform, [&halves[1], &halves[0]], GATEWAY);
     let (mut slow, mut quick) = (register(&far, &platform, "slow"), register(&far, &platform, "quick"));
@@ -1018,7 +1027,7 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
         for side in 0..2 {
             let (fabrics, halves, wall, finished) = (&fabrics, &halves, &wall, &finished);
             threads.push(scope.spawn(move || {
-                let endpoint = fabrics[side].register(&Register::new("gateway").unwrap(), wall).unwrap();
+                let endpoint = handle(&fabrics[side]).register(&Register::new("gateway").unwrap(), wall).unwrap();
                 let end = open_end(&halves[side], &halves[1 - side]).unwrap();
                 let mut gateway = Gateway::new(endpoint, end, GatewayConfig::default());
                 let relaxed = k2k_core::sync::Ordering::Relaxed;
@@ -1038,7 +1047,7 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
                 let peer = names[1 - side][number];
                 threads.push(scope.spawn(move || {
                     let fabric = &fabrics[side];
-                    let mut kernel = fabric.register(&Register::new(name).unwrap(), wall).unwrap();
+                    let mut kernel = handle(fabric).register(&Register::new(name).unwrap(), wall).unwrap();
                     let to = loop {
                         match fabric.find(peer) {
                             Some(to) => break to,

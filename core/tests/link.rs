@@ -6,7 +6,7 @@ mod common;
 use common::{Manual, fabric};
 use core::mem::offset_of;
 use k2k_core::gateway::{Gateway, GatewayConfig};
-use k2k_core::link::{LINK_MAGIC, LINK_VERSION, LinkError, LinkGeometry};
+use k2k_core::link::{FixedFrames, LINK_MAGIC, LINK_VERSION, LinkError, LinkGeometry};
 use k2k_core::{Config, DeliveryStatus, Fabric, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Register};
 use proptest::prelude::*;
 
@@ -46,9 +46,9 @@ impl Memory {
 fn open_end<'l, const N: usize>(
     near: &'l LinkHalf<N, 64>,
     far: &'l LinkHalf<N, 64>,
-) -> Result<LinkEnd<'l, N, 64>, LinkError> {
+) -> Result<LinkEnd<'l, FixedFrames<N, 64>>, LinkError> {
     // SAFETY: see above.
-    unsafe { LinkEnd::open(near, far) }
+    unsafe { LinkEnd::open(near.handle(), far.handle()) }
 }
 
 /// Where the header's words stand, as both sides must have them.
@@ -122,7 +122,7 @@ fn an_end_is_opened_by_one_at_a_time() {
     assert!(open_end(near.half(), far.half()).is_ok());
     core::mem::forget(other);
     // SAFETY: it was forgotten.
-    assert!(unsafe { LinkEnd::recover(far.half(), near.half()) }.is_ok());
+    assert!(unsafe { LinkEnd::recover(far.half().handle(), near.half().handle()) }.is_ok());
 }
 
 /// What the other side writes, whatever that is.

@@ -7,6 +7,8 @@
 mod endpoint;
 #[path = "fairness.rs"]
 mod fairness;
+#[path = "gateway.rs"]
+mod gateway;
 #[path = "kernel_loop.rs"]
 mod kernel_loop;
 #[path = "recovery.rs"]
@@ -17,9 +19,15 @@ mod routing;
 mod statuses;
 
 use k2k_core::fabric::{AttachError, FabricHeader};
-use k2k_core::{Config, Fabric, FabricRef, Fixed, Message, Platform, Read, Register, Shape, WakeFlag};
+use k2k_core::gateway::GatewayConfig;
+use k2k_core::link::{Frames, HalfRef, LinkError, LinkGeometry, ReadFrames};
+use k2k_core::{
+    Config, DeliveryStatus, Fabric, FabricRef, Fixed, Gateway, LinkEnd, LinkHalf, Message, Platform, Read, Register,
+    Shape, WakeFlag,
+};
 use proptest::prelude::*;
 
+#[derive(Clone)]
 struct Still;
 
 impl Platform for Still {
@@ -97,6 +105,84 @@ fn a_type_that_is_too_small_for_the_shape_is_refused_with_all_numbers() {
     for (kernels, slots, payload) in [(0, 4, 64), (9, 4, 64), (2, 3, 64), (2, 0, 64), (2, 4, 63), (2, 4, 320)] {
         assert!(Read::<8, 256>::new(kernels, slots, payload).is_err());
     }
+}
+
+/// Half of a link in zeroed bytes, which hold two.
+fn half(bytes: &mut Bytes, number: usize, payload: usize) -> HalfRef<'_, ReadFrames<8, 256>> {
+    let frames = ReadFrames::new(payload).unwrap();
+    let len = frames.geometry().size as usize;
+    // SAFETY: nothing else accesses this half of the bytes.
+    unsafe { HalfRef::attach_raw(bytes.get()[number * len..].as_mut_ptr(), len, frames) }.unwrap()
+}
+
+#[test]
+fn half_of_a_link_is_found_by_its_header_and_refused_with_all_numbers() {
+    let mut bytes = Bytes::new(2 * LinkHalf::<8, 128>::GEOMETRY.size as usize);
+    let found = half(&mut bytes, 0, 128);
+    found.set_up().unwrap();
+    assert_eq!(found.frames().geometry(), LinkHalf::<8, 128>::GEOMETRY);
+    let (base, len) = (bytes.get().as_mut_ptr(), bytes.get().len());
+    // SAFETY: nothing else accesses the bytes.
+    let open = unsafe { HalfRef::<ReadFrames<8, 256>>::open_raw(base, len) }.unwrap();
+    assert_eq!(open.frames().payload(), 128);
+    // SAFETY: as above.
+    assert!(unsafe { LinkHalf::<8, 128>::attach_raw(base, len) }.unwrap().check().is_ok());
+    // SAFETY: as above.
+    let refused = unsafe { HalfRef::<ReadFrames<8, 64>>::open_raw(base, len) }.unwrap_err();
+    let [found, expected] = [LinkHalf::<8, 128>::GEOMETRY, LinkHalf::<8, 64>::GEOMETRY];
+    assert_eq!(refused, LinkError::Geometry { found, expected });
+    // SAFETY: as above.
+    let refused = unsafe { HalfRef::<ReadFrames<16, 256>>::open_raw(base, len) }.unwrap_err();
+    assert!(matches!(refused, LinkError::Geometry { expected: LinkGeometry { frames: 16, .. }, .. }), "{refused}");
+    let size = LinkHalf::<8, 128>::GEOMETRY.size as usize;
+    // SAFETY: as above.
+    let refused = unsafe { HalfRef::<ReadFrames<8, 256>>::open_raw(base, size - 1) }.unwrap_err();
+    assert_eq!(refused, LinkError::TooSmall { found: size - 1, expected: size });
+    for payload in [1, 63, 320, usize::MAX] {
+        assert!(ReadFrames::<8, 256>::new(payload).is_err(), "{payload}");
+    }
+}
+
+/// The longest messages of the two fabrics and of the link differ: what fits everywhere crosses, the rest is refused.
+#[test]
+fn a_message_crosses_if_link_and_remote_fabric_carry_its_payload() {
+    let mut memory = [256, 64].map(|payload| {
+        let shape = Read::<4, 256>::new(4, 8, payload).unwrap();
+        (Bytes::new(shape.size()), shape)
+    });
+    let [near, far] = memory
+        .each_mut()
+        .map(|(bytes, shape)| FabricRef::create(bytes.get(), *shape, &Config::default()).expect("zeroed"));
+    let mut halves = [(); 2].map(|()| Bytes::new(LinkHalf::<8, 128>::GEOMETRY.size as usize));
+    let [left, right] = halves.each_mut().map(|bytes| half(bytes, 0, 128));
+    left.set_up().and(right.set_up()).unwrap();
+    let mut sides = [(near, left, right), (far, right, left)].map(|(fabric, left, right)| {
+        // SAFETY: the two halves make one link.
+        let end = unsafe { LinkEnd::open(left, right) }.unwrap();
+        Gateway::new(fabric.register(&who("gateway"), Still).unwrap(), end, GatewayConfig::default())
+    });
+    let (mut a, mut b) = (near.register(&who("a"), Still).unwrap(), far.register(&who("b"), Still).unwrap());
+    let mut pass = || (0..16).for_each(|_| sides.iter_mut().for_each(|side| _ = side.pass()));
+    pass();
+    let to = near.find("b").unwrap();
+    for (len, status) in [
+        (64, DeliveryStatus::Delivered),
+        (65, DeliveryStatus::QueueFull),
+        (128, DeliveryStatus::QueueFull),
+        (129, DeliveryStatus::QueueFull),
+        (0, DeliveryStatus::Delivered),
+    ] {
+        let mut message = Message::new(1);
+        message.payload_mut(len).unwrap().fill(7);
+        let id = a.send(to, &message).unwrap();
+        pass();
+        let received = b.try_receive();
+        assert_eq!(received.is_some(), status == DeliveryStatus::Delivered, "{len}");
+        assert!(received.is_none_or(|received| received.payload() == message.payload()));
+        pass();
+        assert_eq!(a.receipt(id).unwrap().status, status, "{len}");
+    }
+    assert_eq!(sides[1].stats().received, 4, "129 bytes have not crossed");
 }
 
 proptest! {

@@ -36,7 +36,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
     let mut kernels = [register("a"), register("b")];
     let config = GatewayConfig { silence_ns: 10_000, grace_ns: 500, export_all: true };
     // SAFETY: no other end is opened.
-    let link = unsafe { LinkEnd::open(near_half, far_half) }.expect("unused");
+    let link = unsafe { LinkEnd::open(near_half.handle(), far_half.handle()) }.expect("unused");
     let mut gateway = Gateway::new(endpoint, link, config);
     let mut tail = 0;
     while !input.is_empty() {

@@ -7,14 +7,14 @@ use core::cell::Cell;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::link::LinkError;
 use k2k_core::sync::spin_hint;
-use k2k_core::{DeliveryStatus, Fabric, Gateway, LinkEnd, LinkHalf, Message, Register};
+use k2k_core::{DeliveryStatus, Fabric, Fixed, Gateway, LinkEnd, LinkHalf, Message, Register};
 use k2k_loom_tests::model;
 use loom::thread;
 use world::{At, CONFIG, EARLY, LATE, assert_adds_up, receive, register, send, shared};
 
 type Half = LinkHalf<4, 0>;
 type Domain = Fabric<3, 1, 0>;
-type Side = Gateway<'static, 'static, At, 3, 1, 0, 4>;
+type Side = Gateway<'static, At, Fixed<3, 1, 0>, 4>;
 
 /// Someone who sees that a half is set up sees how.
 #[test]
@@ -78,7 +78,7 @@ fn side(fabric: &'static Domain, near: &'static Half, far: &'static Half) -> Box
     let config = GatewayConfig { silence_ns: 1_000, grace_ns: 1_000, export_all: false };
     let mut place = Box::new_uninit();
     // SAFETY: the two sides open an end each, of the same two halves.
-    let link = unsafe { LinkEnd::open(near, far) }.unwrap();
+    let link = unsafe { LinkEnd::open(near.handle(), far.handle()) }.unwrap();
     Gateway::new_in(&mut place, endpoint, link, config);
     // SAFETY: `new_in` has initialised it.
     unsafe { place.assume_init() }

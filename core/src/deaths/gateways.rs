@@ -8,7 +8,7 @@ use super::{Fate, stop, with_fate};
 use crate::fabric::DeliveryStatus;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::message::Priority;
-use crate::{LinkEnd, LinkHalf, Register};
+use crate::{Fixed, LinkEnd, LinkHalf, Register};
 use Priority::{High, Normal};
 use core::mem;
 use std::boxed::Box;
@@ -17,7 +17,7 @@ use std::string::String;
 
 const FRAMES: usize = 4;
 type Half = LinkHalf<FRAMES, 64>;
-type Side = Gateway<'static, 'static, &'static Shared, { world::KERNELS }, SLOTS, 64, FRAMES>;
+type Side = Gateway<'static, &'static Shared, Fixed<{ world::KERNELS }, SLOTS, 64>, FRAMES>;
 
 const CONFIG: GatewayConfig = GatewayConfig { silence_ns: 2 * TIMEOUT, grace_ns: TIMEOUT / 2, export_all: true };
 
@@ -36,7 +36,7 @@ impl Station {
     fn start(&mut self) {
         let [near, far] = self.halves;
         // SAFETY: the two halves make one link, and the last gateway is gone.
-        let end = unsafe { LinkEnd::recover(near, far) }.expect("set up");
+        let end = unsafe { LinkEnd::recover(near.handle(), far.handle()) }.expect("set up");
         let who = Register::new(self.name).expect("short");
         let endpoint = self.fabric.register(&who, self.platform).expect("a free place");
         self.gateway = Some(Box::new(Gateway::new(endpoint, end, CONFIG)));

@@ -15,7 +15,6 @@
 //! On a GPU there are no records: its kernels do not die alone ([`DIES_ALONE`]).
 
 use super::FabricRef;
-use crate::place::Place;
 use crate::shape::{Part, Shape};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, DIES_ALONE, keep_order, shared_struct};
@@ -99,70 +98,10 @@ impl<'f, Sh: Shape> HeldView<'f, Sh> {
     }
 }
 
-/// The endpoint's half: which records are free.
-#[derive(Clone, Copy)]
-pub(crate) struct HeldState<const SLOTS: usize> {
-    /// All records, those in use first.
-    order: [Place<SLOTS>; SLOTS],
-    len: usize,
-}
-
-impl<const SLOTS: usize> HeldState<SLOTS> {
-    pub(crate) fn new() -> Self {
-        let mut order = [Place::FIRST; SLOTS];
-        for (at, place) in order.iter_mut().zip(Place::all()) {
-            *at = place;
-        }
-        Self { order, len: 0 }
-    }
-
-    /// Messages that are held.
-    pub(crate) const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// A free record, if there is one. It stays free until [`take`](Self::take).
-    pub(crate) fn free(&self) -> Option<Place<SLOTS>> {
-        self.order.get(self.len).copied()
-    }
-
-    /// Takes the record that [`free`](Self::free) has named.
-    pub(crate) const fn take(&mut self) {
-        self.len += 1;
-    }
-
-    /// Gives a record back.
-    pub(crate) fn give_back(&mut self, record: Place<SLOTS>) {
-        self.len = self.len.saturating_sub(1);
-        if let Some(free) = self.order.get_mut(self.len) {
-            *free = record;
-        }
-    }
-}
-
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
     use crate::shape::Fixed;
-
-    #[test]
-    fn every_record_is_free_taken_and_given_back_once() {
-        let mut state = HeldState::<4>::new();
-        let mut taken = [0; 4];
-        for _ in 0..4 {
-            taken[state.free().unwrap().index()] += 1;
-            state.take();
-        }
-        assert_eq!((taken, state.free(), state.len()), ([1; 4], None, 4));
-        for index in [2, 0] {
-            state.give_back(Place::new(index).unwrap());
-        }
-        for index in [0, 2] {
-            assert_eq!(state.free(), Place::new(index));
-            state.take();
-        }
-        assert_eq!(state.free(), None);
-    }
 
     #[test]
     fn a_successor_finds_what_was_put_and_not_removed() {

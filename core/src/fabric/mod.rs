@@ -32,7 +32,7 @@ pub use table::{Command, NAME_LEN, Name, NameError, Phase, Stats, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
 pub(crate) use hand::{Deposit, Hand, Noted, Notes, Step};
-pub(crate) use held::{Held, HeldState};
+pub(crate) use held::Held;
 pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, Settled, Unsettled, Verdict};
 pub(crate) use route::Routes;
 pub(crate) use senders::Senders;

@@ -59,6 +59,9 @@
 //! counted as `Unanswered` by its sender's domain, whatever becomes of it. (In one fabric, too, its receipt could not be
 //! read any more.)
 //!
+//! A message whose payload is longer than a frame of the link, or than a message of the remote fabric, ends in
+//! `QueueFull`: there never is room for it. That can only be where shapes are read at run time.
+//!
 //! # When the other side dies
 //!
 //! While it gives no sign of life for [`GatewayConfig::silence_ns`], nothing is sent to it: mail stays in the proxies'
@@ -79,24 +82,46 @@
 //! left: there, say what is [exported](Gateway::export). A kernel whose name is taken on the other side is not known
 //! there. It cannot send there either: its messages end in `NotFound`. So do those of a sender that has left before the
 //! gateway came to them.
+//!
+//! # Rooms
+//!
+//! Each type owns its fields; this page has the pass, which leads a frame from one to the next.
+//!
+//! | file | type | has |
+//! | --- | --- | --- |
+//! | `control.rs` | `Control` | the frames between gateways |
+//! | `peer.rs` | `Peer` | the link, hellos and heartbeats |
+//! | `proxies.rs` | `Proxies`, `Proxy` | remote kernels in this domain |
+//! | `exports.rs` | `Exports` | the kernels of this domain that were announced |
+//! | `outgoing.rs` | `Outgoing` | messages that wait for an answer |
+//! | `incoming.rs`, `line.rs` | `Incoming`, `Line` | messages that were not answered yet, and those of them that wait for room |
+//! | `free.rs` | `FreeList` | which numbers of transfers, and which records, are free |
 
 mod control;
-mod inward;
-mod names;
-mod outward;
+mod exports;
+mod free;
+mod incoming;
+mod line;
+mod outgoing;
+mod peer;
+mod proxies;
 
 use crate::endpoint::{Endpoint, Register, RegisterError};
-use crate::fabric::{DeliveryStatus, Fabric, HeldState};
+use crate::fabric::FabricRef;
+use crate::in_place::make_in;
 use crate::link::LinkEnd;
-use crate::message::{Header, KernelId, Message, MessageId};
-use crate::place::Place;
+use crate::message::KernelId;
 use crate::platform::Platform;
-use crate::seat::Seat;
-use crate::shape::Fixed;
-use crate::sync::{ReachesHere, System, zeroed_in};
-use control::Control;
+use crate::shape::Shape;
+use crate::sync::ReachesHere;
+use control::{Control, answer};
 use core::fmt;
-use core::mem::{ManuallyDrop, MaybeUninit};
+use core::mem::MaybeUninit;
+use exports::Exports;
+use incoming::Incoming;
+use outgoing::Outgoing;
+use peer::{Greeting, Peer};
+use proxies::Proxies;
 
 /// Frames, and messages of each priority, that a pass moves at most.
 const BATCH: usize = 64;
@@ -106,8 +131,6 @@ const LOOKS: usize = 256;
 const SCAN: usize = 4;
 /// How much lower than its first message's a proxy's sequences may be.
 const SEQUENCES_BACK: u64 = 1 << 32;
-/// Refusals that wait for room. More are forgotten: kernels are announced again and again.
-const REFUSALS: usize = 8;
 
 /// How a gateway judges the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,196 +172,6 @@ pub struct GatewayStats {
     pub other_clock: u64,
 }
 
-/// A kernel of the other domain, as one of this.
-struct Proxy<'f, L: Platform, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: ReachesHere> {
-    endpoint: Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>>,
-    /// Its address in the remote domain.
-    remote: KernelId,
-    /// The last sequence that was used here before this proxy was registered.
-    before: u64,
-    /// By how much a sequence here is ahead of the remote one, modulo 2⁶⁴; chosen with the first message.
-    shift: Option<u64>,
-    /// Over there it has left. Stays until nothing is held or outstanding.
-    closed: bool,
-    /// Messages to it whose answer is awaited, and where they are recorded.
-    held: HeldState<SLOTS>,
-    /// Messages from it that were not answered yet.
-    outstanding: u32,
-    /// Those of them that wait for room, per priority and destination: what comes after them waits, too.
-    waiting: Waiting<KERNELS>,
-}
-
-/// The messages that wait, by destination.
-#[derive(Clone, Copy)]
-struct Waiting<const KERNELS: usize> {
-    normal: [ForRoom; KERNELS],
-    high: [ForRoom; KERNELS],
-}
-
-/// The messages of one sender that wait for room at one destination.
-#[derive(Clone, Copy)]
-struct ForRoom {
-    count: u16,
-    /// Number of the last look in which one of them had to stay.
-    stuck_in: u16,
-}
-
-impl<const KERNELS: usize> Waiting<KERNELS> {
-    const NONE: Self = Self { normal: [ForRoom::NONE; KERNELS], high: [ForRoom::NONE; KERNELS] };
-
-    const fn of(&mut self, high: bool) -> &mut [ForRoom; KERNELS] {
-        if high { &mut self.high } else { &mut self.normal }
-    }
-}
-
-impl ForRoom {
-    const NONE: Self = Self { count: 0, stuck_in: 0 };
-}
-
-/// A message that is on the other side.
-#[derive(Clone, Copy)]
-struct Away<const SLOTS: usize> {
-    state: AwayState,
-    id: MessageId,
-    deadline_ns: u64,
-    /// Of the proxy that it was for.
-    place: u16,
-    hops: u8,
-    /// Where the proxy has recorded it.
-    record: Place<SLOTS>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AwayState {
-    Free,
-    /// The answer decides.
-    Sent,
-    /// Ended without an answer. Its number is not used again before the other side has said that it is free.
-    Expired,
-}
-
-impl<const SLOTS: usize> Away<SLOTS> {
-    const FREE: Self = Self {
-        state: AwayState::Free,
-        id: MessageId { source: KernelId::NONE, sequence: 0 },
-        deadline_ns: 0,
-        place: 0,
-        hops: 0,
-        record: Place::FIRST,
-    };
-}
-
-/// A message from the other side.
-#[derive(Clone, Copy)]
-struct Transfer {
-    state: TransferState,
-    /// As the other side knows it.
-    id: MessageId,
-    /// Of its source's proxy; beyond the table if there is none.
-    place: u16,
-    /// Index, which has been checked if the message waits.
-    destination: u16,
-    /// The one that waits behind it; beyond the numbers if there is none.
-    next: u16,
-    high: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum TransferState {
-    Free,
-    /// For room.
-    Waiting,
-    /// Sent in this domain.
-    Sent,
-    /// To be answered.
-    Decided(DeliveryStatus),
-}
-
-impl Transfer {
-    const FREE: Self = Self {
-        state: TransferState::Free,
-        id: MessageId { source: KernelId::NONE, sequence: 0 },
-        place: u16::MAX,
-        destination: 0,
-        next: u16::MAX,
-        high: false,
-    };
-}
-
-/// Messages that wait, in a row: each has the number of the one behind it.
-#[derive(Clone, Copy)]
-struct Line<const FRAMES: usize> {
-    first: Option<Place<FRAMES>>,
-    last: Option<Place<FRAMES>>,
-    /// A look at all of them has come to here: this one stays.
-    kept: Option<Place<FRAMES>>,
-    /// Number of the look.
-    look: u16,
-}
-
-impl<const FRAMES: usize> Line<FRAMES> {
-    const EMPTY: Self = Self { first: None, last: None, kept: None, look: 1 };
-
-    const fn is_empty(&self) -> bool {
-        self.first.is_none()
-    }
-
-    /// Puts a message at the end.
-    fn push(&mut self, transfers: &mut [Transfer; FRAMES], number: Place<FRAMES>) {
-        match self.last {
-            Some(last) => transfers[last].next = number.index() as u16,
-            None => self.first = Some(number),
-        }
-        self.last = Some(number);
-        transfers[number].next = u16::MAX;
-    }
-
-    /// The message that the look has come to. At the end, `None`, and the next look begins.
-    fn look(&mut self, transfers: &[Transfer; FRAMES]) -> Option<Place<FRAMES>> {
-        let next = match self.kept {
-            Some(kept) => Place::new(transfers[kept].next as usize),
-            None => self.first,
-        };
-        if next.is_none() {
-            self.kept = None;
-            self.look = self.look.wrapping_add(1);
-        }
-        next
-    }
-
-    /// The message that the look has come to stays.
-    const fn keep(&mut self, number: Place<FRAMES>) {
-        self.kept = Some(number);
-    }
-
-    /// The message that the look has come to goes.
-    fn remove(&mut self, transfers: &mut [Transfer; FRAMES], number: Place<FRAMES>) {
-        let next = transfers[number].next;
-        match self.kept {
-            Some(kept) => transfers[kept].next = next,
-            None => self.first = Place::new(next as usize),
-        }
-        if self.last == Some(number) {
-            self.last = self.kept;
-        }
-    }
-}
-
-/// What the other side knows of a place of this side's table.
-#[derive(Clone, Copy)]
-struct Export {
-    /// Who was announced.
-    id: KernelId,
-    announced_ns: u64,
-    refused: bool,
-    /// Seen to have left, one look ago: its last messages may still be in a proxy's inbox.
-    gone: bool,
-}
-
-impl Export {
-    const NONE: Self = Self { id: KernelId::NONE, announced_ns: 0, refused: false, gone: false };
-}
-
 /// One side's carrier between its fabric and a link. See the [module's page](self).
 ///
 /// Drive it by [`pass`](Self::pass), on a thread or a GPU block of its own or together with other work. It cannot sleep
@@ -371,7 +204,7 @@ impl Export {
 /// let [near, far] = &HALVES;
 /// let who = Register::new("gateway")?;
 /// // SAFETY: two halves, one link, one end on each side.
-/// let (here, there) = unsafe { (LinkEnd::open(near, far)?, LinkEnd::open(far, near)?) };
+/// let (here, there) = unsafe { (LinkEnd::open(near.handle(), far.handle())?, LinkEnd::open(far.handle(), near.handle())?) };
 /// let mut here = Gateway::new(NEAR.register(&who, Clock)?, here, GatewayConfig::default());
 /// let mut there = Gateway::new(FAR.register(&who, Clock)?, there, GatewayConfig::default());
 ///
@@ -390,93 +223,25 @@ impl Export {
 /// assert_eq!((answer.payload(), answer.header.correlation_id), (&b"here!"[..], id.sequence));
 /// # Ok(()) }
 /// ```
-pub struct Gateway<
-    'f,
-    'l,
-    L: Platform + Clone,
-    const KERNELS: usize,
-    const SLOTS: usize,
-    const PAYLOAD: usize,
-    const FRAMES: usize,
-    S: ReachesHere = System,
-> {
-    endpoint: Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>>,
-    /// Dropped by `Gateway::drop`, but not in a forked process.
-    link: ManuallyDrop<LinkEnd<'l, FRAMES, PAYLOAD>>,
-    config: GatewayConfig,
-    stats: GatewayStats,
-    /// Whether the other side has said hello, and not left since.
-    met: bool,
-    /// How many of its messages back a sender over there can ask for a receipt.
-    far_receipts: u64,
-    /// What to say before anything else: a hello, as a reply or not.
-    greeting: Option<bool>,
-    /// The other side's last sign of life, and when it was seen.
-    far_beat: (u64, u64),
-    /// When this side gave its last one.
-    beat_ns: Option<u64>,
-    /// By place.
-    proxies: [Seat<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>; KERNELS],
-    /// Where the proxy of a kernel was found last, by the low part of its index over there. A hint.
-    hints: [Place<KERNELS>; KERNELS],
-    exports: [Export; KERNELS],
-    /// What may be exported, by place, if not all.
-    listed: [KernelId; KERNELS],
-    refusals: [KernelId; REFUSALS],
-    refusal_count: usize,
-    /// By number of transfer, as chosen here.
-    away: [Away<SLOTS>; FRAMES],
-    free: [Place<FRAMES>; FRAMES],
-    free_count: usize,
-    /// By number of transfer, as chosen over there.
-    transfers: [Transfer; FRAMES],
-    transfer_count: usize,
-    /// Those that wait for room, in the order of their arrival, and their messages.
-    waiting: Line<FRAMES>,
-    bodies: [Message<PAYLOAD>; FRAMES],
-    /// The message in hand, on its way out.
-    message: Message<PAYLOAD>,
-    /// The header in hand, which has come in. Here, like the message, and not in a variable: what is lent to a call has to
-    /// be in memory, and that of a thread is dear on a GPU.
-    incoming: Header,
-    next_proxy: Place<KERNELS>,
-    next_place: Place<KERNELS>,
-    next_away: Place<FRAMES>,
-    next_transfer: Place<FRAMES>,
+pub struct Gateway<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> {
+    endpoint: Endpoint<'f, P, Sh>,
+    peer: Peer<'f, Sh::Frames<FRAMES>>,
+    proxies: Proxies<'f, P, Sh, FRAMES>,
+    exports: Exports<Sh>,
+    outgoing: Outgoing<Sh::Item, FRAMES>,
+    incoming: Incoming<Sh::Item, FRAMES>,
 }
 
-impl<
-    L: Platform + Clone,
-    const KERNELS: usize,
-    const SLOTS: usize,
-    const PAYLOAD: usize,
-    const FRAMES: usize,
-    S: ReachesHere,
-> fmt::Debug for Gateway<'_, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
-{
+impl<P: Platform + Clone, Sh: Shape, const FRAMES: usize> fmt::Debug for Gateway<'_, P, Sh, FRAMES> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gateway").field("id", &self.endpoint.id()).field("stats", &self.stats).finish_non_exhaustive()
+        f.debug_struct("Gateway").field("id", &self.endpoint.id()).field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
-impl<
-    'f,
-    'l,
-    L: Platform + Clone,
-    const KERNELS: usize,
-    const SLOTS: usize,
-    const PAYLOAD: usize,
-    const FRAMES: usize,
-    S: ReachesHere,
-> Gateway<'f, 'l, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
-{
+impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh, FRAMES> {
     /// A gateway between the fabric of `endpoint`, which is the gateway's own, and `link`.
     #[must_use]
-    pub fn new(
-        endpoint: Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>>,
-        link: LinkEnd<'l, FRAMES, PAYLOAD>,
-        config: GatewayConfig,
-    ) -> Self {
+    pub fn new(endpoint: Endpoint<'f, P, Sh>, link: LinkEnd<'f, Sh::Frames<FRAMES>>, config: GatewayConfig) -> Self {
         let mut place = MaybeUninit::uninit();
         Self::new_in(&mut place, endpoint, link, config);
         // SAFETY: `new_in` has initialised it.
@@ -486,8 +251,8 @@ impl<
     /// As [`new`](Self::new), in memory of the caller's. Who wants the gateway to take its leave drops it there.
     pub fn new_in<'p>(
         place: &'p mut MaybeUninit<Self>,
-        endpoint: Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>>,
-        link: LinkEnd<'l, FRAMES, PAYLOAD>,
+        endpoint: Endpoint<'f, P, Sh>,
+        link: LinkEnd<'f, Sh::Frames<FRAMES>>,
         config: GatewayConfig,
     ) -> &'p mut Self {
         // SAFETY: a valid place for the endpoint.
@@ -496,19 +261,22 @@ impl<
         unsafe { Self::with_endpoint(place, link, config) }
     }
 
-    /// As [`new_in`](Self::new_in), with an endpoint [registered](Fabric::register_at) there, so that nothing large is
+    /// As [`new_in`](Self::new_in), with an endpoint [registered](FabricRef::register_at) there, so that nothing large is
     /// moved.
     ///
     /// # Errors
     /// As for `register_at`.
     pub fn register_at_in<'p>(
         place: &'p mut MaybeUninit<Self>,
-        (fabric, index): (&'f Fabric<KERNELS, SLOTS, PAYLOAD, S>, usize),
+        (fabric, index): (FabricRef<'f, Sh>, usize),
         who: &Register,
-        platform: L,
-        link: LinkEnd<'l, FRAMES, PAYLOAD>,
+        platform: P,
+        link: LinkEnd<'f, Sh::Frames<FRAMES>>,
         config: GatewayConfig,
-    ) -> Result<&'p mut Self, RegisterError> {
+    ) -> Result<&'p mut Self, RegisterError>
+    where
+        Sh::Scope: ReachesHere,
+    {
         // SAFETY: a valid place for the endpoint, initialised or not.
         let endpoint = unsafe { &mut *(&raw mut (*place.as_mut_ptr()).endpoint).cast() };
         fabric.register_at_in(endpoint, index, who, platform)?;
@@ -520,133 +288,73 @@ impl<
     /// `endpoint` is initialised.
     unsafe fn with_endpoint<'p>(
         place: &'p mut MaybeUninit<Self>,
-        link: LinkEnd<'l, FRAMES, PAYLOAD>,
+        link: LinkEnd<'f, Sh::Frames<FRAMES>>,
         config: GatewayConfig,
     ) -> &'p mut Self {
-        let to = place.as_mut_ptr();
-        // SAFETY: `to` is valid for a `Self`; every field is written but the endpoint, which is already, and only that
-        // is read.
-        unsafe {
-            let far_beat = (link.far_beat(), (*to).endpoint.platform().now_ns());
-            // The sender waits for that long at most.
-            let grace_ns = config.grace_ns.min((*to).endpoint.fabric().config().grace_ns);
-            let config = GatewayConfig { grace_ns, ..config };
-            (&raw mut (*to).link).write(ManuallyDrop::new(link));
-            (&raw mut (*to).config).write(config);
-            (&raw mut (*to).stats).write(GatewayStats::default());
-            (&raw mut (*to).met).write(false);
-            (&raw mut (*to).far_receipts).write(0);
-            (&raw mut (*to).greeting).write(Some(false));
-            (&raw mut (*to).far_beat).write(far_beat);
-            (&raw mut (*to).beat_ns).write(None);
-            for place in Place::<KERNELS>::all() {
-                let i = place.index();
-                let proxies =
-                    (&raw mut (*to).proxies).cast::<MaybeUninit<Seat<Proxy<'f, L, KERNELS, SLOTS, PAYLOAD, S>>>>();
-                Seat::empty_in(&mut *proxies.add(i));
-                (&raw mut (*to).hints).cast::<Place<KERNELS>>().add(i).write(Place::FIRST);
-                (&raw mut (*to).exports).cast::<Export>().add(i).write(Export::NONE);
-                (&raw mut (*to).listed).cast::<KernelId>().add(i).write(KernelId::NONE);
-            }
-            (&raw mut (*to).refusals).write([KernelId::NONE; REFUSALS]);
-            (&raw mut (*to).refusal_count).write(0);
-            for place in Place::<FRAMES>::all() {
-                let i = place.index();
-                (&raw mut (*to).away).cast::<Away<SLOTS>>().add(i).write(Away::FREE);
-                (&raw mut (*to).free).cast::<Place<FRAMES>>().add(i).write(place);
-                (&raw mut (*to).transfers).cast::<Transfer>().add(i).write(Transfer::FREE);
-            }
-            (&raw mut (*to).free_count).write(FRAMES);
-            (&raw mut (*to).transfer_count).write(0);
-            (&raw mut (*to).waiting).write(Line::EMPTY);
-            zeroed_in::<[Message<PAYLOAD>; FRAMES]>(&mut *(&raw mut (*to).bodies).cast());
-            zeroed_in::<Message<PAYLOAD>>(&mut *(&raw mut (*to).message).cast());
-            (&raw mut (*to).incoming).write(bytemuck::Zeroable::zeroed());
-            (&raw mut (*to).next_proxy).write(Place::FIRST);
-            (&raw mut (*to).next_place).write(Place::FIRST);
-            (&raw mut (*to).next_away).write(Place::FIRST);
-            (&raw mut (*to).next_transfer).write(Place::FIRST);
-        }
-        // SAFETY: every field was written.
-        let gateway = unsafe { place.assume_init_mut() };
-        // The compiler would miss a new field here.
-        let Self {
-            endpoint: _,
-            link: _,
-            config: _,
-            stats: _,
-            met: _,
-            far_receipts: _,
-            greeting: _,
-            far_beat: _,
-            beat_ns: _,
-            proxies: _,
-            hints: _,
-            exports: _,
-            listed: _,
-            refusals: _,
-            refusal_count: _,
-            away: _,
-            free: _,
-            free_count: _,
-            transfers: _,
-            transfer_count: _,
-            waiting: _,
-            bodies: _,
-            message: _,
-            incoming: _,
-            next_proxy: _,
-            next_place: _,
-            next_away: _,
-            next_transfer: _,
-        } = &*gateway;
-        gateway
+        // SAFETY: the caller's promise.
+        let endpoint = unsafe { &(*place.as_ptr()).endpoint };
+        let (fabric, now_ns) = (endpoint.fabric(), endpoint.platform().now_ns());
+        let (shape, fabric_config) = (fabric.shape(), fabric.config());
+        let greeting = Greeting { receipts: shape.receipts(), clock: fabric_config.clock };
+        let GatewayConfig { silence_ns, grace_ns, export_all } = config;
+        // The sender waits for that long at most.
+        let grace_ns = grace_ns.min(fabric_config.grace_ns);
+        make_in!(place, Self {
+            // SAFETY: the caller's promise.
+            endpoint => |at| unsafe { at.assume_init_mut() },
+            peer: Peer::new(link, greeting, silence_ns, now_ns),
+            proxies => |at| Proxies::new_in(at, shape),
+            exports => |at| Exports::new_in(at, shape, export_all, silence_ns / 4),
+            outgoing => |at| Outgoing::new_in(at, grace_ns),
+            incoming => Incoming::new_in,
+        })
     }
 
     /// The gateway's own kernel: for its name, its counters, and what a supervisor tells it.
-    pub const fn endpoint(&mut self) -> &mut Endpoint<'f, L, Fixed<KERNELS, SLOTS, PAYLOAD, S>> {
+    pub const fn endpoint(&mut self) -> &mut Endpoint<'f, P, Sh> {
         &mut self.endpoint
     }
 
     /// What it has done.
     #[must_use]
     pub const fn stats(&self) -> GatewayStats {
-        self.stats
+        GatewayStats {
+            sent: self.outgoing.sent(),
+            received: self.incoming.received(),
+            rejected: self.incoming.rejected(),
+            refused: self.proxies.refused(),
+            unanswered: self.outgoing.unanswered(),
+            other_clock: self.peer.other_clock(),
+        }
     }
 
     /// Whether the other side is there: it has said hello, and has given a sign of life not too long ago.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.met && self.endpoint.platform().now_ns().saturating_sub(self.far_beat.1) <= self.config.silence_ns
+        self.peer.is_connected(self.endpoint.platform().now_ns())
     }
 
     /// Messages of this side whose fate is not known yet, and of the other side that were not answered yet. When both
     /// are 0, no message is lost by dropping the gateway.
     #[must_use]
     pub const fn in_flight(&self) -> (usize, usize) {
-        (FRAMES - self.free_count, self.transfer_count)
+        (self.outgoing.len(), self.incoming.len())
     }
 
     /// The kernels of the other side that are known here: the address of each in this fabric and in its own.
     pub fn proxies(&self) -> impl Iterator<Item = (KernelId, KernelId)> + '_ {
-        self.proxies.iter().filter_map(Seat::as_ref).filter(|p| !p.closed).map(|p| (p.endpoint.id(), p.remote))
+        self.proxies.iter().filter(|p| !p.closed).map(|p| (p.endpoint.id(), p.remote))
     }
 
     /// Lets the other side know a kernel, where not [all](GatewayConfig::export_all) are. It stays so until the kernel
     /// leaves.
     pub fn export(&mut self, id: KernelId) {
-        if let Some(listed) = self.listed.get_mut(id.index()) {
-            *listed = id;
-        }
+        self.exports.list(id);
     }
 
     /// Takes an [export](Self::export) back.
     pub fn withdraw(&mut self, id: KernelId) {
-        if let Some(listed) = self.listed.get_mut(id.index())
-            && *listed == id
-        {
-            *listed = KernelId::NONE;
-        }
+        self.exports.unlist(id);
     }
 
     /// Carries what there is to carry, a bounded amount of it. `true` if something was done: come again at once.
@@ -656,126 +364,103 @@ impl<
         }
         let now_ns = self.endpoint.platform().now_ns();
         self.endpoint.beat();
-        self.beat(now_ns);
-        let mut worked = self.greet();
+        self.peer.beat(now_ns);
+        let mut worked = self.peer.greet();
         worked |= self.receive_frames(false);
-        worked |= self.retry();
+        let Self { endpoint, peer, proxies, exports, outgoing, incoming } = self;
+        worked |= incoming.retry(endpoint.platform(), peer.receipts(), proxies);
         // Before the messages, which must not take their room.
-        worked |= self.answer();
-        worked |= self.refuse();
-        worked |= self.send_frames();
-        worked |= self.announce(now_ns);
-        worked |= self.expire(now_ns);
-        worked | (self.endpoint.poll() > 0)
+        worked |= incoming.answer(proxies, peer);
+        worked |= proxies.refuse(peer);
+        let connected = peer.is_connected(endpoint.platform().now_ns());
+        worked |= outgoing.send_frames(connected, endpoint, proxies, exports, peer);
+        worked |= connected && exports.announce(now_ns, endpoint, |index, id| proxies.has(index, id), peer);
+        worked |= outgoing.expire(now_ns, proxies);
+        worked | (endpoint.poll() > 0)
     }
 
+    /// Takes frames out of the link; of those that come while this gateway leaves, no message is sent on.
     #[inline(never)]
-    fn beat(&mut self, now_ns: u64) {
-        let seen = self.link.far_beat();
-        if seen != self.far_beat.0 {
-            self.far_beat = (seen, now_ns);
+    fn receive_frames(&mut self, leaving: bool) -> bool {
+        let mut count = 0;
+        while count < BATCH && self.incoming.take(&mut self.peer) {
+            count += 1;
+            let Self { endpoint, peer, proxies, outgoing, incoming, .. } = self;
+            if incoming.is_message() {
+                incoming.on_message(leaving, endpoint.capacity(), proxies, peer);
+            } else if let Some(answer) = answer(incoming.header()) {
+                if !outgoing.on_answer(answer, endpoint.platform().now_ns(), proxies) {
+                    incoming.reject();
+                }
+            } else if !leaving {
+                self.on_control();
+            }
         }
-        let due = self.beat_ns.is_none_or(|last_ns| now_ns.saturating_sub(last_ns) >= self.config.silence_ns / 4);
-        if due {
-            self.beat_ns = Some(now_ns);
-            self.link.beat();
-        }
+        count > 0
     }
 
-    fn greet(&mut self) -> bool {
-        let Some(reply) = self.greeting else { return false };
-        let clock = self.endpoint.fabric().config().clock;
-        let said = self.link.push_header(&Control::Hello { reply, receipts: (KERNELS * SLOTS) as u64, clock }.encode());
-        if said {
-            self.greeting = None;
-        }
-        said
-    }
-
-    /// Whether `frames` can be pushed now.
-    fn has_room(&mut self, frames: u64) -> bool {
-        self.greeting.is_none() && self.link.room(frames) >= frames
-    }
-
+    /// The control frame in hand.
     #[inline(never)]
-    fn say(&mut self, control: &Control) -> bool {
-        self.say_here(control)
+    fn on_control(&mut self) {
+        match Control::decode(self.incoming.header()) {
+            Some(Control::Hello { clock, .. }) if self.endpoint.fabric().check_clock(clock).is_err() => {
+                self.forget();
+                self.outgoing.give_up(&mut self.proxies);
+                self.peer.on_other_clock();
+            }
+            Some(Control::Hello { reply, receipts, .. }) => {
+                self.forget();
+                if !reply {
+                    self.outgoing.give_up(&mut self.proxies);
+                }
+                self.peer.on_hello(reply, receipts, self.endpoint.platform().now_ns());
+            }
+            Some(Control::Bye) => {
+                self.forget();
+                self.outgoing.give_up(&mut self.proxies);
+                self.peer.on_bye();
+            }
+            Some(Control::Announce { id, name }) if self.peer.has_met() => {
+                self.proxies.on_announce(id, &name, &self.endpoint);
+            }
+            Some(Control::Withdraw { id }) if self.peer.has_met() => {
+                if let Some(index) = self.proxies.find(id) {
+                    self.proxies.close(index);
+                }
+            }
+            Some(Control::Refuse { id }) if self.peer.has_met() => self.exports.on_refuse(id),
+            _ => self.incoming.reject(),
+        }
     }
 
-    /// As [`say`](Self::say), written out where it stands: for what is said once per message.
-    #[inline(always)]
-    fn say_here(&mut self, control: &Control) -> bool {
-        self.greeting.is_none() && self.link.push_header(&control.encode())
+    /// The other side begins again or leaves: its kernels and its messages are no more, and it knows none of this side.
+    #[inline(never)]
+    fn forget(&mut self) {
+        self.incoming.forget();
+        self.proxies.forget();
+        self.exports.forget();
     }
 }
 
-impl<
-    L: Platform + Clone,
-    const KERNELS: usize,
-    const SLOTS: usize,
-    const PAYLOAD: usize,
-    const FRAMES: usize,
-    S: ReachesHere,
-> Drop for Gateway<'_, '_, L, KERNELS, SLOTS, PAYLOAD, FRAMES, S>
-{
+impl<P: Platform + Clone, Sh: Shape, const FRAMES: usize> Drop for Gateway<'_, P, Sh, FRAMES> {
     /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Unanswered`; mail for the
     /// proxies ends in `NotFound`. A copy in a forked process does nothing.
     fn drop(&mut self) {
         if !self.endpoint.may_write() {
             return;
         }
-        for transfer in self.transfers.iter_mut().filter(|transfer| transfer.state == TransferState::Waiting) {
-            // It was not sent in this domain, and will not be.
-            transfer.state = TransferState::Decided(DeliveryStatus::NotFound);
-        }
+        self.incoming.end_waiting();
         for _ in 0..FRAMES.div_ceil(BATCH) {
             self.receive_frames(true);
         }
         for _ in 0..FRAMES.div_ceil(LOOKS) {
-            self.answer();
+            self.incoming.answer(&mut self.proxies, &mut self.peer);
         }
-        if self.met {
-            self.say(&Control::Bye);
+        if self.peer.has_met() {
+            self.peer.send_control(&Control::Bye);
         }
-        for number in Place::all() {
-            if self.away[number].state == AwayState::Sent {
-                self.settle(number, DeliveryStatus::Unanswered);
-            }
-        }
-        // SAFETY: it is not used after this, and nothing else drops it.
-        unsafe { ManuallyDrop::drop(&mut self.link) };
-    }
-}
-
-#[cfg(all(test, not(k2k_loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_waits_is_looked_at_in_turn_and_stays_in_order() {
-        const FRAMES: usize = 4;
-        let number = |n| Place::<FRAMES>::new(n).unwrap();
-        let (mut transfers, mut line) = ([Transfer::FREE; FRAMES], Line::EMPTY);
-        [2, 0, 3].into_iter().for_each(|n| line.push(&mut transfers, number(n)));
-        // The first stays, the second goes, another one comes in the middle of the look.
-        assert_eq!(line.look(&transfers), Some(number(2)));
-        line.keep(number(2));
-        assert_eq!(line.look(&transfers), Some(number(0)));
-        line.remove(&mut transfers, number(0));
-        line.push(&mut transfers, number(1));
-        let look = line.look;
-        for n in [3, 1] {
-            assert_eq!(line.look(&transfers), Some(number(n)));
-            line.keep(number(n));
-        }
-        assert_eq!((line.look(&transfers), line.look == look), (None, false));
-        // All go, and one comes back.
-        for n in [2, 3, 1] {
-            assert_eq!(line.look(&transfers), Some(number(n)));
-            line.remove(&mut transfers, number(n));
-        }
-        assert!(line.is_empty() && line.look(&transfers).is_none());
-        line.push(&mut transfers, number(1));
-        assert_eq!(line.look(&transfers), Some(number(1)));
+        self.outgoing.give_up(&mut self.proxies);
+        // SAFETY: nothing uses the link after this.
+        unsafe { self.peer.close() };
     }
 }

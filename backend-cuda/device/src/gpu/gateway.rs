@@ -8,7 +8,7 @@ use core::mem::MaybeUninit;
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::link::{LinkEnd, LinkHalf};
 use k2k_core::sync::Gpu;
-use k2k_core::{Backlog, Command, KernelId, Phase};
+use k2k_core::{Backlog, Command, Fixed, KernelId, Phase};
 
 /// Rest between two passes that found nothing to do, ns. Each looks across the bus.
 const REST_NS: u32 = 200;
@@ -21,7 +21,7 @@ pub const fn gateway_workspace_len<
     const PAYLOAD: usize,
     const FRAMES: usize,
 >() -> u64 {
-    size_of::<Gateway<'static, 'static, Clock, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu>>() as u64
+    size_of::<Ours<KERNELS, SLOTS, PAYLOAD, FRAMES>>() as u64
 }
 
 /// Runs a gateway until it is told to stop, or to drain and nothing is on its way any more. Parameters of the launch:
@@ -47,7 +47,7 @@ pub unsafe fn run_gateway<const KERNELS: usize, const SLOTS: usize, const PAYLOA
 }
 
 type Ours<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize> =
-    Gateway<'static, 'static, Clock, KERNELS, SLOTS, PAYLOAD, FRAMES, Gpu>;
+    Gateway<'static, Clock, Fixed<KERNELS, SLOTS, PAYLOAD, Gpu>, FRAMES>;
 
 /// Takes the block's place, and makes the gateway in the workspace. Apart from the loop, so that what it needs of local
 /// memory is not the loop's.
@@ -70,7 +70,7 @@ unsafe fn open<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, c
             .map_err(|_| (Outcome::BadParameter, [i as u64, block.parameter(i), 0, 0, 0, 0, 0]))
     };
     // SAFETY: passed on: the halves of one link.
-    let link = unsafe { LinkEnd::open(half(0)?, half(1)?) }
+    let link = unsafe { LinkEnd::open(half(0)?.handle(), half(1)?.handle()) }
         .map_err(|_| (Outcome::BadParameter, [0, block.parameter(0), block.parameter(1), 0, 0, 0, 0]))?;
     // SAFETY: passed on.
     let fabric = unsafe { block.fabric::<KERNELS, SLOTS, PAYLOAD>()? };
@@ -83,7 +83,9 @@ unsafe fn open<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, c
     };
     // SAFETY: large enough, aligned to 256, zeroed, this block's.
     let place: &'static mut MaybeUninit<_> = unsafe { &mut *workspace.cast() };
-    register(block, |who, index, clock| Gateway::register_at_in(place, (fabric, index), who, clock, link, config))
+    register(block, |who, index, clock| {
+        Gateway::register_at_in(place, (fabric.handle(), index), who, clock, link, config)
+    })
 }
 
 fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(

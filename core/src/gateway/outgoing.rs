@@ -1,0 +1,272 @@
+//! Messages that leave the domain: mail of the proxies, and how its way ends.
+
+use super::control::set_transfer;
+use super::exports::Exports;
+use super::free::FreeList;
+use super::peer::Peer;
+use super::proxies::Proxies;
+use super::{BATCH, LOOKS};
+use crate::endpoint::{Backlog, Endpoint};
+use crate::fabric::DeliveryStatus;
+use crate::in_place::make_in;
+use crate::link::Frames;
+use crate::message::{KernelId, MessageId};
+use crate::place::Place;
+use crate::platform::Platform;
+use crate::shape::{Index, Packet, Shape};
+use crate::sync::zeroed_in;
+use core::mem::MaybeUninit;
+
+/// A message that is on the remote side.
+#[derive(Clone, Copy)]
+struct Away {
+    state: AwayState,
+    id: MessageId,
+    deadline_ns: u64,
+    /// Kernel index of the proxy that it was for.
+    proxy: u16,
+    /// Where the proxy has recorded it.
+    record: u16,
+    hops: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AwayState {
+    Free,
+    /// The answer decides.
+    Sent,
+    /// Ended without an answer. Its number is not used again before the remote gateway has said that it is free.
+    Expired,
+}
+
+impl Away {
+    const FREE: Self = Self {
+        state: AwayState::Free,
+        id: MessageId { source: KernelId::NONE, sequence: 0 },
+        deadline_ns: 0,
+        proxy: 0,
+        record: 0,
+        hops: 0,
+    };
+}
+
+/// The messages that are on the remote side, by number of transfer.
+pub(super) struct Outgoing<M, const FRAMES: usize> {
+    away: [Away; FRAMES],
+    numbers: FreeList<FRAMES>,
+    /// The message in hand. Here, and not in a variable: memory of a thread is dear on a GPU.
+    message: M,
+    /// The number that is looked at next.
+    next: Place<FRAMES>,
+    grace_ns: u64,
+    sent: u64,
+    unanswered: u64,
+}
+
+impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
+    pub(super) fn new_in(memory: &mut MaybeUninit<Self>, grace_ns: u64) -> &mut Self {
+        make_in!(memory, Self {
+            away: [Away::FREE; FRAMES],
+            numbers: FreeList::new(FRAMES),
+            message => zeroed_in,
+            next: Place::FIRST,
+            grace_ns: grace_ns,
+            sent: 0,
+            unanswered: 0,
+        })
+    }
+
+    /// Messages whose fate is not known yet.
+    pub(super) const fn len(&self) -> usize {
+        self.numbers.in_use()
+    }
+
+    /// Messages that were sent into the link.
+    pub(super) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Messages that were not answered in time.
+    pub(super) const fn unanswered(&self) -> u64 {
+        self.unanswered
+    }
+
+    /// Takes mail out of the proxies' inboxes and sends it across, as much as there is room and licence for.
+    #[inline(never)]
+    pub(super) fn send_frames<'f, P: Platform, Sh: Shape<Item = M>>(
+        &mut self,
+        connected: bool,
+        gateway: &Endpoint<'f, P, Sh>,
+        proxies: &mut Proxies<'f, P, Sh, FRAMES>,
+        exports: &mut Exports<Sh>,
+        peer: &mut Peer<'_, impl Frames<Item = M>>,
+    ) -> bool {
+        let mut left = BATCH;
+        let mut worked = false;
+        for index in proxies.in_turn() {
+            loop {
+                // A kernel may have to be announced, and its predecessor withdrawn.
+                let may_send = connected && left > 0 && peer.has_room(3);
+                let Some(proxy) = proxies.get_mut(index) else { break };
+                if proxy.closed || proxy.endpoint.backlog() == Backlog::None {
+                    break;
+                }
+                let record = proxy.held.first().filter(|_| may_send && proxy.held.in_use() < self.numbers.free());
+                let Some(record) = record else {
+                    // Its own mail stays. What is for others does not.
+                    worked |= proxy.endpoint.poll() > 0;
+                    break;
+                };
+                if !proxy.endpoint.take_for_transfer(&mut self.message, record.into()) {
+                    break;
+                }
+                left -= 1;
+                worked = true;
+                let source = self.message.header().source();
+                let is_known = exports
+                    .is_known(source)
+                    .unwrap_or_else(|| exports.introduce(source, gateway, |index, id| proxies.has(index, id), peer));
+                self.send_frame(index, record, is_known, proxies, peer);
+            }
+        }
+        worked
+    }
+
+    /// Sends the message in hand, which the proxy at `index` has taken and recorded.
+    #[inline(never)]
+    fn send_frame<'f, P: Platform, Sh: Shape<Item = M>>(
+        &mut self,
+        index: Index<Sh>,
+        record: u16,
+        is_known: bool,
+        proxies: &mut Proxies<'f, P, Sh, FRAMES>,
+        peer: &mut Peer<'_, impl Frames<Item = M>>,
+    ) {
+        let Some(proxy) = proxies.get_mut(index) else { return };
+        let header = self.message.header_mut();
+        let (id, hops) = (header.id(), header.hops);
+        let fits = proxy.endpoint.capacity() <= peer.payload() || usize::from(header.payload_len) <= peer.payload();
+        let number = self.numbers.first().and_then(|number| Place::new(number.into()));
+        let Some(number) = number.filter(|_| is_known && fits) else {
+            let status = if is_known { DeliveryStatus::QueueFull } else { DeliveryStatus::NotFound };
+            return proxy.endpoint.settle(id, hops, status, Some(record.into()));
+        };
+        if let Some(shift) = proxy.shift()
+            && header.is_reply()
+        {
+            header.correlation_id = header.correlation_id.wrapping_sub(shift);
+        }
+        header.set_destination(proxy.remote);
+        set_transfer(header, number.index() as u16);
+        let deadline_ns = header.deadline_ns;
+        if !peer.push(self.message.header(), &self.message) {
+            // There was room for it. The credit was written over.
+            return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull, Some(record.into()));
+        }
+        self.numbers.take();
+        let proxy_index = index.number() as u16;
+        self.away[number] = Away { state: AwayState::Sent, id, deadline_ns, proxy: proxy_index, record, hops };
+        proxy.held.take();
+        self.sent = self.sent.wrapping_add(1);
+    }
+
+    /// An answer has come; `false` if it answers nothing, or comes too late.
+    pub(super) fn on_answer<'f, P: Platform, Sh: Shape<Item = M>>(
+        &mut self,
+        (number, id, status): (u16, MessageId, DeliveryStatus),
+        now_ns: u64,
+        proxies: &mut Proxies<'f, P, Sh, FRAMES>,
+    ) -> bool {
+        let Some(number) = Place::new(number.into()).filter(|&number| self.away[number].id == id) else { return false };
+        match self.away[number].state {
+            AwayState::Sent => {
+                // Its sender may have given it up, and have reported that.
+                if self.is_late(number, now_ns) {
+                    self.settle_unanswered(number, proxies);
+                } else {
+                    self.settle(number, status, proxies);
+                }
+                self.release(number);
+                true
+            }
+            AwayState::Expired => {
+                self.release(number);
+                false
+            }
+            AwayState::Free => false,
+        }
+    }
+
+    /// Whether an answer would come too late: deadline and grace have passed.
+    fn is_late(&self, number: Place<FRAMES>, now_ns: u64) -> bool {
+        self.away[number].deadline_ns.saturating_add(self.grace_ns) < now_ns
+    }
+
+    /// Settles messages that were not answered in time, if it finds any among some.
+    #[inline(never)]
+    pub(super) fn expire<'f, P: Platform, Sh: Shape<Item = M>>(
+        &mut self,
+        now_ns: u64,
+        proxies: &mut Proxies<'f, P, Sh, FRAMES>,
+    ) -> bool {
+        let mut worked = false;
+        for _ in 0..LOOKS.min(FRAMES) {
+            if self.numbers.in_use() == 0 {
+                break;
+            }
+            let number = self.next;
+            self.next = number.next();
+            if self.away[number].state == AwayState::Sent && self.is_late(number, now_ns) {
+                worked = true;
+                self.settle_unanswered(number, proxies);
+                self.away[number].state = AwayState::Expired;
+            }
+        }
+        worked
+    }
+
+    /// The remote gateway has restarted or left, and will not answer earlier messages. All of them end now, whatever
+    /// their deadlines: numbers of transfers and kernel indices are few.
+    #[inline(never)]
+    pub(super) fn give_up<'f, P: Platform, Sh: Shape<Item = M>>(&mut self, proxies: &mut Proxies<'f, P, Sh, FRAMES>) {
+        for number in Place::all() {
+            if self.away[number].state == AwayState::Sent {
+                self.settle_unanswered(number, proxies);
+            }
+            if self.away[number].state != AwayState::Free {
+                self.release(number);
+            }
+        }
+    }
+
+    fn settle_unanswered<'f, P: Platform, Sh: Shape<Item = M>>(
+        &mut self,
+        number: Place<FRAMES>,
+        proxies: &mut Proxies<'f, P, Sh, FRAMES>,
+    ) {
+        self.unanswered = self.unanswered.wrapping_add(1);
+        self.settle(number, DeliveryStatus::Unanswered, proxies);
+    }
+
+    /// Settles a held message in this domain.
+    #[inline(never)]
+    fn settle<'f, P: Platform, Sh: Shape<Item = M>>(
+        &mut self,
+        number: Place<FRAMES>,
+        status: DeliveryStatus,
+        proxies: &mut Proxies<'f, P, Sh, FRAMES>,
+    ) {
+        let Away { id, proxy, hops, record, .. } = self.away[number];
+        if let Some((index, proxy)) = proxies.at(proxy) {
+            proxy.endpoint.settle(id, hops, status, Some(record.into()));
+            proxy.held.give_back(record);
+            proxies.clear(index);
+        }
+    }
+
+    /// Makes a number usable again.
+    fn release(&mut self, number: Place<FRAMES>) {
+        self.away[number] = Away::FREE;
+        self.numbers.give_back(number.index() as u16);
+    }
+}

@@ -1,0 +1,307 @@
+//! The proxies: kernels of this domain that stand for those of the remote one.
+
+use super::SEQUENCES_BACK;
+use super::control::Control;
+use super::free::FreeList;
+use super::incoming::TransferState;
+use super::peer::Peer;
+use crate::endpoint::{Endpoint, Register, SendError};
+use crate::fabric::{DeliveryStatus, LAST_SEQUENCE, NAME_LEN};
+use crate::in_place::make_in;
+use crate::link::Frames;
+use crate::message::KernelId;
+use crate::platform::Platform;
+use crate::seat::Seat;
+use crate::shape::{Index, Packet, Shape};
+use core::mem::MaybeUninit;
+
+/// Refusals that wait for room. More are forgotten: kernels are announced again and again.
+const REFUSALS: usize = 8;
+
+/// The proxies, by kernel index in this domain.
+pub(super) struct Proxies<'f, P: Platform, Sh: Shape, const FRAMES: usize> {
+    shape: Sh,
+    seats: Sh::Local<Seat<Proxy<'f, P, Sh, FRAMES>>>,
+    /// Where the proxy of a kernel was found last, by the low part of the kernel's remote index. A hint.
+    hints: Sh::Each<Index<Sh>>,
+    /// The proxy whose turn it is to send.
+    next: Index<Sh>,
+    /// Kernels that could not be registered, and the remote gateway does not know yet.
+    refusals: [KernelId; REFUSALS],
+    refusal_count: usize,
+    /// Kernels that could not be registered, counted each time.
+    refused: u64,
+}
+
+impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES> {
+    pub(super) fn new_in(memory: &mut MaybeUninit<Self>, shape: Sh) -> &mut Self {
+        make_in!(memory, Self {
+            shape: shape,
+            seats => |each| shape.local_in(each, Seat::empty_in),
+            hints => |each| shape.each_in(each, |_| shape.first()),
+            next: shape.first(),
+            refusals: [KernelId::NONE; REFUSALS],
+            refusal_count: 0,
+            refused: 0,
+        })
+    }
+
+    /// Kernels that could not be registered, counted each time.
+    pub(super) const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self, index: Index<Sh>) -> Option<&Proxy<'f, P, Sh, FRAMES>> {
+        self.seats[index].as_ref()
+    }
+
+    #[inline(always)]
+    pub(super) fn get_mut(&mut self, index: Index<Sh>) -> Option<&mut Proxy<'f, P, Sh, FRAMES>> {
+        self.seats[index].as_mut()
+    }
+
+    /// The kernel index of an address of this domain, if there is such an index.
+    #[inline(always)]
+    pub(super) fn index(&self, id: KernelId) -> Option<Index<Sh>> {
+        self.shape.index(id.index())
+    }
+
+    /// The proxy at a kernel index, which may be beyond the table, and that index.
+    #[inline(always)]
+    pub(super) fn at(&mut self, index: u16) -> Option<(Index<Sh>, &mut Proxy<'f, P, Sh, FRAMES>)> {
+        let index = self.shape.index(index.into())?;
+        Some((index, self.seats[index].as_mut()?))
+    }
+
+    /// Whether a kernel of this domain is a proxy.
+    pub(super) fn has(&self, index: Index<Sh>, id: KernelId) -> bool {
+        self.get(index).is_some_and(|proxy| proxy.endpoint.id() == id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Proxy<'f, P, Sh, FRAMES>> {
+        self.seats.as_ref().iter().filter_map(Seat::as_ref)
+    }
+
+    /// The kernel indices of all proxies, in turn: each call begins at another one.
+    #[inline(always)]
+    pub(super) fn in_turn(&mut self) -> impl Iterator<Item = Index<Sh>> + use<P, Sh, FRAMES> {
+        let (shape, mut index) = (self.shape, self.next);
+        self.next = shape.after(index);
+        (0..shape.producers()).map(move |_| {
+            let after = shape.after(index);
+            core::mem::replace(&mut index, after)
+        })
+    }
+
+    /// Where the proxy of a remote kernel is.
+    #[inline(never)]
+    pub(super) fn find(&mut self, remote: KernelId) -> Option<Index<Sh>> {
+        let stands_for = |index: Index<Sh>| self.get(index).is_some_and(|p| p.remote == remote && !p.closed);
+        let hint = self.shape.index(remote.index() % self.shape.producers().max(1))?;
+        let known = self.hints[hint];
+        if stands_for(known) {
+            return Some(known);
+        }
+        let found = self.shape.indices().find(|&index| stands_for(index))?;
+        self.hints[hint] = found;
+        Some(found)
+    }
+
+    /// A remote kernel was announced: registers a proxy, unless there is one.
+    #[inline(never)]
+    pub(super) fn on_announce(&mut self, id: KernelId, name: &[u8; NAME_LEN], gateway: &Endpoint<'f, P, Sh>)
+    where
+        P: Clone,
+    {
+        if self.find(id).is_some() {
+            return;
+        }
+        let text = name.split(|&byte| byte == 0).next().unwrap_or_default();
+        let who = core::str::from_utf8(text).ok().and_then(|name| Register::new(name).ok());
+        let who = who.filter(|_| id.generation() != 0);
+        if !who.is_some_and(|who| self.open(id, &who, gateway)) {
+            self.refused = self.refused.wrapping_add(1);
+            if let Some(at) = self.refusals.get_mut(self.refusal_count) {
+                *at = id;
+                self.refusal_count += 1;
+            }
+        }
+    }
+
+    /// Registers a proxy beside the gateway's own kernel; `false` if that is not possible.
+    #[inline(never)]
+    fn open(&mut self, remote: KernelId, who: &Register, gateway: &Endpoint<'f, P, Sh>) -> bool
+    where
+        P: Clone,
+    {
+        let fabric = gateway.fabric();
+        let platform = gateway.platform().clone();
+        let Ok(taken) = fabric.take_place(who, platform.owner()) else { return false };
+        let seat = &mut self.seats[taken.place()];
+        if seat.as_ref().is_some() {
+            // Only if someone writes over the fabric's table.
+            fabric.give_back(taken);
+            return false;
+        }
+        seat.fill(|at| Proxy::new_in(at, self.shape, remote, |at| Endpoint::open(at, fabric, platform, taken, who)));
+        true
+    }
+
+    /// Tells the remote gateway which kernels could not be registered; `true` if it was told of one.
+    pub(super) fn refuse(&mut self, peer: &mut Peer<'_, impl Frames>) -> bool {
+        let mut worked = false;
+        while let Some(last) = self.refusal_count.checked_sub(1) {
+            let Some(&id) = self.refusals.get(last) else { break };
+            if !peer.send_control(&Control::Refuse { id }) {
+                break;
+            }
+            self.refusal_count = last;
+            worked = true;
+        }
+        worked
+    }
+
+    /// A remote kernel has left.
+    #[inline(never)]
+    pub(super) fn close(&mut self, index: Index<Sh>) {
+        if let Some(proxy) = self.get_mut(index)
+            && !proxy.closed
+        {
+            proxy.closed = true;
+            proxy.endpoint.close();
+        }
+        self.clear(index);
+    }
+
+    /// Frees the kernel index of a closed proxy of which nothing is left to be decided.
+    pub(super) fn clear(&mut self, index: Index<Sh>) {
+        let seat = &mut self.seats[index];
+        if seat.as_ref().is_some_and(|proxy| proxy.closed && proxy.held.in_use() == 0 && proxy.outstanding == 0) {
+            seat.clear();
+        }
+    }
+
+    /// The remote gateway begins again or leaves: its kernels and its messages are no more.
+    pub(super) fn forget(&mut self) {
+        for index in self.shape.indices() {
+            if let Some(proxy) = self.get_mut(index) {
+                proxy.outstanding = 0;
+                proxy.waiting.forget();
+                self.close(index);
+            }
+        }
+        self.refusal_count = 0;
+    }
+}
+
+/// A kernel of the remote domain, as one of this.
+pub(super) struct Proxy<'f, P: Platform, Sh: Shape, const FRAMES: usize> {
+    pub(super) endpoint: Endpoint<'f, P, Sh>,
+    /// Its address in the remote domain.
+    pub(super) remote: KernelId,
+    /// The last sequence that was used here before this proxy was registered.
+    before: u64,
+    /// By how much a sequence here is ahead of the remote one, modulo 2⁶⁴; chosen with the first message.
+    shift: Option<u64>,
+    /// The remote kernel has left. The proxy stays until nothing is held or outstanding.
+    pub(super) closed: bool,
+    /// Records of the messages to it whose answer is awaited.
+    pub(super) held: FreeList<FRAMES>,
+    /// Messages from it that were not answered yet.
+    pub(super) outstanding: u32,
+    /// Those of them that wait for room.
+    pub(super) waiting: Waiting<Sh>,
+}
+
+impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxy<'f, P, Sh, FRAMES> {
+    fn new_in<'m>(
+        memory: &'m mut MaybeUninit<Self>,
+        shape: Sh,
+        remote: KernelId,
+        open: impl for<'e> FnOnce(&'e mut MaybeUninit<Endpoint<'f, P, Sh>>) -> &'e mut Endpoint<'f, P, Sh>,
+    ) -> &'m mut Self {
+        let mut before = 0;
+        make_in!(memory, Self {
+            endpoint => |at| {
+                let endpoint = open(at);
+                before = endpoint.last_sequence();
+                endpoint
+            },
+            remote: remote,
+            before: before,
+            shift: None,
+            closed: false,
+            held: FreeList::new(shape.slots()),
+            outstanding: 0,
+            waiting => |at| Waiting::new_in(at, shape),
+        })
+    }
+
+    /// By how much a sequence of the kernel is higher here than in its own domain, if it has sent a message.
+    pub(super) const fn shift(&self) -> Option<u64> {
+        self.shift
+    }
+
+    /// The sequence here of a message of the remote kernel; `None` if it is much older than the first one that came, or
+    /// if there are no sequences left.
+    fn sequence(&mut self, remote: u64) -> Option<u64> {
+        let before = self.before;
+        let shift = *self.shift.get_or_insert_with(|| before.wrapping_sub(remote.saturating_sub(SEQUENCES_BACK)));
+        let sequence = remote.wrapping_add(shift);
+        (sequence > before && sequence <= LAST_SEQUENCE).then_some(sequence)
+    }
+
+    /// What became of a message that was sent here.
+    pub(super) fn outcome(&mut self, remote: u64) -> Option<DeliveryStatus> {
+        self.endpoint.outcome(remote.wrapping_add(self.shift.unwrap_or(0)))
+    }
+
+    /// Sends a message of the remote kernel.
+    #[inline(never)]
+    pub(super) fn send_on(&mut self, message: &Sh::Item, receipts: u64) -> TransferState {
+        let Some(sequence) = self.sequence(message.header().sequence) else {
+            return TransferState::Decided(DeliveryStatus::QueueFull);
+        };
+        match self.endpoint.send_for(message, sequence, self.before.saturating_add(1), receipts) {
+            Ok(()) => TransferState::Sent,
+            Err(SendError::QueueFull { .. }) => TransferState::Waiting,
+            Err(error) => TransferState::Decided(error.status().unwrap_or(DeliveryStatus::NotFound)),
+        }
+    }
+}
+
+/// The messages of one sender that wait for room, by priority and destination: later ones wait behind them.
+pub(super) struct Waiting<Sh: Shape> {
+    normal: Sh::Each<ForRoom>,
+    high: Sh::Each<ForRoom>,
+}
+
+/// The messages of one sender that wait for room at one destination.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ForRoom {
+    pub(super) count: u16,
+    /// Number of the last look in which one of them had to stay.
+    pub(super) stuck_in: u16,
+}
+
+impl<Sh: Shape> Waiting<Sh> {
+    fn new_in(memory: &mut MaybeUninit<Self>, shape: Sh) -> &mut Self {
+        make_in!(memory, Self {
+            normal => |each| shape.each_in(each, |_| ForRoom::default()),
+            high => |each| shape.each_in(each, |_| ForRoom::default()),
+        })
+    }
+
+    /// Those of a priority for a destination.
+    #[inline(always)]
+    pub(super) fn of(&mut self, high: bool, destination: Index<Sh>) -> &mut ForRoom {
+        let each = if high { &mut self.high } else { &mut self.normal };
+        &mut each[destination]
+    }
+
+    fn forget(&mut self) {
+        self.normal.as_mut().fill(ForRoom::default());
+        self.high.as_mut().fill(ForRoom::default());
+    }
+}
