@@ -12,7 +12,8 @@
 //! Both halves lie in host memory, where both sides reach them without anything but the driver: the device's reads of
 //! its half cross the bus.
 
-use crate::device::{Device, HostBuffer};
+use crate::buffer::HostBuffer;
+use crate::device::Device;
 use crate::error::{BridgeError, Error};
 use core::time::Duration;
 use k2k_core::gateway::{Gateway, GatewayConfig, GatewayStats};

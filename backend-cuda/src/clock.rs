@@ -10,7 +10,8 @@
 //! read the one timer. Across a link, [`GatewayConfig::grace_ns`](k2k_core::gateway::GatewayConfig) has to be more than
 //! the drift of a session.
 
-use crate::device::{Device, DeviceBuffer};
+use crate::buffer::DeviceBuffer;
+use crate::device::Device;
 use crate::driver::{Driver, Handle, Shape};
 use crate::error::Error;
 use crate::ptx::Ptx;

@@ -3,7 +3,8 @@
 //!
 //! The result is that of [`k2k_denoise::diffuse_reference`] bit for bit, on a GPU, on the emulated device, on the host.
 
-use crate::device::{Device, DeviceBuffer};
+use crate::buffer::DeviceBuffer;
+use crate::device::Device;
 use crate::error::Error;
 use crate::ptx::Ptx;
 use crate::session::{Grid as Entry, Running, Session};

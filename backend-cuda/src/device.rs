@@ -9,10 +9,9 @@ use crate::driver::emulated::{Emulated, EmulatedOptions};
 use crate::driver::gone::Gone;
 use crate::driver::{Driver, Handle, cuda};
 use crate::error::Error;
-use crate::meet::{self, Queues, Residency};
 use crate::probe::{Placement, Probe};
 use crate::ptx::Ptx;
-use crate::session::Ended;
+use crate::report::BlockReport;
 use bytemuck::Zeroable as _;
 use core::any::Any;
 use core::fmt;
@@ -21,7 +20,6 @@ use core::ptr::NonNull;
 use core::time::Duration;
 use k2k_device::{Outcome, Report};
 use k2k_host::process::Own;
-use k2k_host::{Fixed, Memory};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -87,7 +85,7 @@ struct State {
     /// Blocks of different entry points have been seen to share multiprocessors.
     mixes: bool,
     /// What was dropped meanwhile.
-    later: Vec<Freed>,
+    later: Vec<DeferredFree>,
     /// What has been loaded. Kept for as long as the device: to compile a text takes a driver seconds.
     modules: Vec<(Ptx, Handle)>,
 }
@@ -110,16 +108,17 @@ fn contain(users: impl FnOnce()) {
 }
 
 /// Something that must outlive the kernels that may use it.
-enum Freed {
+pub(crate) enum DeferredFree {
     Device(u64),
     Host(NonNull<u8>, usize),
-    Registered(NonNull<u8>),
+    /// Memory that the device was allowed to see, and its owner.
+    Registered(NonNull<u8>, Box<dyn Any + Send + Sync>),
     /// An owner of memory that kernels may use.
     Kept(Box<dyn Any + Send>),
 }
 
 // SAFETY: the pointers are addresses to give back, which no thread is bound to.
-unsafe impl Send for Freed {}
+unsafe impl Send for DeferredFree {}
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,7 +229,7 @@ impl Device {
     /// The blocks of a session that runs here and have not ended: for whoever has to say what a device is at, and does
     /// not have the session. Empty also while something is being loaded or allocated.
     #[must_use]
-    pub fn at_work(&self) -> Vec<Ended> {
+    pub fn at_work(&self) -> Vec<BlockReport> {
         let Ok(state) = self.inner.state.try_lock() else { return Vec::new() };
         let mut found = Vec::new();
         for Watched { entry, names, reports: address } in &state.watched {
@@ -241,7 +240,7 @@ impl Device {
                 continue;
             }
             let blocks = (0..).zip(names).zip(reports);
-            found.extend(blocks.map(|((block, name), report)| Ended {
+            found.extend(blocks.map(|((block, name), report)| BlockReport {
                 name: name.clone(),
                 entry: entry.clone(),
                 block,
@@ -252,71 +251,13 @@ impl Device {
         found
     }
 
-    /// Tries out whether as many grids as a session may have run side by side, and copies beside them. Drivers do not say;
-    /// streams of other libraries in this process take queues, too. Once per process is enough: before the first session.
-    ///
-    /// # Errors
-    /// [`Error::SharedQueues`] if something waits behind something else: sessions with so many grids would never start.
-    /// What the driver says; [`Error::Busy`] while kernels run.
-    pub fn verify_queues(&self) -> Result<Queues, Error> {
-        meet::queues(self)
-    }
-
-    /// Tries out how many blocks of two entry points are resident together, two for each multiprocessor. Sessions with
-    /// grids of several entry points count one for each until this has seen all of them together.
-    ///
-    /// # Errors
-    /// What the driver says; [`Error::Busy`] while kernels run.
-    pub fn verify_residency(&self) -> Result<Residency, Error> {
-        let found = meet::residency(self)?;
-        self.state().mixes = found.together == found.blocks && found.shared > 0;
-        Ok(found)
-    }
-
     /// Whether blocks of different entry points have been seen to share multiprocessors.
     pub(crate) fn mixes(&self) -> bool {
         self.state().mixes
     }
 
-    /// Zeroed device memory, aligned to 256 bytes.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`]; [`Error::Busy`] while kernels run.
-    pub fn allocate(&self, len: usize) -> Result<DeviceBuffer, Error> {
-        let address = self.while_idle("allocate device memory", |driver| driver.allocate(len))?;
-        Ok(DeviceBuffer { device: self.clone(), address, len })
-    }
-
-    /// Zeroed host memory that the device sees as well: pinned, cached by the CPU, aligned to 256 bytes.
-    ///
-    /// # Errors
-    /// [`Error::OutOfHostMemory`]; [`Error::Busy`] while kernels run.
-    pub fn allocate_host(&self, len: usize) -> Result<HostBuffer, Error> {
-        let (base, address) = self.while_idle("allocate host memory", |driver| driver.allocate_host(len))?;
-        Ok(HostBuffer { device: self.clone(), base, address, len })
-    }
-
-    /// Lets the device see a fabric of the host, so that one in a shared-memory file stays visible to tools while
-    /// kernels of this device work on it. All its pages are committed and pinned.
-    ///
-    /// # Errors
-    /// [`Error::NotPinned`] if the driver refuses: it can pin memory of the process and files in `/dev/shm`, and since Linux 6.5
-    /// no file on a disk. [`Error::Busy`] while kernels run.
-    pub fn register<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-        &self,
-        memory: &Memory<Fixed<KERNELS, SLOTS, PAYLOAD>>,
-    ) -> Result<Registered, Error> {
-        let base = NonNull::from(memory.fabric().storage()).cast::<u8>();
-        let len = Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::SIZE;
-        let address = self.while_idle("register memory", |driver| {
-            // SAFETY: the clone below keeps the mapping until `Registered` has unregistered it. All of it is a fabric,
-            // which is made for peers that write it at any time.
-            unsafe { driver.register(base, len) }.map_err(|why| match why {
-                Error::Cuda { .. } => Error::NotPinned { path: memory.path().map(Into::into), why: Box::new(why) },
-                why => why,
-            })
-        })?;
-        Ok(Registered { device: self.clone(), base, address, len, memory: Some(Box::new(memory.clone())) })
+    pub(crate) fn set_mixes(&self, mixes: bool) {
+        self.state().mixes = mixes;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -406,10 +347,11 @@ impl Device {
 
     /// Keeps something until no kernel runs.
     pub(crate) fn keep(&self, owner: Box<dyn Any + Send>) {
-        self.release(Freed::Kept(owner));
+        self.release(DeferredFree::Kept(owner));
     }
 
-    fn release(&self, freed: Freed) {
+    /// Frees something, or keeps it until no kernel runs.
+    pub(crate) fn release(&self, freed: DeferredFree) {
         if !self.is_here() {
             // The parent's; and the lock may be held by a thread that is not there.
             core::mem::forget(freed);
@@ -423,189 +365,21 @@ impl Device {
         match freed {
             // SAFETY: each comes from the drop of the one that owned it, and no kernel runs; none starts while `state`
             // is locked.
-            Freed::Device(address) => unsafe { self.driver().free(address) },
+            DeferredFree::Device(address) => unsafe { self.driver().free(address) },
             // SAFETY: as above.
-            Freed::Host(base, len) => unsafe { self.driver().free_host(base, len) },
-            // SAFETY: as above.
-            Freed::Registered(base) => unsafe { self.driver().unregister(base) },
-            Freed::Kept(owner) => {
+            DeferredFree::Host(base, len) => unsafe { self.driver().free_host(base, len) },
+            DeferredFree::Registered(base, owner) => {
+                // SAFETY: as above.
+                unsafe { self.driver().unregister(base) };
+                drop(state);
+                contain(|| drop(owner));
+            }
+            DeferredFree::Kept(owner) => {
                 // It may release more itself.
                 drop(state);
                 contain(|| drop(owner));
             }
         }
-    }
-}
-
-/// Device memory, freed when it is dropped and no kernel runs.
-pub struct DeviceBuffer {
-    device: Device,
-    address: u64,
-    len: usize,
-}
-
-impl DeviceBuffer {
-    /// Its address on the device.
-    #[must_use]
-    pub const fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// Its length, bytes.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no bytes.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Copies bytes out of it, also while kernels run. What they write meanwhile is seen word by word, in any order.
-    ///
-    /// # Errors
-    /// [`Error::OutOfBounds`]; [`Error::NoAnswer`] if the device does not copy.
-    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), Error> {
-        self.check(offset, to.len())?;
-        // SAFETY: checked.
-        unsafe { self.device.driver().read(self.address + offset as u64, to) }
-    }
-
-    /// Copies bytes into it, also while kernels run. They see it word by word, in any order.
-    ///
-    /// # Errors
-    /// As for [`read`](Self::read).
-    pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
-        self.write_shared(offset, bytes)
-    }
-
-    pub(crate) fn write_shared(&self, offset: usize, bytes: &[u8]) -> Result<(), Error> {
-        self.check(offset, bytes.len())?;
-        // SAFETY: checked.
-        unsafe { self.device.driver().write(self.address + offset as u64, bytes) }
-    }
-
-    const fn check(&self, offset: usize, len: usize) -> Result<(), Error> {
-        if offset > self.len || len > self.len - offset {
-            return Err(Error::OutOfBounds { offset, len, buffer: self.len });
-        }
-        Ok(())
-    }
-}
-
-impl Drop for DeviceBuffer {
-    fn drop(&mut self) {
-        self.device.release(Freed::Device(self.address));
-    }
-}
-
-impl fmt::Debug for DeviceBuffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceBuffer").field("address", &self.address).field("len", &self.len).finish_non_exhaustive()
-    }
-}
-
-/// Host memory that the device sees, freed when it is dropped and no kernel runs.
-pub struct HostBuffer {
-    device: Device,
-    base: NonNull<u8>,
-    address: u64,
-    len: usize,
-}
-
-// SAFETY: memory of the process; reached through a raw pointer alone.
-unsafe impl Send for HostBuffer {}
-// SAFETY: as above.
-unsafe impl Sync for HostBuffer {}
-
-impl HostBuffer {
-    /// Its address on the host. The device may write the bytes at any time: use them through atomics and the types of
-    /// [`k2k_core`].
-    #[must_use]
-    pub const fn as_ptr(&self) -> *mut u8 {
-        self.base.as_ptr()
-    }
-
-    /// Its address on the device.
-    #[must_use]
-    pub const fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// Its length, bytes.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no bytes.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
-
-impl Drop for HostBuffer {
-    fn drop(&mut self) {
-        self.device.release(Freed::Host(self.base, self.len));
-    }
-}
-
-impl fmt::Debug for HostBuffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostBuffer").field("base", &self.base).field("len", &self.len).finish_non_exhaustive()
-    }
-}
-
-/// A fabric of the host that the device sees, until it is dropped and no kernel runs.
-pub struct Registered {
-    device: Device,
-    base: NonNull<u8>,
-    address: u64,
-    len: usize,
-    /// Its owner.
-    memory: Option<Box<dyn Any + Send + Sync>>,
-}
-
-// SAFETY: an address, and an owner that is `Send` and `Sync`.
-unsafe impl Send for Registered {}
-// SAFETY: as above.
-unsafe impl Sync for Registered {}
-
-impl Registered {
-    /// Its address on the device.
-    #[must_use]
-    pub const fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// Its length, bytes.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether it has no bytes. It has.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.device.release(Freed::Registered(self.base));
-        if let Some(memory) = self.memory.take() {
-            self.device.keep(memory);
-        }
-    }
-}
-
-impl fmt::Debug for Registered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registered").field("address", &self.address).field("len", &self.len).finish_non_exhaustive()
     }
 }
 

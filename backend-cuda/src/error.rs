@@ -2,7 +2,8 @@
 //! one call. Each message says what was found and what would be right, as far as it is the machine's: that the CPU can
 //! run the same code is for programs to say, in words that their users can type ([`Error::is_no_gpu`]).
 
-use crate::session::{Ended, Hung};
+use crate::hang::HangReport;
+use crate::report::BlockReport;
 use core::fmt;
 use core::time::Duration;
 use k2k_core::fabric::{NameError, NotRegistered};
@@ -184,7 +185,7 @@ pub enum Error {
     /// This process was forked: the device and what runs on it are the parent's.
     Forked,
     /// A kernel gave up before it began its work.
-    Refused(Ended),
+    Refused(BlockReport),
     /// Kernels that did not begin in time.
     NotReady {
         /// How long it was waited for.
@@ -195,7 +196,7 @@ pub enum Error {
         blocks: usize,
     },
     /// Kernels that did not end in time.
-    Hung(Box<Hung>),
+    Hung(Box<HangReport>),
     /// A variable of the environment makes the driver wait where kernels that do not return must not be waited for.
     Environment {
         /// Its name.

@@ -5,7 +5,7 @@ unsafe extern "C" {
     safe fn _exit(status: core::ffi::c_int) -> !;
 }
 
-/// Ends the process at once, with that status: for a program whose kernels [hang](crate::Hung). Returning from `main` runs
+/// Ends the process at once, with that status: for a program whose kernels [hang](crate::HangReport). Returning from `main` runs
 /// what the driver's library does at the end, which may wait for them for ever. Nothing that is buffered is written, and nothing is
 /// dropped; the system gives the device back.
 pub fn abandon(status: u8) -> ! {

@@ -10,7 +10,7 @@
 //! | [`Ptx`] | text for a device |
 //! | [`Session`], [`Running`] | a fabric in device memory, and the kernels that run on it |
 //! | [`Bridge`] | a host's kernels and a device's, as if they were in one fabric |
-//! | [`Hung`] | what kernels that do not stop were doing |
+//! | [`HangReport`] | what kernels that do not stop were doing |
 //! | [`check`] | does it work on this device? |
 //! | [`denoise`] | a job for a device's kernels, checked bit by bit |
 //! | [`mod@bench`] | how fast is it there? |
@@ -27,6 +27,7 @@
 
 pub mod bench;
 mod bridge;
+mod buffer;
 pub mod check;
 mod clock;
 mod cut;
@@ -34,18 +35,22 @@ pub mod denoise;
 mod device;
 mod driver;
 mod error;
+mod hang;
 mod leave;
 mod meet;
 mod probe;
 mod ptx;
+mod report;
 mod session;
 
 pub use bridge::Bridge;
+pub use buffer::{DeviceBuffer, HostBuffer, Registered};
 pub use clock::ClockOffset;
-pub use device::{Compile, Device, DeviceBuffer, HostBuffer, Registered};
+pub use device::{Compile, Device};
 #[cfg(feature = "emulated")]
 pub use driver::emulated::EmulatedOptions;
 pub use error::{BridgeError, Error, PlacementError, Version};
+pub use hang::{HangReport, HungKernel};
 pub use k2k_core;
 pub use k2k_device::{Launch, Outcome, Report};
 #[cfg(feature = "emulated")]
@@ -54,4 +59,5 @@ pub use leave::abandon;
 pub use meet::{Queues, Residency};
 pub use probe::{OLDEST, Placement, Probe, Where};
 pub use ptx::Ptx;
-pub use session::{Ended, Grid, Hung, HungKernel, Running, Session, Snapshot};
+pub use report::BlockReport;
+pub use session::{Grid, Running, Session, Snapshot};

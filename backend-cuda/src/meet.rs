@@ -9,7 +9,8 @@
 //! A driver is asked for so many queues and says nothing of how many it made; streams of others in the process take some.
 //! And how many blocks fit on a multiprocessor is known of each entry point by itself alone.
 
-use crate::device::{Device, DeviceBuffer, HostBuffer};
+use crate::buffer::{DeviceBuffer, HostBuffer};
+use crate::device::Device;
 use crate::driver::{Driver, Handle, Shape};
 use crate::error::Error;
 use crate::ptx::Ptx;
@@ -355,8 +356,30 @@ fn entries(device: &Device) -> Result<[(Handle, u32); 2], Error> {
     Ok(found)
 }
 
-/// See [`Device::verify_queues`].
-pub(crate) fn queues(device: &Device) -> Result<Queues, Error> {
+impl Device {
+    /// Tries out whether as many grids as a session may have run side by side, and copies beside them. Drivers do not say;
+    /// streams of other libraries in this process take queues, too. Once per process is enough: before the first session.
+    ///
+    /// # Errors
+    /// [`Error::SharedQueues`] if something waits behind something else: sessions with so many grids would never start.
+    /// What the driver says; [`Error::Busy`] while kernels run.
+    pub fn verify_queues(&self) -> Result<Queues, Error> {
+        queues(self)
+    }
+
+    /// Tries out how many blocks of two entry points are resident together, two for each multiprocessor. Sessions with
+    /// grids of several entry points count one for each until this has seen all of them together.
+    ///
+    /// # Errors
+    /// What the driver says; [`Error::Busy`] while kernels run.
+    pub fn verify_residency(&self) -> Result<Residency, Error> {
+        let found = residency(self)?;
+        self.set_mixes(found.together == found.blocks && found.shared > 0);
+        Ok(found)
+    }
+}
+
+fn queues(device: &Device) -> Result<Queues, Error> {
     let [(entry, _), _] = entries(device)?;
     // The emulated device has no end of them.
     let grids = device.driver().queues().min(31);
@@ -395,8 +418,7 @@ pub(crate) fn queues(device: &Device) -> Result<Queues, Error> {
     Err(Error::SharedQueues { grids, together, behind, copy: (copy >= COPY).then_some(copy) })
 }
 
-/// See [`Device::verify_residency`].
-pub(crate) fn residency(device: &Device) -> Result<Residency, Error> {
+fn residency(device: &Device) -> Result<Residency, Error> {
     let entries = entries(device)?;
     let multiprocessors = device.probe().multiprocessors;
     // Of a device that says that only one fits on each, no more is asked.

@@ -3,7 +3,7 @@
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use k2k_cuda::check::{CheckOptions, CheckResult};
 use k2k_cuda::{
-    Bridge, BridgeError, ClockOffset, Compile, Device, DeviceBuffer, Ended, Error, Grid, HostBuffer, Hung, HungKernel,
+    Bridge, BridgeError, ClockOffset, Compile, Device, DeviceBuffer, BlockReport, Error, Grid, HostBuffer, HangReport, HungKernel,
     Launch, Outcome, Placement, PlacementError, Probe, Ptx, Registered, Report, Running, Session, Snapshot, Version,
     Where,
 };
@@ -35,8 +35,8 @@ fn public_types_have_the_auto_traits_that_they_promise() {
     error::<Error>();
     error::<BridgeError>();
     error::<PlacementError>();
-    shared::<Hung>();
-    shared::<Ended>();
+    shared::<HangReport>();
+    shared::<BlockReport>();
     shared::<Bridge>();
     shared::<Device>();
     shared::<DeviceBuffer>();

@@ -4,7 +4,8 @@ use super::Failure;
 use super::rig::{Rig, all_finished, patient, rate};
 use super::row::{Figure, Row, Target, Unit};
 use crate::check::{Gate, ensure};
-use crate::session::{Ended, Grid, Session};
+use crate::report::BlockReport;
+use crate::session::{Grid, Session};
 use k2k_core::KernelId;
 use k2k_core::sync::Gpu;
 use k2k_kernels::handlers::{RoleKind, Tally};
@@ -64,7 +65,11 @@ fn senders(kind: RoleKind, name: &str, first: u16, step: u64, count: u64) -> Gri
 
 /// Messages per second from the opening of the gate until all kernels have received and sent what they were to, and
 /// left.
-fn fabric(rig: &Rig<'_>, grids: impl FnOnce(&mut Gate) -> Vec<Grid>, moved: u64) -> Result<(f64, Vec<Ended>), Failure> {
+fn fabric(
+    rig: &Rig<'_>,
+    grids: impl FnOnce(&mut Gate) -> Vec<Grid>,
+    moved: u64,
+) -> Result<(f64, Vec<BlockReport>), Failure> {
     let mut session = Session::<CHIP_KERNELS, CHIP_SLOTS, CHIP_PAYLOAD>::new(rig.device, &patient())?;
     let mut gate = Gate::new(&rig.tools)?;
     let grids = grids(&mut gate);
@@ -95,7 +100,7 @@ fn row(rig: &Rig<'_>, measured: Result<f64, Failure>, kernels: u32) -> Result<Ve
 }
 
 /// What the receivers count, and the receipts of the senders, for `receivers` blocks and then `senders`.
-fn verify(ended: &[Ended], receivers: usize, received: u64, sent: u64) -> Result<(), Failure> {
+fn verify(ended: &[BlockReport], receivers: usize, received: u64, sent: u64) -> Result<(), Failure> {
     for (i, block) in ended.iter().enumerate() {
         let values = block.report.values;
         if i < receivers {

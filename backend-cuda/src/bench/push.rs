@@ -5,7 +5,8 @@ use super::rig::{Rig, Spread, rate};
 use super::row::{Figure, Row, Target, Unit};
 use super::trip::host_ring;
 use crate::check::ensure;
-use crate::session::{Ended, Grid};
+use crate::report::BlockReport;
+use crate::session::Grid;
 use k2k_core::ring::Consumer;
 use k2k_core::sync::System;
 use k2k_kernels::shape::{Body, RING_SLOTS, TestSpsc, body};
@@ -100,7 +101,7 @@ fn take<R: Send>(
     rings: u32,
     each: u64,
     consume: impl Fn(&mut [HostConsumer]) -> Result<R, Failure> + Sync,
-) -> Result<(Vec<R>, Vec<Ended>), Failure> {
+) -> Result<(Vec<R>, Vec<BlockReport>), Failure> {
     let size = size_of::<TestSpsc<System>>();
     let buffer = rig.device.allocate_host(size * rings as usize)?;
     let base = buffer.as_ptr();

@@ -5,7 +5,8 @@ use super::{BenchOptions, Failure};
 use crate::check::{Bench, CheckOptions, Patient, ensure};
 use crate::device::Device;
 use crate::ptx::Ptx;
-use crate::session::{Ended, Grid, Running, Session};
+use crate::report::BlockReport;
+use crate::session::{Grid, Running, Session};
 use core::hint::spin_loop;
 use k2k_core::Config;
 use k2k_device::Outcome;
@@ -112,7 +113,7 @@ impl<'d> Rig<'d> {
     }
 
     /// Starts grids that use no fabric, and waits for them.
-    pub(super) fn run(&self, grids: impl IntoIterator<Item = Grid>) -> Result<Vec<Ended>, Failure> {
+    pub(super) fn run(&self, grids: impl IntoIterator<Item = Grid>) -> Result<Vec<BlockReport>, Failure> {
         self.join(&mut *self.start(grids)?)
     }
 
@@ -120,14 +121,14 @@ impl<'d> Rig<'d> {
     pub(super) fn join<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
         &self,
         running: &mut Running<KERNELS, SLOTS, PAYLOAD>,
-    ) -> Result<Vec<Ended>, Failure> {
+    ) -> Result<Vec<BlockReport>, Failure> {
         let ended = running.join(self.options.patience)?;
         all_finished(&ended)?;
         Ok(ended)
     }
 }
 
-pub(super) fn all_finished(ended: &[Ended]) -> Result<(), Failure> {
+pub(super) fn all_finished(ended: &[BlockReport]) -> Result<(), Failure> {
     match ended.iter().find(|block| block.outcome() != Some(Outcome::Finished)) {
         Some(block) => Err(Failure(block.to_string())),
         None => Ok(()),
@@ -188,7 +189,7 @@ impl Spread {
 
 /// What blocks of ring ends did per second, by the device's clock: from the first one's beginning to the last one's
 /// end.
-pub(super) fn rate(ended: &[Ended], moved: u64) -> f64 {
+pub(super) fn rate(ended: &[BlockReport], moved: u64) -> f64 {
     let began = ended.iter().map(|block| block.report.values[2]).min().unwrap_or(0);
     let done = ended.iter().map(|block| block.report.values[3]).max().unwrap_or(0);
     moved as f64 * 1e9 / done.saturating_sub(began).max(1) as f64

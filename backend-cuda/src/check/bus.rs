@@ -2,7 +2,8 @@
 
 use super::{Bench, Failure, Gate, ensure};
 use crate::denoise::{Planes, diffuse};
-use crate::session::{Ended, Grid, Running, Session};
+use crate::report::BlockReport;
+use crate::session::{Grid, Running, Session};
 use core::time::Duration;
 use k2k_core::fabric::Event;
 use k2k_core::gateway::GatewayConfig;
@@ -56,7 +57,7 @@ fn register(broker: &HostBroker, name: &str) -> Result<HostEndpoint, Failure> {
     broker.register(name).map_err(|e| Failure(e.to_string()))
 }
 
-fn stop(bench: &Bench<'_>, mut running: DeviceRunning) -> Result<Vec<Ended>, Failure> {
+fn stop(bench: &Bench<'_>, mut running: DeviceRunning) -> Result<Vec<BlockReport>, Failure> {
     let ended = running.stop(bench.options.patience)?;
     for block in &ended {
         ensure!(block.outcome() == Some(Outcome::Finished), "{block}");

@@ -2,7 +2,8 @@
 
 use super::{Bench, Failure, Gate, ensure};
 use crate::error::Error;
-use crate::session::{Ended, Grid, Running, Session};
+use crate::report::BlockReport;
+use crate::session::{Grid, Running, Session};
 use core::time::Duration;
 use k2k_core::fabric::Stats;
 use k2k_core::{Command, Config, KernelId, Phase};
@@ -62,7 +63,7 @@ fn settle(bench: &Bench<'_>, running: &DeviceRunning, sent: u64) -> Result<Stats
     Ok(stats)
 }
 
-fn stop(bench: &Bench<'_>, mut running: DeviceRunning) -> Result<Vec<Ended>, Failure> {
+fn stop(bench: &Bench<'_>, mut running: DeviceRunning) -> Result<Vec<BlockReport>, Failure> {
     let ended = running.stop(bench.options.patience)?;
     for block in &ended {
         ensure!(block.outcome() == Some(Outcome::Finished), "{block}");
@@ -70,13 +71,13 @@ fn stop(bench: &Bench<'_>, mut running: DeviceRunning) -> Result<Vec<Ended>, Fai
     Ok(ended)
 }
 
-fn tally(ended: &[Ended], name: &str) -> Tally {
+fn tally(ended: &[BlockReport], name: &str) -> Tally {
     let found = ended.iter().find(|block| block.name == name);
     Tally::from_values(found.map_or([0; 7], |block| block.report.values))
 }
 
 /// Received, torn, out of order.
-fn taken(ended: &[Ended], name: &str) -> (u64, u64, u64) {
+fn taken(ended: &[BlockReport], name: &str) -> (u64, u64, u64) {
     let found = ended.iter().find(|block| block.name == name);
     found.map_or((0, 0, 0), |block| (block.report.values[0], block.report.values[1], block.report.values[2]))
 }

@@ -15,7 +15,8 @@ mod fabric;
 mod rings;
 mod side;
 
-use crate::device::{Device, HostBuffer};
+use crate::buffer::HostBuffer;
+use crate::device::Device;
 use crate::error::Error;
 use crate::ptx::Ptx;
 use crate::session::{Grid, Running};

@@ -1,7 +1,8 @@
 //! Rings, without a fabric: each end on the host, on a thread of a device, or on a warp.
 
 use super::{Bench, Failure, Patient, ensure};
-use crate::device::{DeviceBuffer, HostBuffer};
+use crate::buffer::{DeviceBuffer, HostBuffer};
+
 use crate::error::Error;
 use crate::session::{Grid, Session};
 use k2k_core::sync::{Gpu, System};

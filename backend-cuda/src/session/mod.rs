@@ -10,22 +10,20 @@
 //! Blocks that never return and that wait for one another must all be resident. So `start` counts what all grids
 //! together need before it launches any, and launches nothing while others' kernels run on the same [`Device`].
 
-mod ended;
-mod hung;
+mod grid;
 mod image;
 mod running;
 
-pub use ended::Ended;
-pub use hung::{Hung, HungKernel};
+pub use grid::Grid;
 pub use running::{Running, Snapshot};
 
 use crate::bridge::{Bridge, Halves};
+use crate::buffer::DeviceBuffer;
 use crate::clock::ClockOffset;
-use crate::device::{Device, DeviceBuffer, Module, Watched};
+use crate::device::{Device, Module, Watched};
 use crate::driver::{Handle, Shape};
 use crate::error::Error;
 use crate::ptx::Ptx;
-use core::any::Any;
 use core::fmt;
 use image::Image;
 use k2k_core::fabric::NAME_LEN;
@@ -36,127 +34,15 @@ use k2k_device::{Launch, Report};
 use k2k_host::{Fixed, Memory};
 use k2k_kernels::shape;
 use running::Started;
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Workspace of a block unless its grid says otherwise, bytes.
-const WORKSPACE: usize = 64 << 10;
+use std::sync::Arc;
 
 /// The library's gateway, and what one needs: it says so if this is too little.
 const GATEWAY: &str = "k2k_gateway";
 const GATEWAY_WORKSPACE: usize = 512 << 10;
 
-/// Some blocks with the same entry point: one kernel each.
-pub struct Grid {
-    entry: String,
-    name: String,
-    blocks: u32,
-    threads: u32,
-    workspace_len: usize,
-    parameters: [u64; 8],
-    /// In a lock that nobody waits for, so that a grid can be shared between threads whatever it keeps.
-    keep: Mutex<Vec<Box<dyn Any + Send>>>,
-    /// Stopped when all others have ended: a gateway carries what they still have to say.
-    serves_others: bool,
-}
-
-impl fmt::Debug for Grid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grid")
-            .field("entry", &self.entry)
-            .field("name", &self.name)
-            .field("blocks", &self.blocks)
-            .field("threads", &self.threads)
-            .field("parameters", &self.parameters)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Grid {
-    /// One block of one warp, named like its entry point, with 64 KiB of workspace and all parameters 0.
-    #[must_use]
-    pub fn new(entry: &str) -> Self {
-        Self {
-            entry: entry.to_owned(),
-            name: entry.to_owned(),
-            blocks: 1,
-            threads: 32,
-            workspace_len: WORKSPACE,
-            parameters: [0; 8],
-            keep: Mutex::default(),
-            serves_others: false,
-        }
-    }
-
-    /// The kernels' name, 1 to 32 bytes. Of several blocks, each appends `-` and its number.
-    #[must_use]
-    pub fn name(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.name);
-        self
-    }
-
-    /// Blocks: kernels.
-    #[must_use]
-    pub const fn blocks(mut self, blocks: u32) -> Self {
-        self.blocks = blocks;
-        self
-    }
-
-    /// Threads of each block, 1 to 1024.
-    #[must_use]
-    pub const fn threads(mut self, threads: u32) -> Self {
-        self.threads = threads;
-        self
-    }
-
-    /// Workspace of each block, bytes; rounded up to a multiple of 256. An entry point that finds too little says how
-    /// much it needs ([`Outcome::SmallWorkspace`](crate::Outcome::SmallWorkspace)).
-    #[must_use]
-    pub const fn workspace(mut self, len: usize) -> Self {
-        self.workspace_len = len;
-        self
-    }
-
-    /// A parameter, 0 to 7, of which the entry point knows the meaning: a number, or an address on the device.
-    ///
-    /// # Panics
-    /// If there is no parameter of that index.
-    #[must_use]
-    pub const fn parameter(mut self, index: usize, value: u64) -> Self {
-        self.parameters[index] = value;
-        self
-    }
-
-    /// Keeps the owner of memory that a parameter points to, until no kernel uses it any more.
-    #[must_use]
-    pub fn keep(mut self, owner: impl Any + Send) -> Self {
-        self.keep.get_mut().unwrap_or_else(PoisonError::into_inner).push(Box::new(owner));
-        self
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let bad = |why| Err(Error::BadGrid { entry: self.entry.clone(), why });
-        if self.blocks == 0 {
-            return bad("a grid has at least one block".to_owned());
-        }
-        if !(1..=1024).contains(&self.threads) {
-            return bad(format!("a block has 1 to 1024 threads, not {}", self.threads));
-        }
-        let longest = self.block_name(self.blocks - 1);
-        if self.name.is_empty() || longest.len() > NAME_LEN || longest.contains('\0') {
-            return bad(format!("the name {longest:?} is not one of 1 to {NAME_LEN} bytes without NUL"));
-        }
-        Ok(())
-    }
-
-    /// The name that a block registers under.
-    fn block_name(&self, block: u32) -> String {
-        if self.blocks == 1 { self.name.clone() } else { format!("{}-{block}", self.name) }
-    }
-}
-
 /// A grid that has been found fit.
 #[derive(Debug)]
-struct Added {
+struct PlannedGrid {
     grid: Grid,
     entry: Handle,
     per_multiprocessor: u32,
@@ -189,7 +75,7 @@ pub struct Session<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usiz
     config: Config,
     fabric: DeviceBuffer,
     modules: Vec<Module>,
-    grids: Vec<Added>,
+    grids: Vec<PlannedGrid>,
     places: u32,
     bridges: Vec<Bridge>,
 }
@@ -282,7 +168,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
             let entry = driver.entry(module.handle, &grid.entry)?;
             Ok((entry, driver.blocks_per_multiprocessor(entry, grid.threads)?))
         })?;
-        self.grids.push(Added { entry, per_multiprocessor, first_place: self.places, grid });
+        self.grids.push(PlannedGrid { entry, per_multiprocessor, first_place: self.places, grid });
         self.places = asked;
         Ok(())
     }
@@ -380,7 +266,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
                 parameters: added.grid.parameters,
             };
             argument.write(0, bytemuck::bytes_of(&launch))?;
-            let Added { grid, entry, first_place, .. } = added;
+            let PlannedGrid { grid, entry, first_place, .. } = added;
             let shape = Shape { blocks: grid.blocks, threads: grid.threads, cooperative, launch: argument.address() };
             Ok((Started { grid, first_place, reports, launch: None, _buffers: [workspace, argument] }, entry, shape))
         });
@@ -420,7 +306,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
 /// share of shared memory does not, until it is empty; all of ours ask for the same, and still there is a report of two that
 /// fit together and were kept apart. So with several entry points, one block is counted for each multiprocessor, until
 /// [`Device::verify_residency`] has seen more.
-fn check_residency(device: &Device, grids: &[Added]) -> Result<(), Error> {
+fn check_residency(device: &Device, grids: &[PlannedGrid]) -> Result<(), Error> {
     let asked: u32 = grids.iter().map(|added| added.grid.blocks).sum();
     let several = grids.iter().any(|added| added.grid.entry != grids[0].grid.entry);
     let fit = grids.iter().map(|added| added.per_multiprocessor).min().unwrap_or(0);

@@ -1,12 +1,15 @@
 //! The kernels of a session while they run: looking at them, commanding them, and waiting for their end.
 
+use super::grid::Grid;
 use super::image::Image;
-use super::{Ended, Grid, Hung, HungKernel};
 use crate::bridge::Bridge;
+use crate::buffer::DeviceBuffer;
 use crate::clock::ClockOffset;
-use crate::device::{Device, DeviceBuffer, Module};
+use crate::device::{Device, Module};
 use crate::driver::{Driver, Handle};
 use crate::error::Error;
+use crate::hang::{HangReport, HungKernel};
+use crate::report::BlockReport;
 use bytemuck::Zeroable as _;
 use core::fmt;
 use core::ops::{Deref, Range};
@@ -52,10 +55,10 @@ impl Started {
     }
 
     /// What its blocks have written so far.
-    fn reports(&self) -> Result<Vec<Ended>, Error> {
+    fn reports(&self) -> Result<Vec<BlockReport>, Error> {
         let mut reports = vec![Report::zeroed(); self.grid.blocks as usize];
         self.reports.read(0, bytemuck::cast_slice_mut(&mut reports))?;
-        let ended = (0..).zip(reports).map(|(block, report)| Ended {
+        let ended = (0..).zip(reports).map(|(block, report)| BlockReport {
             name: self.grid.block_name(block),
             entry: self.grid.entry.clone(),
             block,
@@ -66,7 +69,7 @@ impl Started {
 }
 
 /// The kernels of a session. Dropping it tells them to stop and waits for them for 2 s. If they still run then, their
-/// memory is not freed, their [device](Device) stays [busy](Device::is_busy), and a [report](Hung) goes to the standard
+/// memory is not freed, their [device](Device) stays [busy](Device::is_busy), and a [report](HangReport) goes to the standard
 /// error output; end the process with [`abandon`](crate::abandon) then, as its own end may wait for them.
 pub struct Running<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
     device: Device,
@@ -170,7 +173,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
     ///
     /// # Errors
     /// [`Error::NoAnswer`] if the device does not copy.
-    pub fn reports(&self) -> Result<Vec<Ended>, Error> {
+    pub fn reports(&self) -> Result<Vec<BlockReport>, Error> {
         let reports = self.grids.iter().map(Started::reports).collect::<Result<Vec<_>, Error>>()?;
         Ok(reports.into_iter().flatten().collect())
     }
@@ -186,14 +189,14 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         loop {
             self.poll()?;
             let reports = self.reports()?;
-            if let Some(refused) = reports.iter().position(Ended::is_refusal) {
+            if let Some(refused) = reports.iter().position(BlockReport::is_refusal) {
                 // [reported]: the values are in a copy that begins after the outcome was seen.
                 return Err(Error::Refused(self.reports()?.swap_remove(refused)));
             }
-            let ready = |ended: &&Ended| ended.kernel().is_some() || ended.outcome() == Some(Outcome::Finished);
+            let ready = |ended: &&BlockReport| ended.kernel().is_some() || ended.outcome() == Some(Outcome::Finished);
             let count = reports.iter().filter(ready).count();
             if count == reports.len() {
-                return Ok(reports.iter().filter_map(Ended::kernel).collect());
+                return Ok(reports.iter().filter_map(BlockReport::kernel).collect());
             }
             let waited = started.elapsed();
             if waited >= timeout {
@@ -231,7 +234,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
     /// # Errors
     /// [`Error::Hung`] if some have not ended by then: the session can be asked again. Anything else ended them all,
     /// except [`Error::NoAnswer`], after which they may still run.
-    pub fn stop(&mut self, timeout: Duration) -> Result<Vec<Ended>, Error> {
+    pub fn stop(&mut self, timeout: Duration) -> Result<Vec<BlockReport>, Error> {
         self.wait(Some(Command::Stop), timeout)
     }
 
@@ -239,7 +242,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
     ///
     /// # Errors
     /// As for [`stop`](Self::stop).
-    pub fn drain(&mut self, timeout: Duration) -> Result<Vec<Ended>, Error> {
+    pub fn drain(&mut self, timeout: Duration) -> Result<Vec<BlockReport>, Error> {
         self.wait(Some(Command::Drain), timeout)
     }
 
@@ -247,7 +250,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
     ///
     /// # Errors
     /// As for [`stop`](Self::stop).
-    pub fn join(&mut self, timeout: Duration) -> Result<Vec<Ended>, Error> {
+    pub fn join(&mut self, timeout: Duration) -> Result<Vec<BlockReport>, Error> {
         self.wait(None, timeout)
     }
 
@@ -259,7 +262,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         self.poll()
     }
 
-    fn wait(&mut self, command: Option<Command>, timeout: Duration) -> Result<Vec<Ended>, Error> {
+    fn wait(&mut self, command: Option<Command>, timeout: Duration) -> Result<Vec<BlockReport>, Error> {
         let started = Instant::now();
         let mut first = None;
         let mut told: Vec<(KernelId, Command)> = Vec::new();
@@ -329,12 +332,12 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         failure.map_or(Ok(all), Err)
     }
 
-    fn hung(&self, waited: Duration, first: &Snapshot<KERNELS, SLOTS, PAYLOAD>) -> Result<Hung, Error> {
+    fn hung(&self, waited: Duration, first: &Snapshot<KERNELS, SLOTS, PAYLOAD>) -> Result<HangReport, Error> {
         let now = self.observe()?;
         let mut kernels = Vec::new();
         for grid in self.grids.iter().filter(|grid| grid.launch.is_some()) {
             let reports = grid.reports()?;
-            let at_work = |ended: &Ended| matches!(ended.outcome(), Some(Outcome::NotStarted | Outcome::Running));
+            let at_work = |ended: &BlockReport| matches!(ended.outcome(), Some(Outcome::NotStarted | Outcome::Running));
             // A grid whose blocks all say that they have ended, and which has not, is to be seen as well.
             let any = reports.iter().any(at_work);
             for report in reports.into_iter().filter(|ended| !any || at_work(ended)) {
@@ -354,7 +357,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
                 });
             }
         }
-        Ok(Hung { waited, blocks: self.places(), kernels })
+        Ok(HangReport { waited, blocks: self.places(), kernels })
     }
 }
 

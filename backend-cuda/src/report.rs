@@ -6,7 +6,7 @@ use k2k_device::{Outcome, Report};
 
 /// What a block of an entry point says of how it went.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct BlockReport {
     /// Name of its kernel.
     pub name: String,
     /// Its entry point.
@@ -17,7 +17,7 @@ pub struct Ended {
     pub report: Report,
 }
 
-impl Ended {
+impl BlockReport {
     /// How it went; `None` if the number is none of those that are known.
     #[must_use]
     pub const fn outcome(&self) -> Option<Outcome> {
@@ -37,7 +37,7 @@ impl Ended {
     }
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for BlockReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, entry, block, report } = self;
         let [a, b, c, d, ..] = report.values;
@@ -77,7 +77,7 @@ mod tests {
         let text = |outcome: u16| {
             let values = [4, 16, 64, 1 << 20, 0, 0, 0];
             let report = Report { outcome, kernel_index: 0, kernel_generation: 0, values };
-            Ended { name: "echo-1".into(), entry: "k2k_echo".into(), block: 1, report }.to_string()
+            BlockReport { name: "echo-1".into(), entry: "k2k_echo".into(), block: 1, report }.to_string()
         };
         let expected = [
             "has not begun",

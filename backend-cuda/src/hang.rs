@@ -1,15 +1,14 @@
 //! What kernels that do not end were doing, seen while they still do it.
 
+use crate::report::BlockReport;
 use core::fmt;
 use core::time::Duration;
 use k2k_core::fabric::{Status, TraceEntry};
 use k2k_core::{Phase, Stats};
 
-use super::Ended;
-
-/// Kernels that have not ended in time. They still run; the [session](super::Running) can be asked again.
+/// Kernels that have not ended in time. They still run; the [session](crate::Running) can be asked again.
 #[derive(Clone, Debug)]
-pub struct Hung {
+pub struct HangReport {
     /// How long they were waited for.
     pub waited: Duration,
     /// Blocks of the session.
@@ -22,7 +21,7 @@ pub struct Hung {
 #[derive(Clone, Debug)]
 pub struct HungKernel {
     /// Name, entry point, block, and what it wrote so far.
-    pub report: Ended,
+    pub report: BlockReport,
     /// Its place in the fabric's table.
     pub place: u32,
     /// What the table says of that place: `None` if nobody has taken it.
@@ -50,7 +49,7 @@ impl HungKernel {
 /// Events of a trace that are shown.
 const SHOWN: usize = 4;
 
-impl fmt::Display for Hung {
+impl fmt::Display for HangReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} kernels have not ended after {:?}:", self.kernels.len(), self.blocks, self.waited)?;
         self.kernels.iter().try_for_each(|kernel| write!(f, "\n  {kernel}"))
