@@ -29,7 +29,7 @@
 
 /// The README's program, which is compiled and run with the tests of the documentation.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;
 
 // Where a 64-bit word is accessed under a lock of the program, two processes that share a file would not exclude each

@@ -56,3 +56,7 @@ pub use platform::{CLOCK_MARGIN_NS, Platform};
 pub use shape::Read;
 pub use shape::{Fixed, Packet, Shape, Typed};
 pub use wake_flag::{Sleep, WakeFlag};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
