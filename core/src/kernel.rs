@@ -242,10 +242,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
         endpoint: &mut Endpoint<'_, L, Sh>,
         kernel: &mut impl Kernel<PAYLOAD>,
     ) -> Pass {
-        if endpoint.is_stopping() {
+        if !endpoint.begin_pass() {
             return Pass::Stopped;
         }
-        endpoint.beat();
         // One that runs goes on without a look at what its supervisor did; one that was paused does not.
         let runs_on = self.phase == Phase::Running && !endpoint.is_commanded();
         let command = if runs_on { Command::Run } else { endpoint.command() };
@@ -262,7 +261,7 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
             self.empty_passes = if endpoint.poll() > 0 { 0 } else { self.empty_passes.saturating_add(1) };
             return Pass::Rest(Rest { empty_passes: self.empty_passes, soon: false, command });
         }
-        if endpoint.try_receive_into(&mut self.message) {
+        if endpoint.receive_into(&mut self.message) {
             kernel.on_message(endpoint, &self.message);
             self.empty_passes = 0;
             return Pass::Worked;

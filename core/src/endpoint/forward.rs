@@ -1,9 +1,9 @@
 //! Passing on: what is for others goes to its next hop, or is put aside until that has room, or fails.
 
-use super::send::Purpose;
-use super::{Endpoint, PRIORITIES};
+use super::Endpoint;
+use super::outbox::Purpose;
 use crate::fabric::{Counter, DeliveryStatus, Event};
-use crate::message::{Header, Priority};
+use crate::message::Header;
 use crate::platform::Platform;
 use crate::shape::{Index, Packet, Shape};
 use crate::sync::zeroed_in;
@@ -12,35 +12,27 @@ use core::mem::MaybeUninit;
 /// Deferred messages that one call looks at.
 const FLUSH_LOOKS: usize = 64;
 
-/// Where messages of this one's priority are counted.
-#[inline(always)]
-const fn priority_of(header: &Header) -> usize {
-    (header.priority != Priority::Normal as u8) as usize
-}
-
-impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
+impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// A message for someone else, or for an earlier owner of this place.
     // One copy, as of all that is not the way of a kernel's own mail: on a GPU its code would be most of a kernel's.
     #[inline(never)]
     pub(super) fn handle_other(&mut self, message: &Sh::Item) {
         let header = message.header();
-        if header.destination().index() == self.id.index() {
+        if header.destination().index() == self.id().index() {
             return self.end(header, DeliveryStatus::NotFound);
         }
         let Some(next_hop) = self.pass_on(message, None) else { return };
-        if !self.put_aside(message, next_hop) {
+        if !self.defer(message, next_hop) {
             self.end(header, DeliveryStatus::QueueFull);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn put_aside(&mut self, message: &Sh::Item, next_hop: Index<Sh>) -> bool {
-        let stored = self.fabric.transit(self.place).put(&mut self.transit, message, next_hop.number());
+    fn defer(&mut self, message: &Sh::Item, next_hop: Index<Sh>) -> bool {
+        let stored = self.deferred.put(&self.member, message, next_hop);
         if stored {
-            self.notes.close();
-            let parked = self.parked_for(next_hop, message.header());
-            *parked = parked.saturating_add(1);
+            self.ledger.close();
             self.trace(Event::Parked, None, message.header());
         }
         stored
@@ -50,27 +42,13 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// go by now. (Not afterwards: a kernel has one message in hand at a time.)
     #[inline(always)]
     pub(super) fn make_room(&mut self) {
-        if self.transit.len() >= self.fabric.shape().slots() && !self.flushed {
+        if self.deferred.needs_room(&self.member) {
             self.flush_transit();
         }
     }
 
-    /// The message in hand is about to be counted. If it lies in the store, it is removed before that.
-    #[inline(always)]
-    pub(super) fn let_go(&mut self, stored: Option<u64>) {
-        if let Some(position) = stored {
-            self.fabric.transit(self.place).remove(&mut self.transit, position);
-        }
-    }
-
-    /// How many messages of this one's priority were put aside for a next hop.
-    #[inline(always)]
-    pub(super) fn parked_for(&mut self, next_hop: Index<Sh>, header: &Header) -> &mut u16 {
-        &mut self.parked[next_hop][priority_of(header)]
-    }
-
     /// Forwards a message, which lies at that position of the store if at one, or ends its way. Returns the next hop's
-    /// place if that has no room; then the message stays in hand, or in the store.
+    /// index if that has no room; then the message stays in hand, or in the store.
     // As `handle_other`: one copy.
     #[inline(never)]
     fn pass_on(&mut self, message: &Sh::Item, stored: Option<u64>) -> Option<Index<Sh>> {
@@ -80,7 +58,7 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         } else if header.deadline_ns < self.platform.now_ns() {
             Err(DeliveryStatus::Timeout)
         } else {
-            self.next_hop(header.destination()).map_err(|_| DeliveryStatus::NotFound)
+            self.member.next_hop(header.destination()).map_err(|_| DeliveryStatus::NotFound)
         };
         let next_hop = match next_hop {
             Ok(next_hop) => next_hop,
@@ -90,20 +68,17 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             }
         };
         let header = Header { hops: header.hops + 1, ..*header };
-        // What was put aside for this next hop goes first, but never before what is of higher priority.
-        let before = match stored {
-            Some(_) => self.kept[next_hop.place][priority_of(&header)],
-            None => self.parked[next_hop.place][priority_of(&header)],
-        };
-        if before > 0 {
-            return Some(next_hop.place);
+        // What was deferred for this next hop goes first, but never before what is of higher priority.
+        if self.deferred.keeps_back(next_hop.index, &header, stored) {
+            return Some(next_hop.index);
         }
-        self.notes.pass(self.deposit_of(next_hop.place, &header).encode());
-        if !self.deposit(next_hop, &header, message, Purpose::Forward) {
-            return Some(next_hop.place);
+        self.ledger.pass(self.outbox.deposit_of(next_hop.index, &header).encode());
+        if !self.outbox.deposit(&self.member, &self.ledger, next_hop.index, &header, message, Purpose::Forward) {
+            return Some(next_hop.index);
         }
-        self.let_go(stored);
-        self.count(Counter::Forwarded);
+        // Before the count, which ends the note.
+        self.deferred.remove(&self.member, stored);
+        self.ledger.count(Counter::Forwarded);
         self.trace(Event::Forwarded, None, &header);
         self.wake(next_hop);
         None
@@ -112,8 +87,8 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// Tries again to forward what was put aside, a bounded number of messages: the next call goes on behind them.
     #[inline(always)]
     pub(super) fn flush_transit(&mut self) {
-        if self.transit.len() > 0 {
-            self.flushed = true;
+        if !self.deferred.is_empty() {
+            self.deferred.set_flushed();
             self.flush_stored();
         }
     }
@@ -122,7 +97,7 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     pub(super) fn flush_all(&mut self) {
         // A look that has begun, and a whole one.
         for _ in 0..2 {
-            while self.transit.len() > 0 && !self.flush_stored() {}
+            while !self.deferred.is_empty() && !self.flush_stored() {}
         }
     }
 
@@ -131,50 +106,31 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     #[cold]
     #[inline(never)]
     fn flush_stored(&mut self) -> bool {
-        let store = self.fabric.transit(self.place);
-        let mut place = MaybeUninit::uninit();
-        let message = zeroed_in(&mut place);
+        let mut memory = MaybeUninit::uninit();
+        let message = zeroed_in(&mut memory);
         for _ in 0..=FLUSH_LOOKS {
-            let Some(position) = self.transit.look() else {
-                // What the store says now counts.
-                store.settle(&mut self.transit, self.kept_count);
-                core::mem::swap(&mut self.parked, &mut self.kept);
-                self.forget_kept();
-                return true;
-            };
-            let Some(parked_for) = store.next_hop(position) else {
-                self.transit.looked(position);
+            let Some(position) = self.deferred.look(&self.member) else { return true };
+            if !self.deferred.get(&self.member, position, message) {
+                self.deferred.looked(position);
                 continue;
-            };
-            store.get(position, message);
+            }
             let header = message.header();
-            self.notes.take(header.source_index, header.sequence);
+            self.ledger.take(header.source_index, header.sequence);
             // The store lies in shared memory as well: not necessarily what this endpoint put there.
-            if [header.source(), header.destination()].iter().any(|id| self.fabric.index(id.index()).is_none()) {
-                self.let_go(Some(position));
-                self.count(Counter::Corrupt);
+            if [header.source(), header.destination()].iter().any(|id| self.member.fabric().index(id.index()).is_none())
+            {
+                self.deferred.remove(&self.member, Some(position));
+                self.ledger.count(Counter::Corrupt);
                 continue;
             }
             // May panic in the platform's code: then this message is looked at again, and nothing overtakes it.
             let kept_for = self.pass_on(message, Some(position));
-            self.transit.looked(position);
-            let Some(next_hop) = kept_for else { continue };
-            self.notes.close();
-            self.kept_count += 1;
-            let kept = &mut self.kept[next_hop][priority_of(message.header())];
-            *kept = kept.saturating_add(1);
-            if next_hop.number() != parked_for {
-                store.redirect(position, next_hop.number());
-                let parked = self.parked_for(next_hop, message.header());
-                *parked = parked.saturating_add(1);
+            self.deferred.looked(position);
+            if let Some(next_hop) = kept_for {
+                self.ledger.close();
+                self.deferred.keep(&self.member, position, message.header(), next_hop);
             }
         }
         false
-    }
-
-    /// A look at all deferred messages begins.
-    pub(super) fn forget_kept(&mut self) {
-        self.kept.as_mut().fill([0; PRIORITIES]);
-        self.kept_count = 0;
     }
 }

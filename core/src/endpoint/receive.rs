@@ -1,17 +1,11 @@
 //! Receiving: from the inbox to the caller, past what is for others.
 
 use super::Endpoint;
-use super::share::LOOKS_WHEN_IDLE;
-use crate::fabric::{Counter, DeliveryStatus, Event, Notes, Verdict};
-use crate::message::Header;
+use crate::fabric::{Counter, DeliveryStatus, Event};
 use crate::platform::Platform;
-use crate::ring::ticket::TicketPop;
 use crate::shape::{Index, Packet, Shape};
-use crate::sync::{Body, Scope, zeroed_in};
+use crate::sync::zeroed_in;
 use core::mem::MaybeUninit;
-
-/// Messages of high priority that are received in a row while normal ones wait.
-pub const HIGH_BURST: u32 = 16;
 
 /// Messages that one call of `try_receive` takes out of the inbox at most.
 pub(super) const BUDGET: usize = 256;
@@ -22,23 +16,7 @@ const POLL_TURN: usize = 16;
 /// Turns of the high-priority ring, and of a sender, in one call of `poll`.
 const POLL_ROUNDS: usize = 8;
 
-/// Messages received in a row while others are put aside for full next hops, before those are tried again.
-const FLUSH_EVERY: u32 = 64;
-
-/// How long a sender of high priority may take between claiming its place and publishing its message, before the
-/// receiver passes it over. It then finds out and tries again.
-const CLAIM_PATIENCE_NS: u64 = 10_000_000;
-
-/// Copies a message out of a slot, and notes it before the ring counts it as taken: what the SPSC ring's `pop` calls.
-#[inline(always)]
-fn read_noted<T: Packet, S: Scope>(notes: &Notes<'_, S>, body: Body<'_, T>, message: &mut T) -> ((), usize) {
-    // SAFETY: rule 2 of the SPSC ring: `pop` calls this with the slot that is the consumer's to read.
-    let used = unsafe { body.read_used(message, Packet::used) };
-    notes.take(message.header().source_index, message.header().sequence);
-    ((), used)
-}
-
-impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
+impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Takes the next message for this kernel, if there is one. Transit traffic that lies before it is passed on.
     ///
     /// High priority comes first; otherwise first in, first out per sender. Messages whose deadline has passed, and
@@ -54,15 +32,17 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
     /// were.
     #[inline]
     pub fn try_receive_into(&mut self, message: &mut Sh::Item) -> bool {
-        if !self.may_write() {
-            return false;
-        }
-        self.flushed = false;
-        if self.transit.len() > 0 {
+        self.may_write() && self.receive_into(message)
+    }
+
+    /// As [`try_receive_into`](Self::try_receive_into), for an endpoint that may write.
+    #[inline]
+    pub(crate) fn receive_into(&mut self, message: &mut Sh::Item) -> bool {
+        self.deferred.begin_call();
+        if !self.deferred.is_empty() {
             self.make_room();
             // A kernel with mail of its own all the time must not let others' wait for their deadlines.
-            self.turns = self.turns.wrapping_add(1);
-            if self.turns.is_multiple_of(FLUSH_EVERY) {
+            if self.deferred.is_turn() {
                 self.flush_transit();
             }
         }
@@ -75,17 +55,8 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             }
             self.make_room();
         }
-        self.look_at_restrictions();
-        self.flush_transit();
+        self.after_last();
         false
-    }
-
-    /// The inbox is empty: looks whether some senders may be denied, where that is the time for it.
-    #[inline(always)]
-    pub(super) fn look_at_restrictions(&mut self) {
-        if LOOKS_WHEN_IDLE {
-            self.restricted = self.fabric.entry(self.place).is_restricted();
-        }
     }
 
     /// Passes on transit traffic without receiving, and settles messages of its own that are overdue: for a kernel that is
@@ -111,9 +82,8 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         for _ in 0..POLL_ROUNDS {
             let before = passed;
             passed += self.poll_high(message);
-            for _ in 0..self.fabric.shape().producers() {
-                let sender = self.next_polled;
-                self.next_polled = self.fabric.shape().after(sender);
+            for _ in 0..self.member.fabric().shape().producers() {
+                let sender = self.inbox.next_sender(&self.member);
                 let turn = self.poll_sender(sender, message);
                 passed += turn;
                 if turn > 0 {
@@ -127,50 +97,21 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         passed
     }
 
-    /// One turn of the high-priority ring: passes on up to 16 messages.
+    /// A turn of the high-priority ring: passes on up to 16 messages.
     fn poll_high(&mut self, message: &mut Sh::Item) -> usize {
-        let ring = self.fabric.high(self.place);
         let mut passed = 0;
-        while passed < POLL_TURN {
-            // What was not there at this look is not taken: it may be for this kernel.
-            match ring.peek_head::<Header>(&mut self.high_in) {
-                TicketPop::Message(head) if head.destination().index() != self.id.index() => {}
-                TicketPop::Stalled { position, .. } => {
-                    if self.wait_for_high(position) {
-                        // What lies behind the claim has waited long enough. The next one is waited for in its turn.
-                        continue;
-                    }
-                    break;
-                }
-                TicketPop::Message(_) | TicketPop::Empty => {
-                    self.stalled = None;
-                    break;
-                }
-            }
-            // The same message, unless a hostile writer is at work.
-            if !self.take_high(message) {
-                break;
-            }
+        while passed < POLL_TURN && self.inbox.take_high_in_transit(&self.member, &self.ledger, &self.platform, message)
+        {
             passed += 1;
             self.pass_over(message);
         }
         passed
     }
 
-    /// One sender's turn: passes on up to 16 messages.
+    /// A sender's turn: passes on up to 16 messages.
     fn poll_sender(&mut self, sender: Index<Sh>, message: &mut Sh::Item) -> usize {
-        let lanes = self.fabric.lanes(self.place);
         let mut passed = 0;
-        while passed < POLL_TURN {
-            let Some(head) = lanes.peek_head::<Header>(&self.lanes_in, sender) else { break };
-            if head.destination().index() == self.id.index() {
-                break;
-            }
-            let notes = &self.notes;
-            let take = |body: Body<'_, _>| read_noted(notes, body, message);
-            if lanes.pop_lane(&mut self.lanes_in, sender, take).is_none() {
-                break;
-            }
+        while passed < POLL_TURN && self.inbox.take_in_transit(&self.member, &self.ledger, sender, message) {
             passed += 1;
             self.pass_over(message);
         }
@@ -186,78 +127,32 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         }
     }
 
-    /// The next message of the inbox, for whomever it is; `false` if there is none.
+    /// Takes the next message of the inbox, whichever kernel it is for; `false` if there is none.
     #[inline(always)]
     pub(super) fn take(&mut self, message: &mut Sh::Item) -> bool {
-        let high_waits = self.fabric.high(self.place).ready(&self.high_in);
-        if high_waits
-            && (self.high_run < HIGH_BURST || !self.fabric.lanes(self.place).any_ready(&self.lanes_in))
-            && self.take_high(message)
-        {
-            self.high_run = self.high_run.saturating_add(1);
-            return true;
-        }
-        self.high_run = 0;
-        let notes = &self.notes;
-        let take = |body: Body<'_, _>| read_noted(notes, body, message);
-        self.fabric.lanes(self.place).pop(&mut self.lanes_in, take).is_some()
+        self.inbox.take(&self.member, &self.ledger, &self.platform, message)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn take_high(&mut self, message: &mut Sh::Item) -> bool {
-        let ring = self.fabric.high(self.place);
-        let notes = &self.notes;
-        // Noted before the message counts as taken.
-        let used = |message: &Sh::Item| {
-            notes.take(message.header().source_index, message.header().sequence);
-            message.used()
-        };
-        match ring.pop_into(&mut self.high_in, message, used) {
-            TicketPop::Message(()) => {
-                self.stalled = None;
-                true
-            }
-            TicketPop::Empty => false,
-            TicketPop::Stalled { position, .. } => {
-                self.wait_for_high(position);
-                false
-            }
-        }
-    }
-
-    /// A slot of the high-priority ring is claimed and not published: after a while, the claim is revoked. `true` if that
-    /// is over.
-    #[cold]
-    #[inline(never)]
-    fn wait_for_high(&mut self, position: u64) -> bool {
-        let now_ns = self.platform.now_ns();
-        match self.stalled {
-            Some((known, since_ns)) if known == position => {
-                if now_ns.saturating_sub(since_ns) > CLAIM_PATIENCE_NS {
-                    self.stalled = None;
-                    // Whether or not the sender was quicker, the next look finds something else here.
-                    self.fabric.high(self.place).revoke(&mut self.high_in, position);
-                    return true;
-                }
-            }
-            _ => self.stalled = Some((position, now_ns)),
-        }
-        false
+    /// The inbox is empty.
+    #[inline(always)]
+    pub(super) fn after_last(&mut self) {
+        self.inbox.look_at_restrictions(&self.member);
+        self.flush_transit();
     }
 
     /// Checks a message, and passes it on if it is for someone else; `true` if it is for this kernel.
     #[inline(always)]
     pub(super) fn is_for_here(&mut self, message: &Sh::Item) -> bool {
         let header = message.header();
+        let fabric = self.member.fabric();
         if header.check(self.capacity()).is_err()
-            || self.fabric.index(header.source().index()).is_none()
-            || self.fabric.index(header.destination().index()).is_none()
+            || fabric.index(header.source().index()).is_none()
+            || fabric.index(header.destination().index()).is_none()
         {
-            self.count(Counter::Corrupt);
+            self.ledger.count(Counter::Corrupt);
             return false;
         }
-        if header.destination() != self.id {
+        if header.destination() != self.id() {
             self.handle_other(message);
             return false;
         }
@@ -282,30 +177,16 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         // Before the message is decided: the platform may panic, and what was decided must be handed over.
         let wall_ns = self.wall_ns(now_ns);
         // Order 2 and 3 of the module's page.
-        match self.decide(header, DeliveryStatus::Delivered) {
-            // A look at the clock after the one that the sender has acted on, should it have given this message up: as
-            // that one was past the deadline and the margin, this one is past the deadline.
-            Verdict::Alone if header.deadline_ns < self.platform.now_ns() => {
-                self.count_end(header, DeliveryStatus::Timeout);
-                false
-            }
-            Verdict::GivenUp(status) => {
-                self.count_end(header, status);
-                false
-            }
-            Verdict::Decided | Verdict::Alone => {
-                self.count(Counter::Received);
-                if self.clock.update(wall_ns, header.sent()).is_err() {
-                    self.clock.now(wall_ns);
-                    self.count(Counter::ClockSkews);
-                }
-                self.trace(Event::Received, None, header);
-                true
-            }
-            Verdict::Lost => {
-                self.discard(header.id(), header.hops);
-                false
-            }
+        let verdict = self.decide(header, DeliveryStatus::Delivered);
+        if !self.is_settled_as(header, verdict, DeliveryStatus::Delivered) {
+            return false;
         }
+        self.ledger.count(Counter::Received);
+        if self.clock.update(wall_ns, header.sent()).is_err() {
+            self.clock.now(wall_ns);
+            self.ledger.count(Counter::ClockSkews);
+        }
+        self.trace(Event::Received, None, header);
+        true
     }
 }

@@ -1,9 +1,14 @@
 //! Taking a place and leaving it.
 
-use super::share::HighRoom;
-use super::{Endpoint, PRIORITIES};
+use super::Endpoint;
+use super::control::Control;
+use super::deferred::Deferred;
+use super::inbox::Inbox;
+use super::member::Member;
+use super::outbox::Outbox;
+use super::own_receipts::OwnReceipts;
 use crate::fabric::{
-    Claim, Counter, DeliveryStatus, FabricRef, LAST_SEQUENCE, Name, NameError, Notes, Phase, Status, Unclaimed,
+    Claim, Counter, DeliveryStatus, FabricRef, LAST_SEQUENCE, Ledger, Name, NameError, Status, Unclaimed,
 };
 use crate::hlc::Clock;
 use crate::in_place::make_in;
@@ -127,7 +132,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     ///
     /// # Errors
     /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoPlace`] if all are taken.
-    pub fn register<L: Platform>(&self, who: &Register, platform: L) -> Result<Endpoint<'f, L, Sh>, RegisterError>
+    pub fn register<P: Platform>(&self, who: &Register, platform: P) -> Result<Endpoint<'f, P, Sh>, RegisterError>
     where
         Sh::Scope: ReachesHere,
     {
@@ -142,12 +147,12 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     ///
     /// # Errors
     /// As for `register`.
-    pub fn register_in<'e, L: Platform>(
+    pub fn register_in<'e, P: Platform>(
         &self,
-        at: &'e mut MaybeUninit<Endpoint<'f, L, Sh>>,
+        at: &'e mut MaybeUninit<Endpoint<'f, P, Sh>>,
         who: &Register,
-        platform: L,
-    ) -> Result<&'e mut Endpoint<'f, L, Sh>, RegisterError>
+        platform: P,
+    ) -> Result<&'e mut Endpoint<'f, P, Sh>, RegisterError>
     where
         Sh::Scope: ReachesHere,
     {
@@ -226,12 +231,12 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// # Errors
     /// [`RegisterError::NameTaken`] as for [`register`](Self::register), [`RegisterError::PlaceTaken`] unless the place is
     /// free, [`RegisterError::PlaceUsedUp`] if it will not be any more.
-    pub fn register_at<L: Platform>(
+    pub fn register_at<P: Platform>(
         &self,
         index: usize,
         who: &Register,
-        platform: L,
-    ) -> Result<Endpoint<'f, L, Sh>, RegisterError>
+        platform: P,
+    ) -> Result<Endpoint<'f, P, Sh>, RegisterError>
     where
         Sh::Scope: ReachesHere,
     {
@@ -245,13 +250,13 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     ///
     /// # Errors
     /// As for `register_at`.
-    pub fn register_at_in<'e, L: Platform>(
+    pub fn register_at_in<'e, P: Platform>(
         &self,
-        at: &'e mut MaybeUninit<Endpoint<'f, L, Sh>>,
+        at: &'e mut MaybeUninit<Endpoint<'f, P, Sh>>,
         index: usize,
         who: &Register,
-        platform: L,
-    ) -> Result<&'e mut Endpoint<'f, L, Sh>, RegisterError>
+        platform: P,
+    ) -> Result<&'e mut Endpoint<'f, P, Sh>, RegisterError>
     where
         Sh::Scope: ReachesHere,
     {
@@ -275,7 +280,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     ///
     /// # Safety
     /// The endpoint that registered as `id` is not used any more, in any process, and `id` is taken over once.
-    pub unsafe fn take_over<L: Platform>(&self, id: KernelId, platform: L) -> Result<Endpoint<'f, L, Sh>, RegisterError>
+    pub unsafe fn take_over<P: Platform>(&self, id: KernelId, platform: P) -> Result<Endpoint<'f, P, Sh>, RegisterError>
     where
         Sh::Scope: ReachesHere,
     {
@@ -300,12 +305,12 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     ///
     /// # Safety
     /// No thread of the owner is in the middle of an operation of the endpoint that has the place.
-    pub unsafe fn seize<L: Platform>(
+    pub unsafe fn seize<P: Platform>(
         &self,
         index: usize,
         dead: u64,
-        platform: L,
-    ) -> Result<Endpoint<'f, L, Sh>, RegisterError>
+        platform: P,
+    ) -> Result<Endpoint<'f, P, Sh>, RegisterError>
     where
         Sh::Scope: ReachesHere,
     {
@@ -321,7 +326,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     ///
     /// # Safety
     /// The dead kernel writes to no slot any more.
-    unsafe fn succeed<L: Platform>(&self, taken: Taken<Sh>, platform: L) -> Endpoint<'f, L, Sh>
+    unsafe fn succeed<P: Platform>(&self, taken: Taken<Sh>, platform: P) -> Endpoint<'f, P, Sh>
     where
         Sh::Scope: ReachesHere,
     {
@@ -340,73 +345,38 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     }
 }
 
-impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
-    /// An endpoint for a place that is already this caller's, going on where the last owner stopped. Made where it is
-    /// to lie, field by field: a GPU would have to move it byte by byte.
+impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
+    /// An endpoint for a place that is already this caller's, going on where the last owner stopped.
     fn recover<'e>(
-        at: &'e mut MaybeUninit<Self>,
+        memory: &'e mut MaybeUninit<Self>,
         fabric: FabricRef<'f, Sh>,
-        platform: L,
-        Taken { place: me, claim }: Taken<Sh>,
+        platform: P,
+        Taken { place, claim }: Taken<Sh>,
     ) -> &'e mut Self {
-        let (config, shape) = (fabric.config(), fabric.shape());
-        let counts = fabric.entry(me).counters();
-        // What a predecessor has given up; a place that has never sent has none.
-        let retract_until = match counts[Counter::Sent as usize] {
-            0 => 0,
-            sent => fabric.receipts(me).base().wrapping_add(sent).saturating_add(shape.receipts()),
-        };
-        let transit = fabric.transit(me).recover();
-        let endpoint = make_in!(at, Self {
-            fabric: fabric,
-            platform: platform,
-            id: KernelId::new(me.number() as u16, claim.generation),
-            place: me,
-            entry: fabric.entry(me),
-            claim: claim,
-            lanes_out => |each| shape.each_in(each, |hop| fabric.lanes(hop).recover_producer(me)),
-            parked => |each| shape.each_in(each, |_| [0; PRIORITIES]),
-            kept => |each| shape.each_in(each, |_| [0; PRIORITIES]),
-            high_out => |each| shape.each_in(each, |_| HighRoom::default()),
-            lanes_in => |state| fabric.lanes(me).recover_consumer_in(state),
-            high_in: fabric.high(me).recover_consumer(),
-            high_run: 0,
-            stalled: None,
-            next_polled: shape.first(),
-            outgoing: bytemuck::Zeroable::zeroed(),
-            transit: transit,
-            restricted: fabric.entry(me).is_restricted(),
-            kept_count: 0,
-            flushed: false,
+        let config = fabric.config();
+        let me = Member::new(fabric, place, claim);
+        let (entry, receipts) = (me.entry(), fabric.receipts(place));
+        let sent = entry.counters()[Counter::Sent as usize];
+        let last = if sent == 0 { None } else { Some(receipts.base().wrapping_add(sent)) };
+        make_in!(memory, Self {
+            outbox => |outbox| Outbox::recover_in(outbox, &me, &config),
+            inbox => |inbox| Inbox::recover_in(inbox, &me),
+            deferred => |deferred| Deferred::recover_in(deferred, &me),
+            ledger => |ledger| Ledger::recover_in(ledger, fabric.hand(place), entry, receipts.base()),
+            own: OwnReceipts::recover(last, receipts.capacity()),
+            control: Control::new(entry.heartbeat()),
             clock: Clock::new(config.max_clock_offset_ns),
             config: config,
-            counts: counts,
-            base: fabric.receipts(me).base(),
-            notes: Notes::new(fabric.hand(me), &counts),
-            unresolved: 1,
-            swept: 1,
-            sweep_pending: None,
-            sweep_rest: 0,
-            retract_until: retract_until,
-            beats: fabric.entry(me).heartbeat(),
-            stopping: false,
-            leave_as: Status::Free,
-            turns: 0,
-        });
-        let store = fabric.transit(me);
-        for position in transit.positions() {
-            if let Some(next_hop) = store.next_hop(position).and_then(|i| shape.index(i)) {
-                *endpoint.parked_for(next_hop, &store.header(position)) += 1;
-            }
-        }
-        endpoint
+            platform: platform,
+            member: me,
+        })
     }
 
     /// The predecessor may have died between a message and the wake-up of its receiver.
     #[cold]
     #[inline(never)]
     fn wake_receivers(&self) {
-        for entry in self.fabric.entries() {
+        for entry in self.member.fabric().entries() {
             let state = entry.state();
             entry.wake(state.parks && state.status == Some(Status::Registered), &self.platform);
         }
@@ -416,31 +386,24 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
     #[cold]
     #[inline(never)]
     pub(crate) fn open<'e>(
-        at: &'e mut MaybeUninit<Self>,
+        memory: &'e mut MaybeUninit<Self>,
         fabric: FabricRef<'f, Sh>,
-        platform: L,
+        platform: P,
         taken: Taken<Sh>,
         who: &Register,
     ) -> &'e mut Self {
-        let place = taken.place;
-        let endpoint = Self::recover(at, fabric, platform, taken);
+        let endpoint = Self::recover(memory, fabric, platform, taken);
         // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
         endpoint.throw_out_mail();
         // Messages of earlier owners that nobody has settled, or an onlooker, whose verdict nobody has counted.
         endpoint.expire();
-        endpoint.claim.state = fabric.entry(place).finish_register(&endpoint.claim, who.parks);
+        endpoint.member.finish_register(who.parks);
         endpoint
     }
 
     /// Leaves. Mail for this kernel ends in `NotFound`, transit traffic moves on as far as there is room.
     pub fn unregister(self) {
         drop(self);
-    }
-
-    /// Leaves as failed: the place stays taken, with its trace, until it is [cleared](crate::FabricRef::clear_failed).
-    pub fn fail(mut self) {
-        self.set_phase(Phase::Failed);
-        self.leave_as = Status::Failed;
     }
 
     #[cold]
@@ -454,13 +417,13 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
             }
         }
         self.expire();
-        let entry = self.entry;
         // A place that was taken away is left to its new owner.
-        let Some(leaving) = entry.begin_leave(&self.claim) else { return };
-        self.claim.state = leaving;
+        if !self.member.begin_leave() {
+            return;
+        }
         self.throw_out_mail();
         if then != Status::Leaving {
-            entry.finish_leave(&self.claim, then);
+            self.member.finish_leave(then);
         }
     }
 
@@ -469,48 +432,47 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
     #[cold]
     #[inline(never)]
     fn throw_out_mail(&mut self) {
-        // As many as an inbox and its store hold, so that busy senders cannot keep this kernel from leaving.
-        let mut place = MaybeUninit::uninit();
-        let message = zeroed_in(&mut place);
+        let mut memory = MaybeUninit::uninit();
+        let message = zeroed_in(&mut memory);
         self.flush_all();
-        for _ in 0..(self.fabric.shape().producers() + 2) * self.fabric.shape().slots() {
+        // As many as an inbox and its store hold, so that busy senders cannot keep this kernel from leaving.
+        let shape = self.member.fabric().shape();
+        for _ in 0..(shape.producers() + 2) * shape.slots() {
             if self.take(message) {
                 self.pass_over(message);
                 continue;
             }
             // A sender has claimed a slot and not published it. It may be dead, and nobody may come after this kernel: what
             // lies behind is not to wait. One that lives is refused when it tries again.
-            let Some((position, _)) = self.stalled.take() else { break };
-            self.fabric.high(self.place).revoke(&mut self.high_in, position);
-        }
-        self.flush_all();
-        let store = self.fabric.transit(self.place);
-        for position in self.transit.positions() {
-            if store.next_hop(position).is_some() {
-                store.get(position, message);
-                self.notes.take(message.header().source_index, message.header().sequence);
-                if self.fabric.index(message.header().source().index()).is_some() {
-                    self.end_stored(message.header(), DeliveryStatus::QueueFull, Some(position));
-                } else {
-                    self.let_go(Some(position));
-                    self.count(Counter::Corrupt);
-                }
+            if !self.inbox.revoke_stalled(&self.member) {
+                break;
             }
         }
-        self.parked.as_mut().fill([0; PRIORITIES]);
-        self.forget_kept();
-        self.fabric.lanes(self.place).publish(&mut self.lanes_in);
-        self.fabric.high(self.place).publish_head(&mut self.high_in);
+        self.flush_all();
+        for position in self.deferred.positions() {
+            if !self.deferred.get(&self.member, position, message) {
+                continue;
+            }
+            self.ledger.take(message.header().source_index, message.header().sequence);
+            if self.member.fabric().index(message.header().source().index()).is_some() {
+                self.end_stored(message.header(), DeliveryStatus::QueueFull, Some(position));
+            } else {
+                self.deferred.remove(&self.member, Some(position));
+                self.ledger.count(Counter::Corrupt);
+            }
+        }
+        self.deferred.forget_all();
+        self.inbox.publish_all(&self.member);
     }
 }
 
-impl<L: Platform, Sh: Shape> Drop for Endpoint<'_, L, Sh> {
+impl<P: Platform, Sh: Shape> Drop for Endpoint<'_, P, Sh> {
     fn drop(&mut self) {
         // A forked process drops a copy; the kernel stays the parent's.
         if !self.platform.is_here() {
             return;
         }
-        self.leave(self.leave_as);
+        self.leave(self.control.leave_as());
     }
 }
 
@@ -556,7 +518,7 @@ mod tests {
         let fabric: Fabric<4, 8, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();
         let [mut a, b] = ["a", "b"].map(|name| fabric.register(&Register::new(name).unwrap(), Still).unwrap());
-        let mut dead = fabric.inboxes[b.place].high.producer(3);
+        let mut dead = fabric.inboxes[b.member.index()].high.producer(3);
         core::mem::forget(dead.claim().unwrap());
         let sent = a.send_priority(b.id(), &crate::Message::new(7), crate::Priority::High).unwrap();
         drop(b);

@@ -1,25 +1,13 @@
 //! Sending: from the caller's message to the next hop's inbox.
 
-use super::{Endpoint, Hop};
-use crate::fabric::{Command, Counter, DeliveryStatus, Deposit, Event, NotRegistered};
+use super::Endpoint;
+use super::member::Hop;
+use super::outbox::Purpose;
+use crate::fabric::{Command, Counter, DeliveryStatus, Event, NotRegistered};
 use crate::message::{Header, KernelId, MessageId, PayloadTooLong, Priority};
 use crate::platform::Platform;
-use crate::ring::ticket::TicketError;
-use crate::shape::{Index, Packet, Shape};
-use crate::sync::Body;
+use crate::shape::{Packet, Shape};
 use core::fmt;
-
-/// Tries of a high-priority send that is passed over each time.
-const HIGH_TRIES: usize = 3;
-
-/// For what a message is deposited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// It is this kernel's own.
-    Send,
-    /// It is passed on.
-    Forward,
-}
 
 /// Why a message was not accepted. It is still the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +98,7 @@ impl fmt::Display for SendError {
 
 impl core::error::Error for SendError {}
 
-impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
+impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Sends with normal priority. The message is lent: if it is refused, it is still the caller's.
     ///
     /// Sender, receiver, sequence, times, priority and, where the caller left 0, deadline and hop limit of the header
@@ -154,7 +142,7 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         match self.accept(to, given, message, priority, is_reply) {
             Ok(id) => Ok(id),
             Err(refusal) => {
-                self.count(Counter::Refused);
+                self.ledger.count(Counter::Refused);
                 Err(refusal)
             }
         }
@@ -184,14 +172,14 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             let next_hop = match self.accept(to, &given, message, priority, false) {
                 Err(SendError::QueueFull { next_hop }) => next_hop,
                 Err(e) => {
-                    self.count(Counter::Refused);
+                    self.ledger.count(Counter::Refused);
                     return Err(e);
                 }
                 sent => return sent,
             };
             if self.command() == Command::Stop {
                 self.may_send(&given)?;
-                self.count(Counter::Refused);
+                self.ledger.count(Counter::Refused);
                 return Err(SendError::Stopped { next_hop });
             }
             self.poll();
@@ -225,10 +213,10 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             return Err(SendError::Forked);
         }
         if self.is_evicted() {
-            return Err(SendError::Evicted { kernel: self.id });
+            return Err(SendError::Evicted { kernel: self.id() });
         }
         if given.payload_len as usize > self.capacity() {
-            self.count(Counter::Refused);
+            self.ledger.count(Counter::Refused);
             let len = given.payload_len as usize;
             return Err(SendError::PayloadTooLong(PayloadTooLong { len, capacity: self.capacity() }));
         }
@@ -244,8 +232,8 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         priority: Priority,
         is_reply: bool,
     ) -> Result<MessageId, SendError> {
-        let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
-        if hop.marks.is_restricted() && self.fabric.senders().denies(to, self.id) {
+        let hop = self.member.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
+        if hop.marks.is_restricted() && self.member.fabric().senders().denies(to, self.id()) {
             return Err(SendError::NotAllowed { receiver: to });
         }
         let now_ns = self.platform.now_ns();
@@ -254,22 +242,21 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             return Err(SendError::Timeout { deadline_ns });
         }
         // Before anything is written: a sender that tries again and again must not use up receipts.
-        if !self.has_room(hop.place, priority as u8) {
+        if !self.outbox.has_room(&self.member, hop.index, priority as u8) {
             return Err(SendError::QueueFull { next_hop: hop.id });
         }
         let sent = self.clock.now(self.wall_ns(now_ns));
-        let count = self.counts[Counter::Sent as usize].wrapping_add(1);
-        let sequence = self.base.wrapping_add(count);
+        let sequence = self.ledger.last_sequence().wrapping_add(1);
         let hop_limit = if given.hop_limit() == 0 { self.config.hop_limit } else { given.hop_limit() };
         let header = Header {
             sequence,
             correlation_id: given.correlation_id,
             wall_time_ns: sent.wall_time_ns,
             deadline_ns,
-            source_generation: self.id.generation(),
+            source_generation: self.id().generation(),
             destination_generation: to.generation(),
             kind: given.kind,
-            source_index: self.id.index() as u16,
+            source_index: self.id().index() as u16,
             destination_index: to.index() as u16,
             payload_len: given.payload_len,
             logical: sent.logical,
@@ -278,87 +265,36 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             hop_limit: Header::marked_hop_limit(hop_limit, is_reply),
             priority: priority as u8,
         };
-        // Order 1 of the module's page. Receipt and count go first: should this kernel die before the message is
-        // published, its successor takes back what was counted, rather than use a sequence twice.
-        if sequence <= self.retract_until {
+        if self.own.may_hold_verdict(sequence) {
             self.retract(sequence);
         }
-        let id = MessageId { source: self.id, sequence };
-        self.note_sending(&hop, &header, count);
-        self.fabric.receipts(self.place).open(sequence, to, deadline_ns);
-        self.set_count(Counter::Sent, count);
-        let done = self.deposit(hop, &header, message, Purpose::Send);
+        let id = MessageId { source: self.id(), sequence };
+        // Order 1 of the module's page.
+        let to_hop = self.outbox.deposit_of(hop.index, &header).encode();
+        self.ledger.begin_sending(to_hop, sequence, || self.member.receipts().open(sequence, to, deadline_ns));
+        if self.deposit_own(hop, &header, message) { Ok(id) } else { Err(SendError::QueueFull { next_hop: hop.id }) }
+    }
+
+    /// Deposits a message whose receipt was opened at its next hop, and wakes that; or voids the receipt, and returns
+    /// `false`, if there is no room.
+    #[inline(always)]
+    pub(super) fn deposit_own(&mut self, hop: Hop<Sh>, header: &Header, message: &Sh::Item) -> bool {
+        let done = self.outbox.deposit(&self.member, &self.ledger, hop.index, header, message, Purpose::Send);
         if !done {
-            self.fabric.receipts(self.place).void(sequence);
-            self.set_count(Counter::Sent, count.wrapping_sub(1));
+            self.ledger.take_back(true, || self.member.receipts().void(header.sequence));
         }
-        self.notes.sent();
-        if !done {
-            return Err(SendError::QueueFull { next_hop: hop.id });
+        self.ledger.end_sending();
+        if done {
+            self.trace(Event::Sent, None, header);
+            self.wake(hop);
         }
-        self.trace(Event::Sent, None, &header);
-        self.wake(hop);
-        Ok(id)
-    }
-
-    /// Notes for a successor what is about to be counted as sent, and where it goes; `sent` is the count.
-    #[inline(always)]
-    pub(super) fn note_sending(&self, to: &Hop<Sh>, header: &Header, sent: u64) {
-        self.notes.send(self.deposit_of(to.place, header).encode(), header.sequence, sent);
-    }
-
-    /// Where a message is about to be deposited.
-    #[inline(always)]
-    pub(super) fn deposit_of(&self, hop: Index<Sh>, header: &Header) -> Deposit<Sh> {
-        if header.priority == Priority::Normal as u8 {
-            Deposit::Normal { hop, position: self.lanes_out[hop].tail }
-        } else {
-            Deposit::High { hop, position: None }
-        }
-    }
-
-    /// Puts a message into a next hop's inbox; `false` if there is no room. The caller has noted the message, and will
-    /// [wake](Self::wake) the owner.
-    #[inline(always)]
-    pub(super) fn deposit(&mut self, to: Hop<Sh>, header: &Header, message: &Sh::Item, purpose: Purpose) -> bool {
-        if header.priority == Priority::Normal as u8 {
-            // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
-            let fill = |body: Body<'_, _>| unsafe { body.write_headed(header, message, message.used()) };
-            self.fabric.lanes(to.place).push(self.place, &mut self.lanes_out[to.place], message.used(), fill).is_ok()
-        } else {
-            // Not lent: as in `trace`.
-            self.outgoing = *header;
-            let done = self.has_high_room(to.place) && self.deposit_high(to.place, message, purpose);
-            if done {
-                self.use_high_room(to.place);
-            }
-            done
-        }
+        done
     }
 
     /// Wakes the owner of a next hop's inbox, after a deposit there and everything that had to follow it: the platform is
     /// the user's code, and may panic.
     #[inline(always)]
     pub(super) fn wake(&self, hop: Hop<Sh>) {
-        self.fabric.entry(hop.place).wake(hop.marks.parks(), &self.platform);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn deposit_high(&self, hop: Index<Sh>, message: &Sh::Item, purpose: Purpose) -> bool {
-        let (ring, me) = (self.fabric.high(hop), self.id.index() as u16);
-        let notes = &self.notes;
-        // A successor looks at the slot that was claimed last, if it is not given back yet.
-        let note = |position| {
-            let to = Deposit::High { hop, position }.encode();
-            match purpose {
-                Purpose::Send => notes.send(to, self.outgoing.sequence, self.counts[Counter::Sent as usize]),
-                Purpose::Forward => notes.pass(to),
-            }
-        };
-        // SAFETY: rule 1 of the ticket ring: `fill` is called with a slot that is this producer's to write.
-        let fill = |body: Body<'_, _>| unsafe { body.write_headed(&self.outgoing, message, message.used()) };
-        (0..HIGH_TRIES).map(|_| ring.push_with(me, fill, note)).find(|result| *result != Err(TicketError::Revoked))
-            == Some(Ok(()))
+        self.member.fabric().entry(hop.index).wake(hop.marks.parks(), &self.platform);
     }
 }

@@ -9,14 +9,14 @@ use crate::wake_flag::Sleep;
 /// Stamps that a kernel looks at before it sleeps: a stamp in a cold line costs a third of a microsecond.
 const STAMPS_PER_SLEEP: usize = 16;
 
-impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
+impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
     /// Begins a sleep until there is mail or a command other than `obeyed`, and looks for both once more: `None` if one is
     /// there. The look for mail is at all doorbells, and at the stamps of 16 shards in turn, for a sender that died before
     /// its doorbell. The backend then sleeps until [`Sleep::is_over`], but for no
     /// longer than a slice of its choice, and [ends](Sleep::end) the sleep. The kernel must have registered as
     /// [parking](crate::Register::parking), or nobody wakes it. Senders with no room in a lane see it freed.
     pub fn fall_asleep(&mut self, obeyed: Command) -> Option<Sleep<'f>> {
-        self.sleep_unless(|me| me.look_for_mail(STAMPS_PER_SLEEP) || me.command() != obeyed)
+        self.sleep_unless(|me| me.inbox.look(&me.member, STAMPS_PER_SLEEP) || me.command() != obeyed)
     }
 
     /// As [`fall_asleep`](Self::fall_asleep), for a kernel that obeys [`Command::Pause`]: until there is traffic in
@@ -24,34 +24,27 @@ impl<'f, L: Platform, Sh: Shape> Endpoint<'f, L, Sh> {
     /// message, whose sender may be dead, the sleep is a [short](Sleep::soon) one: what lies behind wakes nobody again.
     pub fn fall_asleep_paused(&mut self) -> Option<Sleep<'f>> {
         let sleep = self.sleep_unless(|me| me.poll() > 0 || me.command() != Command::Pause)?;
-        Some(sleep.with_soon(sleep.soon() || self.stalled.is_some()))
+        Some(sleep.with_soon(sleep.soon() || self.inbox.is_stalled()))
     }
 
     fn sleep_unless(&mut self, stays_awake: impl FnOnce(&mut Self) -> bool) -> Option<Sleep<'f>> {
         if !self.may_write() {
             return None;
         }
-        let flag = &self.entry.wake_flag;
-        self.fabric.lanes(self.place).publish(&mut self.lanes_in);
+        let flag = &self.member.entry().wake_flag;
+        self.inbox.publish(&self.member);
         let sleep = flag.fall_asleep();
         if stays_awake(self) {
             sleep.end();
             return None;
         }
-        Some(sleep.with_soon(self.transit.len() > 0))
-    }
-
-    /// Whether there is mail, for this kernel or in transit, by all doorbells and the stamps of `shards` shards. Mail that
-    /// only a stamp tells of is next to be received.
-    fn look_for_mail(&mut self, shards: usize) -> bool {
-        let (lanes, high) = (self.fabric.lanes(self.place), self.fabric.high(self.place));
-        high.ready(&self.high_in) || lanes.look(&mut self.lanes_in, shards)
+        Some(sleep.with_soon(!self.deferred.is_empty()))
     }
 
     /// Whether nothing is left to receive or to pass on, by the stamps of all shards.
     #[must_use]
     pub fn is_drained(&mut self) -> bool {
-        !self.look_for_mail(self.fabric.shape().producers()) && self.transit.len() == 0
+        !self.inbox.look(&self.member, self.member.fabric().shape().producers()) && self.deferred.is_empty()
     }
 }
 
@@ -86,7 +79,7 @@ mod tests {
     fn send_and_die(fabric: &Small, from: &mut End<'_>, via: KernelId, to: KernelId) {
         fabric.set_route(from.id(), to, via).unwrap();
         from.send(to, &Message::new(7)).unwrap();
-        let (via, from) = (via.index(), from.place);
+        let (via, from) = (via.index(), from.member.index());
         let fabric = fabric.handle();
         fabric.lanes(fabric.index(via).unwrap()).unring(from);
     }
@@ -189,7 +182,7 @@ mod tests {
             ["a", "b", "c"].map(|name| fabric.register(&Register::new(name).unwrap().parking(), &clock).unwrap());
         fabric.command(b.id(), Command::Pause, &clock).unwrap();
         fabric.set_route(a.id(), c.id(), b.id()).unwrap();
-        let mut dead = fabric.inboxes[b.place].high.producer(3);
+        let mut dead = fabric.inboxes[b.member.index()].high.producer(3);
         core::mem::forget(dead.claim().unwrap());
         a.send_priority(c.id(), &Message::new(7), crate::Priority::High).unwrap();
         let mut slept_ms = 0;

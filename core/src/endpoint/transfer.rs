@@ -8,13 +8,13 @@
 
 use super::Endpoint;
 use super::receive::BUDGET;
-use super::send::{Purpose, SendError};
+use super::send::SendError;
 use crate::fabric::{Counter, DeliveryStatus, Event, Status, Step, Verdict};
 use crate::message::{Header, MessageId};
 use crate::platform::Platform;
 use crate::shape::{Packet, Shape};
 
-impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
+impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Takes the next message for this kernel, holds it, and records that: its way here ends with
     /// [`settle`](Self::settle). One that may not make another hop, or is too late, is ended; what is for others is
     /// passed on. `false` if there is none.
@@ -22,7 +22,7 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         if !self.may_write() {
             return false;
         }
-        self.flushed = false;
+        self.deferred.begin_call();
         for _ in 0..BUDGET {
             self.make_room();
             if !self.take(message) {
@@ -33,14 +33,13 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
                 // Below its limit, so below 255.
                 header.hops += 1;
                 // While the message is still noted as taken.
-                self.fabric.held(self.place).put(record, header.source_index, header.sequence);
-                self.count(Counter::Forwarded);
+                self.member.held().put(record, header.source_index, header.sequence);
+                self.ledger.count(Counter::Forwarded);
                 self.trace(Event::Forwarded, None, message.header());
                 return true;
             }
         }
-        self.look_at_restrictions();
-        self.flush_transit();
+        self.after_last();
         false
     }
 
@@ -57,26 +56,12 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             self.end(header, DeliveryStatus::Timeout);
             return false;
         }
-        let verdict = match self.fabric.index(header.source().index()) {
-            Some(source) => self.fabric.receipts(source).hold_noted(header.sequence, || self.notes.found()),
+        let verdict = match self.member.receipts_of(header.source()) {
+            Some(receipts) => receipts.hold_noted(header.sequence, || self.ledger.found()),
             None => Verdict::Lost,
         };
-        match verdict {
-            // As in `handle`: what was reported before the receipt was overwritten stays true.
-            Verdict::Alone if header.deadline_ns < self.platform.now_ns() => {
-                self.count_end(header, DeliveryStatus::Timeout);
-                false
-            }
-            Verdict::GivenUp(status) => {
-                self.count_end(header, status);
-                false
-            }
-            Verdict::Decided | Verdict::Alone => true,
-            Verdict::Lost => {
-                self.discard(header.id(), header.hops);
-                false
-            }
-        }
+        // For everyone but the gateway, a message that is held is pending.
+        self.is_settled_as(header, verdict, DeliveryStatus::Pending)
     }
 
     /// Settles a message that was [taken for transfer](Self::take_for_transfer), and counts it here. If there is a record
@@ -85,13 +70,11 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         if !self.may_write() {
             return;
         }
-        let Some(receipts) = self.fabric.index(id.source.index()).map(|source| self.fabric.receipts(source)) else {
-            return;
-        };
-        self.notes.note(id.source.index() as u16, id.sequence, Step::Settling, status as u64);
-        let verdict = receipts.settle_noted(id.sequence, status, || self.notes.found());
+        let Some(receipts) = self.member.receipts_of(id.source) else { return };
+        self.ledger.note(id.source.index() as u16, id.sequence, Step::Settling, status as u64);
+        let verdict = receipts.settle_noted(id.sequence, status, || self.ledger.found());
         if let Some(record) = record {
-            self.fabric.held(self.place).remove(record);
+            self.member.held().remove(record);
         }
         let status = match verdict {
             Verdict::Lost => return self.discard(id, hops),
@@ -99,10 +82,10 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
             Verdict::GivenUp(status) => status,
         };
         if status == DeliveryStatus::Delivered {
-            self.count(Counter::Received);
+            self.ledger.count(Counter::Received);
             self.trace_of(Event::Received, None, id, hops);
         } else {
-            self.count_failure(status, 1);
+            self.ledger.count_failure(status, 1);
             self.trace_of(Event::Failed, Some(status), id, hops);
         }
     }
@@ -122,50 +105,36 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         receipts: u64,
     ) -> Result<(), SendError> {
         if self.is_evicted() {
-            return Err(SendError::Evicted { kernel: self.id });
+            return Err(SendError::Evicted { kernel: self.id() });
         }
         let given = message.header();
         let to = given.destination();
-        let hop = self.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
-        if hop.marks.is_restricted() && self.fabric.senders().denies(to, self.id) {
+        let hop = self.member.next_hop(to).map_err(|kernel| SendError::NotFound { kernel })?;
+        if hop.marks.is_restricted() && self.member.fabric().senders().denies(to, self.id()) {
             return Err(SendError::NotAllowed { receiver: to });
         }
         if given.deadline_ns < self.platform.now_ns() {
             return Err(SendError::Timeout { deadline_ns: given.deadline_ns });
         }
-        let full = SendError::QueueFull { next_hop: hop.id };
         // An entry may be needed again before the gateway knows how its message has ended. It is overwritten only if
         // the sender's own is by now, in its domain: then nothing but the counters shows what becomes of that message.
-        if self.fabric.receipts(self.place).is_in_use(sequence, first, receipts)
-            || !self.has_room(hop.place, given.priority)
+        if self.member.receipts().is_in_use(sequence, first, receipts)
+            || !self.outbox.has_room(&self.member, hop.index, given.priority)
         {
-            return Err(full);
+            return Err(SendError::QueueFull { next_hop: hop.id });
         }
         let mut header = *given;
         header.sequence = sequence;
-        header.set_source(self.id);
+        header.set_source(self.id());
         self.retract(sequence);
         // Order 1 of the module's page. Before the sequence is used, a successor can know that it is.
-        let sent = self.counts[Counter::Sent as usize];
-        if self.last_sequence() < sequence {
-            self.base = sequence.wrapping_sub(sent);
-            self.fabric.receipts(self.place).set_base(self.base);
+        if let Some(base) = self.ledger.skip_to(sequence) {
+            self.member.receipts().set_base(base);
         }
-        self.note_sending(&hop, &header, sent.wrapping_add(1));
-        self.fabric.receipts(self.place).open_out_of_order(sequence, to, given.deadline_ns);
-        self.set_count(Counter::Sent, sent.wrapping_add(1));
-        let done = self.deposit(hop, &header, message, Purpose::Send);
-        if !done {
-            self.fabric.receipts(self.place).void(sequence);
-            self.set_count(Counter::Sent, sent);
-        }
-        self.notes.sent();
-        if !done {
-            return Err(full);
-        }
-        self.trace(Event::Sent, None, &header);
-        self.wake(hop);
-        Ok(())
+        let to_hop = self.outbox.deposit_of(hop.index, &header).encode();
+        let open = || self.member.receipts().open_out_of_order(sequence, to, given.deadline_ns);
+        self.ledger.begin_sending(to_hop, sequence, open);
+        if self.deposit_own(hop, &header, message) { Ok(()) } else { Err(SendError::QueueFull { next_hop: hop.id }) }
     }
 
     /// What became of a message that was [sent for](Self::send_for) another kernel: decides as
@@ -174,7 +143,7 @@ impl<L: Platform, Sh: Shape> Endpoint<'_, L, Sh> {
         if !self.resolve(sequence) {
             return None;
         }
-        let receipts = self.fabric.receipts(self.place);
+        let receipts = self.member.receipts();
         match receipts.read(sequence) {
             Ok(DeliveryStatus::Pending) => None,
             Ok(status) => {

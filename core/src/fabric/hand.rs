@@ -56,11 +56,13 @@
 //! Nothing is noted there ([`DIES_ALONE`]): its kernels end all together, with the memory of their fabric, and nobody can
 //! take a place over. A place changes hands only when its kernel has left, and then there is nothing in hand.
 
-use crate::fabric::{COUNTERS, Counter, DeliveryStatus};
+use crate::fabric::{COUNTERS, Counter, DeliveryStatus, Entry};
+use crate::in_place::make_in;
 use crate::message::Header;
 use crate::shape::{Index, Shape};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{AtomicU64, DIES_ALONE, Scope, keep_order, shared_struct};
+use core::mem::MaybeUninit;
 
 shared_struct! {
     /// One kernel's notes.
@@ -158,28 +160,118 @@ impl<Sh: Shape> Deposit<Sh> {
     }
 }
 
-/// The owner's end of a [`Hand`].
-#[derive(Clone, Copy)]
-pub(crate) struct Notes<'f, S: Scope> {
+/// The owner's end of a [`Hand`] and of its counters, which close the notes: every count of a kernel is made here.
+pub(crate) struct Ledger<'f, S: Scope> {
     hand: &'f Hand<S>,
+    entry: &'f Entry<S>,
+    counts: [u64; COUNTERS],
+    /// This and the count of messages sent are the sequence of the last one.
+    base: u64,
     /// The number of the next note: the sum of the counters that end one, in the place of a note's number.
     number: u16,
 }
 
-impl<'f, S: Scope> Notes<'f, S> {
-    /// The notes of a kernel with these counters.
-    pub(crate) fn new(hand: &'f Hand<S>, counters: &[u64; COUNTERS]) -> Self {
-        let counts = Counter::ENDING.iter().map(|&counter| counters[counter as usize] as u16);
-        Self { hand, number: counts.fold(0, u16::wrapping_add).wrapping_mul(NUMBER_STEP) }
+impl<'f, S: Scope> Ledger<'f, S> {
+    /// Goes on with the counters that a predecessor left in the kernel's entry.
+    pub(crate) fn recover_in<'e>(
+        memory: &'e mut MaybeUninit<Self>,
+        hand: &'f Hand<S>,
+        entry: &'f Entry<S>,
+        base: u64,
+    ) -> &'e mut Self {
+        let counts = entry.counters();
+        let ended = Counter::ENDING.iter().map(|&counter| counts[counter as usize] as u16);
+        let number = ended.fold(0, u16::wrapping_add).wrapping_mul(NUMBER_STEP);
+        make_in!(memory, Self { hand: hand, entry: entry, counts: counts, base: base, number: number })
     }
 
-    /// One of the counters that end a note was changed by this, or is about to be.
+    /// All counters.
+    pub(crate) const fn counts(&self) -> &[u64; COUNTERS] {
+        &self.counts
+    }
+
+    /// A counter's value.
     #[inline(always)]
-    pub(crate) const fn counted(&mut self, by: i64) {
+    pub(crate) const fn of(&self, counter: Counter) -> u64 {
+        self.counts[counter as usize]
+    }
+
+    /// The sequence of the last message that was sent from this kernel's index.
+    #[inline(always)]
+    pub(crate) const fn last_sequence(&self) -> u64 {
+        self.base.wrapping_add(self.of(Counter::Sent))
+    }
+
+    /// For a proxy: before a message is sent under a sequence of its choice, which may be beyond the last one. Then
+    /// this is the base from now on.
+    pub(crate) const fn skip_to(&mut self, sequence: u64) -> Option<u64> {
+        if self.last_sequence() >= sequence {
+            return None;
+        }
+        self.base = sequence.wrapping_sub(self.of(Counter::Sent));
+        Some(self.base)
+    }
+
+    /// Counts one, which ends the open note if the counter is one that does.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, counter: Counter) {
+        if counter.ends_a_note() {
+            self.end_note(1);
+        }
+        self.set(counter, self.of(counter).wrapping_add(1));
+    }
+
+    /// Counts a message of this status that was not delivered, or takes back that it was counted.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn count_failure(&mut self, status: DeliveryStatus, by: i64) {
+        let counter = match status {
+            DeliveryStatus::NotFound => Counter::NotFound,
+            DeliveryStatus::QueueFull => Counter::QueueFull,
+            DeliveryStatus::Timeout => Counter::Timeout,
+            DeliveryStatus::MaxHopsExceeded => Counter::MaxHopsExceeded,
+            DeliveryStatus::Unanswered => Counter::Unanswered,
+            DeliveryStatus::NotAllowed => Counter::NotAllowed,
+            DeliveryStatus::Pending | DeliveryStatus::Delivered => return,
+        };
+        self.end_note(by);
+        self.set(counter, self.of(counter).wrapping_add_signed(by));
+    }
+
+    #[inline(always)]
+    fn set(&mut self, counter: Counter, value: u64) {
+        self.counts[counter as usize] = value;
+        self.entry.show(counter, value);
+    }
+
+    /// One of the counters that end a note is about to be changed by this.
+    #[inline(always)]
+    const fn end_note(&mut self, by: i64) {
         if !DIES_ALONE {
             return;
         }
         self.number = self.number.wrapping_add((by as u16).wrapping_mul(NUMBER_STEP));
+    }
+
+    /// Notes a message that is about to be deposited at `to`, opens its receipt by `open`, and counts it as sent. Receipt
+    /// and count go before the deposit: should this kernel die before the message is published, its successor takes back
+    /// what was counted, rather than use a sequence twice.
+    #[inline(always)]
+    pub(crate) fn begin_sending(&mut self, to: u64, sequence: u64, open: impl FnOnce()) {
+        let sent = self.of(Counter::Sent).wrapping_add(1);
+        self.note_sending(to, sequence, sent);
+        open();
+        self.set(Counter::Sent, sent);
+    }
+
+    /// The message that is being sent was not deposited: voids its receipt by `void`, and takes it out of the count if it
+    /// was counted.
+    #[inline(always)]
+    pub(crate) fn take_back(&mut self, counted: bool, void: impl FnOnce()) {
+        void();
+        if counted {
+            self.set(Counter::Sent, self.of(Counter::Sent).wrapping_sub(1));
+        }
     }
 
     /// Notes a message that is about to be taken out of the inbox. The note before it is closed.
@@ -252,10 +344,15 @@ impl<'f, S: Scope> Notes<'f, S> {
         keep_order();
     }
 
-    /// Notes a message whose receipt is about to be opened, and that is then counted as sent and deposited at `to`, or where in a high-priority ring
-    /// the deposit is now; `sent` is the count that includes it.
+    /// For the message that is being sent: notes where in a high-priority ring the deposit is now.
     #[inline(always)]
-    pub(crate) fn send(&self, to: u64, sequence: u64, sent: u64) {
+    pub(crate) fn deposit(&self, to: u64, sequence: u64) {
+        self.note_sending(to, sequence, self.of(Counter::Sent));
+    }
+
+    /// `sent` is the count that includes the message.
+    #[inline(always)]
+    fn note_sending(&self, to: u64, sequence: u64, sent: u64) {
         if !DIES_ALONE {
             return;
         }
@@ -266,9 +363,9 @@ impl<'f, S: Scope> Notes<'f, S> {
         keep_order();
     }
 
-    /// The message that was being sent has been deposited, or was not counted.
+    /// The message that was being sent has been deposited, or was [taken back](Self::take_back).
     #[inline(always)]
-    pub(crate) fn sent(&self) {
+    pub(crate) fn end_sending(&self) {
         if !DIES_ALONE {
             return;
         }
@@ -296,11 +393,11 @@ impl<'f, S: Scope> Notes<'f, S> {
         (what & NUMBER == u64::from(self.number) & NUMBER).then_some(Noted { step, found, source, sequence, to })
     }
 
-    /// For a successor: the message that the predecessor was sending when it died; `sent` is the count that it left.
-    pub(crate) fn noted_sending<Sh: Shape>(&self, sent: u64, shape: &Sh) -> Option<Sending<Sh>> {
+    /// For a successor: the message that the predecessor was sending when it died.
+    pub(crate) fn noted_sending<Sh: Shape>(&self, shape: &Sh) -> Option<Sending<Sh>> {
         // Relaxed, both: as in `noted`.
         let word = self.hand.sending.load(Relaxed);
-        let counted = (word ^ sent) & TAG == 0;
+        let counted = (word ^ self.of(Counter::Sent)) & TAG == 0;
         let deposit = Deposit::decode(word, shape).filter(|_| word != 0)?;
         Some(Sending { deposit, sequence: self.hand.sent_sequence.load(Relaxed), counted })
     }
@@ -337,30 +434,43 @@ mod tests {
         unsafe { core::mem::zeroed() }
     }
 
+    fn entry() -> Entry {
+        // SAFETY: `Shared`: zero is the idle state.
+        unsafe { core::mem::zeroed() }
+    }
+
+    fn recover<'f>(hand: &'f Hand, entry: &'f Entry) -> Ledger<'f, crate::sync::System> {
+        let mut memory = MaybeUninit::uninit();
+        Ledger::recover_in(&mut memory, hand, entry, 0);
+        // SAFETY: made above.
+        unsafe { memory.assume_init() }
+    }
+
     #[test]
     fn a_note_is_open_until_something_is_counted() {
-        let hand = hand();
-        let mut counters = [u64::MAX; COUNTERS];
-        let mut notes = Notes::new(&hand, &counters);
-        assert_eq!(notes.noted(), None);
+        let (hand, entry) = (hand(), entry());
+        for counter in Counter::ENDING {
+            entry.show(counter, u64::MAX);
+        }
+        let mut ledger = recover(&hand, &entry);
+        assert_eq!(ledger.noted(), None);
         let (source, sequence) = (7, 9);
         for _ in 0..3 {
-            notes.take(7, sequence);
+            ledger.take(7, sequence);
             assert_eq!(
-                Notes::new(&hand, &counters).noted(),
+                recover(&hand, &entry).noted(),
                 Some(Noted { step: Step::Taken, found: false, source, sequence, to: 0 })
             );
-            notes.counted(1);
-            counters[Counter::Forwarded as usize] = counters[Counter::Forwarded as usize].wrapping_add(1);
-            assert_eq!((notes.noted(), Notes::new(&hand, &counters).noted()), (None, None));
+            ledger.count(Counter::Forwarded);
+            assert_eq!((ledger.noted(), recover(&hand, &entry).noted()), (None, None));
         }
-        notes.take(7, sequence);
-        notes.pass(5);
-        assert_eq!(notes.noted(), Some(Noted { step: Step::Passing, found: false, source, sequence, to: 5 }));
-        counters[Counter::Sent as usize] = 7;
-        assert!(Notes::new(&hand, &counters).noted().is_some(), "what is sent ends no note");
-        notes.close();
-        assert_eq!(notes.noted(), None);
+        ledger.take(7, sequence);
+        ledger.pass(5);
+        assert_eq!(ledger.noted(), Some(Noted { step: Step::Passing, found: false, source, sequence, to: 5 }));
+        ledger.begin_sending(0, 1, || ());
+        assert!(recover(&hand, &entry).noted().is_some(), "what is sent ends no note");
+        ledger.close();
+        assert_eq!(ledger.noted(), None);
     }
 
     #[test]
@@ -374,14 +484,17 @@ mod tests {
             Deposit::High { hop, position: Some(1) },
         ] {
             assert_eq!(Deposit::decode(to.encode(), &shape), Some(to));
-            let hand = hand();
-            let notes = Notes::new(&hand, &[0; COUNTERS]);
-            notes.send(to.encode(), 77, 6);
-            for (sent, counted) in [(5, false), (6, true)] {
-                assert_eq!(notes.noted_sending(sent, &shape), Some(Sending { deposit: to, sequence: 77, counted }));
-            }
-            notes.sent();
-            assert_eq!(notes.noted_sending(6, &shape), None);
+            let (hand, entry) = (hand(), entry());
+            entry.show(Counter::Sent, 5);
+            let mut ledger = recover(&hand, &entry);
+            ledger.begin_sending(to.encode(), 77, || {
+                let found = recover(&hand, &entry).noted_sending(&shape);
+                assert_eq!(found, Some(Sending { deposit: to, sequence: 77, counted: false }));
+            });
+            let found = recover(&hand, &entry).noted_sending(&shape);
+            assert_eq!(found, Some(Sending { deposit: to, sequence: 77, counted: true }));
+            ledger.end_sending();
+            assert_eq!(ledger.noted_sending(&shape), None);
         }
         assert_eq!(Deposit::decode(2 << HOP_SHIFT | KNOWN, &Fixed::<2, 1, 0>::SHAPE), None);
     }

@@ -31,13 +31,13 @@ pub use receipt::{DeliveryReceipt, DeliveryStatus, ReceiptError};
 pub use table::{Command, NAME_LEN, Name, NameError, Phase, Stats, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
-pub(crate) use hand::{Deposit, Hand, Noted, Notes, Step};
-pub(crate) use held::Held;
-pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, Settled, Unsettled, Verdict};
+pub(crate) use hand::{Deposit, Hand, Ledger, Noted, Step};
+pub(crate) use held::{Held, HeldView};
+pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, ReceiptsView, Settled, Unsettled, Verdict};
 pub(crate) use route::Routes;
 pub(crate) use senders::Senders;
 pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Marks, Unclaimed};
-pub(crate) use transit::{Transit, TransitState};
+pub(crate) use transit::{Transit, TransitState, TransitView};
 
 use crate::endpoint::{Endpoint, Register, RegisterError};
 use crate::message::{KernelId, Message, MessageId};
@@ -50,11 +50,8 @@ use crate::sync::{ReachesHere, Scope, shared_struct};
 use core::fmt;
 use core::mem::{MaybeUninit, offset_of};
 use core::ptr::NonNull;
-use held::HeldView;
-use receipt::ReceiptsView;
 use route::RoutesView;
 use senders::SendersView;
-use transit::TransitView;
 
 /// What a fabric is told when it is set up; all kernels share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
