@@ -20,7 +20,7 @@ use k2k_core::gateway::{Gateway, GatewayConfig, GatewayStats};
 use k2k_core::link::{LinkEnd, LinkHalf};
 use k2k_core::sync::Ordering::{Acquire, Release};
 use k2k_core::sync::{AtomicU32, spin_hint};
-use k2k_core::{Backlog, Command, Platform, Register, Shape};
+use k2k_core::{Backlog, Command, Platform, Registration, Shape};
 use k2k_host::process::Own;
 use k2k_host::{Fixed, Host, Memory};
 use std::sync::Arc;
@@ -86,7 +86,7 @@ impl Bridge {
         halves: Arc<Halves<FRAMES, PAYLOAD>>,
         config: GatewayConfig,
     ) -> Result<Self, BridgeError> {
-        let who = Register::new(name).map_err(BridgeError::Name)?;
+        let who = Registration::new(name).map_err(BridgeError::Name)?;
         let word = Arc::new(AtomicU32::new(RUN));
         let (told, memory) = (Arc::clone(&word), memory.clone());
         let (ready, started) = mpsc::sync_channel(1);

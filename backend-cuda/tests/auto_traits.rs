@@ -3,9 +3,9 @@
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use k2k_cuda::check::{CheckOptions, CheckResult};
 use k2k_cuda::{
-    Bridge, BridgeError, ClockOffset, Compile, Device, DeviceBuffer, BlockReport, Error, Grid, HostBuffer, HangReport, HungKernel,
-    Launch, Outcome, Placement, PlacementError, Probe, Ptx, Registered, Report, Running, Session, Snapshot, Version,
-    Where,
+    BlockReport, Bridge, BridgeError, ClockOffset, Compile, Device, DeviceBuffer, Error, Grid, HangReport, HostBuffer,
+    HungKernel, Launch, Outcome, Placement, PlacementError, Probe, Ptx, Registered, Report, Running, Session, Snapshot,
+    Version, Where,
 };
 
 fn plain<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe>() {}

@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn a_watcher_that_is_asleep_hears_of_a_shorter_sleep() {
         let memory: Memory<k2k_core::Fixed<4, 8, 64>> = Memory::heap(&Config::default()).unwrap();
-        let mut endpoint = memory.register_owned(&k2k_core::Register::new("a").unwrap().parking()).unwrap();
+        let mut endpoint = memory.register_owned(&k2k_core::Registration::new("a").unwrap().parking()).unwrap();
         let (tell, told) = mpsc::channel();
         let waker = Waker::from(Arc::new(Tells(tell)));
         for pause in [Duration::ZERO, Duration::from_millis(20)] {

@@ -12,7 +12,7 @@ use k2k_core::hlc::Timestamp;
 use k2k_core::sync::System;
 use k2k_core::{
     Backlog, Command, Context, DeliveryReceipt, Endpoint as Core, FabricRef, Fixed, Kernel, KernelId, Message,
-    MessageId, Phase, Priority, ReceiptError, Register, RegisterError, SendError, Shape, Stats,
+    MessageId, Phase, Priority, ReceiptError, RegisterError, Registration, SendError, Shape, Stats,
 };
 use std::time::Instant;
 
@@ -47,20 +47,12 @@ impl<Sh: Shape<Scope = System>> fmt::Debug for Endpoint<Sh> {
 }
 
 impl<Sh: Shape<Scope = System>> Memory<Sh> {
-    /// Takes a free place of the fabric, for an endpoint that keeps the memory alive.
+    /// Takes a place of the fabric, for an endpoint that keeps the memory alive.
     ///
     /// # Errors
     /// As for [`FabricRef::register`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
-    pub fn register_owned(&self, who: &Register) -> Result<Endpoint<Sh>, EndpointError> {
+    pub fn register_owned(&self, who: &Registration) -> Result<Endpoint<Sh>, EndpointError> {
         Endpoint::new(self, |fabric| fabric.register(who, Host::in_domain(fabric.config().domain)))
-    }
-
-    /// Takes a certain place of the fabric, for an endpoint that keeps the memory alive.
-    ///
-    /// # Errors
-    /// As for [`FabricRef::register_at`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
-    pub fn register_owned_at(&self, index: usize, who: &Register) -> Result<Endpoint<Sh>, EndpointError> {
-        Endpoint::new(self, |fabric| fabric.register_at(index, who, Host::in_domain(fabric.config().domain)))
     }
 
     /// Takes over the endpoint of a kernel that died: see [`FabricRef::take_over`].

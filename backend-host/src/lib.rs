@@ -60,8 +60,8 @@ pub use endpoint::Endpoint;
 pub use k2k_core;
 pub use k2k_core::{
     Backlog, CLOCK_MARGIN_NS, Command, Config, Context, DeliveryReceipt, DeliveryStatus, Fabric, FabricRef, Fixed,
-    Header, Idle, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority, Read, ReceiptError, Register,
-    RegisterError, SendError, Shape, Stats, fabric, hlc, message,
+    Header, Idle, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority, Read, ReceiptError, RegisterError,
+    Registration, SendError, Shape, Stats, fabric, hlc, message,
 };
 pub use memory::{Backing, Memory, MemoryError};
 pub use platform::Host;

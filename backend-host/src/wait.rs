@@ -39,7 +39,7 @@ pub enum Wait {
     /// Let other threads of this core run, then look again.
     Yield,
     /// Look and yield for some microseconds, then sleep until there is mail. Kernels that registered as
-    /// [parking](k2k_core::Register::parking) are woken by it; others look again every millisecond.
+    /// [parking](k2k_core::Registration::parking) are woken by it; others look again every millisecond.
     #[default]
     Park,
 }

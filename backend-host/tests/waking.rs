@@ -8,7 +8,7 @@ use k2k_host::k2k_core::WakeFlag;
 use k2k_host::k2k_core::sync::Ordering::Relaxed;
 use k2k_host::wait::longest_slice;
 use k2k_host::{
-    Broker, Builder, Command, Endpoint, Fixed, Host, KernelId, Message, Phase, Platform, ReceiveError, Register,
+    Broker, Builder, Command, Endpoint, Fixed, Host, KernelId, Message, Phase, Platform, ReceiveError, Registration,
     StartOptions,
 };
 use std::sync::mpsc;
@@ -44,7 +44,7 @@ fn other_process() {
     let Ok(file) = std::env::var(FILE) else { return };
     let broker: Shared = Builder::new().open(&file).build().unwrap();
     let find = |name: &str| broker.find(&std::env::var(name).unwrap()).unwrap();
-    let mut sender = broker.memory().register(&Register::new("doomed").unwrap(), Doomed(Host::new())).unwrap();
+    let mut sender = broker.memory().register(&Registration::new("doomed").unwrap(), Doomed(Host::new())).unwrap();
     broker.add_route(sender.id(), find(TO), find(VIA)).unwrap();
     let _ = sender.send(find(TO), &Message::new(1));
     panic!("the receiver was not asleep");

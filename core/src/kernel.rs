@@ -325,7 +325,7 @@ pub fn run<L: Platform, const PAYLOAD: usize, Sh: Shape<Item = Message<PAYLOAD>>
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
-    use crate::{Config, Fabric, Register, WakeFlag};
+    use crate::{Config, Fabric, Registration, WakeFlag};
     use core::cell::Cell;
 
     struct Turned<'c>(&'c Cell<u64>);
@@ -347,7 +347,8 @@ mod tests {
         let fabric: Fabric<2, 4, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config { delivery_timeout_ns: 1_000, ..Config::default() }).unwrap();
         let now = Cell::new(1);
-        let [mut a, b] = ["a", "b"].map(|name| fabric.register(&Register::new(name).unwrap(), Turned(&now)).unwrap());
+        let [mut a, b] =
+            ["a", "b"].map(|name| fabric.register(&Registration::new(name).unwrap(), Turned(&now)).unwrap());
         a.send(b.id(), &Message::new(1)).unwrap();
         let mut run = Loop::new();
         run.start(&mut a, &mut Deaf);

@@ -46,7 +46,7 @@ pub trait Platform {
 
     /// Ends the sleep of the kernel at `wake_flag`: makes its word even and wakes the kernel, in one step where the
     /// system has such a step; otherwise [`WakeFlag::wake_up`], then wake. Called only for kernels that registered as
-    /// [parking](crate::Register::parking), while [`WakeFlag::must_wake`] says that the kernel sleeps. A death between
+    /// [parking](crate::Registration::parking), while [`WakeFlag::must_wake`] says that the kernel sleeps. A death between
     /// two steps costs the kernel the rest of its slice.
     fn wake(&self, wake_flag: &WakeFlag);
 

@@ -589,7 +589,7 @@ unsafe impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: S
 /// keep as much state as for so many, and messages are [`Message<PAYLOAD>`](Message).
 ///
 /// ```
-/// use k2k_core::{Config, Message, Platform, Read, Register, FabricRef, WakeFlag};
+/// use k2k_core::{Config, Message, Platform, Read, Registration, FabricRef, WakeFlag};
 ///
 /// # struct Clock;
 /// # impl Platform for Clock {
@@ -603,8 +603,8 @@ unsafe impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: S
 /// // The numbers may come from a configuration file.
 /// let shape = Read::<8, 256>::new(2, 16, 64)?;
 /// let fabric = FabricRef::create(bytes, shape, &Config::default())?;
-/// let mut a = fabric.register(&Register::new("a")?, Clock)?;
-/// let mut b = fabric.register(&Register::new("b")?, Clock)?;
+/// let mut a = fabric.register(&Registration::new("a")?, Clock)?;
+/// let mut b = fabric.register(&Registration::new("b")?, Clock)?;
 /// a.send(b.id(), &Message::from_bytes(1, b"hello")?)?;
 /// assert_eq!(b.try_receive().expect("sent").payload(), b"hello");
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -8,7 +8,7 @@ use common::Manual;
 use core::mem::offset_of;
 use k2k_core::fabric::{AttachError, Geometry, LAYOUT_VERSION, MAGIC};
 use k2k_core::sync::Gpu;
-use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Priority, ProcessDomain, Register};
+use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Priority, ProcessDomain, Registration};
 
 type Small = Fabric<3, 4, 64>;
 
@@ -70,7 +70,7 @@ fn zeroed_bytes_become_a_fabric_and_used_bytes_are_found() {
     let platform = Manual::at(1);
     let first = Small::attach(bytes.fabric(), &Config::default()).unwrap();
     assert_eq!(first.kernels().count(), 0);
-    core::mem::forget(first.register(&Register::new("stays").unwrap(), &platform).unwrap());
+    core::mem::forget(first.register(&Registration::new("stays").unwrap(), &platform).unwrap());
     let again = Small::attach(bytes.fabric(), &Config::default()).unwrap();
     assert_eq!(again.kernels().map(|(_, name)| name.to_string()).collect::<Vec<_>>(), ["stays"]);
     assert_eq!(bytes.0[..8], MAGIC.to_le_bytes());
@@ -226,7 +226,7 @@ fn a_fabric_works_on_at_another_address() {
     let config = Config { tracing: true, ..Config::default() };
     let fabric = Small::attach(bytes.fabric(), &config).unwrap();
     let [mut a, mut b, c] = ["a", "b", "c"].map(|name| {
-        let who = Register::new(name).unwrap();
+        let who = Registration::new(name).unwrap();
         fabric.register(&who, &platform).unwrap()
     });
     let (a_id, b_id, c_id) = (a.id(), b.id(), c.id());
@@ -281,8 +281,8 @@ fn a_fabric_of_another_scope_has_the_same_bytes_and_can_be_looked_at() {
             OfGpu::attach_raw(base, size_of::<OfGpu>(), &config).unwrap(),
         )
     };
-    let mut a = fabric.register(&Register::new("a").unwrap(), &platform).unwrap();
-    let mut b = fabric.register(&Register::new("b").unwrap(), &platform).unwrap();
+    let mut a = fabric.register(&Registration::new("a").unwrap(), &platform).unwrap();
+    let mut b = fabric.register(&Registration::new("b").unwrap(), &platform).unwrap();
     let id = a.send(b.id(), &Message::new(1)).unwrap();
     assert!(b.try_receive().is_some());
     assert_eq!((seen.find("b"), seen.name(a.id()).unwrap().as_str()), (Some(b.id()), "a"));

@@ -5,7 +5,7 @@ use k2k_core::link::FixedFrames;
 use k2k_core::ring::{Consumer, Lanes, Producer, Spsc, Ticket};
 use k2k_core::{
     Config, DeliveryReceipt, Endpoint, Fabric, Fixed, Gateway, Header, KernelId, LinkEnd, LinkHalf, Message, Platform,
-    Register, RegisterError, SendError, Stats, WakeFlag,
+    RegisterError, Registration, SendError, Stats, WakeFlag,
 };
 
 fn shared<T: Send + Sync + Unpin>() {}
@@ -31,7 +31,7 @@ fn public_types_have_the_auto_traits_that_they_promise() {
     plain::<Header>();
     plain::<KernelId>();
     plain::<Message<64>>();
-    plain::<Register>();
+    plain::<Registration>();
     plain::<RegisterError>();
     plain::<SendError>();
     plain::<Stats>();

@@ -9,7 +9,7 @@ use core::time::Duration;
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::{
     CLOCK_MARGIN_NS, Command, Config, DeliveryStatus, Endpoint, Fabric, Fixed, KernelId, LinkEnd, LinkHalf, Message,
-    MessageId, Platform, Priority, Register, SendError, WakeFlag,
+    MessageId, Platform, Priority, Registration, SendError, WakeFlag,
 };
 use proptest::prelude::*;
 
@@ -62,7 +62,7 @@ impl Platform for Skewed<'_> {
 type End<'f> = Endpoint<'f, Skewed<'f>, Fixed<4, 4, 64>>;
 
 fn register<'f>(fabric: &'f Fabric<4, 4, 64>, name: &str, clock: Skewed<'f>) -> End<'f> {
-    fabric.register(&Register::new(name).unwrap(), clock).unwrap()
+    fabric.register(&Registration::new(name).unwrap(), clock).unwrap()
 }
 
 fn status(sender: &mut End<'_>, id: MessageId) -> Option<DeliveryStatus> {

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Manual, fabric, register_all};
 use core::cell::Cell;
-use k2k_core::{Backlog, Config, Message, Platform, Priority, Register, WakeFlag};
+use k2k_core::{Backlog, Config, Message, Platform, Priority, Registration, WakeFlag};
 
 /// Two senders that keep their rings to a forwarder full; returns what of each arrived at the far end.
 fn relayed(high: [bool; 2], polls: usize) -> [usize; 2] {
@@ -83,7 +83,7 @@ fn a_poll_costs_no_more_the_more_messages_are_deferred() {
     let platform = Counting::default();
     let fabric = fabric::<3, SLOTS, 64>(&Config::default());
     let [mut a, mut forwarder, mut c] =
-        ["a", "forwarder", "c"].map(|name| fabric.register(&Register::new(name).unwrap(), &platform).unwrap());
+        ["a", "forwarder", "c"].map(|name| fabric.register(&Registration::new(name).unwrap(), &platform).unwrap());
     fabric.set_route(a.id(), c.id(), forwarder.id()).unwrap();
     for _ in 0..SLOTS {
         forwarder.send(c.id(), &Message::new(u32::MAX)).unwrap();

@@ -7,7 +7,7 @@ use core::cell::Cell;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::{
     Command, Config, Context, Endpoint, Fabric, Fixed, Gateway, Idle, Kernel, LinkEnd, LinkHalf, Message, Phase,
-    Platform, Priority, Register, SendError, WakeFlag, run,
+    Platform, Priority, Registration, SendError, WakeFlag, run,
 };
 
 /// A process that can become the child of a fork.
@@ -44,7 +44,7 @@ fn joined<'f>(
     name: &str,
     process: &'f Process,
 ) -> Endpoint<'f, &'f Process, Fixed<3, 4, 64>> {
-    fabric.register(&Register::new(name).unwrap().parking(), process).unwrap()
+    fabric.register(&Registration::new(name).unwrap().parking(), process).unwrap()
 }
 
 /// A handler that forks in the middle of a message: the child returns from it.

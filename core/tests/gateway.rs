@@ -8,7 +8,7 @@ use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::link::{HalfRef, LinkError};
 use k2k_core::{
     CLOCK_MARGIN_NS, Config, DeliveryStatus, Endpoint, Fabric, LinkEnd, LinkHalf, Message, MessageId, Priority,
-    ReceiptError, Register, SendError, Shape,
+    ReceiptError, Registration, SendError, Shape,
 };
 
 const KERNELS: usize = 6;
@@ -63,7 +63,7 @@ fn half<const N: usize>(half: &LinkHalf<N, 64>) -> Result<HalfRef<'_, Frames<N>>
 }
 
 fn register<'w>(fabric: &'w Domain, platform: &'w Manual, name: &str) -> End<'w> {
-    handle(fabric).register(&Register::new(name).unwrap(), platform).unwrap()
+    handle(fabric).register(&Registration::new(name).unwrap(), platform).unwrap()
 }
 
 fn gateway<'w>(
@@ -651,7 +651,7 @@ fn a_message_whose_gateway_died_is_unanswered_for_whoever_asks() {
                 core::mem::forget(core::mem::replace(&mut a, memory.register(0, "other")));
                 // SAFETY: it was forgotten.
                 unsafe { fabric.take_over(id.source, &memory.platform) }.unwrap().unregister();
-                fabric.register_at(index, &Register::new("next").unwrap(), &memory.platform).unwrap();
+                fabric.register(&Registration::new("next").unwrap().at(index), &memory.platform).unwrap();
             }
         }
         assert_eq!(fabric.peek_receipt(id).unwrap().status, DeliveryStatus::Unanswered);
@@ -692,7 +692,7 @@ fn a_proxy_holds_as_many_messages_as_it_can_record() {
     let fabrics = [(); 2].map(|()| fabric::<KERNELS, FEW, 64>(&CONFIG));
     let halves = link();
     let [near, far] = &halves;
-    let who = |name: &str| Register::new(name).unwrap();
+    let who = |name: &str| Registration::new(name).unwrap();
     let mut sides = [(0, near, far), (1, far, near)].map(|(side, near, far)| {
         let endpoint = handle(&fabrics[side]).register(&who("gateway"), &platform).unwrap();
         Gateway::new(endpoint, open_end(near, far).unwrap(), GATEWAY)
@@ -774,7 +774,8 @@ fn a_proxy_shifts_sequences_and_replies_name_the_requesters() {
     let mut sides = memory.sides();
     // On side 1, another kernel has used sequences at each index.
     for index in 1..KERNELS {
-        let mut before = memory.fabrics[1].register_at(index, &Register::new("x").unwrap(), &memory.platform).unwrap();
+        let mut before =
+            memory.fabrics[1].register(&Registration::new("x").unwrap().at(index), &memory.platform).unwrap();
         for _ in 0..100 {
             before.send(before.id(), &empty()).unwrap();
             assert!(before.try_receive().is_some());
@@ -806,7 +807,7 @@ fn a_proxy_shifts_sequences_and_replies_name_the_requesters() {
     let index = memory.fabrics[1].find("a").unwrap().index();
     a.unregister();
     settle(&mut sides);
-    let mut next = memory.fabrics[1].register_at(index, &Register::new("y").unwrap(), &memory.platform).unwrap();
+    let mut next = memory.fabrics[1].register(&Registration::new("y").unwrap().at(index), &memory.platform).unwrap();
     let id = next.send(next.id(), &empty()).unwrap();
     assert!(id.sequence > last, "{} {last}", id.sequence);
     assert!(next.try_receive().is_some());
@@ -963,7 +964,7 @@ fn a_receipt_that_the_sender_can_still_ask_for_is_kept_on_the_other_side() {
     let far: Box<Domain> = fabric(&CONFIG);
     let halves = link();
     let [mut a, here] =
-        ["a", "gateway"].map(|name| handle(&near).register(&Register::new(name).unwrap(), &platform).unwrap());
+        ["a", "gateway"].map(|name| handle(&near).register(&Registration::new(name).unwrap(), &platform).unwrap());
     let mut here = Gateway::new(here, open_end(&*halves[0], &*halves[1]).unwrap(), GATEWAY);
     let mut there = gateway(&far, &platform, [&halves[1], &halves[0]], GATEWAY);
     let (mut slow, mut quick) = (register(&far, &platform, "slow"), register(&far, &platform, "quick"));
@@ -1027,7 +1028,7 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
         for side in 0..2 {
             let (fabrics, halves, wall, finished) = (&fabrics, &halves, &wall, &finished);
             threads.push(scope.spawn(move || {
-                let endpoint = handle(&fabrics[side]).register(&Register::new("gateway").unwrap(), wall).unwrap();
+                let endpoint = handle(&fabrics[side]).register(&Registration::new("gateway").unwrap(), wall).unwrap();
                 let end = open_end(&halves[side], &halves[1 - side]).unwrap();
                 let mut gateway = Gateway::new(endpoint, end, GatewayConfig::default());
                 let relaxed = k2k_core::sync::Ordering::Relaxed;
@@ -1047,7 +1048,7 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
                 let peer = names[1 - side][number];
                 threads.push(scope.spawn(move || {
                     let fabric = &fabrics[side];
-                    let mut kernel = handle(fabric).register(&Register::new(name).unwrap(), wall).unwrap();
+                    let mut kernel = handle(fabric).register(&Registration::new(name).unwrap(), wall).unwrap();
                     let to = loop {
                         match fabric.find(peer) {
                             Some(to) => break to,

@@ -7,7 +7,7 @@ use core::cell::RefCell;
 use k2k_core::fabric::Event;
 use k2k_core::{
     CLOCK_MARGIN_NS, Command, Config, Context, DeliveryStatus, Endpoint, Fabric, Idle, Kernel, Loop, Message, Pass,
-    Phase, Register, Rest, run,
+    Phase, Registration, Rest, run,
 };
 
 type Small = Fabric<4, 8, 64>;
@@ -225,7 +225,7 @@ fn a_command_reaches_only_the_kernel_that_it_was_meant_for() {
     fabric.command(old, Command::Stop, &platform).unwrap();
     assert_eq!(first.command(), Command::Stop);
     first.unregister();
-    let second = common::handle(&fabric).register_at(0, &Register::new("second").unwrap(), &platform).unwrap();
+    let second = common::handle(&fabric).register(&Registration::new("second").unwrap().at(0), &platform).unwrap();
     assert_eq!(second.command(), Command::Run, "the place's next owner starts anew");
     assert!(fabric.command(old, Command::Stop, &platform).is_err());
     assert_eq!(second.command(), Command::Run);
@@ -304,7 +304,7 @@ fn an_idle_loop_times_out_what_is_overdue() {
 fn a_parking_kernel_is_woken_once_per_sleep_by_mail_and_by_commands() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 8, 64>(&Config::default()));
     let mut a = register_all(&fabric, &platform, 1).remove(0);
-    let mut b = common::handle(&fabric).register(&Register::new("parks").unwrap().parking(), &platform).unwrap();
+    let mut b = common::handle(&fabric).register(&Registration::new("parks").unwrap().parking(), &platform).unwrap();
     a.send(b.id(), &Message::new(1)).unwrap();
     assert_eq!((b.fall_asleep(Command::Run).is_some(), platform.wakes.get()), (false, 0), "there is mail");
     assert!(b.try_receive().is_some());

@@ -7,7 +7,7 @@ use common::{Manual, fabric};
 use core::mem::offset_of;
 use k2k_core::gateway::{Gateway, GatewayConfig};
 use k2k_core::link::{FixedFrames, LINK_MAGIC, LINK_VERSION, LinkError, LinkGeometry};
-use k2k_core::{Config, DeliveryStatus, Fabric, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Register};
+use k2k_core::{Config, DeliveryStatus, Fabric, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Registration};
 use proptest::prelude::*;
 
 const FRAMES: usize = 8;
@@ -214,7 +214,7 @@ proptest! {
         let config = Config { delivery_timeout_ns: 1_000, hop_limit: 4, ..Config::default() };
         let platform = Manual::at(10_000);
         let fabric: Box<Fabric<6, 4, 64>> = fabric(&config);
-        let register = |name: &str| fabric.register(&Register::new(name).unwrap(), &platform);
+        let register = |name: &str| fabric.register(&Registration::new(name).unwrap(), &platform);
         let end = open_end(near.half(), far.half()).unwrap();
         let config = GatewayConfig { silence_ns: 500_000, grace_ns: 200_000, export_all: true };
         let mut gateway = Gateway::new(register("gateway").unwrap(), end, config);
@@ -286,8 +286,8 @@ fn a_frame_written_by_hand_is_understood() {
     far.half().set_up().unwrap();
     let platform = Manual::at(10_000);
     let fabric: Box<Fabric<4, 4, 64>> = fabric(&Config::default());
-    let mut kernel = fabric.register(&Register::new("k").unwrap(), &platform).unwrap();
-    let endpoint = fabric.register(&Register::new("gateway").unwrap(), &platform).unwrap();
+    let mut kernel = fabric.register(&Registration::new("k").unwrap(), &platform).unwrap();
+    let endpoint = fabric.register(&Registration::new("gateway").unwrap(), &platform).unwrap();
     let end = open_end(near.half(), far.half()).unwrap();
     let mut gateway = Gateway::new(endpoint, end, GatewayConfig::default());
     let blank: Header = bytemuck::Zeroable::zeroed();

@@ -5,8 +5,8 @@ mod common;
 use common::{Manual, fabric, register_all};
 use k2k_core::fabric::{Owned, Status};
 use k2k_core::{
-    Command, Config, DeliveryStatus, Fabric, KernelId, Message, Platform, Priority, Register, RegisterError, SendError,
-    WakeFlag,
+    Command, Config, DeliveryStatus, Fabric, KernelId, Message, Platform, Priority, RegisterError, Registration,
+    SendError, WakeFlag,
 };
 
 type Small = Fabric<4, 4, 64>;
@@ -28,8 +28,8 @@ impl Platform for Of<'_> {
     }
 }
 
-fn named(name: &str) -> Register {
-    Register::new(name).unwrap()
+fn named(name: &str) -> Registration {
+    Registration::new(name).unwrap()
 }
 
 /// Owners that a place had before its first owner's address came back, when generations had 16 bits.
@@ -57,9 +57,9 @@ fn an_address_never_comes_back() {
         assert_eq!(kernels[1].pending_count(), 8, "four are deferred, four wait in the inbox");
         drop(kernels.remove(2));
         for _ in 1..TURN + more {
-            drop(fabric.register_at(first.index(), &named("between"), &platform).unwrap());
+            drop(fabric.register(&named("between").at(first.index()), &platform).unwrap());
         }
-        let mut now = fabric.register_at(first.index(), &named("now"), &platform).unwrap();
+        let mut now = fabric.register(&named("now").at(first.index()), &platform).unwrap();
         assert_eq!(now.id().generation(), first.generation() + TURN + more);
 
         assert!(!fabric.is_registered(first) && fabric.name(first).is_none());
@@ -92,7 +92,7 @@ fn an_address_never_comes_back() {
 fn free_places_are_taken_in_turn() {
     let platform = Manual::at(1_000);
     let fabric: Box<Small> = fabric(&Config::default());
-    let _stays = fabric.register_at(1, &named("stays"), &platform).unwrap();
+    let _stays = fabric.register(&named("stays").at(1), &platform).unwrap();
     let places: Vec<_> =
         (0..7).map(|_| fabric.register(&named("k"), &platform).unwrap().id()).map(|id| id.index()).collect();
     assert_eq!(places, [0, 2, 3, 0, 2, 3, 0]);
@@ -102,7 +102,7 @@ fn free_places_are_taken_in_turn() {
 fn a_place_without_generations_is_not_a_place_that_is_in_use() {
     let platform = Manual::at(1_000);
     let fabric: Box<Fabric<2, 4, 64>> = fabric(&Config::default());
-    let _stays = fabric.register_at(1, &named("stays"), &platform).unwrap();
+    let _stays = fabric.register(&named("stays").at(1), &platform).unwrap();
     let state = Small::table_bytes().start + 128;
     // SAFETY: the state of place 0, which nobody uses now; all of it is behind atomics.
     unsafe {
@@ -117,9 +117,9 @@ fn a_place_without_generations_is_not_a_place_that_is_in_use() {
     let used_up = RegisterError::NoPlace { kernels: 2, used_up: 1 };
     assert_eq!(fabric.register(&named("k"), &platform).unwrap_err(), used_up);
     assert!(used_up.to_string().contains("1 are used up"), "{used_up}");
-    let refused = fabric.register_at(0, &named("k"), &platform).unwrap_err();
+    let refused = fabric.register(&named("k").at(0), &platform).unwrap_err();
     assert_eq!(refused, RegisterError::PlaceUsedUp { index: 0 });
-    assert_eq!(fabric.register_at(1, &named("k"), &platform).unwrap_err(), RegisterError::PlaceTaken { index: 1 });
+    assert_eq!(fabric.register(&named("k").at(1), &platform).unwrap_err(), RegisterError::PlaceTaken { index: 1 });
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_dead_owners_place_is_seized_and_its_mail_ends() {
         assert_eq!(sender.receipt(id).unwrap().status, DeliveryStatus::NotFound);
     }
     assert!(seize(owner).is_err(), "once");
-    assert_eq!(fabric.register_at(id.index(), &named("next"), &platform).unwrap().id().generation(), 3);
+    assert_eq!(fabric.register(&named("next").at(id.index()), &platform).unwrap().id().generation(), 3);
 }
 
 // On a GPU nobody is evicted: see `Endpoint::is_evicted`.
@@ -164,7 +164,7 @@ fn an_owner_that_was_not_dead_finds_out_and_does_no_harm() {
     let before = zombie.send(sender.id(), &Message::new(1)).unwrap();
     // SAFETY: one thread, which is in no operation of it.
     drop(unsafe { fabric.seize(old.index(), owner, Of(3, &platform)) }.unwrap());
-    let mut next = fabric.register_at(old.index(), &named("next"), Of(4, &platform)).unwrap();
+    let mut next = fabric.register(&named("next").at(old.index()), Of(4, &platform)).unwrap();
     let sent = sender.send(next.id(), &Message::new(2)).unwrap();
     let stats = (next.stats(), fabric.stats(next.id()).unwrap());
 

@@ -4,7 +4,7 @@
 mod common;
 use core::cell::Cell;
 use core::panic::AssertUnwindSafe;
-use k2k_core::{Config, Message, Platform, Priority, Register, WakeFlag};
+use k2k_core::{Config, Message, Platform, Priority, Registration, WakeFlag};
 use std::panic::{catch_unwind, resume_unwind};
 
 #[derive(Default)]
@@ -47,7 +47,7 @@ fn try_at(call: u64, tracing: bool, priority: Priority) -> bool {
     let fabric = common::fabric::<4, 4, 64>(&Config { tracing, high_share: 4, ..Config::default() });
     let platform = Panics::default();
     platform.now_ns.set(1_000);
-    let register = |name| fabric.register(&Register::new(name).unwrap().parking(), &platform).unwrap();
+    let register = |name| fabric.register(&Registration::new(name).unwrap().parking(), &platform).unwrap();
     let [mut a, mut f, mut b] = ["a", "f", "b"].map(register);
     fabric.set_route(a.id(), b.id(), f.id()).unwrap();
     for _ in 0..4 {

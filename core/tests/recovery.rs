@@ -7,7 +7,7 @@ use common::{fabric, register_all};
 use core::cell::Cell;
 use core::mem::ManuallyDrop;
 use core::panic::AssertUnwindSafe;
-use k2k_core::{Command, Config, Message, Platform, Register, WakeFlag};
+use k2k_core::{Command, Config, Message, Platform, Registration, WakeFlag};
 use std::panic::catch_unwind;
 
 /// A clock that stands still, and a wake-up that panics if it is told to.
@@ -32,7 +32,9 @@ fn a_message_that_a_dead_forwarder_had_deposited_is_received_once() {
     let platform = Mortal::default();
     let fabric = fabric::<4, 4, 64>(&Config::default());
     let [a, forwarder, c] = ["a", "forwarder", "c"].map(|name| {
-        ManuallyDrop::new(common::handle(&fabric).register(&Register::new(name).unwrap().parking(), &platform).unwrap())
+        ManuallyDrop::new(
+            common::handle(&fabric).register(&Registration::new(name).unwrap().parking(), &platform).unwrap(),
+        )
     });
     let [mut a, mut forwarder, mut c] = [a, forwarder, c];
     fabric.set_route(a.id(), c.id(), forwarder.id()).unwrap();
@@ -68,7 +70,7 @@ fn a_message_that_a_dead_forwarder_had_deposited_is_received_once() {
 fn a_successor_wakes_receivers() {
     let platform = Mortal::default();
     let fabric = fabric::<2, 4, 64>(&Config::default());
-    let who = |name| Register::new(name).unwrap().parking();
+    let who = |name| Registration::new(name).unwrap().parking();
     let sender = ManuallyDrop::new(common::handle(&fabric).register(&who("a"), &platform).unwrap());
     let mut receiver = common::handle(&fabric).register(&who("b"), &platform).unwrap();
     let _asleep = receiver.fall_asleep(Command::Run).expect("nothing waits");

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Manual, ManualEndpoint, fabric, register_all};
 use k2k_core::{
-    Backlog, Config, DeliveryStatus, Fabric, KernelId, Message, MessageId, Priority, ReceiptError, Register,
+    Backlog, Config, DeliveryStatus, Fabric, KernelId, Message, MessageId, Priority, ReceiptError, Registration,
 };
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -189,9 +189,9 @@ impl<'f, const S: usize> Mesh<'f, S> {
             Operation::Replace(index) => {
                 self.fixed = false;
                 drop(self.kernels[index].take());
-                let who = Register::new(&format!("k{index}")).unwrap();
+                let who = Registration::new(&format!("k{index}")).unwrap();
                 self.kernels[index] =
-                    Some(common::handle(self.fabric).register_at(index, &who, self.platform).unwrap());
+                    Some(common::handle(self.fabric).register(&who.at(index), self.platform).unwrap());
             }
         }
         // Each message is received, has failed, or lies somewhere: at every moment, as one thread does all of it.

@@ -22,8 +22,8 @@ use k2k_core::fabric::{AttachError, FabricHeader};
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::link::{Frames, HalfRef, LinkError, LinkGeometry, ReadFrames};
 use k2k_core::{
-    Config, DeliveryStatus, Fabric, FabricRef, Fixed, Gateway, LinkEnd, LinkHalf, Message, Platform, Read, Register,
-    Shape, WakeFlag,
+    Config, DeliveryStatus, Fabric, FabricRef, Fixed, Gateway, LinkEnd, LinkHalf, Message, Platform, Read,
+    Registration, Shape, WakeFlag,
 };
 use proptest::prelude::*;
 
@@ -53,8 +53,8 @@ impl Bytes {
     }
 }
 
-fn who(name: &str) -> Register {
-    Register::new(name).expect("short")
+fn who(name: &str) -> Registration {
+    Registration::new(name).expect("short")
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn a_flooding_sender_takes_nobodys_room_in_either_priority() {
 #[test]
 fn a_flooding_thread_takes_nobodys_room_in_either_priority() {
     let fabric = fabric::<4, 16, 64>(&Config::default());
-    let who = |name| k2k_core::Register::new(name).unwrap();
+    let who = |name| k2k_core::Registration::new(name).unwrap();
     let mut flooder = common::handle(&fabric).register(&who("flooder"), Quiet).unwrap();
     let mut polite = common::handle(&fabric).register(&who("polite"), Quiet).unwrap();
     let mut receiver = common::handle(&fabric).register(&who("receiver"), Quiet).unwrap();
@@ -228,7 +228,7 @@ fn a_denied_sender_is_refused_and_its_mail_ends_as_not_allowed() {
 #[test]
 fn denials_that_come_and_go_under_load_lose_nothing() {
     let fabric = fabric::<4, 16, 64>(&Config::default());
-    let who = |name| k2k_core::Register::new(name).unwrap();
+    let who = |name| k2k_core::Registration::new(name).unwrap();
     let mut sender = common::handle(&fabric).register(&who("sender"), Quiet).unwrap();
     let mut receiver = common::handle(&fabric).register(&who("receiver"), Quiet).unwrap();
     let (from, to, done) = (sender.id(), receiver.id(), AtomicU32::new(0));
@@ -300,7 +300,7 @@ fn a_denial_ends_with_either_kernel_and_not_with_a_successor() {
         assert!(a.send(b.id(), &empty()).is_err() && b.try_receive().is_none());
         drop(if receiver_leaves { b } else { core::mem::replace(&mut a, b) });
         // What is left is called `a`, and its new partner takes the free index.
-        let who = k2k_core::Register::new("next").unwrap();
+        let who = k2k_core::Registration::new("next").unwrap();
         let mut next = common::handle(&fabric).register(&who, &platform).unwrap();
         assert!(fabric.is_allowed(next.id(), a.id()) && fabric.is_allowed(a.id(), next.id()));
         next.send(a.id(), &empty()).unwrap();

@@ -6,7 +6,7 @@ use common::{Manual, ManualEndpoint, fabric, register_all};
 use k2k_core::fabric::NotFailed;
 use k2k_core::{
     Backlog, CLOCK_MARGIN_NS, Command, Config, DeliveryStatus, Endpoint, Fabric, KernelId, Message, MessageId,
-    Priority, ReceiptError, Register, SendError, Shape, Stats,
+    Priority, ReceiptError, Registration, SendError, Shape, Stats,
 };
 
 type Small = Fabric<4, 4, 64>;
@@ -185,8 +185,8 @@ fn a_reused_place_never_gets_its_predecessors_mail() {
     let routed = kernels[0].send(ids[2], &empty()).unwrap();
     let direct = kernels[1].send(ids[2], &empty()).unwrap();
     kernels.pop().unwrap().unregister();
-    let who = Register::new("successor").unwrap();
-    let mut successor = common::handle(&fabric).register_at(2, &who, &platform).unwrap();
+    let who = Registration::new("successor").unwrap();
+    let mut successor = common::handle(&fabric).register(&who.at(2), &platform).unwrap();
     assert_ne!(successor.id(), ids[2]);
     assert_eq!(successor.id().index(), 2);
     kernels[1].poll();
@@ -209,7 +209,7 @@ fn mail_in_a_forwarders_store_does_not_reach_the_receivers_successor() {
     assert_eq!(kernels[1].backlog(), Backlog::Transit);
     kernels.pop().unwrap().unregister();
     let mut successor =
-        common::handle(&fabric).register_at(2, &Register::new("successor").unwrap(), &platform).unwrap();
+        common::handle(&fabric).register(&Registration::new("successor").unwrap().at(2), &platform).unwrap();
     kernels[1].poll();
     assert_eq!((kernels[1].backlog(), successor.try_receive()), (Backlog::None, None));
     assert_eq!(status(&mut kernels[0], parked), Ok(DeliveryStatus::NotFound));
@@ -533,7 +533,7 @@ fn a_message_between_a_dead_receiver_and_a_sender_that_left_does_not_stay_pendin
     assert_eq!(status(&mut kernels[0], id), Ok(DeliveryStatus::Timeout));
     // The next owner of the sender's index counts it.
     assert_adds_up(&fabric, 1);
-    let mut next = common::handle(&fabric).register_at(0, &Register::new("next").unwrap(), &platform).unwrap();
+    let mut next = common::handle(&fabric).register(&Registration::new("next").unwrap().at(0), &platform).unwrap();
     assert_eq!((next.expire(), fabric.total_stats().timeout), (0, 1));
     assert_adds_up(&fabric, 0);
 }
@@ -693,7 +693,7 @@ fn a_message_that_a_predecessor_gave_up_is_counted_once_when_it_is_found() {
     assert_eq!(status(&mut kernels[0], late), Ok(DeliveryStatus::Timeout));
     kernels.remove(0).unregister();
     let mut successor =
-        common::handle(&fabric).register_at(0, &Register::new("successor").unwrap(), &platform).unwrap();
+        common::handle(&fabric).register(&Registration::new("successor").unwrap().at(0), &platform).unwrap();
     let [b, c] = &mut kernels[..] else { unreachable!() };
     for _ in 0..16 {
         successor.send(c.id(), &empty()).unwrap();
@@ -729,8 +729,8 @@ fn a_message_that_was_given_up_is_not_received_by_an_earlier_clock() {
 #[test]
 fn receipts_of_an_owner_of_long_ago_do_not_pass_for_later_ones() {
     let (platform, fabric) = (Manual::at(1), fabric::<2, 2, 64>(&CONFIG));
-    let who = Register::new("who").unwrap();
-    let mut receiver = common::handle(&fabric).register(&Register::new("receiver").unwrap(), &platform).unwrap();
+    let who = Registration::new("who").unwrap();
+    let mut receiver = common::handle(&fabric).register(&Registration::new("receiver").unwrap(), &platform).unwrap();
     {
         let mut first = common::handle(&fabric).register(&who, &platform).unwrap();
         for _ in 0..4 {
@@ -779,7 +779,7 @@ fn an_address_that_no_kernel_has_had_says_nothing_of_a_place() {
     for id in [KernelId::NONE, first, KernelId::new(1, 0), KernelId::new(2, 1)] {
         unused(id);
     }
-    let kernel = common::handle(&fabric).register(&Register::new("k").unwrap(), &platform).unwrap();
+    let kernel = common::handle(&fabric).register(&Registration::new("k").unwrap(), &platform).unwrap();
     assert_eq!(kernel.id(), first);
     unused(KernelId::NONE);
     unused(next);
@@ -800,8 +800,8 @@ fn a_failed_kernel_keeps_its_place_and_its_trace_until_it_is_cleared() {
     assert_eq!(status(a, id), Ok(DeliveryStatus::NotFound));
     assert_eq!(a.send(failed, &empty()), Err(SendError::NotFound { kernel: failed }));
     assert!(fabric.trace(failed).unwrap().read().any(|entry| entry.id == id));
-    let who = Register::new("again").unwrap();
-    assert!(common::handle(&fabric).register_at(1, &who, &platform).is_err());
+    let who = Registration::new("again").unwrap();
+    assert!(common::handle(&fabric).register(&who.at(1), &platform).is_err());
     assert_eq!(common::handle(&fabric).register(&who, &platform).unwrap().id().index(), 2);
     let refused = fabric.clear_failed(a.id()).unwrap_err();
     assert_eq!(refused, NotFailed { kernel: a.id(), is_here: true });
@@ -811,7 +811,7 @@ fn a_failed_kernel_keeps_its_place_and_its_trace_until_it_is_cleared() {
     assert_eq!(refused, NotFailed { kernel: failed, is_here: false });
     assert!(refused.to_string().contains("cleared before"), "{refused}");
     assert_eq!(
-        common::handle(&fabric).register_at(1, &who, &platform).unwrap().id(),
+        common::handle(&fabric).register(&who.at(1), &platform).unwrap().id(),
         KernelId::new(1, failed.generation() + 1)
     );
     assert_adds_up(&fabric, 0);
@@ -832,7 +832,7 @@ fn a_successor_takes_over_the_mail_and_the_traffic_of_a_dead_kernel() {
     let dead = kernels.remove(1);
     let stats = dead.stats();
     core::mem::forget(dead);
-    assert!(common::handle(&fabric).register_at(1, &Register::new("other").unwrap(), &platform).is_err());
+    assert!(common::handle(&fabric).register(&Registration::new("other").unwrap().at(1), &platform).is_err());
     // SAFETY: it was forgotten.
     let mut successor = unsafe { common::handle(&fabric).take_over(ids[1], &platform) }.unwrap();
     assert_eq!((successor.id(), successor.stats()), (ids[1], stats));
@@ -892,7 +892,7 @@ fn counters_are_of_the_place_and_go_on_with_its_next_owner() {
     let b = kernels.pop().unwrap();
     let first = kernels[0].send(b.id(), &empty()).unwrap();
     kernels.pop().unwrap().unregister();
-    let mut a = common::handle(&fabric).register_at(0, &Register::new("again").unwrap(), &platform).unwrap();
+    let mut a = common::handle(&fabric).register(&Registration::new("again").unwrap().at(0), &platform).unwrap();
     assert_eq!(a.stats(), Stats { sent: 1, ..Stats::default() });
     let second = a.send(b.id(), &empty()).unwrap();
     assert_eq!((first.sequence, second.sequence), (1, 2));
@@ -952,7 +952,8 @@ fn a_new_owner_starts_without_the_routes_of_and_to_its_predecessor() {
     fabric.set_route(ids[0], ids[1], ids[2]).unwrap();
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
     kernels.remove(1).unregister();
-    let successor = common::handle(&fabric).register_at(1, &Register::new("successor").unwrap(), &platform).unwrap();
+    let successor =
+        common::handle(&fabric).register(&Registration::new("successor").unwrap().at(1), &platform).unwrap();
     assert_eq!(fabric.route(successor.id(), ids[2]), None, "a route of the predecessor's");
     assert_eq!(fabric.route(ids[0], successor.id()), None, "a route to the predecessor");
     assert_eq!(fabric.route(ids[0], ids[2]), Some(ids[1]), "others' routes are theirs, and name who has left");
@@ -994,7 +995,7 @@ fn a_kernel_that_fails_gives_its_platform_back() {
     }
     let dropped = core::cell::Cell::new(0);
     let fabric = fabric::<2, 4, 64>(&CONFIG);
-    let who = Register::new("counted").unwrap();
+    let who = Registration::new("counted").unwrap();
     common::handle(&fabric).register(&who, Counted(&dropped)).unwrap().fail();
     assert_eq!(dropped.get(), 1);
 }

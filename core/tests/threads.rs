@@ -10,7 +10,7 @@ use k2k_core::fabric::Event;
 use k2k_core::sync::AtomicU32;
 use k2k_core::sync::Ordering::{Acquire, Release};
 use k2k_core::{
-    Config, DeliveryStatus, Endpoint, Fabric, Fixed, KernelId, Message, MessageId, Platform, Priority, Register,
+    Config, DeliveryStatus, Endpoint, Fabric, Fixed, KernelId, Message, MessageId, Platform, Priority, Registration,
     SendError,
 };
 use std::collections::{HashMap, HashSet};
@@ -54,7 +54,7 @@ fn register<'f, const K: usize, const S: usize>(
     index: usize,
     clock: Steady,
 ) -> Endpoint<'f, Steady, Fixed<K, S, 64>> {
-    fabric.register_at(index, &Register::new(&format!("k{index}")).unwrap(), clock).unwrap()
+    fabric.register(&Registration::new(&format!("k{index}")).unwrap().at(index), clock).unwrap()
 }
 
 /// What each message says, so that a torn or stale one shows.
@@ -90,7 +90,9 @@ impl Log {
 /// Throws out what lies in the places of kernels that left, times out the rest, and checks that the sum is right.
 fn assert_adds_up<const K: usize, const S: usize>(fabric: &Fabric<K, S, 64>, received: usize) {
     let mut last: Vec<_> = (0..K)
-        .map(|index| fabric.register_at(index, &Register::new(&format!("l{index}")).unwrap(), JudgementDay).unwrap())
+        .map(|index| {
+            fabric.register(&Registration::new(&format!("l{index}")).unwrap().at(index), JudgementDay).unwrap()
+        })
         .collect();
     for kernel in &mut last {
         assert_eq!(kernel.expire(), 0);
@@ -455,10 +457,10 @@ fn a_place_is_given_to_one_of_many() {
         .map(|_| {
             let (fabric, inside) = (Arc::clone(&fabric), Arc::clone(&inside));
             thread::spawn(move || {
-                let who = Register::new("one").unwrap();
+                let who = Registration::new("one").unwrap();
                 let mut won = 0;
                 for _ in 0..rounds {
-                    if let Ok(me) = fabric.register_at(1, &who, clock) {
+                    if let Ok(me) = fabric.register(&who.at(1), clock) {
                         // The place itself keeps others out: plain load and store are enough.
                         assert_eq!(inside.load(Acquire), 0);
                         inside.store(1, Release);
@@ -474,6 +476,6 @@ fn a_place_is_given_to_one_of_many() {
         })
         .collect();
     let won: u32 = threads.into_iter().map(|thread| thread.join().unwrap()).sum();
-    let last = fabric.register_at(1, &Register::new("last").unwrap(), clock).unwrap();
+    let last = fabric.register(&Registration::new("last").unwrap().at(1), clock).unwrap();
     assert_eq!(last.id().generation(), won + 1);
 }

@@ -1,6 +1,6 @@
 use crate::world::{Clock, Memory, World};
 use arbitrary::{Result, Unstructured};
-use k2k_core::{Config, FabricRef, Message, Priority, Read, Register};
+use k2k_core::{Config, FabricRef, Message, Priority, Read, Registration};
 
 /// Words of the header.
 const HEADER: usize = 16;
@@ -67,7 +67,7 @@ fn by_header(memory: &Memory, clock: &Clock, program: &mut Unstructured<'_>) -> 
     };
     let mut kernels: Vec<_> = ["a", "b", "c"]
         .into_iter()
-        .filter_map(|name| fabric.register(&Register::new(name).expect("short"), clock).ok())
+        .filter_map(|name| fabric.register(&Registration::new(name).expect("short"), clock).ok())
         .collect();
     let mut last = None;
     while !program.is_empty() && !kernels.is_empty() {

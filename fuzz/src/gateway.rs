@@ -1,7 +1,7 @@
 use crate::world::{Block, Clock};
 use arbitrary::{Result, Unstructured};
 use k2k_core::gateway::{Gateway, GatewayConfig};
-use k2k_core::{Config, Endpoint, Fabric, Fixed, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Register};
+use k2k_core::{Config, Endpoint, Fabric, Fixed, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Registration};
 
 type Domain = Fabric<6, 4, 64>;
 type Half = LinkHalf<8, 64>;
@@ -31,7 +31,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
     let (near_half, far_half) = (near_half.expect("a whole block"), far_half.expect("a whole block"));
     near_half.set_up().expect("zeroed");
     far_half.set_up().expect("zeroed");
-    let register = |name: &str| fabric.register(&Register::new(name).expect("a short name"), &clock).ok();
+    let register = |name: &str| fabric.register(&Registration::new(name).expect("a short name"), &clock).ok();
     let endpoint = register("gateway").expect("a free place");
     let mut kernels = [register("a"), register("b")];
     let config = GatewayConfig { silence_ns: 10_000, grace_ns: 500, export_all: true };

@@ -1,5 +1,5 @@
 use crate::world::{Clock, Memory, PAYLOAD, Small};
-use k2k_core::{Config, DeliveryStatus, KernelId, Message, Priority, Register};
+use k2k_core::{Config, DeliveryStatus, KernelId, Message, Priority, Registration};
 
 /// Reads arbitrary bytes as messages, checks what the accepted ones promise, and sends a payload through a fabric.
 pub fn message(input: &[u8]) {
@@ -64,7 +64,7 @@ fn carry(input: &[u8]) {
     let clock = Clock::default();
     let fabric: &Small = memory.fabric(&Config::default()).expect("zeroed memory is an idle fabric");
     let [mut a, mut b] = ["a", "b"].map(|name| {
-        let who = Register::new(name).expect("a short name");
+        let who = Registration::new(name).expect("a short name");
         fabric.register(&who, &clock).expect("a free place")
     });
     let priority = if flags % 2 == 0 { Priority::Normal } else { Priority::High };

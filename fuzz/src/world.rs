@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use k2k_core::WakeFlag;
 use k2k_core::{
     Command, Config, Context, Endpoint, Fabric, Fixed, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
-    Register, Rest, SendError, run,
+    Registration, Rest, SendError, run,
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
@@ -122,10 +122,10 @@ impl<'m> World<'m> {
     }
 
     pub(crate) fn register(&mut self, place: usize, parks: bool) {
-        let who = Register::new(["a", "b", "c"][place]).expect("a short name");
+        let who = Registration::new(["a", "b", "c"][place]).expect("a short name");
         let who = if parks { who.parking() } else { who };
         if self.endpoints[place].is_none() {
-            self.endpoints[place] = self.fabric.register_at(place, &who, self.clock).ok();
+            self.endpoints[place] = self.fabric.register(&who.at(place), self.clock).ok();
         }
     }
 
@@ -161,7 +161,7 @@ impl<'m> World<'m> {
         let fabric = self.fabric;
         match operation {
             0 => self.register(place, input.arbitrary()?),
-            1 => drop(fabric.register(&Register::new("d").expect("a short name"), self.clock)),
+            1 => drop(fabric.register(&Registration::new("d").expect("a short name"), self.clock)),
             2 => {
                 let (at, to, via) = (self.some_id(input)?, self.some_id(input)?, self.some_id(input)?);
                 let _ = fabric.set_route(at, to, via);

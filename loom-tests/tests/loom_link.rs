@@ -7,7 +7,7 @@ use core::cell::Cell;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::link::LinkError;
 use k2k_core::sync::spin_hint;
-use k2k_core::{DeliveryStatus, Fabric, Fixed, Gateway, LinkEnd, LinkHalf, Message, Register};
+use k2k_core::{DeliveryStatus, Fabric, Fixed, Gateway, LinkEnd, LinkHalf, Message, Registration};
 use k2k_loom_tests::model;
 use loom::thread;
 use world::{At, CONFIG, EARLY, LATE, assert_adds_up, receive, register, send, shared};
@@ -74,7 +74,7 @@ fn side(fabric: &'static Domain, near: &'static Half, far: &'static Half) -> Box
     fabric.init(&CONFIG).unwrap();
     near.set_up().unwrap();
     far.set_up().unwrap();
-    let endpoint = fabric.register_at(0, &Register::new("gateway").unwrap(), At(Cell::new(EARLY))).unwrap();
+    let endpoint = fabric.register(&Registration::new("gateway").unwrap().at(0), At(Cell::new(EARLY))).unwrap();
     let config = GatewayConfig { silence_ns: 1_000, grace_ns: 1_000, export_all: false };
     let mut place = Box::new_uninit();
     // SAFETY: the two sides open an end each, of the same two halves.

@@ -4,7 +4,7 @@
 mod world;
 
 use k2k_core::sync::spin_hint;
-use k2k_core::{Command, Endpoint, Fabric, Fixed, Message, Platform, Priority, Register, Sleep, WakeFlag};
+use k2k_core::{Command, Endpoint, Fabric, Fixed, Message, Platform, Priority, Registration, Sleep, WakeFlag};
 use k2k_loom_tests::model;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
@@ -66,9 +66,9 @@ type End = Endpoint<'static, On, Fixed<2, 1, 0>>;
 fn sleeper_and_sender(dies: bool, f: impl FnOnce(&'static Two, &'static Bed, End, End)) {
     shared((Two::new(), Bed::new()), |(fabric, bed)| {
         fabric.init(&CONFIG).unwrap();
-        let sender = fabric.register_at(0, &Register::new("a").unwrap(), On { bed, dies }).unwrap();
-        let parks = Register::new("b").unwrap().parking();
-        let sleeper = fabric.register_at(1, &parks, On { bed, dies: false }).unwrap();
+        let sender = fabric.register(&Registration::new("a").unwrap().at(0), On { bed, dies }).unwrap();
+        let parks = Registration::new("b").unwrap().parking();
+        let sleeper = fabric.register(&parks.at(1), On { bed, dies: false }).unwrap();
         f(fabric, bed, sender, sleeper);
     });
 }
@@ -146,10 +146,10 @@ fn two_senders() {
         shared((Fabric::<3, 1, 0>::new(), Bed::new()), |(fabric, bed)| {
             fabric.init(&CONFIG).unwrap();
             let on = On { bed, dies: false };
-            let mut sleeper = fabric.register_at(2, &Register::new("c").unwrap().parking(), on).unwrap();
+            let mut sleeper = fabric.register(&Registration::new("c").unwrap().parking().at(2), on).unwrap();
             let to = sleeper.id();
             let senders = [0, 1].map(|i| {
-                let mut sender = fabric.register_at(i, &Register::new(["a", "b"][i]).unwrap(), on).unwrap();
+                let mut sender = fabric.register(&Registration::new(["a", "b"][i]).unwrap().at(i), on).unwrap();
                 thread::spawn(move || {
                     sender.send(to, &Message::new(1)).unwrap();
                     sender
@@ -170,9 +170,9 @@ fn a_sender_dies_before_it_wakes() {
         shared((Fabric::<3, 1, 0>::new(), Bed::new()), |(fabric, bed)| {
             fabric.init(&CONFIG).unwrap();
             let alive = On { bed, dies: false };
-            let mut sleeper = fabric.register_at(2, &Register::new("c").unwrap().parking(), alive).unwrap();
-            let mut dies = fabric.register_at(0, &Register::new("a").unwrap(), On { bed, dies: true }).unwrap();
-            let mut next = fabric.register_at(1, &Register::new("b").unwrap(), alive).unwrap();
+            let mut sleeper = fabric.register(&Registration::new("c").unwrap().parking().at(2), alive).unwrap();
+            let mut dies = fabric.register(&Registration::new("a").unwrap().at(0), On { bed, dies: true }).unwrap();
+            let mut next = fabric.register(&Registration::new("b").unwrap().at(1), alive).unwrap();
             let to = sleeper.id();
             let senders = thread::spawn(move || {
                 dies.send(to, &Message::new(1)).unwrap();

@@ -5,7 +5,7 @@ mod world;
 
 use core::cell::Cell;
 use k2k_core::WakeFlag;
-use k2k_core::{DeliveryStatus, Fabric, Message, Platform, Priority, ReceiptError, Register};
+use k2k_core::{DeliveryStatus, Fabric, Message, Platform, Priority, ReceiptError, Registration};
 use k2k_loom_tests::model;
 use loom::sync::Mutex;
 use loom::thread;
@@ -139,8 +139,8 @@ fn told_late() {
     model("receipt.told_late", 192, || {
         shared((Fabric::<2, 1, 0>::new(), Mutex::new(EARLY)), |(fabric, time)| {
             fabric.init(&CONFIG).unwrap();
-            let mut sender = fabric.register_at(0, &Register::new("a").unwrap(), Wall(time)).unwrap();
-            let mut receiver = fabric.register_at(1, &Register::new("b").unwrap(), Wall(time)).unwrap();
+            let mut sender = fabric.register(&Registration::new("a").unwrap().at(0), Wall(time)).unwrap();
+            let mut receiver = fabric.register(&Registration::new("b").unwrap().at(1), Wall(time)).unwrap();
             let id = sender.send(receiver.id(), &Message::new(1)).unwrap();
             let receiver = thread::spawn(move || {
                 let got = receiver.try_receive().is_some();

@@ -6,7 +6,7 @@ mod world;
 use core::cell::Cell;
 use k2k_core::fabric::Status;
 use k2k_core::sync::spin_hint;
-use k2k_core::{DeliveryStatus, KernelId, Message, Platform, Register, RegisterError, SendError, WakeFlag};
+use k2k_core::{DeliveryStatus, KernelId, Message, Platform, RegisterError, Registration, SendError, WakeFlag};
 use k2k_loom_tests::model;
 use loom::thread;
 use world::{At, EARLY, assert_adds_up, fabric, receive, register, send};
@@ -63,8 +63,8 @@ fn one_place_for_two() {
     model("table.one_place_for_two", 72, || {
         fabric::<1, 1>(|fabric| {
             let apply = move |owner| {
-                let who = Register::new("k").unwrap();
-                fabric.register_at(0, &who, Of(owner, At(Cell::new(EARLY)))).ok()
+                let who = Registration::new("k").unwrap();
+                fabric.register(&who.at(0), Of(owner, At(Cell::new(EARLY)))).ok()
             };
             let other = thread::spawn(move || apply(1));
             let mine = apply(2);
@@ -86,7 +86,7 @@ fn one_name_for_two(name: &str, floor: u64, leaves: bool) {
     model(name, floor, move || {
         fabric::<2, 1>(|fabric| {
             let apply = move |index| {
-                let endpoint = fabric.register_at(index, &Register::new("k").unwrap(), At(Cell::new(EARLY)));
+                let endpoint = fabric.register(&Registration::new("k").unwrap().at(index), At(Cell::new(EARLY)));
                 // It leaves before the other has been refused, perhaps.
                 endpoint.map(|endpoint| if leaves { Err(endpoint.unregister()) } else { Ok(endpoint) })
             };
@@ -235,9 +235,9 @@ impl Platform for Of {
 fn a_dead_owner() {
     model("table.a_dead_owner", 55, || {
         fabric::<1, 1>(|fabric| {
-            let who = || Register::new("k").unwrap();
+            let who = || Registration::new("k").unwrap();
             let of = |owner| Of(owner, At(Cell::new(EARLY)));
-            let dead = fabric.register_at(0, &who(), of(1)).unwrap();
+            let dead = fabric.register(&who().at(0), of(1)).unwrap();
             let owner = dead.platform().owner();
             core::mem::forget(dead);
             let reap = move |as_owner| {
@@ -246,14 +246,14 @@ fn a_dead_owner() {
                 seized.map(|endpoint| endpoint.id())
             };
             let other = thread::spawn(move || reap(2));
-            let third = fabric.register_at(0, &who(), of(3)).ok().map(|endpoint| endpoint.id());
+            let third = fabric.register(&who().at(0), of(3)).ok().map(|endpoint| endpoint.id());
             let mine = reap(4);
             let other = other.join().unwrap();
             assert!(mine.is_some() != other.is_some(), "one of {mine:?} and {other:?}");
             assert_eq!(mine.or(other), Some(KernelId::new(0, 2)));
             assert!(third.is_none_or(|id| id == KernelId::new(0, 3)), "{third:?}");
             assert_eq!((fabric.owners().count(), fabric.places().count()), (0, 0));
-            let next = fabric.register_at(0, &who(), of(5)).unwrap();
+            let next = fabric.register(&who().at(0), of(5)).unwrap();
             assert_eq!(next.id().generation(), if third.is_some() { 4 } else { 3 });
         });
     });
@@ -265,9 +265,9 @@ fn a_dead_owner() {
 fn an_owner_that_was_not_dead() {
     model("table.an_owner_that_was_not_dead", 20, || {
         fabric::<1, 1>(|fabric| {
-            let who = || Register::new("k").unwrap();
+            let who = || Registration::new("k").unwrap();
             let of = |owner| Of(owner, At(Cell::new(EARLY)));
-            let zombie = fabric.register_at(0, &who(), of(1)).unwrap();
+            let zombie = fabric.register(&who().at(0), of(1)).unwrap();
             let owner = zombie.platform().owner();
             let leaving = thread::spawn(move || drop(zombie));
             // SAFETY: there is no mail, so that the two cannot be in one ring at once.
@@ -278,11 +278,11 @@ fn an_owner_that_was_not_dead() {
                     assert_eq!(successor.id(), KernelId::new(0, 2));
                     assert!(!successor.is_evicted());
                     assert_eq!(fabric.owner(successor.id()), Some(successor.platform().owner()));
-                    assert!(fabric.register_at(0, &who(), of(3)).is_err(), "it is the successor's");
+                    assert!(fabric.register(&who().at(0), of(3)).is_err(), "it is the successor's");
                 }
                 Err(_) => assert_eq!(fabric.owners().count(), 0),
             }
-            assert!(fabric.register_at(0, &who(), of(3)).is_ok());
+            assert!(fabric.register(&who().at(0), of(3)).is_ok());
         });
     });
 }

@@ -8,7 +8,7 @@ use common::module;
 use core::cell::Cell;
 use core::time::Duration;
 use k2k_core::WakeFlag;
-use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Platform, Register};
+use k2k_core::{Command, Config, DeliveryStatus, Fabric, Message, Platform, Registration};
 use k2k_ptx_executor::{Background, Clock, Error, LaunchConfig, Machine, Module, Options, Order, host_clock_ns};
 use std::time::Instant;
 
@@ -75,7 +75,7 @@ fn a_device_echoes_to_a_host_turn_by_turn() {
         with_fabric(&mut machine, &mut fabric);
         let clock = Cell::new(machine.now_ns());
         let platform = Device(&clock);
-        let mut host = fabric.register_at(3, &Register::new("host").unwrap(), &platform).unwrap();
+        let mut host = fabric.register(&Registration::new("host").unwrap().at(3), &platform).unwrap();
         let (mut sent, mut received, mut stopping) = (0u32, 0u32, false);
         let mut receipts = Vec::new();
         machine
@@ -119,7 +119,7 @@ fn a_device_echoes_to_a_host_at_the_same_time() {
     let mut fabric = fabric();
     with_fabric(&mut machine, &mut fabric);
     let mut running = Background::start(machine).unwrap();
-    let mut host = fabric.register_at(3, &Register::new("host").unwrap(), &Host).unwrap();
+    let mut host = fabric.register(&Registration::new("host").unwrap().at(3), &Host).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let (mut sent, mut received) = (0u64, 0u64);
     while received < 1000 {

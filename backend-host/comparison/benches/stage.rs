@@ -5,7 +5,7 @@ use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketProducer};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
-use k2k_core::{Config, Endpoint, Fabric, FabricRef, Fixed, KernelId, Message, Platform, Read, Register, Shape};
+use k2k_core::{Config, Endpoint, Fabric, FabricRef, Fixed, KernelId, Message, Platform, Read, Registration, Shape};
 
 /// Operations per count.
 pub const TIMES: usize = 64;
@@ -86,7 +86,7 @@ macro_rules! stage {
             // SAFETY: all of it is behind atomics and cells, and lives for ever.
             let fabric = unsafe { FabricRef::<$shape>::open_raw(base, len) }.expect("set up above");
             let register = |name| {
-                let who = Register::new(name).expect("a short name");
+                let who = Registration::new(name).expect("a short name");
                 fabric.register(&who, Frozen(1_000_000_000)).expect("a free place")
             };
             let (a, f, b) = (register("a"), register("f"), register("b"));

@@ -4,7 +4,7 @@ use core::cell::Cell;
 use k2k_core::WakeFlag;
 use k2k_core::{
     Config, Context, DeliveryStatus, Endpoint, Fabric, Fixed, Idle, Kernel, KernelId, Message, Platform, Priority,
-    Register,
+    Registration,
 };
 use k2k_denoise::protocol::{ABORT, FINISH, HALO, REPORT, START};
 use k2k_denoise::{Grid, Outcome, Params, Report, Shape, Side, Start, StorageError, Tile, diffuse_reference};
@@ -38,7 +38,7 @@ fn register<'f, const K: usize, const S: usize, const P: usize>(
     clock: &'f Clock,
     name: &str,
 ) -> Endpoint<'f, &'f Clock, Fixed<K, S, P>> {
-    fabric.register(&Register::new(name).expect("a short name"), clock).expect("a free place")
+    fabric.register(&Registration::new(name).expect("a short name"), clock).expect("a free place")
 }
 
 /// A tile and its endpoint, as `k2k_core::run` would hold them.

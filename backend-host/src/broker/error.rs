@@ -32,6 +32,12 @@ impl fmt::Display for EndpointError {
 
 impl core::error::Error for EndpointError {}
 
+impl From<NameError> for EndpointError {
+    fn from(e: NameError) -> Self {
+        Self::Name(e)
+    }
+}
+
 /// Why [`Broker::unregister`](super::Broker::unregister) did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

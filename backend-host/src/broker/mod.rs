@@ -39,7 +39,7 @@ use k2k_core::Fixed;
 use k2k_core::Shape;
 use k2k_core::fabric::{Name, TraceEntry};
 use k2k_core::sync::System;
-use k2k_core::{Command, DeliveryReceipt, KernelId, MessageId, ReceiptError, Register, Stats};
+use k2k_core::{Command, DeliveryReceipt, KernelId, MessageId, ReceiptError, Registration, Stats};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The control plane of a fabric. Clones are the same broker; a forked process's copies only look on.
@@ -106,7 +106,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// # Errors
     /// [`EndpointError`] says why not.
     pub fn register(&self, name: &str) -> Result<Endpoint<Sh>, EndpointError> {
-        self.register_as(&Register::new(name).map_err(EndpointError::Name)?)
+        self.register_as(&Registration::new(name)?)
     }
 
     /// Registers a kernel that may sleep until mail wakes it: what a blocking or an `async` receive needs. Everyone who
@@ -115,10 +115,23 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// # Errors
     /// [`EndpointError`] says why not.
     pub fn register_parking(&self, name: &str) -> Result<Endpoint<Sh>, EndpointError> {
-        self.register_as(&Register::new(name).map_err(EndpointError::Name)?.parking())
+        self.register_as(&Registration::new(name)?.parking())
     }
 
-    fn register_as(&self, who: &Register) -> Result<Endpoint<Sh>, EndpointError> {
+    /// Registers a kernel in the way that the registration says.
+    ///
+    /// ```
+    /// use k2k_host::{Broker, Registration};
+    ///
+    /// let broker: Broker = Broker::builder().build()?;
+    /// let third = broker.register_as(&Registration::new("third")?.parking().at(3))?;
+    /// assert_eq!(third.id().index(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`EndpointError`] says why not.
+    pub fn register_as(&self, who: &Registration) -> Result<Endpoint<Sh>, EndpointError> {
         let mut own = self.own().ok_or(EndpointError::Forked)?;
         self.forget_routes_of_the_gone(&mut own);
         let endpoint = self.memory.register_owned(who)?;

@@ -8,7 +8,7 @@ use super::{Fate, stop, with_fate};
 use crate::fabric::DeliveryStatus;
 use crate::gateway::{Gateway, GatewayConfig};
 use crate::message::Priority;
-use crate::{Fixed, LinkEnd, LinkHalf, Register};
+use crate::{Fixed, LinkEnd, LinkHalf, Registration};
 use Priority::{High, Normal};
 use core::mem;
 use std::boxed::Box;
@@ -37,7 +37,7 @@ impl Station {
         let [near, far] = self.halves;
         // SAFETY: the two halves make one link, and the last gateway is gone.
         let end = unsafe { LinkEnd::recover(near.handle(), far.handle()) }.expect("set up");
-        let who = Register::new(self.name).expect("short");
+        let who = Registration::new(self.name).expect("short");
         let endpoint = self.fabric.register(&who, self.platform).expect("a free place");
         self.gateway = Some(Box::new(Gateway::new(endpoint, end, CONFIG)));
     }

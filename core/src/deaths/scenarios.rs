@@ -4,7 +4,7 @@ extern crate std;
 
 use super::world::{LONG, Node, TIMEOUT, World};
 use super::{Fate, stop, with_fate};
-use crate::{Command, KernelId, Priority, Register, RegisterError};
+use crate::{Command, KernelId, Priority, RegisterError, Registration};
 use Priority::{High, Normal};
 use std::string::String;
 use std::vec::Vec;
@@ -521,7 +521,7 @@ fn a_name_comes_back_wherever_a_kernel_that_registers_has_died() {
             },
             act: |node| node.register(false),
         };
-        let who = Register::new("b").expect("short");
+        let who = Registration::new("b").expect("short");
         let mut refused = 0;
         for at in 0..steps(&scenario) {
             let mut world = dies(&scenario, at).expect("counted");

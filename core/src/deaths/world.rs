@@ -9,7 +9,7 @@ use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
 use crate::shape::Fixed;
 use crate::wake_flag::Sleep;
-use crate::{Command, Context, Kernel, Loop, Pass, Register, SendError, WakeFlag};
+use crate::{Command, Context, Kernel, Loop, Pass, Registration, SendError, WakeFlag};
 use core::mem::ManuallyDrop;
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,7 +103,7 @@ impl Node {
     }
 
     pub(super) fn register(&mut self, parks: bool) {
-        let who = Register::new(self.name).expect("short");
+        let who = Registration::new(self.name).expect("short");
         let who = if parks { who.parking() } else { who };
         let endpoint = self.fabric.register(&who, self.platform).expect("a free place");
         self.id = endpoint.id();
@@ -499,7 +499,7 @@ pub(super) fn check_messages(worlds: &[World]) -> Result<(), String> {
 }
 
 /// A name that no other kernel has.
-fn another_name() -> Register {
+fn another_name() -> Registration {
     static NEXT: Mutex<u64> = Mutex::new(0);
-    Register::new(&format!("z{}", add(&NEXT, 1))).expect("short")
+    Registration::new(&format!("z{}", add(&NEXT, 1))).expect("short")
 }

@@ -67,7 +67,7 @@ mod trace;
 mod transfer;
 
 pub use inbox::HIGH_BURST;
-pub use register::{Register, RegisterError};
+pub use register::{RegisterError, Registration};
 pub use send::SendError;
 
 use crate::fabric::{Config, FabricRef, Ledger, Stats};
@@ -148,7 +148,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         self.platform.is_here() && !self.is_evicted()
     }
 
-    /// Whether this kernel registered as [parking](Register::parking).
+    /// Whether this kernel registered as [parking](Registration::parking).
     #[must_use]
     pub fn parks(&self) -> bool {
         self.member.registered(self.id()).is_some_and(|me| me.marks.parks())

@@ -192,7 +192,7 @@ impl<Sh: Shape> Outbox<Sh> {
 mod tests {
     use super::{Purpose, share};
     use crate::{
-        Config, DeliveryStatus, Endpoint, Fabric, Fixed, Header, KernelId, Message, Platform, Priority, Register,
+        Config, DeliveryStatus, Endpoint, Fabric, Fixed, Header, KernelId, Message, Platform, Priority, Registration,
         WakeFlag,
     };
     extern crate std;
@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn register<'f>(fabric: &'f Small, name: &str) -> End<'f> {
-        fabric.register(&Register::new(name).unwrap(), Still).unwrap()
+        fabric.register(&Registration::new(name).unwrap(), Still).unwrap()
     }
 
     /// A sender that does not keep to the rules: it deposits a message and asks neither the sender set nor its share.

@@ -19,27 +19,43 @@ use crate::sync::{ReachesHere, zeroed_in};
 use core::fmt;
 use core::mem::MaybeUninit;
 
-/// How a kernel registers.
+/// How a kernel registers: under which name, whether it may park, and at which kernel index.
+///
+/// ```
+/// use k2k_core::Registration;
+///
+/// let named = Registration::new("a")?;
+/// let sleeper = Registration::new("b")?.parking();
+/// let third = Registration::new("c")?.at(3);
+/// # Ok::<(), k2k_core::fabric::NameError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Register {
+#[must_use]
+pub struct Registration {
     name: Name,
     parks: bool,
+    index: Option<usize>,
 }
 
-impl Register {
+impl Registration {
     /// Under this name.
     ///
     /// # Errors
     /// [`NameError`] unless the name has 1 to 32 bytes.
     pub fn new(name: &str) -> Result<Self, NameError> {
-        Ok(Self { name: Name::new(name)?, parks: false })
+        Ok(Self { name: Name::new(name)?, parks: false, index: None })
     }
 
     /// As a kernel that may sleep when its inbox is empty. Everyone who sends to it then pays for a fence per message,
     /// which is why it must be known from the start.
-    #[must_use]
     pub const fn parking(mut self) -> Self {
         self.parks = true;
+        self
+    }
+
+    /// At this kernel index; without it, at the next free one.
+    pub const fn at(mut self, index: usize) -> Self {
+        self.index = Some(index);
         self
     }
 }
@@ -127,12 +143,14 @@ impl fmt::Display for RegisterError {
 impl core::error::Error for RegisterError {}
 
 impl<'f, Sh: Shape> FabricRef<'f, Sh> {
-    /// Takes a free place and opens it for mail. Free places are taken in turn. Of several that register under one name at
-    /// the same moment, one gets it.
+    /// Takes a place and opens it for mail: the one that the registration asks for, or a free one, which are taken in turn.
+    /// Of several that register under one name at the same moment, one gets it.
     ///
     /// # Errors
-    /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoPlace`] if all are taken.
-    pub fn register<P: Platform>(&self, who: &Register, platform: P) -> Result<Endpoint<'f, P, Sh>, RegisterError>
+    /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoPlace`] if all places are taken.
+    /// If the registration asks for a place: [`RegisterError::PlaceTaken`] unless that is free,
+    /// [`RegisterError::PlaceUsedUp`] if it will not be any more.
+    pub fn register<P: Platform>(&self, who: &Registration, platform: P) -> Result<Endpoint<'f, P, Sh>, RegisterError>
     where
         Sh::Scope: ReachesHere,
     {
@@ -150,7 +168,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     pub fn register_in<'e, P: Platform>(
         &self,
         at: &'e mut MaybeUninit<Endpoint<'f, P, Sh>>,
-        who: &Register,
+        who: &Registration,
         platform: P,
     ) -> Result<&'e mut Endpoint<'f, P, Sh>, RegisterError>
     where
@@ -160,15 +178,33 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         Ok(Endpoint::open(at, *self, platform, taken, who))
     }
 
-    /// Takes the next free place, for [`Endpoint::open`] or to be [given back](Self::give_back).
-    pub(crate) fn take_place(&self, who: &Register, owner: u64) -> Result<Taken<Sh>, RegisterError> {
+    /// Takes a place and gets the name, for [`Endpoint::open`] or to be [given back](Self::give_back).
+    pub(crate) fn take_place(&self, who: &Registration, owner: u64) -> Result<Taken<Sh>, RegisterError> {
         self.look_for_name(&who.name)?;
+        let taken = match who.index {
+            Some(index) => self.claim_at(index, owner)?,
+            None => self.claim_next(owner)?,
+        };
+        self.get_name(taken, who)
+    }
+
+    fn claim_at(&self, index: usize, owner: u64) -> Result<Taken<Sh>, RegisterError> {
+        let refused = RegisterError::PlaceTaken { index };
+        let place = self.index(index).ok_or(refused)?;
+        match self.claim(place, owner) {
+            Ok(claim) => Ok(Taken { place, claim }),
+            Err(Unclaimed::InUse) => Err(refused),
+            Err(Unclaimed::UsedUp) => Err(RegisterError::PlaceUsedUp { index }),
+        }
+    }
+
+    fn claim_next(&self, owner: u64) -> Result<Taken<Sh>, RegisterError> {
         let mut used_up = 0;
         for place in self.places_in_turn() {
             match self.claim(place, owner) {
                 Ok(claim) => {
                     self.set_last_taken(place);
-                    return self.get_name(Taken { place, claim }, who);
+                    return Ok(Taken { place, claim });
                 }
                 Err(Unclaimed::UsedUp) => used_up += 1,
                 Err(Unclaimed::InUse) => {}
@@ -183,7 +219,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     }
 
     /// Makes the name of a claimed place its own, or gives the place back. See the page of the kernel table.
-    fn get_name(&self, mut taken: Taken<Sh>, who: &Register) -> Result<Taken<Sh>, RegisterError> {
+    fn get_name(&self, mut taken: Taken<Sh>, who: &Registration) -> Result<Taken<Sh>, RegisterError> {
         let place = taken.place;
         let entry = self.entry(place);
         self.routes().clear(place);
@@ -224,51 +260,6 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// Makes a place free that was taken and not opened.
     pub(crate) fn give_back(&self, taken: Taken<Sh>) {
         self.entry(taken.place).finish_leave(&taken.claim, Status::Free);
-    }
-
-    /// Takes a certain place.
-    ///
-    /// # Errors
-    /// [`RegisterError::NameTaken`] as for [`register`](Self::register), [`RegisterError::PlaceTaken`] unless the place is
-    /// free, [`RegisterError::PlaceUsedUp`] if it will not be any more.
-    pub fn register_at<P: Platform>(
-        &self,
-        index: usize,
-        who: &Register,
-        platform: P,
-    ) -> Result<Endpoint<'f, P, Sh>, RegisterError>
-    where
-        Sh::Scope: ReachesHere,
-    {
-        let mut at = MaybeUninit::uninit();
-        self.register_at_in(&mut at, index, who, platform)?;
-        // SAFETY: `register_at_in` has initialised it.
-        Ok(unsafe { at.assume_init() })
-    }
-
-    /// As [`register_at`](Self::register_at), in memory of the caller's, as [`register_in`](Self::register_in).
-    ///
-    /// # Errors
-    /// As for `register_at`.
-    pub fn register_at_in<'e, P: Platform>(
-        &self,
-        at: &'e mut MaybeUninit<Endpoint<'f, P, Sh>>,
-        index: usize,
-        who: &Register,
-        platform: P,
-    ) -> Result<&'e mut Endpoint<'f, P, Sh>, RegisterError>
-    where
-        Sh::Scope: ReachesHere,
-    {
-        let refused = RegisterError::PlaceTaken { index };
-        let place = self.index(index).ok_or(refused)?;
-        self.look_for_name(&who.name)?;
-        let claim = self.claim(place, platform.owner()).map_err(|why| match why {
-            Unclaimed::InUse => refused,
-            Unclaimed::UsedUp => RegisterError::PlaceUsedUp { index },
-        })?;
-        let taken = self.get_name(Taken { place, claim }, who)?;
-        Ok(Endpoint::open(at, *self, platform, taken, who))
     }
 
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that
@@ -390,7 +381,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         fabric: FabricRef<'f, Sh>,
         platform: P,
         taken: Taken<Sh>,
-        who: &Register,
+        who: &Registration,
     ) -> &'e mut Self {
         let endpoint = Self::recover(memory, fabric, platform, taken);
         // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
@@ -494,7 +485,7 @@ mod tests {
         // SAFETY: all zero is a valid, idle fabric.
         let fabric: Fabric<3, 4, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();
-        let [a, b, c, who] = ["a", "b", "c", "d"].map(|name| Register::new(name).unwrap());
+        let [a, b, c, who] = ["a", "b", "c", "d"].map(|name| Registration::new(name).unwrap());
         // While it registered, while it left, and in between.
         let taken = fabric.handle().take_place(&a, 1).unwrap();
         let registering = KernelId::new(taken.place.number() as u16, taken.claim.generation);
@@ -506,7 +497,7 @@ mod tests {
             drop(unsafe { fabric.take_over(id, Still) }.unwrap());
             // SAFETY: as above.
             assert!(unsafe { fabric.take_over(id, Still) }.is_err());
-            assert!(fabric.register_at(id.index(), &who, Still).is_ok());
+            assert!(fabric.register(&who.at(id.index()), Still).is_ok());
         }
         core::mem::forget((leaving, registered));
     }
@@ -517,7 +508,7 @@ mod tests {
         // SAFETY: all zero is a valid, idle fabric.
         let fabric: Fabric<4, 8, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();
-        let [mut a, b] = ["a", "b"].map(|name| fabric.register(&Register::new(name).unwrap(), Still).unwrap());
+        let [mut a, b] = ["a", "b"].map(|name| fabric.register(&Registration::new(name).unwrap(), Still).unwrap());
         let mut dead = fabric.inboxes[b.member.index()].high.producer(3);
         core::mem::forget(dead.claim().unwrap());
         let sent = a.send_priority(b.id(), &crate::Message::new(7), crate::Priority::High).unwrap();
@@ -531,7 +522,7 @@ mod tests {
         // SAFETY: all zero is a valid, idle fabric.
         let fabric: Fabric<2, 4, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();
-        let [a, b, c] = ["a", "b", "c"].map(|name| Register::new(name).unwrap());
+        let [a, b, c] = ["a", "b", "c"].map(|name| Registration::new(name).unwrap());
         let first = fabric.handle().take_place(&a, 1).unwrap();
         fabric.handle().take_place(&b, 1).unwrap();
         assert_eq!(fabric.handle().take_place(&c, 1).unwrap_err(), RegisterError::NoPlace { kernels: 2, used_up: 0 });

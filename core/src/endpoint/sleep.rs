@@ -14,7 +14,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
     /// there. The look for mail is at all doorbells, and at the stamps of 16 shards in turn, for a sender that died before
     /// its doorbell. The backend then sleeps until [`Sleep::is_over`], but for no
     /// longer than a slice of its choice, and [ends](Sleep::end) the sleep. The kernel must have registered as
-    /// [parking](crate::Register::parking), or nobody wakes it. Senders with no room in a lane see it freed.
+    /// [parking](crate::Registration::parking), or nobody wakes it. Senders with no room in a lane see it freed.
     pub fn fall_asleep(&mut self, obeyed: Command) -> Option<Sleep<'f>> {
         self.sleep_unless(|me| me.inbox.look(&me.member, STAMPS_PER_SLEEP) || me.command() != obeyed)
     }
@@ -51,7 +51,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
-    use crate::{Config, Fabric, Fixed, KernelId, Message, Register, WakeFlag};
+    use crate::{Config, Fabric, Fixed, KernelId, Message, Registration, WakeFlag};
 
     struct Still;
     impl Platform for Still {
@@ -72,7 +72,7 @@ mod tests {
         let fabric = unsafe { std::boxed::Box::<Small>::new_zeroed().assume_init() };
         fabric.init(&Config::default()).unwrap();
         let kernels = ["a", "b", "c", "d"];
-        f(&fabric, kernels.map(|name| fabric.register(&Register::new(name).unwrap().parking(), Still).unwrap()));
+        f(&fabric, kernels.map(|name| fabric.register(&Registration::new(name).unwrap().parking(), Still).unwrap()));
     }
 
     /// Sends, and dies between the message's stamp and the doorbell word of its shard.
@@ -179,7 +179,7 @@ mod tests {
         fabric.init(&Config::default()).unwrap();
         let clock = Turned(core::cell::Cell::new(1));
         let [mut a, mut b, c] =
-            ["a", "b", "c"].map(|name| fabric.register(&Register::new(name).unwrap().parking(), &clock).unwrap());
+            ["a", "b", "c"].map(|name| fabric.register(&Registration::new(name).unwrap().parking(), &clock).unwrap());
         fabric.command(b.id(), Command::Pause, &clock).unwrap();
         fabric.set_route(a.id(), c.id(), b.id()).unwrap();
         let mut dead = fabric.inboxes[b.member.index()].high.producer(3);

@@ -302,7 +302,7 @@ mod tests {
     extern crate std;
     use super::*;
     use crate::platform::Platform;
-    use crate::{Config, Fabric, Message, Read, Register, WakeFlag};
+    use crate::{Config, Fabric, Message, Read, Registration, WakeFlag};
     use std::vec::Vec;
 
     struct Manual;
@@ -372,7 +372,7 @@ mod tests {
     fn what_is_fetched_says_what_the_fabric_says() {
         static FABRIC: Watched = Watched::new();
         FABRIC.init(&Config { high_share: 64, ..Config::default() }).unwrap();
-        let register = |name| FABRIC.register(&Register::new(name).unwrap(), Manual).unwrap();
+        let register = |name| FABRIC.register(&Registration::new(name).unwrap(), Manual).unwrap();
         let [mut a, mut b, mut c] = ["a", "b", "c"].map(register);
         let mut copy = Copy::new(&FABRIC);
 

@@ -39,7 +39,7 @@ pub(crate) use senders::Senders;
 pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Marks, Unclaimed};
 pub(crate) use transit::{Transit, TransitState, TransitView};
 
-use crate::endpoint::{Endpoint, Register, RegisterError};
+use crate::endpoint::{Endpoint, RegisterError, Registration};
 use crate::message::{KernelId, Message, MessageId};
 use crate::platform::Platform;
 use crate::ring::lanes::LanesView;
@@ -341,7 +341,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// As there.
     pub fn register<P: Platform>(
         &self,
-        who: &Register,
+        who: &Registration,
         platform: P,
     ) -> Result<Endpoint<'_, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
     where
@@ -357,46 +357,13 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     pub fn register_in<'f, 'e, P: Platform>(
         &'f self,
         at: &'e mut MaybeUninit<Endpoint<'f, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>>,
-        who: &Register,
+        who: &Registration,
         platform: P,
     ) -> Result<&'e mut Endpoint<'f, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
     where
         S: ReachesHere,
     {
         self.handle().register_in(at, who, platform)
-    }
-
-    /// See [`FabricRef::register_at`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn register_at<P: Platform>(
-        &self,
-        index: usize,
-        who: &Register,
-        platform: P,
-    ) -> Result<Endpoint<'_, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
-    where
-        S: ReachesHere,
-    {
-        self.handle().register_at(index, who, platform)
-    }
-
-    /// See [`FabricRef::register_at_in`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn register_at_in<'f, 'e, P: Platform>(
-        &'f self,
-        at: &'e mut MaybeUninit<Endpoint<'f, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>>,
-        index: usize,
-        who: &Register,
-        platform: P,
-    ) -> Result<&'e mut Endpoint<'f, P, Fixed<KERNELS, SLOTS, PAYLOAD, S>>, RegisterError>
-    where
-        S: ReachesHere,
-    {
-        self.handle().register_at_in(at, index, who, platform)
     }
 
     /// See [`FabricRef::take_over`].

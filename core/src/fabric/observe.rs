@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::platform::Platform;
     use crate::sync::Gpu;
-    use crate::{Config, Register, WakeFlag};
+    use crate::{Config, Registration, WakeFlag};
 
     struct Manual;
 
@@ -117,8 +117,8 @@ mod tests {
     fn a_copy_of_the_ranges_shows_what_the_fabric_does_and_takes_commands_for_it() {
         static FABRIC: Observed = Fabric::new();
         FABRIC.init(&Config { tracing: true, ..Config::default() }).unwrap();
-        let mut a = FABRIC.register(&Register::new("a").unwrap(), Manual).unwrap();
-        let mut b = FABRIC.register(&Register::new("b").unwrap(), Manual).unwrap();
+        let mut a = FABRIC.register(&Registration::new("a").unwrap(), Manual).unwrap();
+        let mut b = FABRIC.register(&Registration::new("b").unwrap(), Manual).unwrap();
         for _ in 0..5 {
             a.send(b.id(), &Message::from_value(1, &1u64)).unwrap();
         }

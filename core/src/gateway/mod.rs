@@ -106,7 +106,7 @@ mod outgoing;
 mod peer;
 mod proxies;
 
-use crate::endpoint::{Endpoint, Register, RegisterError};
+use crate::endpoint::{Endpoint, RegisterError, Registration};
 use crate::fabric::FabricRef;
 use crate::in_place::make_in;
 use crate::link::LinkEnd;
@@ -182,7 +182,7 @@ pub struct GatewayStats {
 ///
 /// ```
 /// use k2k_core::gateway::{Gateway, GatewayConfig};
-/// use k2k_core::{Config, WakeFlag, Fabric, LinkEnd, LinkHalf, Message, Platform, Register};
+/// use k2k_core::{Config, WakeFlag, Fabric, LinkEnd, LinkHalf, Message, Platform, Registration};
 ///
 /// # #[derive(Clone, Copy)]
 /// # struct Clock;
@@ -202,14 +202,14 @@ pub struct GatewayStats {
 ///     half.set_up()?;
 /// }
 /// let [near, far] = &HALVES;
-/// let who = Register::new("gateway")?;
+/// let who = Registration::new("gateway")?;
 /// // SAFETY: two halves, one link, one end on each side.
 /// let (here, there) = unsafe { (LinkEnd::open(near.handle(), far.handle())?, LinkEnd::open(far.handle(), near.handle())?) };
 /// let mut here = Gateway::new(NEAR.register(&who, Clock)?, here, GatewayConfig::default());
 /// let mut there = Gateway::new(FAR.register(&who, Clock)?, there, GatewayConfig::default());
 ///
-/// let mut a = NEAR.register(&Register::new("a")?, Clock)?;
-/// let mut b = FAR.register(&Register::new("b")?, Clock)?;
+/// let mut a = NEAR.register(&Registration::new("a")?, Clock)?;
+/// let mut b = FAR.register(&Registration::new("b")?, Clock)?;
 /// # let mut pass = || while here.pass() | there.pass() {};
 /// // On two threads: `loop { here.pass(); }` and `loop { there.pass(); }`.
 /// pass();
@@ -261,15 +261,15 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         unsafe { Self::with_endpoint(place, link, config) }
     }
 
-    /// As [`new_in`](Self::new_in), with an endpoint [registered](FabricRef::register_at) there, so that nothing large is
+    /// As [`new_in`](Self::new_in), with an endpoint [registered](FabricRef::register) there, so that nothing large is
     /// moved.
     ///
     /// # Errors
-    /// As for `register_at`.
-    pub fn register_at_in<'p>(
+    /// As for `register`.
+    pub fn register_in<'p>(
         place: &'p mut MaybeUninit<Self>,
-        (fabric, index): (FabricRef<'f, Sh>, usize),
-        who: &Register,
+        fabric: FabricRef<'f, Sh>,
+        who: &Registration,
         platform: P,
         link: LinkEnd<'f, Sh::Frames<FRAMES>>,
         config: GatewayConfig,
@@ -279,7 +279,7 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
     {
         // SAFETY: a valid place for the endpoint, initialised or not.
         let endpoint = unsafe { &mut *(&raw mut (*place.as_mut_ptr()).endpoint).cast() };
-        fabric.register_at_in(endpoint, index, who, platform)?;
+        fabric.register_in(endpoint, who, platform)?;
         // SAFETY: written above.
         Ok(unsafe { Self::with_endpoint(place, link, config) })
     }

@@ -5,7 +5,7 @@ use super::control::Control;
 use super::free::FreeList;
 use super::incoming::TransferState;
 use super::peer::Peer;
-use crate::endpoint::{Endpoint, Register, SendError};
+use crate::endpoint::{Endpoint, Registration, SendError};
 use crate::fabric::{DeliveryStatus, LAST_SEQUENCE, NAME_LEN};
 use crate::in_place::make_in;
 use crate::link::Frames;
@@ -118,7 +118,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
             return;
         }
         let text = name.split(|&byte| byte == 0).next().unwrap_or_default();
-        let who = core::str::from_utf8(text).ok().and_then(|name| Register::new(name).ok());
+        let who = core::str::from_utf8(text).ok().and_then(|name| Registration::new(name).ok());
         let who = who.filter(|_| id.generation() != 0);
         if !who.is_some_and(|who| self.open(id, &who, gateway)) {
             self.refused = self.refused.wrapping_add(1);
@@ -131,7 +131,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
 
     /// Registers a proxy beside the gateway's own kernel; `false` if that is not possible.
     #[inline(never)]
-    fn open(&mut self, remote: KernelId, who: &Register, gateway: &Endpoint<'f, P, Sh>) -> bool
+    fn open(&mut self, remote: KernelId, who: &Registration, gateway: &Endpoint<'f, P, Sh>) -> bool
     where
         P: Clone,
     {

@@ -5,7 +5,7 @@
 use core::cell::Cell;
 use core::time::Duration;
 use k2k_core::sync::System;
-use k2k_core::{Config, Endpoint, Fabric, FabricRef, Fixed, Message, Platform, Read, Register, Shape, WakeFlag};
+use k2k_core::{Config, Endpoint, Fabric, FabricRef, Fixed, Message, Platform, Read, Registration, Shape, WakeFlag};
 
 /// A thread that waits for another longer than this has found a mistake.
 pub(crate) const GUARD: Duration = Duration::from_secs(60);
@@ -95,7 +95,7 @@ pub(crate) fn register_all<'f, const K: usize, const S: usize, const P: usize>(
 ) -> Vec<ManualEndpoint<'f, K, S, P>> {
     (0..count)
         .map(|i| {
-            let who = Register::new(&format!("k{i}")).expect("a short name");
+            let who = Registration::new(&format!("k{i}")).expect("a short name");
             handle(fabric).register(&who, platform).expect("a free place")
         })
         .collect()

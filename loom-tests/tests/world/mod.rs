@@ -3,7 +3,7 @@
 
 use core::cell::Cell;
 use k2k_core::WakeFlag;
-use k2k_core::{Config, Endpoint, Fabric, Fixed, Message, MessageId, Platform, Register, SendError, Stats};
+use k2k_core::{Config, Endpoint, Fabric, Fixed, Message, MessageId, Platform, Registration, SendError, Stats};
 use k2k_core::{KernelId, sync::spin_hint};
 
 /// When the deadline of every message is that does not name one.
@@ -58,9 +58,9 @@ pub(crate) fn register<const KERNELS: usize, const SLOTS: usize>(
     index: usize,
     name: &str,
 ) -> End<KERNELS, SLOTS> {
-    let who = Register::new(name).expect("short");
+    let who = Registration::new(name).expect("short");
     loop {
-        match fabric.register_at(index, &who, At(Cell::new(EARLY))) {
+        match fabric.register(&who.at(index), At(Cell::new(EARLY))) {
             Ok(endpoint) => return endpoint,
             Err(_) => spin_hint(),
         }

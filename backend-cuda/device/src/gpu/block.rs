@@ -15,7 +15,7 @@ use crate::launch::{Launch, Outcome, Report};
 use core::mem::MaybeUninit;
 use k2k_core::sync::Ordering::{Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu, System};
-use k2k_core::{Endpoint, Fabric, Fixed, Kernel, KernelId, Loop, Pass, Register, RegisterError};
+use k2k_core::{Endpoint, Fabric, Fixed, Kernel, KernelId, Loop, Pass, RegisterError, Registration};
 
 /// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
 const POLLS: u32 = 64;
@@ -278,7 +278,7 @@ where
     // `MaybeUninit`.
     let State { endpoint, passes, handler } = unsafe { &mut *state };
     let made = handler.write(make(block, rest)?);
-    match register(block, |who, place, clock| fabric.register_at_in(endpoint, place, who, clock)) {
+    match register(block, |who, clock| fabric.register_in(endpoint, who, clock)) {
         Ok(endpoint) => {
             block.report(Outcome::Running, endpoint.id(), [0; 7]);
             Loop::new_in(passes).start(endpoint, made);
@@ -292,16 +292,16 @@ where
     }
 }
 
-/// Registers this block's kernel at its place: `at` is told name, place and clock.
+/// Registers this block's kernel at its place: `with` is told how, and the clock.
 pub(super) fn register<E>(
     block: &Block<'_>,
-    at: impl FnOnce(&Register, usize, Clock) -> Result<E, RegisterError>,
+    with: impl FnOnce(&Registration, Clock) -> Result<E, RegisterError>,
 ) -> Result<E, (Outcome, [u64; 7])> {
     let place = block.launch.first_place as usize + block.index as usize;
     let mut name = [0; 32];
     let taken = (Outcome::PlaceTaken, [place as u64, 0, 0, 0, 0, 0, 0]);
-    let who = Register::new(block.name(&mut name)).map_err(|_| taken)?;
-    at(&who, place, block.clock()).map_err(|_| taken)
+    let who = Registration::new(block.name(&mut name)).map_err(|_| taken)?.at(place);
+    with(&who, block.clock()).map_err(|_| taken)
 }
 
 /// # Safety

@@ -83,9 +83,7 @@ unsafe fn open<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, c
     };
     // SAFETY: large enough, aligned to 256, zeroed, this block's.
     let place: &'static mut MaybeUninit<_> = unsafe { &mut *workspace.cast() };
-    register(block, |who, index, clock| {
-        Gateway::register_at_in(place, (fabric.handle(), index), who, clock, link, config)
-    })
+    register(block, |who, clock| Gateway::register_in(place, fabric.handle(), who, clock, link, config))
 }
 
 fn serve<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(

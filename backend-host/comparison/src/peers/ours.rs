@@ -8,7 +8,7 @@ use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketPop, TicketProducer};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
-use k2k_core::{Config, Endpoint, Fabric, Fixed, KernelId, Message, Register};
+use k2k_core::{Config, Endpoint, Fabric, Fixed, KernelId, Message, Registration};
 
 /// The SPSC ring, single and batch calls.
 pub struct OurSpsc<const N: usize>;
@@ -197,7 +197,7 @@ pub fn fabric<const K: usize, const S: usize, const P: usize>(
     let lasting = unsafe { fabric.lasting() };
     lasting.init(&Config { tracing, ..Config::default() }).expect("zeroed memory is an idle fabric");
     let endpoint = |i| {
-        let who = Register::new(&format!("kernel {i}")).expect("a short name");
+        let who = Registration::new(&format!("kernel {i}")).expect("a short name");
         lasting.register(&who, Tsc).expect("a free place")
     };
     let endpoints = (0..kernels).map(endpoint).collect();
