@@ -16,6 +16,27 @@ use k2k_core::{
 };
 use std::time::Instant;
 
+/// Declares methods that call the inner endpoint's of the same names.
+macro_rules! forward {
+    () => {};
+    ($(#[$attr:meta])* $vis:vis fn $name:ident(&$self:ident $(, $arg:ident: $type:ty)*) $(-> $out:ty)?;
+    $($rest:tt)*) => {
+        $(#[$attr])*
+        $vis fn $name(&$self $(, $arg: $type)*) $(-> $out)? {
+            $self.inner.$name($($arg),*)
+        }
+        forward! { $($rest)* }
+    };
+    ($(#[$attr:meta])* $vis:vis fn $name:ident(&mut $self:ident $(, $arg:ident: $type:ty)*) $(-> $out:ty)?;
+    $($rest:tt)*) => {
+        $(#[$attr])*
+        $vis fn $name(&mut $self $(, $arg: $type)*) $(-> $out)? {
+            $self.inner.$name($($arg),*)
+        }
+        forward! { $($rest)* }
+    };
+}
+
 /// One kernel's handle on a fabric in a [`Memory`]. Dropping it unregisters the kernel.
 ///
 /// ```
@@ -135,27 +156,91 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         self
     }
 
-    /// See [`k2k_core::Endpoint::send`]. Never waits.
-    ///
-    /// # Errors
-    /// See [`SendError`].
-    #[inline]
-    pub fn send(&mut self, to: KernelId, message: &Sh::Item) -> Result<MessageId, SendError> {
-        self.inner.send(to, message)
-    }
+    forward! {
+        /// See [`k2k_core::Endpoint::send`]. Never waits.
+        ///
+        /// # Errors
+        /// See [`SendError`].
+        #[inline]
+        pub fn send(&mut self, to: KernelId, message: &Sh::Item) -> Result<MessageId, SendError>;
 
-    /// See [`k2k_core::Endpoint::send_priority`]. Never waits.
-    ///
-    /// # Errors
-    /// See [`SendError`].
-    #[inline]
-    pub fn send_priority(
-        &mut self,
-        to: KernelId,
-        message: &Sh::Item,
-        priority: Priority,
-    ) -> Result<MessageId, SendError> {
-        self.inner.send_priority(to, message, priority)
+        /// See [`k2k_core::Endpoint::send_priority`]. Never waits.
+        ///
+        /// # Errors
+        /// See [`SendError`].
+        #[inline]
+        pub fn send_priority(&mut self, to: KernelId, message: &Sh::Item, priority: Priority)
+            -> Result<MessageId, SendError>;
+
+        /// See [`k2k_core::Endpoint::reply`]. Never waits.
+        ///
+        /// # Errors
+        /// See [`SendError`].
+        pub fn reply(&mut self, request: &Sh::Item, answer: &Sh::Item) -> Result<MessageId, SendError>;
+
+        /// The next message, if there is one. Never waits.
+        #[inline]
+        pub fn try_receive(&mut self) -> Option<Sh::Item>;
+
+        /// See [`k2k_core::Endpoint::try_receive_into`].
+        #[inline]
+        pub fn try_receive_into(&mut self, message: &mut Sh::Item) -> bool;
+
+        /// See [`k2k_core::Endpoint::poll`].
+        pub fn poll(&mut self) -> usize;
+
+        /// See [`k2k_core::Endpoint::receipt`].
+        ///
+        /// # Errors
+        /// See [`ReceiptError`].
+        pub fn receipt(&mut self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError>;
+
+        /// See [`k2k_core::Endpoint::expire`].
+        pub fn expire(&mut self) -> usize;
+
+        /// See [`k2k_core::Endpoint::pending_count`].
+        #[must_use]
+        pub fn pending_count(&self) -> u64;
+
+        /// See [`k2k_core::Endpoint::backlog`].
+        #[must_use]
+        pub fn backlog(&self) -> Backlog;
+
+        /// What a supervisor wants of this kernel.
+        #[must_use]
+        pub fn command(&self) -> Command;
+
+        /// A new timestamp of this kernel's hybrid clock: wall time, for people and for order.
+        pub fn now(&mut self) -> Timestamp;
+
+        /// Elapsed time in ns, on the clock of deadlines: `CLOCK_MONOTONIC`, which nobody can set.
+        #[must_use]
+        pub fn now_ns(&self) -> u64;
+
+        /// The deadline of a message that has this long from now.
+        ///
+        /// ```
+        /// use core::time::Duration;
+        /// use k2k_host::{Broker, Message};
+        ///
+        /// let broker: Broker = Broker::builder().build()?;
+        /// let mut me = broker.register("me")?;
+        /// let note = Message::new(1).with_deadline_ns(me.deadline_in(Duration::from_millis(20)));
+        /// me.send(me.id(), &note)?;
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        #[must_use]
+        pub fn deadline_in(&self, time: Duration) -> u64;
+
+        /// This kernel's counters.
+        #[must_use]
+        pub fn stats(&self) -> Stats;
+
+        /// Says what this kernel is doing. [`run`](Self::run) does so by itself.
+        pub fn set_phase(&mut self, phase: Phase);
+
+        /// Gives a sign of life. [`run`](Self::run) does so by itself.
+        pub fn beat(&mut self);
     }
 
     /// Sends, and waits for room in the next hop's inbox until the message's deadline, by default the fabric's delivery
@@ -185,26 +270,6 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
             passes = passes.saturating_add(1);
             wait.nap(passes);
         })
-    }
-
-    /// See [`k2k_core::Endpoint::reply`]. Never waits.
-    ///
-    /// # Errors
-    /// See [`SendError`].
-    pub fn reply(&mut self, request: &Sh::Item, answer: &Sh::Item) -> Result<MessageId, SendError> {
-        self.inner.reply(request, answer)
-    }
-
-    /// The next message, if there is one. Never waits.
-    #[inline]
-    pub fn try_receive(&mut self) -> Option<Sh::Item> {
-        self.inner.try_receive()
-    }
-
-    /// See [`k2k_core::Endpoint::try_receive_into`].
-    #[inline]
-    pub fn try_receive_into(&mut self, message: &mut Sh::Item) -> bool {
-        self.inner.try_receive_into(message)
     }
 
     /// The next message; waits for it for `timeout` (a [`Duration`]), or for ever (`None`). Transit traffic is
@@ -241,86 +306,6 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// As for [`receive`](Self::receive).
     pub fn receive_until(&mut self, deadline: Instant) -> Result<Sh::Item, ReceiveError> {
         wait::receive(&mut self.inner, self.wait, Some(deadline))
-    }
-
-    /// See [`k2k_core::Endpoint::poll`].
-    pub fn poll(&mut self) -> usize {
-        self.inner.poll()
-    }
-
-    /// See [`k2k_core::Endpoint::receipt`].
-    ///
-    /// # Errors
-    /// See [`ReceiptError`].
-    pub fn receipt(&mut self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
-        self.inner.receipt(id)
-    }
-
-    /// See [`k2k_core::Endpoint::expire`].
-    pub fn expire(&mut self) -> usize {
-        self.inner.expire()
-    }
-
-    /// See [`k2k_core::Endpoint::pending_count`].
-    #[must_use]
-    pub fn pending_count(&self) -> u64 {
-        self.inner.pending_count()
-    }
-
-    /// See [`k2k_core::Endpoint::backlog`].
-    #[must_use]
-    pub fn backlog(&self) -> Backlog {
-        self.inner.backlog()
-    }
-
-    /// What a supervisor wants of this kernel.
-    #[must_use]
-    pub fn command(&self) -> Command {
-        self.inner.command()
-    }
-
-    /// A new timestamp of this kernel's hybrid clock: wall time, for people and for order.
-    pub fn now(&mut self) -> Timestamp {
-        self.inner.now()
-    }
-
-    /// Elapsed time in ns, on the clock of deadlines: `CLOCK_MONOTONIC`, which nobody can set.
-    #[must_use]
-    pub fn now_ns(&self) -> u64 {
-        self.inner.now_ns()
-    }
-
-    /// The deadline of a message that has this long from now.
-    ///
-    /// ```
-    /// use core::time::Duration;
-    /// use k2k_host::{Broker, Message};
-    ///
-    /// let broker: Broker = Broker::builder().build()?;
-    /// let mut me = broker.register("me")?;
-    /// let note = Message::new(1).with_deadline_ns(me.deadline_in(Duration::from_millis(20)));
-    /// me.send(me.id(), &note)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn deadline_in(&self, time: Duration) -> u64 {
-        self.inner.deadline_in(time)
-    }
-
-    /// This kernel's counters.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.inner.stats()
-    }
-
-    /// Says what this kernel is doing. [`run`](Self::run) does so by itself.
-    pub fn set_phase(&mut self, phase: Phase) {
-        self.inner.set_phase(phase);
-    }
-
-    /// Gives a sign of life. [`run`](Self::run) does so by itself.
-    pub fn beat(&mut self) {
-        self.inner.beat();
     }
 
     /// Runs a kernel on this thread until it stops itself or is told to stop, waiting as this endpoint does.
@@ -360,44 +345,19 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
 }
 
 impl<const PAYLOAD: usize, Sh: Shape<Scope = System, Item = Message<PAYLOAD>>> Context<PAYLOAD> for Endpoint<Sh> {
-    fn id(&self) -> KernelId {
-        self.inner.id()
-    }
-
-    fn send_priority(
-        &mut self,
-        to: KernelId,
-        message: &Message<PAYLOAD>,
-        priority: Priority,
-    ) -> Result<MessageId, SendError> {
-        self.inner.send_priority(to, message, priority)
-    }
-
-    fn reply(&mut self, request: &Message<PAYLOAD>, answer: &Message<PAYLOAD>) -> Result<MessageId, SendError> {
-        self.inner.reply(request, answer)
-    }
-
-    fn receipt(&mut self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
-        self.inner.receipt(id)
-    }
-
-    fn now(&mut self) -> Timestamp {
-        self.inner.now()
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.inner.now_ns()
-    }
-
-    fn deadline_in(&self, time: Duration) -> u64 {
-        self.inner.deadline_in(time)
+    forward! {
+        fn id(&self) -> KernelId;
+        fn send_priority(&mut self, to: KernelId, message: &Message<PAYLOAD>, priority: Priority)
+            -> Result<MessageId, SendError>;
+        fn reply(&mut self, request: &Message<PAYLOAD>, answer: &Message<PAYLOAD>) -> Result<MessageId, SendError>;
+        fn receipt(&mut self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError>;
+        fn now(&mut self) -> Timestamp;
+        fn now_ns(&self) -> u64;
+        fn deadline_in(&self, time: Duration) -> u64;
+        fn stop(&mut self);
     }
 
     fn find(&self, name: &str) -> Option<KernelId> {
         self.fabric().find(name)
-    }
-
-    fn stop(&mut self) {
-        self.inner.stop();
     }
 }
