@@ -172,7 +172,8 @@ fn traces_are_read_oldest_first() {
     let broker: Shared = Broker::new(Memory::create(&shm.0, &config).unwrap());
     let (mut a, b) = (broker.register("a").unwrap(), broker.register("b").unwrap());
     fill(&mut a, b.id(), 10);
-    let trace = View::open(&shm.0).unwrap().trace(0).unwrap();
+    let mut view = View::open(&shm.0).unwrap();
+    let trace = view.trace(a.id().index() as u16).unwrap();
     assert_eq!(trace.iter().map(|entry| entry.number).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
 }
 
@@ -494,6 +495,8 @@ fn the_outcome_of_a_message_is_seen_by_state() {
     assert_eq!((counts.pending, counts.overdue), (2, 1));
     eventually("it is late enough", || a.receipt(late).unwrap().status == DeliveryStatus::Timeout);
     drop(b);
+    let look = view.look().unwrap();
+    assert_eq!((look.left.len(), look.left[0].1.not_found, look.total()), (1, 1, broker.stats()));
     assert_eq!(a.receipt(lost).unwrap().status, DeliveryStatus::NotFound);
     let counts = view.receipts(0).unwrap();
     assert_eq!((counts.not_found, counts.timeout, counts.pending), (1, 1, 0), "{counts:?}");

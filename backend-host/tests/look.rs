@@ -4,7 +4,10 @@
 mod common;
 use common::{Echo, Process, Shm, eventually, fill, patient};
 use k2k_host::fabric::MAGIC;
-use k2k_host::{Broker, Builder, Command, Fixed, Message, StartOptions, memory};
+use k2k_host::{
+    Broker, Builder, Command, Config, DeliveryStatus, Endpoint, Fixed, KernelId, Message, Priority, StartOptions,
+    memory,
+};
 use serde_json::Value;
 use std::process::Output;
 
@@ -131,6 +134,148 @@ fn top_prints_as_many_tables_as_it_is_told_and_an_object_a_line() {
     assert_eq!(objects.len(), 2);
 }
 
+/// `sent` messages of `a` wait at `b`; one more was forwarded to nobody.
+fn troubled(test: &str) -> (Shm, Shared, [Endpoint<Fixed<4, 16, 64>>; 3]) {
+    let shm = Shm::new(test);
+    let config = Config { tracing: true, delivery_timeout_ns: 3_600_000_000_000, ..Config::default() };
+    let broker: Shared = Broker::new(k2k_host::Memory::create(&shm.0, &config).unwrap());
+    let [mut a, b, c] = ["a", "b", "c\"\\\n"].map(|name| broker.register(name).unwrap());
+    a.send(b.id(), &Message::from_bytes(7, b"secret!!").unwrap()).unwrap();
+    a.send_priority(b.id(), &Message::new(8), Priority::High).unwrap();
+    assert!(a.send(KernelId::new(3, 9), &Message::new(0)).is_err());
+    let lost = a.send(c.id(), &Message::new(9)).unwrap();
+    let id = c.id();
+    drop(c);
+    assert_eq!(a.receipt(lost).unwrap().status, DeliveryStatus::NotFound);
+    let c = broker.register("c\"\\\n").unwrap();
+    assert_ne!(c.id(), id);
+    (shm, broker, [a, b, c])
+}
+
+#[test]
+fn dump_shows_messages_without_their_payload_unless_it_is_asked_for() {
+    let (shm, broker, [mut a, b, c]) = troubled("dump");
+    broker.memory().set_route(a.id(), b.id(), c.id()).unwrap();
+    broker.deny(b.id(), c.id()).unwrap();
+    let text = printed(&["dump", &shm.0]);
+    for says in [
+        "4 kernels x 16 slots x 64 B",
+        "tracing on",
+        "at a: to b by way of c\"\\?",
+        "b receives nothing from c\"\\?",
+        "a: 2 pending, 1 not found",
+        "b: 2 waiting, 0 deferred",
+        "2 from a, 1 of them of high priority",
+        "a #1 to b: kind 7, correlation 0, 8 bytes, hop 0 of 8",
+        "high: a #2 to b: kind 8",
+        "a: sent 3, refused 1",
+        "#2, which nobody has now: not_found 1",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    let payload = "73656372 65742121";
+    assert!(!text.contains(payload) && !text.contains("secret"), "{text}");
+    assert!(printed(&["dump", &shm.0, "--payload"]).contains(payload));
+    assert!(!printed(&["dump", &shm.0, "--messages", "0"]).contains("kind 7"));
+    a.poll();
+}
+
+/// Every line of the text format of Prometheus: a comment, or a name, labels and a number.
+fn metrics_of(text: &str) -> Vec<(String, u64)> {
+    let mut families = Vec::new();
+    let mut samples = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# ") {
+            if let Some(family) = rest.strip_prefix("TYPE ") {
+                families.push(family.split(' ').next().unwrap().to_owned());
+            }
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a value");
+        let name = series.split('{').next().unwrap();
+        assert_eq!(families.last().map(String::as_str), Some(name), "a sample stands with its family: {line}");
+        samples.push((series.to_owned(), value.parse().expect("a number")));
+    }
+    let mut unique: Vec<_> = samples.iter().map(|(series, _)| series).collect();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), samples.len(), "no series twice");
+    samples
+}
+
+#[test]
+fn metrics_are_what_the_kernels_counted() {
+    let (shm, _broker, _kernels) = troubled("metrics");
+    let samples = metrics_of(&printed(&["metrics", &shm.0]));
+    let of = |start: &str, has: &[&str]| {
+        let is = |series: &str| series.starts_with(start) && has.iter().all(|label| series.contains(label));
+        samples.iter().find(|(series, _)| is(series)).unwrap_or_else(|| panic!("{start} {has:?}: {samples:#?}")).1
+    };
+    assert_eq!(of("k2k_messages_sent_total{", &["kernel=\"a\""]), 3);
+    assert_eq!(of("k2k_messages_not_found_total{", &["kernel=\"\"", "index=\"2\""]), 1, "counted by one that has left");
+    assert_eq!(of("k2k_messages_waiting{", &["kernel=\"b\"", "sender=\"a\"", "priority=\"high\""]), 1);
+    assert_eq!(of("k2k_messages_unaccounted{", &[]), 2);
+    assert_eq!(of("k2k_kernel_condition{", &["kernel=\"c\\\"\\\\?\"", "condition=\"idle\""]), 1);
+}
+
+#[test]
+fn metrics_are_served_until_the_command_ends_also_to_clients_that_misbehave() {
+    let (shm, _broker, _kernels) = troubled("serve");
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
+        .args(["metrics", &shm.0, "--serve", "127.0.0.1:0"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Process(child);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.0.stdout.take().unwrap()), &mut line).unwrap();
+    let address = line.trim().strip_prefix("http://").and_then(|rest| rest.strip_suffix("/metrics")).unwrap();
+    let ask = |request: &[u8]| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let _ = std::io::Write::write_all(&mut stream, request);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = String::new();
+        let _ = std::io::Read::read_to_string(&mut stream, &mut answer);
+        answer
+    };
+    let get = || ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, body) = { get() }.split_once("\r\n\r\n").map(|(h, b)| (h.to_owned(), b.to_owned())).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+    assert!(
+        metrics_of(&body).iter().any(|(series, value)| series.starts_with("k2k_messages_sent_total") && *value == 3)
+    );
+    assert!(ask(b"GET /x HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
+    assert!(ask(b"POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+    assert!(ask(b"\r\n\r\n").starts_with("HTTP/1.1 405"));
+    for unanswered in [&b""[..], b"GET", &[b'x'; 20_000]] {
+        assert_eq!(ask(unanswered), "");
+    }
+    // A fabric of that name comes back.
+    memory::remove(&shm.0).unwrap();
+    assert!(get().starts_with("HTTP/1.1 200"), "removed, and looked at still");
+    let again: Broker<Fixed<2, 4, 0>> = Builder::new().create(&shm.0).build().unwrap();
+    let _b = again.register("newcomer").unwrap();
+    assert!(get().contains("newcomer"));
+}
+
+#[test]
+fn errors_are_listed_by_kernel_and_kind_with_an_example() {
+    let (shm, _broker, _kernels) = troubled("errors");
+    let of = json(&["errors", &shm.0, "--json"]);
+    let failures = of["failures"].as_array().unwrap();
+    let kinds: Vec<_> =
+        failures.iter().map(|f| (f["failure"].as_str().unwrap(), f["count"].as_u64().unwrap())).collect();
+    assert_eq!(kinds, [("refused", 1), ("not_found", 1)]);
+    assert_eq!((&failures[1]["kernel"], &failures[1]["example"]["sequence"]), (&Value::Null, &3.into()), "{of:#}");
+    let first = failures[1]["first_traced_wall_ns"].as_u64().unwrap();
+    assert!(first > 1_600_000_000_000_000_000 && failures[0]["example"].is_null());
+    let text = printed(&["errors", &shm.0]);
+    assert!(text.contains("not found") && text.contains(" ago") && text.contains("a #3"), "{text}");
+    let quiet = Shm::new("errors-none");
+    let _broker: Shared = patient().create(&quiet.0).build().unwrap();
+    assert!(printed(&["errors", &quiet.0]).ends_with("no failure was counted\n"));
+}
+
 #[test]
 fn what_cannot_be_looked_at_is_one_line_and_status_2() {
     let dir = tempfile::tempdir().unwrap();
@@ -148,7 +293,7 @@ fn what_cannot_be_looked_at_is_one_line_and_status_2() {
         (String::new(), "cannot name a fabric"),
         (path("missing\u{1b}[31m"), "missing?[31m"),
     ] {
-        for command in ["ls", "top"] {
+        for command in ["ls", "top", "dump", "metrics", "errors"] {
             let output = k2k(&[command, &file]);
             let err = String::from_utf8(output.stderr).unwrap();
             assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{err}");

@@ -118,6 +118,8 @@ pub struct Look {
     pub config: Config,
     /// All kernel indices in use, in order.
     pub kernels: Vec<KernelLook>,
+    /// Counters of the kernel indices that nobody has now, and somebody had: a kernel counts what it ends when it leaves.
+    pub left: Vec<(u16, Stats)>,
 }
 
 impl Look {
@@ -130,7 +132,8 @@ impl Look {
     /// The sum of all counters.
     #[must_use]
     pub fn total(&self) -> Stats {
-        self.kernels.iter().fold(Stats::default(), |sum, kernel| sum.plus(&kernel.stats))
+        let all = self.kernels.iter().map(|kernel| &kernel.stats).chain(self.left.iter().map(|(_, stats)| stats));
+        all.fold(Stats::default(), |sum, stats| sum.plus(stats))
     }
 }
 
@@ -269,16 +272,24 @@ impl View {
         let host = Host::in_domain(config.domain);
         let mut owners = BTreeMap::new();
         let mut kernels = Vec::new();
-        let count = self.geometry().kernels as usize;
-        for observed in (0..count).filter_map(|index| self.fabric.observe(index)).collect::<Vec<_>>() {
-            let index = observed.id.index();
+        let mut left = Vec::new();
+        for index in 0..self.geometry().kernels as u16 {
+            let number = usize::from(index);
+            let Some(observed) = self.fabric.observe(number) else {
+                let stats = self.fabric.counters_at(number).unwrap_or_default();
+                if stats != Stats::default() {
+                    left.push((index, stats));
+                }
+                continue;
+            };
+            let index = number;
             self.fetch(Region::Backlog(index))?;
             let owner = observed.owner.map(|tag| *owners.entry(tag).or_insert_with(|| owner_of(tag, &config)));
             kernels.push(self.kernel(&observed, owner));
         }
         Self::note_who_waits(&mut kernels);
         let file = self.file_state();
-        Ok(Look { at, now_ns: host.now_ns(), took: at.elapsed(), file, config, kernels })
+        Ok(Look { at, now_ns: host.now_ns(), took: at.elapsed(), file, config, kernels, left })
     }
 
     /// The routes between the kernels of a look.
@@ -354,7 +365,7 @@ impl View {
     /// As for [`look`](Self::look).
     pub fn trace(&mut self, index: u16) -> Result<Vec<TraceEntry>, InspectError> {
         self.fetch(Region::Trace(usize::from(index)))?;
-        let trace = self.fabric.trace(KernelId::new(index, 0));
+        let trace = self.fabric.trace_of_index(usize::from(index));
         let mut entries: Vec<_> = trace.map(|trace| trace.read().collect()).unwrap_or_default();
         entries.sort_unstable_by_key(|entry: &TraceEntry| entry.number);
         Ok(entries)

@@ -6,7 +6,7 @@
 //! an earlier fetch.
 
 use super::receipt::Latest;
-use super::{Command, DeliveryStatus, FabricRef, Name, Phase, Stats, Status};
+use super::{Command, DeliveryStatus, FabricRef, Name, Phase, Stats, Status, Trace};
 use crate::message::{KernelId, MessageId, Priority};
 use crate::ring::ticket::TicketView;
 use crate::shape::{Index, Shape};
@@ -36,7 +36,7 @@ pub enum Region {
     Inbox(usize, u64),
     /// For [`FabricRef::receipts_of`].
     Receipts(usize),
-    /// For [`FabricRef::trace`].
+    /// For [`FabricRef::trace_of_index`].
     Trace(usize),
 }
 
@@ -148,7 +148,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
             }
             Region::Trace(number) => {
                 let Some((_, i)) = of_kernel(number) else { return Ok(()) };
-                let len = size_of::<super::Trace>();
+                let len = size_of::<Trace>();
                 copy(moved(numbers.traces + i * len, 0..len))
             }
         }
@@ -175,6 +175,17 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
             heartbeat: entry.heartbeat(),
             stats: Stats::from_counters(&entry.counters()),
         })
+    }
+
+    /// The counters of a kernel index, over all its owners, also if it is free now; `None` if there is no such index. After
+    /// [`Region::Table`].
+    pub fn counters_at(&self, number: usize) -> Option<Stats> {
+        self.index(number).map(|at| Stats::from_counters(&self.entry(at).counters()))
+    }
+
+    /// The last events at a kernel index, whoever its owner was. After [`Region::Trace`].
+    pub fn trace_of_index(&self, number: usize) -> Option<&'f Trace> {
+        self.index(number).map(|at| self.trace_at(at))
     }
 
     /// Messages of normal priority that wait in an inbox, by sender: those of whom something waits. After
@@ -359,7 +370,11 @@ mod tests {
 
         fn fetch(&mut self, region: Region) -> FabricRef<'static, Any> {
             let fabric = self.fabric();
-            fabric.fetch(region, |range| Ok::<_, ()>(self.take(range))).unwrap();
+            let copy = |range| {
+                self.take(range);
+                Ok::<_, ()>(())
+            };
+            fabric.fetch(region, copy).unwrap();
             fabric
         }
     }

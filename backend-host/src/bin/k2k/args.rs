@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::act::args::{ControlArgs, PingArgs, SendArgs};
-use crate::look::args::{LsArgs, TopArgs};
+use crate::look::args::{DumpArgs, ErrorsArgs, LsArgs, MetricsArgs, TopArgs};
 use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, USUAL_KERNELS};
 use crate::topology::Topology;
 use clap::{Args, Parser, Subcommand};
@@ -23,6 +23,9 @@ pub(crate) enum Command {
     Reap(ReapArgs),
     Ls(LsArgs),
     Top(TopArgs),
+    Dump(DumpArgs),
+    Metrics(MetricsArgs),
+    Errors(ErrorsArgs),
     Send(SendArgs),
     Ping(PingArgs),
     /// Let a kernel handle no messages, but forward traffic in transit, until it is resumed.

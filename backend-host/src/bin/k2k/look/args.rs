@@ -2,6 +2,7 @@
 
 use clap::Args;
 use core::time::Duration;
+use std::net::SocketAddr;
 
 /// List the fabrics on this machine, or the kernels of one.
 ///
@@ -51,6 +52,57 @@ pub(crate) struct TopArgs {
     /// Tables also on a terminal.
     #[arg(long)]
     pub(crate) plain: bool,
+}
+
+/// Print what a fabric holds: for a report of a fault.
+///
+/// Header, kernels, counters, routes, denials, receipts by state, and the headers of the messages that wait. No payload is
+/// printed unless it is asked for. Nothing is written to the fabric. Exit status 0; 2 if the fabric cannot be looked at, 1 if
+/// it goes away meanwhile.
+#[derive(Args, Debug)]
+pub(crate) struct DumpArgs {
+    /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+
+    /// Messages to show of each sender to a kernel, and of high priority of all.
+    #[arg(short, long, value_name = "N", default_value_t = 4)]
+    pub(crate) messages: u64,
+
+    /// Show their payloads, in hexadecimal.
+    #[arg(long)]
+    pub(crate) payload: bool,
+}
+
+/// Print a fabric's counters and gauges in the text format of Prometheus.
+///
+/// Once, for a textfile collector, or at http://ADDRESS/metrics until it is interrupted. Nothing is written to the fabric.
+/// Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile, or nobody can listen at that address.
+#[derive(Args, Debug)]
+pub(crate) struct MetricsArgs {
+    /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+
+    /// Answer requests at this address and port, such as 127.0.0.1:9464. Anyone who reaches it can read the metrics.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) serve: Option<SocketAddr>,
+}
+
+/// List which failures a fabric's kernels have counted.
+///
+/// By kernel and kind, the most frequent first. If the fabric's tracing is on, with the oldest and the latest that the kernel's
+/// trace still holds, and which message that was. A refused message stayed with its sender. Nothing is written to the fabric.
+/// Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile.
+#[derive(Args, Debug)]
+pub(crate) struct ErrorsArgs {
+    /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 const CONDITIONS: &str = "Conditions:\n  \

@@ -1,6 +1,6 @@
 //! What a look found, for machines.
 
-use super::state;
+use super::{lower, state};
 use core::time::Duration;
 use k2k_host::Stats;
 use k2k_host::fabric::Geometry;
@@ -48,6 +48,8 @@ pub(super) fn report(view: &View, report: &Report) -> Value {
         Value::Object(entry)
     });
     whole.insert("kernels".to_owned(), kernels.collect());
+    let left = report.look.left.iter().map(|(index, stats)| json!({ "index": index, "counters": counters(stats) }));
+    whole.insert("left".to_owned(), left.collect());
     Value::Object(whole)
 }
 
@@ -71,10 +73,10 @@ fn kernel(look: &Look, kernel: &KernelLook) -> Map<String, Value> {
         "index": kernel.id.index(),
         "generation": kernel.id.generation(),
         "name": kernel.name.map(|name| name.as_str().to_owned()),
-        "status": kernel.status.map(|status| format!("{status:?}").to_lowercase()),
+        "status": kernel.status.map(lower),
         "owner": kernel.owner.map(|owner| json!({ "process": owner.process, "state": state(owner) })),
-        "phase": format!("{:?}", kernel.phase).to_lowercase(),
-        "command": format!("{:?}", kernel.command).to_lowercase(),
+        "phase": lower(kernel.phase),
+        "command": lower(kernel.command),
         "parks": kernel.parks,
         "asleep": kernel.asleep,
         "heartbeat": kernel.heartbeat,

@@ -2,10 +2,9 @@
 
 use super::args::LsArgs;
 use super::table::Table;
-use super::{file_state, json, label, owner, printable, shape};
+use super::{BETWEEN, file_state, json, label, lower, owner, printable, shape};
 use crate::text::{bytes, grouped, time_ns};
 use core::error::Error;
-use core::time::Duration;
 use k2k_host::inspect::{self, InspectError, KernelLook, View, Watch};
 use k2k_host::owner::OwnerState;
 use serde_json::{Value, json};
@@ -13,9 +12,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const NAME: &str = "k2k ls";
-
-/// Between the two looks at a fabric. An idle kernel that parks looks at its inbox after a fifth of a second at most.
-const BETWEEN: Duration = Duration::from_millis(300);
 
 pub(crate) fn main(args: &LsArgs) -> ExitCode {
     let result = match &args.file {
@@ -125,9 +121,9 @@ fn one(file: &str, as_json: bool) -> Result<ExitCode, Box<dyn Error>> {
             label(kernel),
             kernel.id.to_string(),
             owner(kernel.owner),
-            kernel.status.map_or_else(|| "?".to_owned(), |status| format!("{status:?}").to_lowercase()),
-            format!("{:?}", kernel.phase).to_lowercase(),
-            format!("{:?}", kernel.command).to_lowercase(),
+            kernel.status.map_or_else(|| "?".to_owned(), lower),
+            lower(kernel.phase),
+            lower(kernel.command),
             heartbeat,
             grouped(kernel.waiting()),
             detail.condition.to_string(),

@@ -1,22 +1,33 @@
-//! The commands that look into a running fabric and change nothing: `ls` and `top`.
+//! The commands that look into a running fabric and change nothing: `ls`, `top`, `dump`, `metrics` and `errors`.
 
 pub(crate) mod args;
+mod dump;
+mod errors;
 mod json;
 mod ls;
+mod metrics;
 mod table;
 mod top;
 
+pub(crate) use dump::main as dump;
+pub(crate) use errors::main as errors;
 pub(crate) use ls::main as ls;
+pub(crate) use metrics::main as metrics;
 pub(crate) use top::main as top;
 
 use crate::fabric::NOTHING_DONE;
 use crate::text::bytes;
 use core::error::Error;
 use core::fmt;
+use core::time::Duration;
 use k2k_host::fabric::Geometry;
 use k2k_host::inspect::{FileState, InspectError, KernelLook, Look, Owner, View};
 use k2k_host::owner::OwnerState;
 use std::process::ExitCode;
+
+/// Between the two looks of a command that takes no longer. An idle kernel that parks looks at its inbox after a fifth of a
+/// second at most.
+const BETWEEN: Duration = Duration::from_millis(300);
 
 /// `4 kernels x 64 slots x 192 B, 1.07 MiB`.
 fn shape(shape: Geometry) -> String {
@@ -93,4 +104,9 @@ fn open(file: &str) -> Result<View, Unopened> {
 fn end(name: &str, result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     let failed = if result.as_ref().is_err_and(|why| why.is::<Unopened>()) { NOTHING_DONE } else { 1 };
     k2k_command::end(name, failed, result)
+}
+
+/// As the command line has such words.
+fn lower(value: impl fmt::Debug) -> String {
+    format!("{value:?}").to_lowercase()
 }

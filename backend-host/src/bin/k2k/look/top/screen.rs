@@ -1,7 +1,7 @@
 //! `k2k top` on a terminal.
 
 use super::super::json::FIELDS;
-use super::super::{file_state, label, label_of, labels, owner, printable};
+use super::super::{file_state, label, label_of, labels, lower, owner, printable};
 use super::order::Order;
 use crate::interrupt;
 use crate::text::{bytes, grouped, rate, time_ns};
@@ -311,10 +311,6 @@ fn heartbeat(kernel: &KernelLook, detail: &Detail) -> String {
     }
 }
 
-fn lower(value: impl core::fmt::Debug) -> String {
-    format!("{value:?}").to_lowercase()
-}
-
 const HELP: &str = "\
 q, Esc      quit            s  sort by the next of condition, name, sent, received, failed, waiting
 p, space    stand still     enter  one kernel, or back
@@ -460,6 +456,7 @@ mod tests {
             file: FileState::Named,
             config: Config::default(),
             kernels,
+            left: Vec::new(),
         };
         let details = vec![detail(Condition::Busy, 0), detail(Condition::Busy, 45_600), detail(Condition::Hung, 0)];
         let report = Report { look, since: Duration::from_secs(1), details };
