@@ -6,6 +6,7 @@
 //! | [`hostile_peer()`] | endpoints that are at work while someone writes anything anywhere in their fabric |
 //! | [`gateway()`] | a gateway whose link's other side writes what it likes |
 //! | [`ring_ops()`] | the three rings, against queues |
+//! | [`look()`] | an onlooker's copy of bytes that were never a fabric, and change while it copies |
 //! | [`message()`] | decoding of messages |
 //!
 //! Each returns unless it has found something: a panic, an overflow, undefined behaviour (under a sanitizer) or, by the
@@ -14,6 +15,7 @@
 mod attach;
 mod gateway;
 mod hostile_peer;
+mod look;
 mod message;
 mod ring_ops;
 mod world;
@@ -21,5 +23,6 @@ mod world;
 pub use attach::attach;
 pub use gateway::gateway;
 pub use hostile_peer::hostile_peer;
+pub use look::look;
 pub use message::message;
 pub use ring_ops::ring_ops;

@@ -52,3 +52,8 @@ fn message_decoding_keeps_its_promises() {
 fn a_gateway_survives_random_links() {
     replay(5, 600, 4096, k2k_fuzz::gateway);
 }
+
+#[test]
+fn an_onlooker_survives_random_bytes() {
+    replay(6, 2000, 2048, k2k_fuzz::look);
+}
