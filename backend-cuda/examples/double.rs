@@ -6,6 +6,7 @@ use core::error::Error;
 use core::time::Duration;
 use k2k_command::{note, say};
 use k2k_cuda::k2k_core::gateway::GatewayConfig;
+use k2k_cuda::k2k_core::sync::Gpu;
 use k2k_cuda::{Device, EmulatedOptions, Grid, Ptx, Session};
 use k2k_host::k2k_core::Config;
 use k2k_host::{Broker, Fixed, KernelId, Memory, Message};
@@ -52,7 +53,7 @@ fn run(file: Option<&str>) -> Result<(), Box<dyn Error>> {
 
     // A fabric for the host's kernels, one for the device's, and a bridge between them.
     let memory = Memory::<Fixed<16, 64, 192>>::heap(&Config::default())?;
-    let mut session = Session::<16, 64, 192>::new(&device, &Config::default())?;
+    let mut session = Session::<Fixed<16, 64, 192, Gpu>>::new(&device, &Config::default())?;
     session.load(&ptx)?;
     // SAFETY: `double` is exported for this shape, and takes no parameters.
     unsafe { session.add(Grid::new("double"))? };

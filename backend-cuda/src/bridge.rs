@@ -17,12 +17,12 @@ use crate::device::Device;
 use crate::error::{BridgeError, Error};
 use core::time::Duration;
 use k2k_core::gateway::{Gateway, GatewayConfig, GatewayStats};
-use k2k_core::link::{LinkEnd, LinkHalf};
+use k2k_core::link::{Frames, HalfRef, LinkEnd, LinkError};
 use k2k_core::sync::Ordering::{Acquire, Release};
-use k2k_core::sync::{AtomicU32, spin_hint};
+use k2k_core::sync::{AtomicU32, System, spin_hint};
 use k2k_core::{Backlog, Command, Platform, Registration, Shape};
 use k2k_host::process::Own;
-use k2k_host::{Fixed, Host, Memory};
+use k2k_host::{Host, Memory};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -38,31 +38,39 @@ const LONG_NAP: Duration = Duration::from_millis(1);
 const LEAVE: Duration = Duration::from_millis(500);
 
 /// The two halves of a link, in host memory that the device sees: this side's first.
-pub(crate) struct Halves<const FRAMES: usize, const PAYLOAD: usize> {
+pub(crate) struct Halves {
     buffer: HostBuffer,
+    /// Length of a half, bytes.
+    len: usize,
 }
 
-impl<const FRAMES: usize, const PAYLOAD: usize> Halves<FRAMES, PAYLOAD> {
-    const LEN: usize = size_of::<LinkHalf<FRAMES, PAYLOAD>>();
-
-    /// Allocates both and sets them up, before the other side runs.
-    pub(crate) fn new(device: &Device) -> Result<Self, Error> {
-        let halves = Self { buffer: device.allocate_host(2 * Self::LEN)? };
+impl Halves {
+    /// Allocates both, for these frames, and sets them up, before the other side runs.
+    pub(crate) fn new(device: &Device, frames: impl Frames) -> Result<Self, Error> {
+        let len = frames.geometry().size as usize;
+        let halves = Self { buffer: device.allocate_host(2 * len)?, len };
         for i in 0..2 {
-            halves.half(i).set_up().map_err(BridgeError::Link)?;
+            // SAFETY: as in `half`.
+            let half = unsafe { HalfRef::attach_raw(halves.at(i), len, frames) };
+            half.and_then(|half| half.set_up()).map_err(BridgeError::Link)?;
         }
         Ok(halves)
     }
 
-    fn half(&self, i: usize) -> &LinkHalf<FRAMES, PAYLOAD> {
-        // SAFETY: the buffer has room for two; both lie at multiples of 128; it lives as long as `self`. The device
-        // reaches it as the other side of the link.
-        unsafe { &*self.buffer.as_ptr().add(i * Self::LEN).cast() }
+    fn at(&self, i: usize) -> *mut u8 {
+        self.buffer.as_ptr().wrapping_add(i * self.len)
+    }
+
+    /// A half, as gateways of the host see it.
+    fn half<F: Frames>(&self, i: usize) -> Result<HalfRef<'_, F>, LinkError> {
+        // SAFETY: the buffer has room for two halves, and lives as long as `self`. The device reaches it as the other side
+        // of the link.
+        unsafe { HalfRef::open_raw(self.at(i), self.len) }
     }
 
     /// Addresses for the device: of its own half, of the host's.
     pub(crate) const fn addresses(&self) -> [u64; 2] {
-        [self.buffer.address() + Self::LEN as u64, self.buffer.address()]
+        [self.buffer.address() + self.len as u64, self.buffer.address()]
     }
 }
 
@@ -80,10 +88,10 @@ pub struct Bridge {
 
 impl Bridge {
     /// Registers the gateway and starts its thread.
-    pub(crate) fn start<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, const FRAMES: usize>(
+    pub(crate) fn start<Sh: Shape<Scope = System>, const FRAMES: usize>(
         name: &str,
-        memory: &Memory<Fixed<KERNELS, SLOTS, PAYLOAD>>,
-        halves: Arc<Halves<FRAMES, PAYLOAD>>,
+        memory: &Memory<Sh>,
+        halves: Arc<Halves>,
         config: GatewayConfig,
     ) -> Result<Self, BridgeError> {
         let who = Registration::new(name).map_err(BridgeError::Name)?;
@@ -91,12 +99,11 @@ impl Bridge {
         let (told, memory) = (Arc::clone(&word), memory.clone());
         let (ready, started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name(format!("k2k {name}")).spawn(move || {
-            let host = Host::in_domain(memory.config().domain);
+            let host = Host::in_domain(memory.fabric().config().domain);
             // SAFETY: a link of this bridge alone, whose other end the device's gateway opens.
-            let link =
-                unsafe { LinkEnd::open(halves.half(0).handle(), halves.half(1).handle()) }.map_err(BridgeError::Link);
-            let opened = link.and_then(|link| {
-                let endpoint = memory.register(&who, &host).map_err(BridgeError::Register)?;
+            let link = halves.half(0).and_then(|near| unsafe { LinkEnd::open(near, halves.half(1)?) });
+            let opened = link.map_err(BridgeError::Link).and_then(|link| {
+                let endpoint = memory.fabric().register(&who, &host).map_err(BridgeError::Register)?;
                 Ok((link, endpoint))
             });
             let (link, endpoint) = match opened {
@@ -108,7 +115,7 @@ impl Bridge {
             };
             // Large, and only ever used in place.
             let mut place = Box::new(core::mem::MaybeUninit::uninit());
-            let gateway = Gateway::new_in(&mut place, endpoint, link, config);
+            let gateway = Gateway::<_, _, FRAMES>::new_in(&mut place, endpoint, link, config);
             let _ = ready.send(Ok(()));
             serve(gateway, &told);
             let stats = gateway.stats();

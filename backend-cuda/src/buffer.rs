@@ -3,7 +3,8 @@
 use crate::device::{DeferredFree, Device};
 use crate::error::Error;
 use core::fmt;
-use k2k_host::{Fixed, Memory};
+use k2k_core::sync::System;
+use k2k_host::{Memory, Shape};
 use std::ptr::{self, NonNull};
 
 /// Bytes that a device sees.
@@ -105,12 +106,11 @@ impl Device {
     /// # Errors
     /// [`Error::NotPinned`] if the driver refuses: it can pin memory of the process and files in `/dev/shm`, and since Linux 6.5
     /// no file on a disk. [`Error::Busy`] while kernels run.
-    pub fn register<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-        &self,
-        memory: &Memory<Fixed<KERNELS, SLOTS, PAYLOAD>>,
-    ) -> Result<Registered, Error> {
-        let base = NonNull::from(memory.fabric().storage()).cast::<u8>();
-        let len = Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::SIZE;
+    pub fn register<Sh: Shape<Scope = System>>(&self, memory: &Memory<Sh>) -> Result<Registered, Error> {
+        let fabric = memory.fabric();
+        let (base, len) = (fabric.as_ptr(), fabric.shape().size());
+        // A fabric does not lie at 0.
+        let base = NonNull::new(base).unwrap_or(NonNull::dangling());
         let address = self.while_idle("register memory", |driver| {
             // SAFETY: the clone below keeps the mapping until it has been unregistered. All of it is a fabric, which is
             // made for peers that write it at any time.

@@ -15,7 +15,7 @@ use k2k_core::{Config, KernelId, Message};
 use k2k_denoise::protocol::{FINISH, REPORT, START};
 use k2k_denoise::{Grid, Outcome, Params, Report, Shape, Side, Start};
 use k2k_host::{Broker, Endpoint, Fixed, Memory};
-use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS, TileSpec};
+use k2k_kernels::shape::{DeviceShape, KERNELS, PAYLOAD, SLOTS, TileSpec};
 use std::time::Instant;
 
 /// Tiles at most: the places of the device's fabric, less the gateway's and the controller's.
@@ -158,7 +158,7 @@ pub fn diffuse(
     Ok(Done { planes, tiles: grid.len(), halos, elapsed })
 }
 
-type DeviceRunning = Running<KERNELS, SLOTS, PAYLOAD>;
+type DeviceRunning = Running<DeviceShape>;
 type HostBroker = Broker<Fixed<KERNELS, SLOTS, PAYLOAD>>;
 type HostEndpoint = Endpoint<Fixed<KERNELS, SLOTS, PAYLOAD>>;
 

@@ -2,6 +2,8 @@
 
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use k2k_cuda::check::{CheckOptions, CheckResult};
+use k2k_cuda::k2k_core::Fixed;
+use k2k_cuda::k2k_core::sync::Gpu;
 use k2k_cuda::{
     BlockReport, Bridge, BridgeError, ClockOffset, Compile, Device, DeviceBuffer, Error, Grid, HangReport, HostBuffer,
     HungKernel, Launch, Outcome, Placement, PlacementError, Probe, Ptx, Registered, Report, Running, Session, Snapshot,
@@ -42,7 +44,7 @@ fn public_types_have_the_auto_traits_that_they_promise() {
     shared::<DeviceBuffer>();
     shared::<HostBuffer>();
     shared::<Registered>();
-    shared::<Running<4, 8, 64>>();
-    shared::<Session<4, 8, 64>>();
-    shared::<Snapshot<4, 8, 64>>();
+    shared::<Running<Fixed<4, 8, 64, Gpu>>>();
+    shared::<Session<Fixed<4, 8, 64, Gpu>>>();
+    shared::<Snapshot<Fixed<4, 8, 64, Gpu>>>();
 }

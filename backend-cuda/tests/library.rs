@@ -7,11 +7,11 @@ use k2k_cuda::k2k_core::gateway::GatewayConfig;
 use k2k_cuda::k2k_core::{Command, Config, RegisterError};
 use k2k_cuda::{BridgeError, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session};
 use k2k_host::{Broker, Endpoint, Fixed, KernelId, Memory, Message, Wait};
-use k2k_kernels::shape::{FRAMES, KERNELS, PAYLOAD, SLOTS};
+use k2k_kernels::shape::{DeviceShape, FRAMES, KERNELS, PAYLOAD, SLOTS};
 use std::time::Instant;
 
-type LibrarySession = Session<KERNELS, SLOTS, PAYLOAD>;
-type LibraryRunning = Running<KERNELS, SLOTS, PAYLOAD>;
+type LibrarySession = Session<DeviceShape>;
+type LibraryRunning = Running<DeviceShape>;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -94,12 +94,12 @@ fn a_bridge_takes_a_gateway_of_the_callers_and_a_host_fabric_of_another_shape() 
     let mut session = session(&device, &["k2k_echo"]);
     let no_entry = {
         // SAFETY: there is no such entry point, so nothing is started.
-        unsafe { session.bridge_with::<4, 8, FRAMES>("my_gateway", "link", &memory, GatewayConfig::default()) }
+        unsafe { session.bridge_with::<_, FRAMES>("my_gateway", "link", &memory, GatewayConfig::default()) }
     };
     assert!(matches!(no_entry, Err(Error::NoEntry { asked, .. }) if asked == "my_gateway"));
     assert_eq!(memory.find("link"), None, "a bridge that was not built leaves nobody behind");
     // SAFETY: the library's gateway is of this session's shape, with links of so many frames.
-    unsafe { session.bridge_with::<4, 8, FRAMES>("k2k_gateway", "link", &memory, GatewayConfig::default()).unwrap() };
+    unsafe { session.bridge_with::<_, FRAMES>("k2k_gateway", "link", &memory, GatewayConfig::default()).unwrap() };
     assert!(memory.find("link").is_some());
     let broker = Broker::new(memory);
     let mut me = broker.register_parking("me").unwrap().with_wait(Wait::Yield);

@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 use k2k_cuda::k2k_core::Config;
+use k2k_cuda::k2k_core::sync::Gpu;
 use k2k_cuda::{Device, Error, Grid, Ptx, Session};
 use k2k_host::{Fixed, Memory};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
-type TestSession = Session<8, 8, 64>;
+type TestSession = Session<Fixed<8, 8, 64, Gpu>>;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -88,7 +89,10 @@ fn session(device: &Device) -> Result<TestSession, Error> {
     Ok(session)
 }
 
-fn start(device: &Device, grids: impl IntoIterator<Item = Grid>) -> Result<k2k_cuda::Running<8, 8, 64>, Error> {
+fn start(
+    device: &Device,
+    grids: impl IntoIterator<Item = Grid>,
+) -> Result<k2k_cuda::Running<Fixed<8, 8, 64, Gpu>>, Error> {
     let mut session = session(device)?;
     for grid in grids {
         // SAFETY: the fake driver's kernels keep the contract.

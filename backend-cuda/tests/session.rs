@@ -4,16 +4,16 @@
 
 use core::time::Duration;
 use k2k_cuda::k2k_core::fabric::Status;
-use k2k_cuda::k2k_core::sync::AtomicU32;
 use k2k_cuda::k2k_core::sync::Ordering::Acquire;
+use k2k_cuda::k2k_core::sync::{AtomicU32, Gpu};
 use k2k_cuda::k2k_core::{CLOCK_MARGIN_NS, Command, Config, KernelId, Phase, Platform};
 use k2k_cuda::{Clock, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session, host_clock_ns};
 use k2k_host::{Fixed, Host, Memory};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-type TestSession = Session<4, 8, 64>;
-type TestRunning = Running<4, 8, 64>;
+type TestSession = Session<Fixed<4, 8, 64, Gpu>>;
+type TestRunning = Running<Fixed<4, 8, 64, Gpu>>;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -373,7 +373,7 @@ fn everything_can_go_to_another_thread() {
     check::<k2k_cuda::DeviceBuffer>();
     check::<k2k_cuda::HostBuffer>();
     check::<k2k_cuda::Registered>();
-    check::<k2k_cuda::Snapshot<4, 8, 64>>();
+    check::<k2k_cuda::Snapshot<Fixed<4, 8, 64, Gpu>>>();
     let device = device();
     let mut running = start(&device, [Grid::new("test_loop")]);
     std::thread::spawn(move || running.stop(LONG).unwrap()).join().unwrap();

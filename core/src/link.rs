@@ -239,6 +239,11 @@ pub struct ReadFrames<const FRAMES: usize, const PAYLOAD: usize> {
 
 #[cfg(not(k2k_loom))]
 impl<const FRAMES: usize, const PAYLOAD: usize> ReadFrames<FRAMES, PAYLOAD> {
+    /// Frames of so many lines of payload.
+    pub(crate) const fn of_lines(lines: usize) -> Self {
+        Self { lines }
+    }
+
     /// Frames of so many bytes of payload.
     ///
     /// # Errors

@@ -511,6 +511,15 @@ pub unsafe trait Shape: Fan<Item: Packet> {
     /// The frames of links to fabrics of this shape, `FRAMES` each way.
     type Frames<const FRAMES: usize>: Frames<Item = Self::Item>;
 
+    /// The same shape where kernels are as far apart as `S` says: no byte lies elsewhere.
+    type InScope<S: Scope>: Shape<Item = Self::Item, Scope = S>;
+
+    /// Frames that carry this shape's messages.
+    fn frames<const FRAMES: usize>(&self) -> Self::Frames<FRAMES>;
+
+    /// This shape, in another scope.
+    fn in_scope<S: Scope>(&self) -> Self::InScope<S>;
+
     /// Counts and offsets.
     #[doc(hidden)]
     fn numbers(&self) -> Numbers;
@@ -564,6 +573,15 @@ unsafe impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: S
     for Typed<Message<PAYLOAD>, KERNELS, SLOTS, S>
 {
     type Frames<const FRAMES: usize> = FixedFrames<FRAMES, PAYLOAD>;
+    type InScope<T: Scope> = Fixed<KERNELS, SLOTS, PAYLOAD, T>;
+
+    fn frames<const FRAMES: usize>(&self) -> Self::Frames<FRAMES> {
+        Typed::SHAPE
+    }
+
+    fn in_scope<T: Scope>(&self) -> Self::InScope<T> {
+        Typed::SHAPE
+    }
 
     #[inline(always)]
     fn numbers(&self) -> Numbers {
@@ -676,6 +694,15 @@ unsafe impl<const KERNELS: usize, const PAYLOAD: usize, S: Scope> Fan for Read<K
 #[cfg(not(k2k_loom))]
 unsafe impl<const KERNELS: usize, const PAYLOAD: usize, S: Scope> Shape for Read<KERNELS, PAYLOAD, S> {
     type Frames<const FRAMES: usize> = ReadFrames<FRAMES, PAYLOAD>;
+    type InScope<T: Scope> = Read<KERNELS, PAYLOAD, T>;
+
+    fn frames<const FRAMES: usize>(&self) -> Self::Frames<FRAMES> {
+        ReadFrames::of_lines(self.0.payload / 64)
+    }
+
+    fn in_scope<T: Scope>(&self) -> Self::InScope<T> {
+        Read(self.0, PhantomData)
+    }
 
     #[inline(always)]
     fn numbers(&self) -> Numbers {

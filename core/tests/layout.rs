@@ -156,7 +156,7 @@ fn a_sent_message_can_be_found_in_the_bytes_of_the_fabric() {
 fn a_kernels_entry_can_be_found_in_the_bytes_of_the_fabric() {
     let platform = Manual::at(1_000);
     let fabric = fabric::<2, 4, 64>(&Config::default());
-    assert_eq!(Fabric::<2, 4, 64>::table_bytes(), 0..128 + 2 * 384);
+    assert_eq!(fabric.handle().table_bytes(), 0..128 + 2 * 384);
     let mut kernels = register_all(&fabric, &platform, 2);
     let [a, b] = [0, 1].map(|i| kernels[i].id());
     kernels[1].beat();

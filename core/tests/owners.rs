@@ -103,7 +103,7 @@ fn a_place_without_generations_is_not_a_place_that_is_in_use() {
     let platform = Manual::at(1_000);
     let fabric: Box<Fabric<2, 4, 64>> = fabric(&Config::default());
     let _stays = fabric.register(&named("stays").at(1), &platform).unwrap();
-    let state = Small::table_bytes().start + 128;
+    let state = fabric.handle().table_bytes().start + 128;
     // SAFETY: the state of place 0, which nobody uses now; all of it is behind atomics.
     unsafe {
         let state = core::ptr::from_ref(&*fabric).cast_mut().cast::<u8>().add(state).cast::<u64>();

@@ -46,7 +46,7 @@ macro_rules! export {
         $visibility unsafe extern "ptx-kernel" fn $name(launch: *const $crate::Launch) {
             // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
             unsafe {
-                $crate::run::<_, { $kernels }, { $slots }, { $payload }>(
+                $crate::run::<_, $crate::DeviceShape<{ $kernels }, { $slots }, { $payload }>, { $payload }>(
                     launch,
                     $make,
                     $crate::export!(@values $($values)?),
@@ -65,7 +65,7 @@ macro_rules! export {
         $visibility unsafe extern "ptx-kernel" fn $name(launch: *const $crate::Launch) {
             // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
             unsafe {
-                $crate::run_crew::<_, $job, { $kernels }, { $slots }, { $payload }>(
+                $crate::run_crew::<_, $job, $crate::DeviceShape<{ $kernels }, { $slots }, { $payload }>, { $payload }>(
                     launch,
                     $make,
                     $crate::export!(@values $($values)?),

@@ -27,6 +27,10 @@ mod share;
 pub use launch::{Launch, Outcome, Report};
 pub use share::Share;
 
+/// The shape of a GPU's fabric, which its entry points are compiled for.
+pub type DeviceShape<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> =
+    k2k_core::Fixed<KERNELS, SLOTS, PAYLOAD, k2k_core::sync::Gpu>;
+
 #[cfg(target_arch = "nvptx64")]
 pub use gpu::{
     block::{Block, Patience, run, workspace_len},

@@ -1,10 +1,9 @@
 //! The shapes that the entry points are compiled for.
 
 use bytemuck::{Pod, Zeroable};
-use k2k_core::Fabric;
-use k2k_core::Header;
 use k2k_core::ring::{Lanes, Spsc, Ticket};
 use k2k_core::sync::{Gpu, Shared};
+use k2k_core::{Fabric, Header};
 
 /// Places for kernels in a device's fabric.
 pub const KERNELS: usize = 16;
@@ -16,6 +15,9 @@ pub const PAYLOAD: usize = 192;
 /// Frames each way of a link, and messages on their way at a time.
 pub const FRAMES: usize = 64;
 
+/// The shape of a GPU's fabric.
+pub type DeviceShape = k2k_device::DeviceShape<KERNELS, SLOTS, PAYLOAD>;
+
 /// The fabric of one GPU.
 pub type DeviceFabric = Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>;
 
@@ -25,6 +27,9 @@ pub const CHIP_KERNELS: usize = 128;
 pub const CHIP_SLOTS: usize = 16;
 /// Bytes per message there.
 pub const CHIP_PAYLOAD: usize = 64;
+
+/// The shape of the fabric that spans a whole chip.
+pub type ChipShape = k2k_device::DeviceShape<CHIP_KERNELS, CHIP_SLOTS, CHIP_PAYLOAD>;
 
 /// What the rings of the tests carry: with the stamp, a line.
 pub type Body = [u64; 7];

@@ -9,7 +9,7 @@ use crate::session::{Grid, Session};
 use k2k_core::KernelId;
 use k2k_core::sync::Gpu;
 use k2k_kernels::handlers::{RoleKind, Tally};
-use k2k_kernels::shape::{CHIP_KERNELS, CHIP_PAYLOAD, CHIP_SLOTS, TestSpsc};
+use k2k_kernels::shape::{CHIP_SLOTS, ChipShape, TestSpsc};
 use std::time::Instant;
 
 /// Undecided messages of a sender: half of what a lane holds.
@@ -70,7 +70,7 @@ fn fabric(
     grids: impl FnOnce(&mut Gate) -> Vec<Grid>,
     moved: u64,
 ) -> Result<(f64, Vec<BlockReport>), Failure> {
-    let mut session = Session::<CHIP_KERNELS, CHIP_SLOTS, CHIP_PAYLOAD>::new(rig.device, &patient())?;
+    let mut session = Session::<ChipShape>::new(rig.device, &patient())?;
     let mut gate = Gate::new(&rig.tools)?;
     let grids = grids(&mut gate);
     session.load_for(&rig.tools.ptx, &grids)?;

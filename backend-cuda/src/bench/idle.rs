@@ -8,7 +8,7 @@ use crate::session::{Grid, Session};
 use core::time::Duration;
 use k2k_core::gateway::GatewayConfig;
 use k2k_host::{Broker, Fixed, Memory};
-use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS};
+use k2k_kernels::shape::{DeviceShape, KERNELS, PAYLOAD, SLOTS};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -21,7 +21,7 @@ const NAPPER: &str = "k2k napper";
 
 pub(super) fn bridge(rig: &Rig<'_>) -> Result<Vec<Row>, Failure> {
     let memory = Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::heap(&patient()).map_err(|e| Failure(e.to_string()))?;
-    let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(rig.device, &patient())?;
+    let mut session = Session::<DeviceShape>::new(rig.device, &patient())?;
     session.load(&Ptx::library().only(&["k2k_echo"])?)?;
     // SAFETY: the library's own entry point, which takes no address.
     unsafe { session.add(Grid::new("k2k_echo").name("echo"))? };

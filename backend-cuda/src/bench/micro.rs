@@ -10,9 +10,9 @@ use crate::ptx::Ptx;
 use crate::session::{Grid, Session};
 use core::fmt::Write as _;
 use core::mem::offset_of;
-use k2k_core::Config;
-use k2k_core::sync::AtomicU64;
 use k2k_core::sync::Ordering::Relaxed;
+use k2k_core::sync::{AtomicU64, Gpu};
+use k2k_core::{Config, Fixed};
 use k2k_device::{Launch, Outcome, Report};
 
 /// Of each kind of access, at most.
@@ -134,7 +134,7 @@ fn values(rig: &Rig<'_>, entry: &str, on: On, often: u64) -> Result<[u64; 7], Fa
             grid.parameter(0, word.address()).keep(word)
         }
     };
-    let mut session = Session::<2, 2, 64>::new(rig.device, &Config::default())?;
+    let mut session = Session::<Fixed<2, 2, 64, Gpu>>::new(rig.device, &Config::default())?;
     session.load_for(&Ptx::new(text())?, core::slice::from_ref(&grid))?;
     // SAFETY: this library's own entry point; its word is kept.
     unsafe { session.add(grid)? };
@@ -178,7 +178,7 @@ pub(super) fn host(rig: &Rig<'_>) -> Result<Vec<Row>, Failure> {
     let gate = rig.device.allocate_host(2 * size_of::<u64>())?;
     let (base, address) = (gate.as_ptr().cast::<AtomicU64>(), gate.address());
     let mut word = rig.device.allocate(size_of::<u64>())?;
-    let mut session = Session::<2, 2, 64>::new(rig.device, &Config::default())?;
+    let mut session = Session::<Fixed<2, 2, 64, Gpu>>::new(rig.device, &Config::default())?;
     session.load(&Ptx::new(meet::count_text())?)?;
     let grid = Grid::new(meet::COUNT)
         .parameter(0, address)

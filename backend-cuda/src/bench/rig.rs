@@ -8,7 +8,8 @@ use crate::ptx::Ptx;
 use crate::report::BlockReport;
 use crate::session::{Grid, Running, Session};
 use core::hint::spin_loop;
-use k2k_core::Config;
+use k2k_core::sync::Gpu;
+use k2k_core::{Config, Fixed, Shape};
 use k2k_device::Outcome;
 use std::thread;
 use std::time::Instant;
@@ -17,8 +18,8 @@ use std::time::Instant;
 pub(super) const BLOCKS: usize = 128;
 
 /// A session for entry points that use no fabric: as small as it can be with so many blocks.
-pub(super) type Bare = Session<BLOCKS, 2, 64>;
-pub(super) type BareRunning = Patient<BLOCKS, 2, 64>;
+pub(super) type Bare = Session<Fixed<BLOCKS, 2, 64, Gpu>>;
+pub(super) type BareRunning = Patient<Fixed<BLOCKS, 2, 64, Gpu>>;
 
 /// Tries before a wait of the host lets others have its core.
 const SPINS: u32 = 1 << 14;
@@ -118,10 +119,7 @@ impl<'d> Rig<'d> {
     }
 
     /// Waits until all have finished by themselves, and had nothing to say against it.
-    pub(super) fn join<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-        &self,
-        running: &mut Running<KERNELS, SLOTS, PAYLOAD>,
-    ) -> Result<Vec<BlockReport>, Failure> {
+    pub(super) fn join<Sh: Shape<Scope = Gpu>>(&self, running: &mut Running<Sh>) -> Result<Vec<BlockReport>, Failure> {
         let ended = running.join(self.options.patience)?;
         all_finished(&ended)?;
         Ok(ended)

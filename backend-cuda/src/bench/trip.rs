@@ -13,7 +13,7 @@ use k2k_core::{KernelId, Message, SendError};
 use k2k_device::Outcome;
 use k2k_host::{Broker, Fixed, Memory};
 use k2k_kernels::handlers::RoleKind;
-use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS, TestSpsc};
+use k2k_kernels::shape::{DeviceShape, KERNELS, PAYLOAD, SLOTS, TestSpsc};
 use std::thread;
 
 /// Between words that are polled from different sides.
@@ -82,7 +82,7 @@ pub(super) fn host_ring(rig: &Rig<'_>) -> Result<Spread, Failure> {
 /// From a kernel of the host through both gateways to one of the device, and its answer.
 fn host_message(rig: &Rig<'_>) -> Result<Spread, Failure> {
     let memory = Memory::<Fixed<KERNELS, SLOTS, PAYLOAD>>::heap(&patient()).map_err(|e| Failure(e.to_string()))?;
-    let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(rig.device, &patient())?;
+    let mut session = Session::<DeviceShape>::new(rig.device, &patient())?;
     session.load(&Ptx::library().only(&["k2k_echo"])?)?;
     // SAFETY: the library's own entry point, which takes no address.
     unsafe { session.add(Grid::new("k2k_echo").name("echo"))? };
@@ -158,7 +158,7 @@ fn through(rig: &Rig<'_>, relays: u32) -> Result<Spread, Failure> {
         .parameter(1, KernelId::new(0, 1).raw())
         .parameter(2, count as u64)
         .parameter(7, samples.address());
-    let mut session = Session::<KERNELS, SLOTS, PAYLOAD>::new(rig.device, &patient())?;
+    let mut session = Session::<DeviceShape>::new(rig.device, &patient())?;
     let mut grids = vec![role(RoleKind::Echo, "echo"), gate.before_ping(ping)];
     if relays > 0 {
         grids.push(role(RoleKind::Relay, "relay").blocks(relays));

@@ -12,9 +12,9 @@ use k2k_denoise::Params;
 use k2k_device::Outcome;
 use k2k_host::{Broker, Endpoint, Fixed, Memory};
 use k2k_kernels::handlers::{Numbered, RoleKind};
-use k2k_kernels::shape::{KERNELS, PAYLOAD, SLOTS};
+use k2k_kernels::shape::{DeviceShape, KERNELS, PAYLOAD, SLOTS};
 
-type DeviceRunning = Running<KERNELS, SLOTS, PAYLOAD>;
+type DeviceRunning = Running<DeviceShape>;
 type HostBroker = Broker<Fixed<KERNELS, SLOTS, PAYLOAD>>;
 type HostEndpoint = Endpoint<Fixed<KERNELS, SLOTS, PAYLOAD>>;
 

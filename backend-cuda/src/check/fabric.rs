@@ -9,9 +9,9 @@ use k2k_core::fabric::Stats;
 use k2k_core::{Command, Config, KernelId, Phase};
 use k2k_device::Outcome;
 use k2k_kernels::handlers::{RoleKind, Tally};
-use k2k_kernels::shape::{KERNELS, LAYOUT, LAYOUT_NAMES, PAYLOAD, SLOTS};
+use k2k_kernels::shape::{DeviceShape, LAYOUT, LAYOUT_NAMES, SLOTS};
 
-type DeviceRunning = Running<KERNELS, SLOTS, PAYLOAD>;
+type DeviceRunning = Running<DeviceShape>;
 
 /// Undecided messages of a source, at most: half of what a lane holds.
 const WINDOW: u64 = SLOTS as u64 / 2;

@@ -23,8 +23,9 @@ use crate::session::{Grid, Running};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::time::Duration;
-use k2k_core::sync::AtomicU32;
+use k2k_core::Shape;
 use k2k_core::sync::Ordering::Relaxed;
+use k2k_core::sync::{AtomicU32, Gpu};
 use std::time::Instant;
 
 /// How thorough to be.
@@ -124,33 +125,33 @@ impl Bench<'_> {
 
 /// A session of entry points that use no fabric: nobody can tell them to stop, but their own patience ends. Dropped
 /// before that, it waits for them: otherwise one failure would leave the device busy, and fail all that comes after it.
-pub(crate) struct Patient<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
-    running: Running<KERNELS, SLOTS, PAYLOAD>,
+pub(crate) struct Patient<Sh: Shape<Scope = Gpu>> {
+    running: Running<Sh>,
     until: Instant,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Patient<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> Patient<Sh> {
     /// `patience` is longer than that of what has just been started.
-    pub(crate) fn new(running: Running<KERNELS, SLOTS, PAYLOAD>, patience: Duration) -> Self {
+    pub(crate) fn new(running: Running<Sh>, patience: Duration) -> Self {
         Self { running, until: Instant::now() + patience }
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Deref for Patient<KERNELS, SLOTS, PAYLOAD> {
-    type Target = Running<KERNELS, SLOTS, PAYLOAD>;
+impl<Sh: Shape<Scope = Gpu>> Deref for Patient<Sh> {
+    type Target = Running<Sh>;
 
     fn deref(&self) -> &Self::Target {
         &self.running
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> DerefMut for Patient<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> DerefMut for Patient<Sh> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.running
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop for Patient<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> Drop for Patient<Sh> {
     fn drop(&mut self) {
         while let Ok(false) = self.running.is_finished()
             && Instant::now() < self.until

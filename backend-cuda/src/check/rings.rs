@@ -8,9 +8,9 @@ use crate::session::{Grid, Session};
 use k2k_core::sync::{Gpu, System};
 use k2k_core::{Config, ring::Producer};
 use k2k_device::Outcome;
-use k2k_kernels::shape::{Body, KERNELS, PAYLOAD, PRODUCERS, RING_SLOTS, SLOTS, TestLanes, TestSpsc, TestTicket, body};
+use k2k_kernels::shape::{Body, DeviceShape, PRODUCERS, RING_SLOTS, TestLanes, TestSpsc, TestTicket, body};
 
-type DeviceRunning = Patient<KERNELS, SLOTS, PAYLOAD>;
+type DeviceRunning = Patient<DeviceShape>;
 
 /// Number of the first message: not what zeroed memory would give.
 const FIRST: u64 = 1000;

@@ -5,8 +5,8 @@ use crate::meet;
 use crate::ptx::Ptx;
 use crate::session::{Grid, Session};
 use k2k_core::Config;
-use k2k_core::sync::AtomicU64;
 use k2k_core::sync::Ordering::{Acquire, Relaxed, Release};
+use k2k_core::sync::{AtomicU64, Gpu};
 use k2k_host::{Fixed, Memory};
 
 /// Grids beside grids, copies beside grids.
@@ -54,7 +54,7 @@ pub(super) fn registered(bench: &Bench<'_>) -> Result<String, Failure> {
     let at = |offset: usize| unsafe { &*base.add(offset).cast::<AtomicU64>() };
     let count = bench.options.messages;
     let address = registered.address();
-    let mut session = Session::<2, 2, 64>::new(bench.device, &Config::default())?;
+    let mut session = Session::<Fixed<2, 2, 64, Gpu>>::new(bench.device, &Config::default())?;
     session.load(&Ptx::new(meet::count_text())?)?;
     let grid = Grid::new(meet::COUNT)
         .parameter(0, address + gate as u64)

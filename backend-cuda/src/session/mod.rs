@@ -21,17 +21,17 @@ use crate::bridge::{Bridge, Halves};
 use crate::buffer::DeviceBuffer;
 use crate::clock::ClockOffset;
 use crate::device::{Device, Module, Watched};
-use crate::driver::{Handle, Shape};
+use crate::driver::{self, Handle};
 use crate::error::Error;
 use crate::ptx::Ptx;
 use core::fmt;
 use image::Image;
 use k2k_core::fabric::NAME_LEN;
 use k2k_core::gateway::GatewayConfig;
-use k2k_core::sync::Gpu;
-use k2k_core::{Config, Fabric};
+use k2k_core::sync::{Gpu, System};
+use k2k_core::{Config, Fabric, Fixed, Shape};
 use k2k_device::{Launch, Report};
-use k2k_host::{Fixed, Memory};
+use k2k_host::Memory;
 use k2k_kernels::shape;
 use running::Started;
 use std::sync::Arc;
@@ -50,15 +50,16 @@ struct PlannedGrid {
     first_place: u32,
 }
 
-/// A fabric for `KERNELS` kernels in device memory, before its kernels start.
+/// A fabric in device memory, before its kernels start.
 ///
 /// ```
 /// use core::time::Duration;
-/// use k2k_cuda::k2k_core::Config;
+/// use k2k_cuda::k2k_core::sync::Gpu;
+/// use k2k_cuda::k2k_core::{Config, Fixed};
 /// use k2k_cuda::{Device, EmulatedOptions, Grid, Outcome, Ptx, Session};
 ///
 /// let device = Device::emulated(EmulatedOptions::default())?;
-/// let mut session = Session::<4, 16, 64>::new(&device, &Config::default())?;
+/// let mut session = Session::<Fixed<4, 16, 64, Gpu>>::new(&device, &Config::default())?;
 /// session.load(&Ptx::new(include_str!("../../tests/ptx/kernels.ptx"))?)?;
 /// // SAFETY: these entry points keep the contract, and take no address as a parameter.
 /// unsafe { session.add(Grid::new("test_loop").name("worker").blocks(2))? };
@@ -70,8 +71,9 @@ struct PlannedGrid {
 /// }
 /// # Ok::<(), k2k_cuda::Error>(())
 /// ```
-pub struct Session<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+pub struct Session<Sh: Shape<Scope = Gpu>> {
     device: Device,
+    shape: Sh,
     config: Config,
     fabric: DeviceBuffer,
     modules: Vec<Module>,
@@ -80,17 +82,17 @@ pub struct Session<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usiz
     bridges: Vec<Bridge>,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Session<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> fmt::Debug for Session<Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("shape", &(KERNELS, SLOTS, PAYLOAD))
+            .field("shape", &self.shape)
             .field("device", &self.device)
             .field("grids", &self.grids)
             .finish_non_exhaustive()
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KERNELS, SLOTS, PAYLOAD> {
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<Fixed<KERNELS, SLOTS, PAYLOAD, Gpu>> {
     /// Size of the fabric, bytes.
     pub const SIZE: usize = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::GEOMETRY.size as usize;
 
@@ -99,14 +101,26 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
     /// # Errors
     /// [`Error::OutOfMemory`]; [`Error::Busy`] while another session runs on this device.
     pub fn new(device: &Device, config: &Config) -> Result<Self, Error> {
-        let mut fabric = device.allocate(Self::SIZE)?;
+        Self::of(Fixed::default(), device, config)
+    }
+}
+
+impl<Sh: Shape<Scope = Gpu>> Session<Sh> {
+    /// A new fabric of this shape in device memory. Entry points are compiled for one shape, and refuse others
+    /// ([`Outcome::WrongFabric`](crate::Outcome::WrongFabric)).
+    ///
+    /// # Errors
+    /// As for [`new`](Session::new).
+    pub fn of(shape: Sh, device: &Device, config: &Config) -> Result<Self, Error> {
+        let mut fabric = device.allocate(shape.size())?;
         // The rest is zero, which is idle. An image in host memory has the header that this fabric is to have.
-        let image = Image::<KERNELS, SLOTS, PAYLOAD>::new(config)?;
-        let table = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::table_bytes();
+        let image = Image::new(shape, config)?;
+        let table = image.fabric().table_bytes();
         fabric.write(table.start, &image.bytes(table))?;
         let device = device.clone();
         Ok(Self {
             device,
+            shape,
             config: *config,
             fabric,
             modules: Vec::new(),
@@ -149,7 +163,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
     /// [`Error::NoEntry`], with those there are; [`Error::BadGrid`]; [`Error::TooManyKernels`].
     ///
     /// # Safety
-    /// - The entry point keeps the contract of [`Launch`] and is compiled for `Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>`,
+    /// - The entry point keeps the contract of [`Launch`] and is compiled for `Fabric` of this shape,
     ///   if for any.
     /// - Each parameter that it takes for an address is the address of what it expects there, valid for the device
     ///   until the session has ended. [`Grid::keep`] is the way to be sure of the latter.
@@ -161,8 +175,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
             return Err(Error::NoEntry { asked: grid.entry.clone(), entries });
         };
         let asked = self.places.saturating_add(grid.blocks);
-        if asked as usize > KERNELS {
-            return Err(Error::TooManyKernels { asked, places: KERNELS as u32 });
+        let places = self.shape.geometry().kernels;
+        if asked > places {
+            return Err(Error::TooManyKernels { asked, places });
         }
         let (entry, per_multiprocessor) = self.device.while_idle("look up an entry point", |driver| {
             let entry = driver.entry(module.handle, &grid.entry)?;
@@ -173,50 +188,21 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
         Ok(())
     }
 
-    /// Joins this session's fabric with a host's: kernels of each find those of the other by name, send to them and
-    /// answer them as their own. Loads the library's gateway, which takes a place on each side under the name `name`.
-    ///
-    /// For a fabric of [`k2k_kernels::shape`]'s shape; for another, export a gateway of your own and see
-    /// [`bridge_with`](Self::bridge_with).
+    /// As [`bridge`](Session::bridge), with a gateway of the caller's.
     ///
     /// # Errors
-    /// [`Error::Bridge`] if the host's fabric has no place or the name is taken; as for [`load`](Self::load) and
-    /// [`add`](Self::add). Neither side has this gateway then, so it may be tried again.
-    pub fn bridge<const THEIRS: usize, const PER_PAIR: usize>(
-        &mut self,
-        name: &str,
-        memory: &Memory<Fixed<THEIRS, PER_PAIR, PAYLOAD>>,
-        config: GatewayConfig,
-    ) -> Result<(), Error> {
-        const {
-            let (kernels, slots, payload) = (shape::KERNELS, shape::SLOTS, shape::PAYLOAD);
-            assert!(
-                KERNELS == kernels && SLOTS == slots && PAYLOAD == payload,
-                "the library has no gateway of this shape"
-            );
-        }
-        if !self.modules.iter().any(|module| module.entries.iter().any(|entry| entry == GATEWAY)) {
-            self.load(&Ptx::library().only(&[GATEWAY])?)?;
-        }
-        // SAFETY: the library's gateway has this fabric's shape, and links of so many frames.
-        unsafe { self.bridge_with::<THEIRS, PER_PAIR, { shape::FRAMES }>(GATEWAY, name, memory, config) }
-    }
-
-    /// As [`bridge`](Self::bridge), with a gateway of the caller's.
-    ///
-    /// # Errors
-    /// As for [`bridge`](Self::bridge).
+    /// As for [`bridge`](Session::bridge).
     ///
     /// # Safety
     /// The entry point is `k2k_device::run_gateway` of this session's shape, with links of `FRAMES` frames.
-    pub unsafe fn bridge_with<const THEIRS: usize, const PER_PAIR: usize, const FRAMES: usize>(
+    pub unsafe fn bridge_with<H: Shape<Scope = System>, const FRAMES: usize>(
         &mut self,
         entry: &str,
         name: &str,
-        memory: &Memory<Fixed<THEIRS, PER_PAIR, PAYLOAD>>,
+        memory: &Memory<H>,
         config: GatewayConfig,
     ) -> Result<(), Error> {
-        let halves = Arc::new(Halves::<FRAMES, PAYLOAD>::new(&self.device)?);
+        let halves = Arc::new(Halves::new(&self.device, self.shape.frames::<FRAMES>())?);
         let [near, far] = halves.addresses();
         let mut grid = Grid::new(entry)
             .name(name)
@@ -228,7 +214,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
             .keep(Arc::clone(&halves));
         grid.serves_others = true;
         // The host's end first: dropping it takes it back, and nothing takes back a grid that was added.
-        let bridge = Bridge::start(name, memory, halves, config)?;
+        let bridge = Bridge::start::<H, FRAMES>(name, memory, halves, config)?;
         // SAFETY: the caller's; the halves are kept.
         unsafe { self.add(grid)? };
         self.bridges.push(bridge);
@@ -240,8 +226,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
     /// # Errors
     /// [`Error::TooManyBlocks`] and [`Error::TooManyGrids`] if some could wait for ever for others to return;
     /// [`Error::OutOfMemory`]; what the driver says. If the driver refuses a launch after others, those are stopped.
-    pub fn start(self) -> Result<Running<KERNELS, SLOTS, PAYLOAD>, Error> {
-        let Self { device, config, fabric, modules, grids, bridges, .. } = self;
+    pub fn start(self) -> Result<Running<Sh>, Error> {
+        let Self { device, shape: fabric_shape, config, fabric, modules, grids, bridges, .. } = self;
         check_residency(&device, &grids)?;
         let clock = ClockOffset::measure(&device)?;
         let cooperative = device.probe().cooperative_launch && grids.len() == 1;
@@ -267,7 +253,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
             };
             argument.write(0, bytemuck::bytes_of(&launch))?;
             let PlannedGrid { grid, entry, first_place, .. } = added;
-            let shape = Shape { blocks: grid.blocks, threads: grid.threads, cooperative, launch: argument.address() };
+            let shape =
+                driver::Shape { blocks: grid.blocks, threads: grid.threads, cooperative, launch: argument.address() };
             Ok((Started { grid, first_place, reports, launch: None, _buffers: [workspace, argument] }, entry, shape))
         });
         let started = started.collect::<Result<Vec<_>, Error>>()?;
@@ -278,7 +265,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
             reports: started.reports.address(),
         });
         device.watch(watched.collect());
-        let mut running = Running::new(device, config, clock, fabric, modules, bridges);
+        let mut running = Running::new(device, fabric_shape, config, clock, fabric, modules, bridges);
         for (mut grid, entry, shape) in started {
             // SAFETY: `add`'s caller vouches for the entry point. Everything that the argument points to is owned by
             // `grid` and `running`, which free it after the launch is done, or never.
@@ -293,6 +280,31 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Session<KER
             }
         }
         Ok(running)
+    }
+}
+
+impl Session<shape::DeviceShape> {
+    /// Joins this session's fabric with a host's: kernels of each find those of the other by name, send to them and
+    /// answer them as their own. Loads the library's gateway, which takes a place on each side under the name `name`.
+    ///
+    /// Only for a fabric of [`k2k_kernels::shape`]'s shape: for another, export a gateway of your own and see
+    /// [`bridge_with`](Self::bridge_with). The host's fabric may have any shape; a message that is too long for the
+    /// fabric on the other side ends in `QueueFull`.
+    ///
+    /// # Errors
+    /// [`Error::Bridge`] if the host's fabric has no place or the name is taken; as for [`load`](Self::load) and
+    /// [`add`](Self::add). Neither side has this gateway then, so it may be tried again.
+    pub fn bridge<H: Shape<Scope = System>>(
+        &mut self,
+        name: &str,
+        memory: &Memory<H>,
+        config: GatewayConfig,
+    ) -> Result<(), Error> {
+        if !self.modules.iter().any(|module| module.entries.iter().any(|entry| entry == GATEWAY)) {
+            self.load(&Ptx::library().only(&[GATEWAY])?)?;
+        }
+        // SAFETY: the library's gateway has this fabric's shape, and links of so many frames.
+        unsafe { self.bridge_with::<H, { shape::FRAMES }>(GATEWAY, name, memory, config) }
     }
 }
 

@@ -17,7 +17,7 @@ use core::time::Duration;
 use k2k_core::fabric::TraceEntry;
 use k2k_core::sync::Gpu;
 use k2k_core::sync::Ordering::Relaxed;
-use k2k_core::{Command, Config, Fabric, KernelId};
+use k2k_core::{Command, Config, Fabric, FabricRef, Fixed, KernelId, Shape};
 use k2k_device::{Outcome, Report};
 use std::io::Write as _;
 use std::sync::PoisonError;
@@ -71,8 +71,9 @@ impl Started {
 /// The kernels of a session. Dropping it tells them to stop and waits for them for 2 s. If they still run then, their
 /// memory is not freed, their [device](Device) stays [busy](Device::is_busy), and a [report](HangReport) goes to the standard
 /// error output; end the process with [`abandon`](crate::abandon) then, as its own end may wait for them.
-pub struct Running<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
+pub struct Running<Sh: Shape<Scope = Gpu>> {
     device: Device,
+    shape: Sh,
     config: Config,
     clock: ClockOffset,
     fabric: DeviceBuffer,
@@ -84,10 +85,10 @@ pub struct Running<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usiz
     ended: bool,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Running<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> fmt::Debug for Running<Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Running")
-            .field("shape", &(KERNELS, SLOTS, PAYLOAD))
+            .field("shape", &self.shape)
             .field("device", &self.device)
             .field("grids", &self.grids)
             .field("ended", &self.ended)
@@ -95,16 +96,17 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug 
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
     pub(super) const fn new(
         device: Device,
+        shape: Sh,
         config: Config,
         clock: ClockOffset,
         fabric: DeviceBuffer,
         modules: Vec<Module>,
         bridges: Vec<Bridge>,
     ) -> Self {
-        Self { device, config, clock, fabric, _modules: modules, grids: Vec::new(), bridges, ended: false }
+        Self { device, shape, config, clock, fabric, _modules: modules, grids: Vec::new(), bridges, ended: false }
     }
 
     pub(super) fn push(&mut self, grid: Started) {
@@ -137,23 +139,23 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
     ///
     /// # Errors
     /// [`Error::NoAnswer`] if the device does not copy; [`Error::Memory`].
-    pub fn observe(&self) -> Result<Snapshot<KERNELS, SLOTS, PAYLOAD>, Error> {
+    pub fn observe(&self) -> Result<Snapshot<Sh>, Error> {
         let snapshot = self.look_at_table()?;
-        self.copy(&snapshot, Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::trace_bytes())?;
+        self.copy(&snapshot, snapshot.fabric().trace_bytes())?;
         for place in 0..self.places() {
-            self.copy(&snapshot, Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::bell_bytes(place))?;
+            self.copy(&snapshot, snapshot.fabric().bell_bytes(place))?;
         }
         Ok(snapshot)
     }
 
     /// As [`observe`](Self::observe), but only header and table.
-    fn look_at_table(&self) -> Result<Snapshot<KERNELS, SLOTS, PAYLOAD>, Error> {
-        let snapshot = Snapshot { image: Image::new(&self.config)? };
-        self.copy(&snapshot, Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::table_bytes())?;
+    fn look_at_table(&self) -> Result<Snapshot<Sh>, Error> {
+        let snapshot = Snapshot { image: Image::new(self.shape, &self.config)? };
+        self.copy(&snapshot, snapshot.fabric().table_bytes())?;
         Ok(snapshot)
     }
 
-    fn copy(&self, to: &Snapshot<KERNELS, SLOTS, PAYLOAD>, range: Range<usize>) -> Result<(), Error> {
+    fn copy(&self, to: &Snapshot<Sh>, range: Range<usize>) -> Result<(), Error> {
         let mut bytes = vec![0; range.len()];
         self.fabric.read(range.start, &mut bytes)?;
         for (word, bytes) in to.image.words(range).iter().zip(bytes.chunks_exact(8)) {
@@ -214,8 +216,8 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         self.tell(&self.look_at_table()?, kernel, command)
     }
 
-    fn tell(&self, table: &Snapshot<KERNELS, SLOTS, PAYLOAD>, kernel: KernelId, command: Command) -> Result<(), Error> {
-        let (offset, word) = table.command_word(kernel, command)?;
+    fn tell(&self, table: &Snapshot<Sh>, kernel: KernelId, command: Command) -> Result<(), Error> {
+        let (offset, word) = table.fabric().command_word(kernel, command)?;
         self.fabric.write_shared(offset, &word.to_le_bytes())
     }
 
@@ -225,7 +227,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
     /// # Errors
     /// [`Error::NotRegistered`] names the address nobody is registered at.
     pub fn set_route(&self, at: KernelId, destination: KernelId, next_hop: Option<KernelId>) -> Result<(), Error> {
-        let (offset, word) = self.look_at_table()?.route_word(at, destination, next_hop)?;
+        let (offset, word) = self.look_at_table()?.fabric().route_word(at, destination, next_hop)?;
         self.fabric.write_shared(offset, &word.to_le_bytes())
     }
 
@@ -291,7 +293,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
                 let table = self.look_at_table()?;
                 let places: Vec<_> = self.grids.iter().filter(|grid| grid.grid.serves_others != others).collect();
                 let meant = |id: &KernelId| places.iter().any(|grid| grid.has_place(id.index()));
-                for (kernel, _) in table.kernels().filter(|(id, _)| meant(id)) {
+                for (kernel, _) in table.fabric().kernels().filter(|(id, _)| meant(id)) {
                     if !told.contains(&(kernel, command)) {
                         self.tell(&table, kernel, command)?;
                         told.push((kernel, command));
@@ -332,8 +334,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
         failure.map_or(Ok(all), Err)
     }
 
-    fn hung(&self, waited: Duration, first: &Snapshot<KERNELS, SLOTS, PAYLOAD>) -> Result<HangReport, Error> {
-        let now = self.observe()?;
+    fn hung(&self, waited: Duration, first: &Snapshot<Sh>) -> Result<HangReport, Error> {
+        let (now, first) = (self.observe()?, first.fabric());
+        let (copy, now) = (&now, now.fabric());
         let mut kernels = Vec::new();
         for grid in self.grids.iter().filter(|grid| grid.launch.is_some()) {
             let reports = grid.reports()?;
@@ -353,7 +356,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
                     heartbeats: (first.heartbeat(id).unwrap_or_default(), now.heartbeat(id).unwrap_or_default()),
                     stats: now.stats(id).unwrap_or_default(),
                     waiting: now.waiting(id).unwrap_or_default(),
-                    trace: now.trace_of(id),
+                    trace: copy.trace_of(id),
                 });
             }
         }
@@ -361,7 +364,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Running<KER
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop for Running<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> Drop for Running<Sh> {
     fn drop(&mut self) {
         if self.device.is_here()
             && !self.ended
@@ -384,36 +387,50 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Drop for Ru
 }
 
 /// A copy of a fabric's table, traces and counts of mail, as they were at about the same time. Inboxes and receipts are
-/// not in it. Derefs to the fabric, which is one of a GPU: nobody can register there.
-pub struct Snapshot<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
-    image: Image<KERNELS, SLOTS, PAYLOAD>,
+/// not in it. The fabric is one of a GPU: nobody can register there. Of a [`Fixed`] shape, a snapshot derefs to it.
+pub struct Snapshot<Sh: Shape<Scope = Gpu>> {
+    image: Image<Sh>,
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Clone for Snapshot<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> Clone for Snapshot<Sh> {
     fn clone(&self) -> Self {
         Self { image: self.image.clone() }
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> fmt::Debug for Snapshot<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> fmt::Debug for Snapshot<Sh> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.kernels()).finish()
+        f.debug_list().entries(self.fabric().kernels()).finish()
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Deref for Snapshot<KERNELS, SLOTS, PAYLOAD> {
+impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Deref
+    for Snapshot<Fixed<KERNELS, SLOTS, PAYLOAD, Gpu>>
+{
     type Target = Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>;
 
     fn deref(&self) -> &Self::Target {
-        self.image.fabric()
+        self.fabric().storage()
     }
 }
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Snapshot<KERNELS, SLOTS, PAYLOAD> {
+impl<Sh: Shape<Scope = Gpu>> Snapshot<Sh> {
+    /// The fabric.
+    #[must_use]
+    pub const fn fabric(&self) -> FabricRef<'_, Sh> {
+        self.image.fabric()
+    }
+
+    /// As [`FabricRef::waiting`].
+    #[must_use]
+    pub fn waiting(&self, id: KernelId) -> Option<u64> {
+        self.fabric().waiting(id)
+    }
+
     /// A kernel's last events, oldest first.
     #[must_use]
     pub fn trace_of(&self, id: KernelId) -> Vec<TraceEntry> {
-        let mut events: Vec<_> = self.trace(id).map(|trace| trace.read().collect()).unwrap_or_default();
+        let mut events: Vec<_> = self.fabric().trace(id).map(|trace| trace.read().collect()).unwrap_or_default();
         events.sort_by_key(|entry| entry.number);
         events
     }

@@ -646,6 +646,13 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         Ok(Self { part: unsafe { Part::at(base, shape) } })
     }
 
+    /// Where it begins.
+    #[must_use]
+    pub const fn as_ptr(&self) -> *mut u8 {
+        // SAFETY: the start is inside.
+        unsafe { self.part.address(0).as_ptr() }
+    }
+
     /// The shape.
     #[inline(always)]
     #[must_use]

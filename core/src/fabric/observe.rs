@@ -1,49 +1,50 @@
 //! For a supervisor that cannot map a fabric, because it lies in a GPU's memory: which bytes to copy in order to look
 //! at it, and which word to write in order to command a kernel.
 //!
-//! The supervisor copies ranges into zeroed memory of its own, takes that for a fabric of the same type, and calls its
+//! The supervisor copies ranges into zeroed memory of its own, takes that for a fabric of the same shape, and calls its
 //! methods. A copy is no snapshot: each aligned word was there at some moment, but two words may be of different
 //! moments.
 
-use super::{Command, Entry, Fabric, Inbox, NotRegistered};
-use crate::message::{KernelId, Message};
-use crate::ring::Lanes;
-use crate::sync::Scope;
-use core::mem::offset_of;
+use super::{Command, Entry, FabricRef, NotRegistered, Trace};
+use crate::message::KernelId;
+use crate::shape::Shape;
+use crate::sync::AtomicU64;
 use core::ops::Range;
 
-impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> Fabric<KERNELS, SLOTS, PAYLOAD, S> {
+impl<Sh: Shape> FabricRef<'_, Sh> {
     /// Where the header and the kernel table are: configuration, names, states, commands, phases, heartbeats, counters.
     /// In bytes from the fabric's start; multiples of 8.
     #[must_use]
-    pub const fn table_bytes() -> Range<usize> {
-        0..offset_of!(Self, kernels) + KERNELS * size_of::<Entry<S>>()
+    pub fn table_bytes(&self) -> Range<usize> {
+        let numbers = self.shape().numbers();
+        0..numbers.entries + numbers.kernels * size_of::<Entry<Sh::Scope>>()
     }
 
     /// Where the traces are. As [`table_bytes`](Self::table_bytes).
     #[must_use]
-    pub const fn trace_bytes() -> Range<usize> {
-        let start = offset_of!(Self, traces);
-        start..start + KERNELS * size_of::<super::Trace>()
+    pub fn trace_bytes(&self) -> Range<usize> {
+        let numbers = self.shape().numbers();
+        numbers.traces..numbers.traces + numbers.kernels * size_of::<Trace>()
     }
 
-    /// Where it stands how much mail waits at a place, for [`waiting`](Self::waiting). As
-    /// [`table_bytes`](Self::table_bytes); empty if there is no such place.
+    /// Where it stands how much mail waits at a kernel index, for [`waiting`](Self::waiting). As
+    /// [`table_bytes`](Self::table_bytes); empty if there is no such index.
     #[must_use]
-    pub const fn bell_bytes(place: usize) -> Range<usize> {
-        if place >= KERNELS {
+    pub fn bell_bytes(&self, index: usize) -> Range<usize> {
+        let numbers = self.shape().numbers();
+        if index >= numbers.kernels {
             return 0..0;
         }
-        let start = offset_of!(Self, inboxes)
-            + place * size_of::<Inbox<KERNELS, SLOTS, PAYLOAD, S>>()
-            + offset_of!(Inbox<KERNELS, SLOTS, PAYLOAD, S>, lanes);
-        start..start + Lanes::<Message<PAYLOAD>, KERNELS, SLOTS, S>::BELL_BYTES
+        // A queue begins with its bells, and the notes are behind them.
+        let start = numbers.inboxes + index * numbers.inbox;
+        start..start + numbers.queue.notes + numbers.kernels * size_of::<AtomicU64<Sh::Scope>>()
     }
 
-    /// Messages of normal priority that wait in a kernel's inbox: what its senders have put there, less what it has
-    /// noted as taken.
+    /// Messages of normal priority that wait in a kernel's inbox: those that its senders have put there, less those that
+    /// it has noted as taken.
+    #[must_use]
     pub fn waiting(&self, id: KernelId) -> Option<u64> {
-        self.inboxes.get(id.index()).map(|inbox| inbox.lanes.view().waiting())
+        Some(self.lanes(self.index(id.index())?).waiting())
     }
 
     /// What [`set_route`](Self::set_route) would write if it could, as for [`command_word`](Self::command_word); with
@@ -62,9 +63,10 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
                 return Err(NotRegistered(id));
             }
         }
-        let entry = at.index() * KERNELS + destination.index();
-        let place = offset_of!(Self, routes) + entry * size_of::<u64>();
-        Ok((place, next_hop.map_or(0, |next_hop| super::route::word(at, destination, next_hop))))
+        let numbers = self.shape().numbers();
+        let entry = at.index() * numbers.kernels + destination.index();
+        let offset = numbers.routes + entry * size_of::<AtomicU64<Sh::Scope>>();
+        Ok((offset, next_hop.map_or(0, |next_hop| super::route::word(at, destination, next_hop))))
     }
 
     /// What [`command`](Self::command) would write if it could: the word's place, in bytes from the fabric's start, and
@@ -74,16 +76,22 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// # Errors
     /// [`NotRegistered`] if the kernel is not registered in this copy.
     pub fn command_word(&self, id: KernelId, command: Command) -> Result<(usize, u64), NotRegistered> {
-        let entry = self.kernels.get(id.index()).ok_or(NotRegistered(id))?;
-        entry.registered(id).ok_or(NotRegistered(id))?;
-        let place = offset_of!(Self, kernels) + id.index() * size_of::<Entry<S>>() + Entry::<S>::COMMAND_OFFSET;
-        Ok((place, Entry::<S>::command_word(id.generation(), command)))
+        if !self.is_registered(id) {
+            return Err(NotRegistered(id));
+        }
+        let entry = self.shape().numbers().entries + id.index() * size_of::<Entry<Sh::Scope>>();
+        let offset = entry + Entry::<Sh::Scope>::COMMAND_OFFSET;
+        Ok((offset, Entry::<Sh::Scope>::command_word(id.generation(), command)))
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(k2k_loom)))]
 mod tests {
+    extern crate std;
+
     use super::*;
+    use crate::fabric::Fabric;
+    use crate::message::Message;
     use crate::platform::Platform;
     use crate::sync::Gpu;
     use crate::{Config, Registration, WakeFlag};
@@ -102,15 +110,24 @@ mod tests {
 
     #[test]
     fn ranges_are_whole_words_inside_of_the_fabric_and_the_scope_changes_none() {
-        let ranges =
-            [Observed::table_bytes(), Observed::trace_bytes(), Observed::bell_bytes(0), Observed::bell_bytes(2)];
+        static FABRIC: Observed = Fabric::new();
+        static OF_GPU: Fabric<3, 8, 64, Gpu> = Fabric::new();
+        fn ranges_of<Sh: Shape>(fabric: FabricRef<'_, Sh>) -> [Range<usize>; 4] {
+            [fabric.table_bytes(), fabric.trace_bytes(), fabric.bell_bytes(0), fabric.bell_bytes(2)]
+        }
+        let ranges = ranges_of(FABRIC.handle());
         for range in &ranges {
             assert!(range.start < range.end && range.end <= size_of::<Observed>(), "{range:?}");
             assert!(range.start % 8 == 0 && range.end % 8 == 0, "{range:?}");
         }
-        type OfGpu = Fabric<3, 8, 64, Gpu>;
-        assert_eq!(ranges, [OfGpu::table_bytes(), OfGpu::trace_bytes(), OfGpu::bell_bytes(0), OfGpu::bell_bytes(2)]);
-        assert!(Observed::bell_bytes(3).is_empty());
+        assert_eq!(ranges, ranges_of(OF_GPU.handle()));
+        assert!(FABRIC.handle().bell_bytes(3).is_empty());
+        // Those of a shape that is read at run time are the same.
+        let mut bytes = std::vec![0_u128; size_of::<Observed>() / 16 + 8];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut bytes);
+        let start = bytes.as_ptr().align_offset(128);
+        let read = crate::Read::<4, 64>::new(3, 8, 64).unwrap();
+        assert_eq!(ranges, ranges_of(FabricRef::create(&mut bytes[start..], read, &Config::default()).unwrap()));
     }
 
     #[test]
@@ -125,9 +142,8 @@ mod tests {
         b.try_receive().unwrap();
         // All of it, byte by byte, into a fabric of the other scope.
         static COPY: Fabric<3, 8, 64, Gpu> = Fabric::new();
-        for range in
-            [Observed::table_bytes(), Observed::trace_bytes(), Observed::bell_bytes(0), Observed::bell_bytes(1)]
-        {
+        let (fabric, copy) = (FABRIC.handle(), COPY.handle());
+        for range in [fabric.table_bytes(), fabric.trace_bytes(), fabric.bell_bytes(0), fabric.bell_bytes(1)] {
             for at in range {
                 // SAFETY: inside of both; nobody uses either now. All of it is behind cells.
                 unsafe {
@@ -137,18 +153,18 @@ mod tests {
             }
         }
         assert_eq!((COPY.find("a"), COPY.find("b")), (Some(a.id()), Some(b.id())));
-        assert_eq!((COPY.waiting(a.id()), COPY.waiting(b.id())), (Some(0), Some(4)));
-        let (at, word) = COPY.route_word(a.id(), b.id(), Some(a.id())).unwrap();
+        assert_eq!((copy.waiting(a.id()), copy.waiting(b.id())), (Some(0), Some(4)));
+        let (at, word) = copy.route_word(a.id(), b.id(), Some(a.id())).unwrap();
         // SAFETY: inside; nobody uses it now.
         unsafe { core::ptr::from_ref(&FABRIC).cast_mut().cast::<u8>().add(at).cast::<u64>().write(word) };
         assert_eq!(FABRIC.route(a.id(), b.id()), Some(a.id()));
         assert_eq!(COPY.stats(a.id()), FABRIC.stats(a.id()));
         assert_eq!(COPY.trace(a.id()).unwrap().read().count(), 5);
-        let (place, word) = COPY.command_word(b.id(), Command::Drain).unwrap();
+        let (place, word) = copy.command_word(b.id(), Command::Drain).unwrap();
         FABRIC.command(b.id(), Command::Drain, &Manual).unwrap();
         // SAFETY: as above; a word of the table.
         assert_eq!(unsafe { core::ptr::from_ref(&FABRIC).cast::<u8>().add(place).cast::<u64>().read() }, word);
         let gone = KernelId::new(2, 1);
-        assert_eq!(COPY.command_word(gone, Command::Stop), Err(NotRegistered(gone)));
+        assert_eq!(copy.command_word(gone, Command::Stop), Err(NotRegistered(gone)));
     }
 }

@@ -135,10 +135,6 @@ shared_struct! {
 }
 
 impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> Lanes<T, PRODUCERS, N, S> {
-    /// How far bells and notes, which stand first, reach.
-    #[cfg(not(k2k_loom))]
-    pub(crate) const BELL_BYTES: usize = offset_of!(Self, claims);
-
     /// Where the parts are.
     pub(crate) const NUMBERS: QueueNumbers = {
         assert!(offset_of!(Self, bells) == 0 && offset_of!(Lane<T, N, S>, credit) == 0);

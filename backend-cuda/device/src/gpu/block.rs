@@ -5,7 +5,7 @@
 //!                     command, heartbeat, one message to the handler
 //!   its warp          waits for the pass; when there was nothing to do, each thread looks at every 32nd sender's
 //!                     bell, so that an idle poll of 32 senders is one load
-//!   other warps       leave at once; or, for a handler that shares work out, wait for it (`team.rs`)
+//!   other warps       leave at once; or, for a handler that shares work out, wait for it (`crew.rs`)
 //! ```
 
 use super::clock::Clock;
@@ -15,7 +15,7 @@ use crate::launch::{Launch, Outcome, Report};
 use core::mem::MaybeUninit;
 use k2k_core::sync::Ordering::{Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu, System};
-use k2k_core::{Endpoint, Fabric, Fixed, Kernel, KernelId, Loop, Pass, RegisterError, Registration};
+use k2k_core::{Endpoint, FabricRef, Kernel, KernelId, Loop, Message, Pass, RegisterError, Registration, Shape};
 
 /// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
 const POLLS: u32 = 64;
@@ -85,15 +85,12 @@ impl<'l> Block<'l> {
     ///
     /// # Safety
     /// The host has put a fabric's bytes there, and lets nobody but kernels use them.
-    pub(super) unsafe fn fabric<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-        &self,
-    ) -> Result<&'static Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>, (Outcome, [u64; 7])> {
-        let geometry = Fabric::<KERNELS, SLOTS, PAYLOAD, Gpu>::GEOMETRY;
-        // SAFETY: passed on.
-        let fabric = unsafe { Fabric::open_raw(self.launch().fabric as *mut u8, geometry.size as usize) };
+    pub(super) unsafe fn fabric<Sh: Shape<Scope = Gpu>>(&self) -> Result<FabricRef<'static, Sh>, (Outcome, [u64; 7])> {
+        // SAFETY: passed on: as many bytes as its shape needs, which this program was compiled for.
+        let fabric = unsafe { FabricRef::open_raw(self.launch().fabric as *mut u8, Sh::LEAST) };
         fabric.map_err(|_| {
-            let shape = [geometry.kernels, geometry.slots, geometry.payload].map(u64::from);
-            (Outcome::WrongFabric, [shape[0], shape[1], shape[2], geometry.size, 0, 0, 0])
+            let [kernels, slots, payload] = Sh::USUAL.map(|n| n as u64);
+            (Outcome::WrongFabric, [kernels, slots, payload, Sh::LEAST as u64, 0, 0, 0])
         })
     }
 
@@ -130,16 +127,16 @@ impl<'l> Block<'l> {
 
 /// What a block keeps in its workspace while it runs a kernel. The handler finds what is left behind it.
 #[repr(C, align(256))]
-struct State<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> {
-    endpoint: MaybeUninit<Endpoint<'static, Clock, Fixed<KERNELS, SLOTS, PAYLOAD, Gpu>>>,
+struct State<H, Sh: Shape, const PAYLOAD: usize> {
+    endpoint: MaybeUninit<Endpoint<'static, Clock, Sh>>,
     passes: MaybeUninit<Loop<PAYLOAD>>,
     handler: MaybeUninit<H>,
 }
 
 /// Bytes of workspace per block that a kernel needs before anything that its handler asks for.
 #[must_use]
-pub const fn workspace_len<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>() -> u64 {
-    size_of::<State<H, KERNELS, SLOTS, PAYLOAD>>() as u64
+pub const fn workspace_len<H, Sh: Shape<Item = Message<PAYLOAD>>, const PAYLOAD: usize>() -> u64 {
+    size_of::<State<H, Sh, PAYLOAD>>() as u64
 }
 
 /// What a pass of thread 0 means for its warp.
@@ -153,7 +150,7 @@ const SOON: u32 = 3;
 ///
 /// # Safety
 /// Called by all threads of an entry point's grid with its argument, once.
-pub unsafe fn run<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+pub unsafe fn run<H, Sh: Shape<Item = Message<PAYLOAD>, Scope = Gpu>, const PAYLOAD: usize>(
     launch: *const Launch,
     make: impl FnOnce(&Block<'_>, &'static mut [u8]) -> Result<H, (Outcome, [u64; 7])>,
     values: impl FnOnce(&H) -> [u64; 7],
@@ -167,7 +164,7 @@ pub unsafe fn run<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: us
     let block = unsafe { Block::of(launch) };
     let warp = Warp::this();
     let (workspace, len) = block.workspace();
-    let state = workspace.cast::<State<H, KERNELS, SLOTS, PAYLOAD>>();
+    let state = workspace.cast::<State<H, Sh, PAYLOAD>>();
     let begun = warp.is_leader() && begin(&block, state, len, make);
     // What the leader has written is visible to the warp.
     warp.sync();
@@ -214,9 +211,9 @@ pub unsafe fn run<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: us
 /// `begin` has written the state, and nobody uses it afterwards.
 #[cold]
 #[inline(never)]
-unsafe fn end<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+unsafe fn end<H, Sh: Shape<Item = Message<PAYLOAD>, Scope = Gpu>, const PAYLOAD: usize>(
     block: &Block<'_>,
-    state: &mut State<H, KERNELS, SLOTS, PAYLOAD>,
+    state: &mut State<H, Sh, PAYLOAD>,
     values: impl FnOnce(&H) -> [u64; 7],
 ) where
     H: Kernel<PAYLOAD>,
@@ -238,9 +235,9 @@ unsafe fn end<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>
 /// that what it needs of local memory is not the loop's.
 #[cold]
 #[inline(never)]
-fn begin<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+fn begin<H, Sh: Shape<Item = Message<PAYLOAD>, Scope = Gpu>, const PAYLOAD: usize>(
     block: &Block<'_>,
-    state: *mut State<H, KERNELS, SLOTS, PAYLOAD>,
+    state: *mut State<H, Sh, PAYLOAD>,
     len: u64,
     make: impl FnOnce(&Block<'_>, &'static mut [u8]) -> Result<H, (Outcome, [u64; 7])>,
 ) -> bool
@@ -256,21 +253,21 @@ where
     }
 }
 
-fn set_up<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+fn set_up<H, Sh: Shape<Item = Message<PAYLOAD>, Scope = Gpu>, const PAYLOAD: usize>(
     block: &Block<'_>,
-    state: *mut State<H, KERNELS, SLOTS, PAYLOAD>,
+    state: *mut State<H, Sh, PAYLOAD>,
     len: u64,
     make: impl FnOnce(&Block<'_>, &'static mut [u8]) -> Result<H, (Outcome, [u64; 7])>,
 ) -> Result<(), (Outcome, [u64; 7])>
 where
     H: Kernel<PAYLOAD>,
 {
-    let needed = workspace_len::<H, KERNELS, SLOTS, PAYLOAD>();
-    if len < needed || !(state as u64).is_multiple_of(align_of::<State<H, KERNELS, SLOTS, PAYLOAD>>() as u64) {
+    let needed = workspace_len::<H, Sh, PAYLOAD>();
+    if len < needed || !(state as u64).is_multiple_of(align_of::<State<H, Sh, PAYLOAD>>() as u64) {
         return Err((Outcome::SmallWorkspace, [len, needed, 0, 0, 0, 0, 0]));
     }
     // SAFETY: the host says so.
-    let fabric = unsafe { block.fabric::<KERNELS, SLOTS, PAYLOAD>()? };
+    let fabric = unsafe { block.fabric::<Sh>()? };
     let rest = (state as u64 + needed) as *mut u8;
     // SAFETY: the rest of this block's workspace, zeroed, and nobody else's.
     let rest = unsafe { core::slice::from_raw_parts_mut(rest, (len - needed) as usize) };
@@ -306,8 +303,8 @@ pub(super) fn register<E>(
 
 /// # Safety
 /// `begin` has written the state.
-unsafe fn pass<H, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
-    state: &mut State<H, KERNELS, SLOTS, PAYLOAD>,
+unsafe fn pass<H, Sh: Shape<Item = Message<PAYLOAD>, Scope = Gpu>, const PAYLOAD: usize>(
+    state: &mut State<H, Sh, PAYLOAD>,
 ) -> u32
 where
     H: Kernel<PAYLOAD>,

@@ -7,7 +7,7 @@ use crate::launch::{Launch, Outcome};
 use crate::share::Share;
 use k2k_core::crew::{Board, Call, Leader};
 use k2k_core::sync::Gpu;
-use k2k_core::{Kernel, KernelId};
+use k2k_core::{Kernel, KernelId, Message, Shape};
 
 /// Warps of a block beside the first.
 const HANDS: usize = 31;
@@ -108,7 +108,7 @@ unsafe fn serve<J: Share>(block: &Block<'_>) {
 ///
 /// # Safety
 /// As for [`run`](super::block::run).
-pub unsafe fn run_crew<H, J: Share, const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize>(
+pub unsafe fn run_crew<H, J: Share, Sh: Shape<Item = Message<PAYLOAD>, Scope = Gpu>, const PAYLOAD: usize>(
     launch: *const Launch,
     make: impl FnOnce(&Block<'_>, Crew<J>, &'static mut [u8]) -> Result<H, (Outcome, [u64; 7])>,
     values: impl FnOnce(&H) -> [u64; 7],
@@ -135,7 +135,7 @@ pub unsafe fn run_crew<H, J: Share, const KERNELS: usize, const SLOTS: usize, co
         make(block, unsafe { Crew::of(block) }, rest.split_at_mut(left).0)
     };
     // SAFETY: passed on.
-    unsafe { run::<H, KERNELS, SLOTS, PAYLOAD>(launch, make, values) };
+    unsafe { run::<H, Sh, PAYLOAD>(launch, make, values) };
     if thread_index() == 0 {
         // SAFETY: the only leader: the handler's is gone, or was never made.
         unsafe { board::<J>(&block).leader(0) }.dismiss();

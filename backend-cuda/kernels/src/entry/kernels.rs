@@ -1,7 +1,7 @@
 //! Kernels for use.
 
 use crate::handlers::{Echo, Relay};
-use crate::shape::{FRAMES, KERNELS, PAYLOAD, SLOTS, TileSpec};
+use crate::shape::{DeviceShape, FRAMES, KERNELS, PAYLOAD, SLOTS, TileSpec};
 use k2k_denoise::{Shape, Tile};
 use k2k_device::{Block, Launch, Outcome, export, run_gateway};
 
@@ -35,5 +35,5 @@ export! {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "ptx-kernel" fn k2k_gateway(launch: *const Launch) {
     // SAFETY: the caller's.
-    unsafe { run_gateway::<KERNELS, SLOTS, PAYLOAD, FRAMES>(launch) }
+    unsafe { run_gateway::<DeviceShape, FRAMES>(launch) }
 }
