@@ -6,7 +6,7 @@ use core::time::Duration;
 use k2k_cuda::k2k_core::fabric::Status;
 use k2k_cuda::k2k_core::sync::Ordering::Acquire;
 use k2k_cuda::k2k_core::sync::{AtomicU32, Gpu};
-use k2k_cuda::k2k_core::{CLOCK_MARGIN_NS, Command, Config, KernelId, Phase, Platform};
+use k2k_cuda::k2k_core::{CLOCK_MARGIN_NS, Command, Config, KernelId, Phase, Platform, Registration};
 use k2k_cuda::{Clock, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session, host_clock_ns};
 use k2k_host::{Fixed, Host, Memory};
 use std::sync::{Arc, Mutex};
@@ -294,11 +294,14 @@ fn a_device_works_on_host_memory_and_on_a_registered_fabric() {
     let memory = Memory::<Fixed<4, 8, 64>>::heap(&Config::default()).unwrap();
     let registered = device.register(&memory).unwrap();
     assert_eq!(registered.len(), Memory::<Fixed<4, 8, 64>>::SIZE);
-    // The phase of a place that nobody uses.
+    // The phase of a kernel that does nothing.
+    let host = Host::default();
+    let idle = memory.register(&Registration::new("idle").unwrap().at(3), &host).unwrap();
     let config = memory.config();
     let mut running = start(&device, [grid(registered.address() + 128 + 3 * 384 + 144)]);
     running.join(LONG).unwrap();
-    assert_eq!((memory.config(), memory.phase(KernelId::new(3, 0))), (config, Some(Phase::Running)));
+    assert_eq!((memory.config(), memory.phase(idle.id())), (config, Some(Phase::Running)));
+    drop(idle);
     assert!(matches!(device.register(&memory), Err(Error::Emulated(_))), "registered twice");
     drop(registered);
     device.register(&memory).unwrap();
