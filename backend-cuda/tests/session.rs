@@ -252,12 +252,12 @@ fn ptx_that_the_device_cannot_take_is_refused_with_both_versions() {
     let refusal =
         |session: &mut TestSession, text: &'static str| session.load(&Ptx::new(text).unwrap()).unwrap_err().to_string();
     assert_eq!(
-        refusal(&mut session, ".version 7.0\n.target sm_90\n"),
-        "the PTX is for compute capability 9.0 or later, and this device has 7.0: compile it for sm_70"
+        refusal(&mut session, ".version 7.0\n.target sm_120\n"),
+        "the PTX is for compute capability 12.0 or later, and this device has 10.0: compile it for sm_100"
     );
     assert_eq!(
-        refusal(&mut session, ".version 9.0\n.target sm_70\n"),
-        "the driver is for CUDA 12.5, and PTX 9.0 needs one for CUDA 13.0 or later: install a newer driver, or \
+        refusal(&mut session, ".version 9.9\n.target sm_70\n"),
+        "the driver is for CUDA 13.5, and PTX 9.9 needs one for CUDA 13.9 or later: install a newer driver, or \
          compile the PTX for an older version"
     );
     let log = refusal(&mut session, ".version 7.0\n.target sm_70\n.visible .entry oops() {\n  fly.me %r1;\n}\n");

@@ -39,14 +39,20 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "PATH", default_value = "Cargo.toml")]
     pub(crate) manifest_path: PathBuf,
 
-    /// The oldest processor that the module is to run on. The driver compiles it for newer ones.
-    #[arg(long, value_name = "SM", default_value = k2k_ptx::build::DEFAULT_ARCH)]
-    pub(crate) arch: String,
+    /// The oldest processor that the module is to run on: sm_70, or with --nvvm sm_100, if none is named. The driver
+    /// compiles it for newer ones.
+    #[arg(long, value_name = "SM")]
+    pub(crate) arch: Option<String>,
 
     /// The version of PTX, such as 7.8, if inline assembly needs more than 7.0 or the lowest that the processor
     /// allows.
     #[arg(long, value_name = "VERSION")]
     pub(crate) ptx_version: Option<String>,
+
+    /// Have NVIDIA's own optimiser, libNVVM, make the PTX of rustc's IR: for sm_100 and later, in the library's version of
+    /// PTX (13.5 writes 9.5). FILE is the library, if it is none that CUDA or `pip install nvidia-nvvm` has brought.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, conflicts_with = "ptx_version")]
+    pub(crate) nvvm: Option<Option<PathBuf>>,
 
     /// The file to write; - or nothing is the standard output.
     #[arg(short, long, value_name = "FILE")]
@@ -117,6 +123,12 @@ pub(crate) struct AuditArgs {
     #[arg(long, conflicts_with = "bless")]
     pub(crate) require_contract: bool,
 
+    /// Hold files to their contracts as PTX that another compiler made of the same source than the contract's: kinds of
+    /// accesses count, and no order may be missing, but there may be more; what is hot stays hot; registers, stack and
+    /// spills are not looked at.
+    #[arg(long, conflicts_with = "bless")]
+    pub(crate) other_compiler: bool,
+
     /// Treat this entry point as hot, too; with --bless, write that down.
     #[arg(long, value_name = "ENTRY")]
     pub(crate) hot: Vec<String>,
@@ -126,6 +138,10 @@ pub(crate) struct AuditArgs {
     /// nvidia-cuda-nvdisasm), but no GPU.
     #[arg(long, value_name = "SM", value_delimiter = ',')]
     pub(crate) sass: Vec<String>,
+
+    /// The ptxas to assemble with, instead of the first that is found: such as an older one, as drivers have.
+    #[arg(long, value_name = "FILE", requires = "sass")]
+    pub(crate) ptxas: Option<PathBuf>,
 
     /// Fail if ptxas or nvdisasm is missing.
     #[arg(long, requires = "sass")]

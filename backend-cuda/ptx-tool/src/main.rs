@@ -7,7 +7,7 @@ mod args;
 use args::{AuditArgs, BuildArgs, Cli, Command, MutateArgs};
 use k2k_command::{note, say};
 use k2k_ptx::audit::{self, Contract};
-use k2k_ptx::build::{self, BuildOptions, Toolchain};
+use k2k_ptx::build::{self, BuildError, BuildOptions, Nvvm, Toolchain};
 use k2k_ptx::mutate::mutate;
 use k2k_ptx::ptx::Module;
 use k2k_ptx::sass::{self, EntryCode, SassError, Tools};
@@ -41,11 +41,13 @@ fn build(mut args: BuildArgs) -> Result<ExitCode, Box<dyn Error>> {
         can_be_written(file)?;
     }
     build::manifest(&args.manifest_path)?;
+    let nvvm = args.nvvm.map(|library| Nvvm::find(library.as_deref())).transpose().map_err(BuildError::Nvvm)?;
+    let default_arch = if nvvm.is_some() { build::NVVM_ARCH } else { build::DEFAULT_ARCH };
     let folder = args.manifest_path.parent().unwrap_or(Path::new("."));
     let toolchain = Toolchain::find(folder, args.toolchain_rustc.as_deref(), args.toolchain_cargo.as_deref())?;
     let options = BuildOptions {
         manifest_path: args.manifest_path,
-        arch: args.arch,
+        arch: args.arch.unwrap_or_else(|| default_arch.to_owned()),
         ptx_version: args.ptx_version,
         features: args.features,
         no_default_features: args.no_default_features,
@@ -53,11 +55,15 @@ fn build(mut args: BuildArgs) -> Result<ExitCode, Box<dyn Error>> {
         wrapper: std::env::current_exe()?,
         target_dir: args.target_dir,
     };
+    let build = || match &nvvm {
+        Some(nvvm) => build::build_with_nvvm(&options, &toolchain, nvvm),
+        None => build::build(&options, &toolchain),
+    };
     if let Some(file) = &args.check {
         let old = read(file)?;
-        return Ok(compare(file, &old, &build::build(&options, &toolchain)?));
+        return Ok(compare(file, &old, &build()?));
     }
-    let ptx = build::build(&options, &toolchain)?;
+    let ptx = build()?;
     match &args.out {
         Some(file) => {
             fs::write(file, &ptx).map_err(|why| format!("cannot write {}: {why}", file.display()))?;
@@ -117,9 +123,9 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
     if args.contract.is_some() && args.files.len() > 1 {
         return Err("--contract is for one file; several have theirs beside them".into());
     }
-    let tools = if args.sass.is_empty() { None } else { Some(Tools::find()) };
+    let tools = if args.sass.is_empty() { None } else { Some(Tools::find_with(args.ptxas.as_deref())) };
     if let Some(Err(why)) = &tools
-        && args.require_sass
+        && (args.require_sass || args.ptxas.is_some())
     {
         return Err(why.to_string().into());
     }
@@ -132,6 +138,9 @@ fn audit(args: &AuditArgs) -> Result<ExitCode, Box<dyn Error>> {
         let mut contract = read_contract(&path)?;
         if args.require_contract && contract.is_none() {
             return Err(format!("{} has no contract: write {} with --bless", file.display(), path.display()).into());
+        }
+        if args.other_compiler {
+            contract = contract.map(|contract| contract.for_another_compiler(&module));
         }
         mark_hot(&mut contract, &module, &args.hot).map_err(|name| no_entry(file, &module, &name))?;
         let codes = match &tools {

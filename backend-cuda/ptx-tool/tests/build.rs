@@ -1,7 +1,9 @@
 //! Compiles a device crate, which needs a compiler with the sources of `core`. Without one, the tests say so and pass.
 
 use k2k_ptx::audit::{Contract, audit};
-use k2k_ptx::build::{BuildError, BuildOptions, Toolchain, build, is_untouched};
+use k2k_ptx::build::{
+    BuildError, BuildOptions, NVVM_ARCH, Nvvm, NvvmError, Toolchain, build, build_with_nvvm, is_untouched,
+};
 use k2k_ptx::mutate::mutate;
 use k2k_ptx::ptx::Module;
 use std::fs;
@@ -65,6 +67,42 @@ fn folder_leaves_no_trace() {
     assert!(audit(&module, Some(&contract)).is_empty());
     let mutations = mutate(&module, &contract);
     assert!(mutations.len() >= 15 && mutations.iter().all(|it| it.found), "{mutations:#?}");
+}
+
+#[test]
+fn another_optimiser_makes_ptx_of_the_same_crate_that_keeps_its_contract() {
+    let Some(toolchain) = toolchain() else { return };
+    let nvvm = match Nvvm::find(None) {
+        Ok(nvvm) => nvvm,
+        Err(why) => return eprintln!("skipped: {why}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    copy(folder.path());
+    let asm = BuildOptions { features: vec!["asm".to_owned()], ..options(folder.path()) };
+    let contract = Contract::of(&Module::parse(&build(&asm, &toolchain).unwrap()).unwrap(), None);
+    let newer = BuildOptions { arch: NVVM_ARCH.to_owned(), ..asm };
+    let text = build_with_nvvm(&newer, &toolchain, &nvvm).unwrap();
+    assert!(text.starts_with("// kernels 0.1.0 (asm) for sm_100, by rustc ") && text.contains(", libNVVM 1"), "{text}");
+    assert!(text.contains("\n.target sm_100\n") && is_untouched(&text) == Some(true), "{text}");
+    let module = Module::parse(&text).unwrap();
+    let findings = audit(&module, Some(&contract.for_another_compiler(&module)));
+    assert!(findings.is_empty(), "{findings:#?}");
+
+    // Orders of LLVM's own it refuses, and says which.
+    let llvm = BuildOptions { features: Vec::new(), ..newer };
+    let refused = build_with_nvvm(&llvm, &toolchain, &nvvm).unwrap_err();
+    assert!(matches!(refused, BuildError::Nvvm(NvvmError::Refused { step: "verify", .. })), "{refused}");
+
+    // For older processors the library reads what no compiler of today writes, or nothing.
+    for arch in ["sm_90", "sm_70"] {
+        let older = BuildOptions { arch: arch.to_owned(), ..options(folder.path()) };
+        let older = build_with_nvvm(&older, &toolchain, &nvvm).unwrap_err();
+        assert!(
+            matches!(older, BuildError::Nvvm(NvvmError::OtherLlvm { .. } | NvvmError::UnknownArch { .. })),
+            "{older}"
+        );
+        assert!(older.to_string().contains("--arch sm_100"), "{older}");
+    }
 }
 
 #[test]

@@ -102,6 +102,8 @@ fn bad_input_is_named_in_one_line_and_ends_with_2() {
         (&["audit", &good().display().to_string(), "--hot", "x"], "no entry point x; it has within_the_gpu, "),
         (&["audit", &good().display().to_string(), "--contract", &not_ptx], "line 1: the first line is `entry NAME`"),
         (&["build", "--toolchain-rustc", "/nowhere/rustc"], "/nowhere/rustc cannot compile device code"),
+        (&["build", "--manifest-path", &not_ptx, "--nvvm=/nowhere/x.so"], "/nowhere/x.so is no usable libNVVM: "),
+        (&["audit", &good().display().to_string(), "--sass", "sm_90", "--ptxas", "/nowhere/ptxas"], "/nowhere/ptxas"),
         // Before a compiler is looked for.
         (
             &["build", "--manifest-path", "nothere/Cargo.toml"],

@@ -31,6 +31,12 @@
 //! A hot function, the entry point's own body or one that it reaches, touches no local memory, in PTX or machine code,
 //! cannot panic, and calls only what is listed. A name is a function's, or a part of its path; all that have it are
 //! meant. Written by hand.
+//!
+//! # Another compiler
+//!
+//! The numbers are those of one compiler, which decides what to inline, copy or merge. PTX that another one made of the
+//! same source is held to what no compiler may change ([`Contract::for_another_compiler`]): the kinds are the same, there
+//! are not fewer of those that order, and what is hot uses no local memory, calls nothing else and cannot panic.
 
 use crate::access::Access;
 use crate::ptx::{Function, Instruction, Module};
@@ -64,6 +70,8 @@ pub struct Clause {
 pub struct Contract {
     /// The entry points.
     pub entries: BTreeMap<String, Clause>,
+    /// Whether relaxed loads may be gone whose values nothing needs.
+    pub(crate) may_drop_loads: bool,
 }
 
 /// Why a contract cannot be read.
@@ -95,7 +103,35 @@ impl Contract {
             let clause = Clause { hot: old.hot, releases_per_loop: old.releases_per_loop.or(limit), counts, ..old };
             (function.name.clone(), clause)
         };
-        Self { entries: counts(module).into_iter().map(entry).collect() }
+        Self { entries: counts(module).into_iter().map(entry).collect(), may_drop_loads: false }
+    }
+
+    /// What PTX is held to that another compiler made of the same source; see the top of the module.
+    ///
+    /// Such PTX may have more accesses of each kind, and fewer relaxed loads and stores, though not none. How often a loop
+    /// publishes, what the assembler needs, and hot functions that are none of their own there, are left out; what one hot
+    /// function may call, each of that entry point's may, since it may have been inlined there.
+    #[must_use]
+    pub fn for_another_compiler(&self, module: &Module) -> Self {
+        let mut contract = Self { may_drop_loads: true, ..self.clone() };
+        for (entry, now) in counts(module) {
+            let Some(clause) = contract.entries.get_mut(&entry.name) else { continue };
+            for (kind, agreed) in &mut clause.counts {
+                let now = now.get(kind).copied().unwrap_or(0);
+                let may_be_merged = kind.starts_with("ld.relaxed.") || kind.starts_with("st.relaxed.");
+                if now >= *agreed || (may_be_merged && now > 0) {
+                    *agreed = now;
+                }
+            }
+            let all_calls: BTreeSet<String> = clause.hot_functions.values().flatten().cloned().collect();
+            (clause.releases_per_loop, clause.registers, clause.stack_bytes) = (None, None, None);
+            clause.spill_bytes = usize::MAX;
+            let reached = module.reached_from(entry);
+            let symbols = reached.iter().map(|function| function.name.as_str());
+            clause.hot_functions.retain(|name, _| !crate::ptx::named(symbols.clone(), name).is_empty());
+            clause.hot_functions.values_mut().for_each(|calls| calls.clone_from(&all_calls));
+        }
+        contract
     }
 
     /// Reads a contract.
@@ -251,6 +287,30 @@ mod tests {
         );
         assert_eq!(b.hot_functions["b"].iter().collect::<Vec<_>>(), ["c", "d"]);
         assert!(b.hot_functions["c"].is_empty());
+    }
+
+    #[test]
+    fn another_compiler_may_copy_and_merge_but_weaken_nothing() {
+        let agreed = Contract::parse(
+            "entry e hot releases-per-loop=1 registers=8\n hot-function gone\n ld.acquire.gpu 1\n ld.relaxed.gpu 2\n \
+             st.release.gpu 1",
+        )
+        .unwrap();
+        let findings = |body: &str| {
+            let text = format!(".version 7.0\n.target sm_70\n.entry e()\n{{\n{body}\nret;\n}}");
+            let module = Module::parse(&text).unwrap();
+            let held_to = agreed.for_another_compiler(&module);
+            crate::audit::audit(&module, Some(&held_to)).iter().map(|it| it.instruction.clone()).collect::<Vec<_>>()
+        };
+        let good =
+            "ld.acquire.gpu.b64 %rd1, [%rd2];\nld.relaxed.gpu.b64 %rd1, [%rd3];\nst.release.gpu.b64 [%rd4], 1;\n";
+        assert_eq!(findings(good), [""; 0]);
+        assert_eq!(findings(&good.repeat(2)), [""; 0]);
+        assert!(findings(&good.replace("ld.acquire.gpu", "ld.relaxed.gpu")).contains(&"ld.acquire.gpu".to_owned()));
+        assert_eq!(findings(&good.replace("ld.relaxed.gpu", "ld")), ["ld.relaxed.gpu"]);
+        let weaker = [good, "ld.volatile.b64 %rd1, [%rd5];\n"].concat();
+        assert!(findings(&weaker).contains(&"ld.volatile".to_owned()));
+        assert_eq!(findings(&[good, "call other, ();\n"].concat()).len(), 1);
     }
 
     #[test]

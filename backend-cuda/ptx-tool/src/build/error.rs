@@ -1,5 +1,6 @@
 //! Why a crate did not become PTX: each reason with what to do.
 
+use super::NvvmError;
 use core::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -56,6 +57,8 @@ pub enum BuildError {
         /// Their names.
         functions: Vec<String>,
     },
+    /// libNVVM made no PTX of it.
+    Nvvm(NvvmError),
     /// A path of this machine is in the output.
     LocalPath {
         /// Number of the line, from 1.
@@ -108,6 +111,7 @@ impl fmt::Display for BuildError {
                  device crate (`#[unsafe(no_mangle)] extern \"C\"`) or avoid what needs them",
                 functions.join(", ")
             ),
+            Self::Nvvm(why) => why.fmt(f),
             Self::LocalPath { line, path } => write!(
                 f,
                 "line {line} of the output names a folder of this machine, {path}, so the file would differ elsewhere: \
@@ -122,6 +126,7 @@ impl core::error::Error for BuildError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::System { why, .. } => Some(why),
+            Self::Nvvm(why) => why.source(),
             _ => None,
         }
     }

@@ -6,12 +6,17 @@
 //!
 //! The file depends on the sources, the processor, the features and the release of the compiler; not on the folder, the
 //! user, cargo's caches or who built the compiler (see [`rustc_wrapper`]). Its first lines say what it was made from.
+//!
+//! [`build_with_nvvm`] takes rustc's IR instead and has NVIDIA's libNVVM make the PTX: a second compiler for the same
+//! source.
 
 mod error;
+mod nvvm;
 mod toolchain;
 mod wrapper;
 
 pub use error::BuildError;
+pub use nvvm::{NVVM_ARCH, NVVM_INSTALL, Nvvm, NvvmError};
 pub use toolchain::Toolchain;
 pub use wrapper::rustc_wrapper;
 
@@ -93,6 +98,43 @@ impl BuildOptions {
 /// # Errors
 /// Each reason is a variant of [`BuildError`].
 pub fn build(options: &BuildOptions, toolchain: &Toolchain) -> Result<String, BuildError> {
+    let (package, body) = compile(options, toolchain, Emit::Assembly)?;
+    check(&body, &package, toolchain)?;
+    Ok(with_header(&body, &package, options, &by(toolchain)))
+}
+
+/// As [`build`], with NVIDIA's own optimiser and code generator behind rustc. For [`NVVM_ARCH`] or later; the version of
+/// PTX is the library's.
+///
+/// # Errors
+/// As for [`build`], and [`BuildError::Nvvm`].
+pub fn build_with_nvvm(options: &BuildOptions, toolchain: &Toolchain, nvvm: &Nvvm) -> Result<String, BuildError> {
+    nvvm.reads(&options.arch, &toolchain.llvm).map_err(BuildError::Nvvm)?;
+    let (package, ir) = compile(options, toolchain, Emit::Ir)?;
+    let body = nvvm.compile(&ir, &options.arch).map_err(BuildError::Nvvm)?;
+    check(&body, &package, toolchain)?;
+    let by = format!("{}, libNVVM {}", by(toolchain), nvvm::release(&body));
+    Ok(with_header(&body, &package, options, &by))
+}
+
+/// What rustc writes: how it says so, and how the file's name ends.
+#[derive(Clone, Copy)]
+enum Emit {
+    Assembly,
+    Ir,
+}
+
+impl Emit {
+    const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Assembly => ("asm", "s"),
+            Self::Ir => ("llvm-ir", "ll"),
+        }
+    }
+}
+
+/// Compiles a crate, and returns what rustc wrote.
+fn compile(options: &BuildOptions, toolchain: &Toolchain, emit: Emit) -> Result<(Package, String), BuildError> {
     let manifest = manifest(&options.manifest_path)?;
     let known = toolchain.archs();
     if !known.contains(&options.arch) {
@@ -122,9 +164,10 @@ pub fn build(options: &BuildOptions, toolchain: &Toolchain) -> Result<String, Bu
 
     // One file for each way to build the package: a build that finds nothing to do must find its output, too.
     let key = format!("{} {flags:?} {:?} {}", manifest.display(), options.features, options.no_default_features);
-    let assembly = target_dir.join(format!("{}-{}-{:016x}.s", package.name, options.arch, fnv1a(key.as_bytes())));
+    let (emit, end) = emit.names();
+    let output = target_dir.join(format!("{}-{}-{:016x}.{end}", package.name, options.arch, fnv1a(key.as_bytes())));
     fs::create_dir_all(&target_dir).map_err(system(&target_dir, "create"))?;
-    if !assembly.is_file() {
+    if !output.is_file() {
         forget(&target_dir, &package.name);
     }
     let mut command = Command::new(&toolchain.cargo);
@@ -140,7 +183,7 @@ pub fn build(options: &BuildOptions, toolchain: &Toolchain) -> Result<String, Bu
     if options.no_default_features {
         command.arg("--no-default-features");
     }
-    command.args(&options.cargo_args).arg("--").arg(format!("--emit=asm={}", assembly.display()));
+    command.args(&options.cargo_args).arg("--").arg(format!("--emit={emit}={}", output.display()));
     command
         .env("RUSTC", &toolchain.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
@@ -166,9 +209,8 @@ pub fn build(options: &BuildOptions, toolchain: &Toolchain) -> Result<String, Bu
     if !status.success() {
         return Err(BuildError::Cargo { command: format!("{command:?}") });
     }
-    let body = fs::read_to_string(&assembly).map_err(system(&assembly, "read"))?;
-    check(&body, &package, toolchain)?;
-    Ok(with_header(&body, &package, options, toolchain))
+    let text = fs::read_to_string(&output).map_err(system(&output, "read"))?;
+    Ok((package, text))
 }
 
 /// The absolute path of a manifest. Needs no compiler, so that it can come before one is looked for.
@@ -271,8 +313,13 @@ fn check(body: &str, package: &Package, toolchain: &Toolchain) -> Result<(), Bui
     Ok(())
 }
 
+/// Who compiled it. Builds of one release differ in LLVM's patches, and yet write the same PTX.
+fn by(toolchain: &Toolchain) -> String {
+    format!("rustc {}, LLVM {}", toolchain.release, toolchain.llvm.split('.').next().unwrap_or(""))
+}
+
 /// The file: what it was made from, and the module.
-fn with_header(body: &str, package: &Package, options: &BuildOptions, toolchain: &Toolchain) -> String {
+fn with_header(body: &str, package: &Package, options: &BuildOptions, by: &str) -> String {
     let Package { name, version, .. } = package;
     let mut features = options.features.clone();
     features.sort_unstable();
@@ -282,12 +329,9 @@ fn with_header(body: &str, package: &Package, options: &BuildOptions, toolchain:
     let features = if features.is_empty() { String::new() } else { format!(" ({})", features.join(", ")) };
     let body = body.trim_end();
     format!(
-        "// {name} {version}{features} for {}, by rustc {}, LLVM {}.\n\
+        "// {name} {version}{features} for {}, by {by}.\n\
          // Made by `k2k-ptx build`, not by hand. What follows has the hash {:016x} (FNV-1a).\n{body}\n",
         options.arch,
-        toolchain.release,
-        // Builds of one release differ in LLVM's patches, and yet write the same PTX.
-        toolchain.llvm.split('.').next().unwrap_or(""),
         fnv1a(body.as_bytes()),
     )
 }
@@ -368,7 +412,7 @@ mod tests {
     #[test]
     fn header_knows_whether_the_body_was_touched() {
         let (package, toolchain) = package();
-        let file = with_header("\n.entry e()\n{\nret;\n}\n\n", &package, &BuildOptions::new("", ""), &toolchain);
+        let file = with_header("\n.entry e()\n{\nret;\n}\n\n", &package, &BuildOptions::new("", ""), &by(&toolchain));
         assert!(file.starts_with("// p 1.0.0 for sm_70, by rustc 1.96.0, LLVM 22.\n"));
         assert_eq!(is_untouched(&file), Some(true));
         assert_eq!(is_untouched(&file.replace("ret;", "trap;")), Some(false));

@@ -144,7 +144,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(module: &Module, entry: &Function, scope: Scope) -> Self {
+    fn of(module: &Module, entry: &Function, scope: Scope, may_drop_loads: bool) -> Self {
         let mut asked = Self::default();
         let accesses = module.reached_from(entry).into_iter().flat_map(|function| {
             let read = reads(function);
@@ -154,6 +154,7 @@ impl Asked {
         let accesses = accesses.filter_map(Instruction::access).filter(|it| it.space != crate::access::Space::Shared);
         for access in accesses.filter(|access: &Access| access.scope == Some(scope)) {
             match access.kind {
+                Kind::Load if may_drop_loads && !access.acquires() => {}
                 Kind::Load => asked.load_bytes += access.bytes,
                 Kind::Store => asked.store_bytes += access.bytes,
                 Kind::Atomic | Kind::Reduction => asked.atomics += 1,
@@ -220,7 +221,8 @@ pub fn check(module: &Module, contract: Option<&Contract>, arch: &str, codes: &[
         check_spills(&mut report, code, clause);
         check_resources(&mut report, code, clause);
         check_local_accesses(&mut report, code, clause);
-        let asked = SCOPES.map(|scope| (scope, Asked::of(module, entry, scope)));
+        let may_drop_loads = contract.is_some_and(|contract| contract.may_drop_loads);
+        let asked = SCOPES.map(|scope| (scope, Asked::of(module, entry, scope, may_drop_loads)));
         for (scope, asked) in &asked {
             check_strong(&mut report, code, *scope, asked);
             check_barriers(&mut report, code, *scope, asked);
@@ -479,7 +481,7 @@ mod tests {
                  ld.acquire.gpu.b64 %rd3, [%rd2];\n{after}ret;\n}}"
             );
             let module = Module::parse(&text).unwrap();
-            Asked::of(&module, module.entries().next().unwrap(), Scope::Gpu).load_bytes
+            Asked::of(&module, module.entries().next().unwrap(), Scope::Gpu, false).load_bytes
         };
         assert_eq!((asked(""), asked("st.b64 [%rd4], %rd1;\n"), asked("mov.b64 %rd5, %rd10;\n")), (8, 16, 8));
     }

@@ -90,12 +90,21 @@ impl Tools {
     /// # Errors
     /// [`SassError::Missing`] names the first program that is nowhere.
     pub fn find() -> Result<Self, SassError> {
+        Self::find_with(None)
+    }
+
+    /// As [`find`](Self::find), with an assembler that is named: an older one, for instance, such as drivers have.
+    ///
+    /// # Errors
+    /// As for [`find`](Self::find), and [`SassError::System`] or [`SassError::Refused`] if the named one does not run.
+    pub fn find_with(ptxas: Option<&Path>) -> Result<Self, SassError> {
         let folders = folders();
         let find = |program: &'static str| {
             let found = folders.iter().map(|folder| folder.join(program)).find(|path| path.is_file());
             found.ok_or(SassError::Missing { program })
         };
-        let (ptxas, nvdisasm) = (find("ptxas")?, find("nvdisasm")?);
+        let ptxas = ptxas.map_or_else(|| find("ptxas"), |path| Ok(path.to_path_buf()))?;
+        let nvdisasm = find("nvdisasm")?;
         let text = run(Command::new(&ptxas).arg("--version"), &ptxas)?;
         // `Cuda compilation tools, release 13.0, V13.0.88`
         let version = text.split_whitespace().find_map(|word| {
@@ -141,15 +150,11 @@ impl Tools {
 fn folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = env::split_paths(&path).collect();
-    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
-    folders.extend(homes.chain(["/usr/local/cuda".into()]).map(|home| home.join("bin")));
-    let print = "import sys; print('\\n'.join(sys.path))";
-    let packages = Command::new("python3").args(["-c", print]).output();
-    let packages = packages.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    for package in packages.lines().filter(|line| !line.is_empty()) {
+    folders.extend(crate::places::cuda_homes().map(|home| home.join("bin")));
+    for package in crate::places::python_packages() {
         // Packages for CUDA 13 share a folder; those for CUDA 12 had one each.
         for inside in ["nvidia/cu13/bin", "nvidia/cuda_nvcc/bin", "nvidia/cuda_nvdisasm/bin"] {
-            folders.push(Path::new(package).join(inside));
+            folders.push(package.join(inside));
         }
     }
     folders
