@@ -347,13 +347,14 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         let config = fabric.config();
         let me = Member::new(fabric, place, claim);
         let (entry, receipts) = (me.entry(), fabric.receipts(place));
-        let sent = entry.counters()[Counter::Sent as usize];
-        let last = if sent == 0 { None } else { Some(receipts.base().wrapping_add(sent)) };
+        let (counts, base) = (entry.counters(), receipts.base());
+        let sent = counts[Counter::Sent as usize];
+        let last = if sent == 0 { None } else { Some(base.wrapping_add(sent)) };
         make_in!(memory, Self {
             outbox => |outbox| Outbox::recover_in(outbox, &me, &config),
             inbox => |inbox| Inbox::recover_in(inbox, &me),
             deferred => |deferred| Deferred::recover_in(deferred, &me),
-            ledger => |ledger| Ledger::recover_in(ledger, fabric.hand(place), entry, receipts.base()),
+            ledger => |ledger| Ledger::recover_in(ledger, fabric.hand(place), entry, counts, base),
             own: OwnReceipts::recover(last, receipts.capacity()),
             control: Control::new(entry.heartbeat()),
             clock: Clock::new(config.max_clock_offset_ns),

@@ -172,14 +172,14 @@ pub(crate) struct Ledger<'f, S: Scope> {
 }
 
 impl<'f, S: Scope> Ledger<'f, S> {
-    /// Goes on with the counters that a predecessor left in the kernel's entry.
+    /// Goes on with the counters that a predecessor left in the kernel's entry: `counts`, which are read once.
     pub(crate) fn recover_in<'e>(
         memory: &'e mut MaybeUninit<Self>,
         hand: &'f Hand<S>,
         entry: &'f Entry<S>,
+        counts: [u64; COUNTERS],
         base: u64,
     ) -> &'e mut Self {
-        let counts = entry.counters();
         let ended = Counter::ENDING.iter().map(|&counter| counts[counter as usize] as u16);
         let number = ended.fold(0, u16::wrapping_add).wrapping_mul(NUMBER_STEP);
         make_in!(memory, Self { hand: hand, entry: entry, counts: counts, base: base, number: number })
@@ -441,7 +441,7 @@ mod tests {
 
     fn recover<'f>(hand: &'f Hand, entry: &'f Entry) -> Ledger<'f, crate::sync::System> {
         let mut memory = MaybeUninit::uninit();
-        Ledger::recover_in(&mut memory, hand, entry, 0);
+        Ledger::recover_in(&mut memory, hand, entry, entry.counters(), 0);
         // SAFETY: made above.
         unsafe { memory.assume_init() }
     }
