@@ -17,6 +17,7 @@ pub const LAYOUT_VERSION: u32 = 2;
 shared_struct! {
     /// Two cache lines at the start of a fabric.
     #[repr(align(128))]
+    #[doc(hidden)]
     pub struct FabricHeader[][] {
         magic: AtomicU64,
         version: AtomicU32,

@@ -15,11 +15,14 @@ mod header;
 mod held;
 #[cfg(not(k2k_loom))]
 mod look;
+mod name;
 #[cfg(not(k2k_loom))]
 mod observe;
 mod receipt;
 mod route;
 mod senders;
+mod stats;
+mod status;
 mod table;
 mod trace;
 mod transit;
@@ -27,8 +30,10 @@ mod transit;
 pub use header::{AttachError, FabricHeader, Geometry, LAYOUT_VERSION, MAGIC};
 #[cfg(not(k2k_loom))]
 pub use look::{Observed, ObservedReceipt, ObservedShard, Region};
-pub use receipt::{DeliveryReceipt, DeliveryStatus, ReceiptError};
-pub use table::{Command, NAME_LEN, Name, NameError, Phase, Stats, Status};
+pub use name::{NAME_LEN, Name, NameError};
+pub use stats::Stats;
+pub use status::{DeliveryReceipt, DeliveryStatus, ReceiptError};
+pub use table::{Command, Phase, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
 pub(crate) use hand::{Deposit, Hand, Ledger, Noted, Step};
@@ -36,7 +41,8 @@ pub(crate) use held::{Held, HeldView};
 pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, ReceiptsView, Settled, Unsettled, Verdict};
 pub(crate) use route::Routes;
 pub(crate) use senders::Senders;
-pub(crate) use table::{COUNTERS, Claim, Counter, Entry, Marks, Unclaimed};
+pub(crate) use stats::{COUNTERS, Counter};
+pub(crate) use table::{Claim, Entry, Marks, Unclaimed};
 pub(crate) use transit::{Transit, TransitState, TransitView};
 
 use crate::endpoint::{Endpoint, RegisterError, Registration};

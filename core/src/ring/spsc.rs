@@ -43,7 +43,7 @@
 //! A line that was only read stays shared, and the producer's next write to it, a lap later, is an upgrade that no
 //! prefetcher starts early. If the consumer stores one word into each line it has read, the line moves back as a whole.
 //! How much that is worth depends on the processor: from a factor of four and more to nothing. Across a bus it would be
-//! wrong, so it is off for device code ([`CONSUMER_WRITES_LINES`]).
+//! wrong, so it is off for device code (`CONSUMER_WRITES_LINES`).
 //!
 //! # Progress
 //!
@@ -56,16 +56,20 @@
 //!
 //! 64 bits, so at 10⁹ messages a second a ring lives for 584 years.
 
+mod ends;
+
+pub use ends::{Claim, Consumer, Peek, Producer, Spsc, Taken};
+
 use crate::error::Full;
 use crate::shape::{Ring, Typed};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::{AtomicU32, AtomicU64, Body, LINE, ON_DEVICE, ReachesHere, Scope, SharedCell, System, shared_struct};
+use crate::sync::{AtomicU32, AtomicU64, Body, LINE, ON_DEVICE, Scope, SharedCell, shared_struct};
 use bytemuck::AnyBitPattern;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 /// Whether the consumer stores a word into each line it has read. See the module's page.
-pub const CONSUMER_WRITES_LINES: bool = !ON_DEVICE;
+pub(crate) const CONSUMER_WRITES_LINES: bool = !ON_DEVICE;
 
 /// Messages of a batch that are published together, where that is of use.
 const RUN: usize = 16;
@@ -75,7 +79,7 @@ const UNORDERED: u64 = 32;
 
 shared_struct! {
     /// One place of a ring: the stamp, and the bytes it vouches for.
-    pub struct Slot[T: AnyBitPattern + Send,][T,] in S {
+    pub(crate) struct Slot[T: AnyBitPattern + Send,][T,] in S {
         pub(crate) stamp: AtomicU64<S>,
         pub(crate) body: SharedCell<T>,
     }
@@ -84,7 +88,7 @@ shared_struct! {
 shared_struct! {
     /// The places of a ring: written by the producer, polled by the consumer, so they live on the consumer's side.
     #[repr(align(128))]
-    pub struct Slots[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
+    pub(crate) struct Slots[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
         slots: [Slot<T, S>; N],
     }
 }
@@ -102,7 +106,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Slots<T, N, S> {
 shared_struct! {
     /// How far the consumer has read: written by the consumer, polled by the producer, so it lives on the producer's side.
     #[repr(align(128))]
-    pub struct Credit[][] in S {
+    pub(crate) struct Credit[][] in S {
         position: AtomicU64<S>,
     }
 }
@@ -478,7 +482,7 @@ impl<'r, R: Ring> SpscView<'r, R> {
 shared_struct! {
     /// The claim words of the two ends of a ring: 0 is free, 1 is taken; and the consumer's note.
     #[repr(align(128))]
-    pub struct Claims[][] in S {
+    pub(crate) struct Claims[][] in S {
         pub(super) producer: AtomicU32<S>,
         pub(super) consumer: AtomicU32<S>,
         /// Position after the last message taken; written by the consumer, read by its successor.
@@ -499,337 +503,20 @@ pub(crate) fn release_end<S: Scope>(word: &AtomicU32<S>) {
     word.store(0, Release);
 }
 
-shared_struct! {
-    /// A ring of exactly `N` messages for one producer and one consumer. `N` is a power of two, 32768 at most.
-    ///
-    /// Zeroed memory is an empty ring. It may lie in a `static`, on the heap or in memory that processes share, at
-    /// a different address in each.
-    ///
-    /// ```
-    /// use k2k_core::ring::Spsc;
-    ///
-    /// static RING: Spsc<u64, 64> = Spsc::new();
-    /// let mut producer = RING.producer().expect("the first producer");
-    /// let mut consumer = RING.consumer().expect("the first consumer");
-    /// producer.push(&7).expect("an empty ring has room");
-    /// assert_eq!(consumer.pop(), Some(7));
-    /// assert!(RING.producer().is_err(), "there is one producer at a time");
-    /// ```
-    pub struct Spsc[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
-        pub(super) claims: Claims<S>,
-        pub(super) credit: Credit<S>,
-        pub(super) slots: Slots<T, N, S>,
-    }
-}
-
-/// An end of the ring is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken;
-
-impl core::fmt::Display for Taken {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(
-            "this end of the ring is taken: drop the producer or consumer that holds it, or, if its holder is dead, take it \
-             over with `recover_producer` or `recover_consumer` (in rings that have them)",
-        )
-    }
-}
-
-impl core::error::Error for Taken {}
-
-#[cfg(not(k2k_loom))]
-impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Default for Spsc<T, N, S> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
-    /// An empty ring.
-    #[cfg(not(k2k_loom))]
-    #[must_use]
-    pub const fn new() -> Self {
-        const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
-        // SAFETY: `Shared`: zero is the idle state, and valid.
-        unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
-    }
-
-    /// As [`new`](Self::new), in memory of the caller's: a ring can be too large for the stack.
-    /// `k2k_host::boxed` puts it on the heap.
-    ///
-    /// ```
-    /// use core::mem::MaybeUninit;
-    /// use k2k_core::ring::Spsc;
-    ///
-    /// // In a static it is made when the program is compiled.
-    /// static RING: Spsc<[u64; 32], 32_768> = Spsc::new();
-    ///
-    /// let mut place = Box::<Spsc<[u64; 32], 32_768>>::new_uninit();
-    /// let ring = Spsc::new_in(&mut place);
-    /// for ring in [&RING, &*ring] {
-    ///     ring.producer().unwrap().push(&[7; 32]).unwrap();
-    ///     assert_eq!(ring.consumer().unwrap().pop(), Some([7; 32]));
-    /// }
-    /// ```
-    #[cfg(not(k2k_loom))]
-    pub const fn new_in(place: &mut core::mem::MaybeUninit<Self>) -> &mut Self {
-        const { assert!(Slots::<T, N, S>::MASK < u64::MAX) };
-        crate::sync::idle_in(place)
-    }
-
-    /// An empty ring.
-    #[cfg(k2k_loom)]
-    #[must_use]
-    pub fn new() -> Self {
-        crate::sync::Shared::idle()
-    }
-
-    /// Takes the producing end. It continues where the previous producer stopped.
-    ///
-    /// # Errors
-    /// [`Taken`] while another producer exists.
-    pub fn producer(&self) -> Result<Producer<'_, T, N, S>, Taken>
-    where
-        S: ReachesHere,
-    {
-        if claim_end(&self.claims.producer) { Ok(self.producer_unclaimed()) } else { Err(Taken) }
-    }
-
-    /// Takes the consuming end. It continues where the previous consumer stopped.
-    ///
-    /// # Errors
-    /// [`Taken`] while another consumer exists.
-    pub fn consumer(&self) -> Result<Consumer<'_, T, N, S>, Taken>
-    where
-        S: ReachesHere,
-    {
-        if claim_end(&self.claims.consumer) { Ok(self.consumer_unclaimed()) } else { Err(Taken) }
-    }
-
-    /// Takes the producing end from an owner that died without dropping it (a killed process, a reset device).
-    ///
-    /// # Safety
-    /// The previous producer does not run any more.
-    pub unsafe fn recover_producer(&self) -> Producer<'_, T, N, S>
-    where
-        S: ReachesHere,
-    {
-        // Relaxed: the caller vouches that the predecessor has ended; that knowledge is the synchronisation.
-        self.claims.producer.store(1, Relaxed);
-        self.producer_unclaimed()
-    }
-
-    /// Takes the consuming end from an owner that died without dropping it. Messages that it had taken are not
-    /// delivered again.
-    ///
-    /// # Safety
-    /// The previous consumer does not run any more.
-    pub unsafe fn recover_consumer(&self) -> Consumer<'_, T, N, S>
-    where
-        S: ReachesHere,
-    {
-        // Relaxed: as in `recover_producer`.
-        self.claims.consumer.store(1, Relaxed);
-        self.consumer_unclaimed()
-    }
-
-    /// The ring as the algorithm sees it.
-    #[inline(always)]
-    pub(super) const fn view(&self) -> SpscView<'_, Typed<T, 1, N, S>> {
-        SpscView::of(&self.slots, &self.credit)
-    }
-
-    fn producer_unclaimed(&self) -> Producer<'_, T, N, S> {
-        Producer { ring: self, state: self.view().recover_producer() }
-    }
-
-    fn consumer_unclaimed(&self) -> Consumer<'_, T, N, S> {
-        Consumer { ring: self, state: self.view().recover_consumer(&self.claims.taken) }
-    }
-}
-
-/// The producing end of an [`Spsc`]. Dropping it lets another one be taken.
-#[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
-pub struct Producer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
-    ring: &'r Spsc<T, N, S>,
-    state: ProducerState,
-}
-
-impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Producer<'r, T, N, S> {
-    /// Appends a message. The value is lent, so a refused one is still the caller's.
-    ///
-    /// While the ring is full only the consumer can change that; while it is not, nobody else can.
-    ///
-    /// # Errors
-    /// [`Full`] if `N` messages wait.
-    #[inline]
-    pub fn push(&mut self, value: &T) -> Result<(), Full> {
-        // SAFETY: rule 2: `fill` is called with the slot that is this producer's to write.
-        let fill = |body: Body<'_, T>| unsafe { body.write(value, size_of::<T>()) };
-        self.ring.view().push(&mut self.state, size_of::<T>(), fill)
-    }
-
-    /// Appends as many of `values` as there is room for, in order, and returns how many that were.
-    #[inline]
-    pub fn push_batch(&mut self, values: &[T]) -> usize {
-        let ring = self.ring.view();
-        // Loom's slots are larger than a line; its models of lanes have the other way.
-        if !ON_DEVICE && (size_of::<Slot<T, S>>() <= LINE || cfg!(k2k_loom)) {
-            ring.push_runs(&mut self.state, values)
-        } else {
-            ring.push_batch(&mut self.state, values)
-        }
-    }
-
-    /// Takes the next free slot, to be written in place and [committed](Claim::commit).
-    ///
-    /// # Errors
-    /// [`Full`] if `N` messages wait.
-    #[inline]
-    pub fn claim(&mut self) -> Result<Claim<'_, 'r, T, N, S>, Full> {
-        let ring = self.ring.view();
-        if ring.room(&mut self.state, 1) == 0 {
-            return Err(Full);
-        }
-        ring.reach_ahead(&self.state, size_of::<T>());
-        Ok(Claim { producer: self })
-    }
-
-    /// Slots that can be written at once, at least. Only this producer makes it smaller.
-    #[inline]
-    pub fn free_slots(&mut self) -> usize {
-        self.ring.view().room(&mut self.state, N as u64) as usize
-    }
-}
-
-impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for Producer<'_, T, N, S> {
-    fn drop(&mut self) {
-        release_end(&self.ring.claims.producer);
-    }
-}
-
-/// A slot that is being written in place. Dropping it without [`commit`](Self::commit) sends nothing.
-#[derive(Debug)]
-pub struct Claim<'p, 'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
-    producer: &'p mut Producer<'r, T, N, S>,
-}
-
-impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Claim<'_, '_, T, N, S> {
-    /// Writes the whole message. Without it, the slot holds whatever an earlier lap left.
-    #[inline]
-    pub fn write(&mut self, value: &T) {
-        // SAFETY: rule 2: `Producer::claim` saw room, and holds the only producer until this is dropped.
-        unsafe { self.body().write(value, size_of::<T>()) };
-    }
-
-    /// Address of the message in the ring, for writing parts of it. Write with volatile or atomic stores if a hostile
-    /// process can map the same memory.
-    #[cfg(not(k2k_loom))]
-    #[inline]
-    pub fn as_mut_ptr(&mut self) -> *mut T {
-        self.body().as_ptr()
-    }
-
-    /// Publishes the message.
-    #[inline]
-    pub fn commit(self) {
-        // What was written through this claim is visible to the consumer that sees the stamp.
-        self.producer.ring.view().publish(&mut self.producer.state);
-    }
-
-    fn body(&self) -> Body<'_, T> {
-        self.producer.ring.view().slot(self.producer.state.tail).body
-    }
-}
-
-/// The consuming end of an [`Spsc`]. Dropping it acknowledges what was read and lets another one be taken.
-#[derive(Debug)]
-#[cfg_attr(not(any(target_arch = "nvptx64", k2k_device)), repr(align(128)))]
-pub struct Consumer<'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
-    ring: &'r Spsc<T, N, S>,
-    state: ConsumerState,
-}
-
-impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Consumer<'r, T, N, S> {
-    /// Takes the oldest message.
-    ///
-    /// `None` while the ring is empty, which only the producer can change.
-    #[inline]
-    pub fn pop(&mut self) -> Option<T> {
-        // SAFETY: rule 2: `take` is called with the slot that is this consumer's to read.
-        let take = |body: Body<'_, T>| unsafe { (body.read(), size_of::<T>()) };
-        self.ring.view().pop(&mut self.state, &self.ring.claims.taken, take)
-    }
-
-    /// Takes up to `out.len()` messages, oldest first, and returns how many it took.
-    #[inline]
-    pub fn pop_batch(&mut self, out: &mut [T]) -> usize {
-        self.ring.view().pop_batch(&mut self.state, &self.ring.claims.taken, out)
-    }
-
-    /// Looks at the oldest message without taking it; [`Peek::release`] takes it.
-    #[inline]
-    pub fn peek(&mut self) -> Option<Peek<'_, 'r, T, N, S>> {
-        self.ring.view().next(&self.state)?;
-        Some(Peek { consumer: self })
-    }
-
-    /// Whether the ring is empty now. Only the producer can change a `true`.
-    #[inline]
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        !self.ring.view().ready(&self.state)
-    }
-}
-
-impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Drop for Consumer<'_, T, N, S> {
-    fn drop(&mut self) {
-        self.ring.view().publish_credit(&mut self.state);
-        release_end(&self.ring.claims.consumer);
-    }
-}
-
-/// The oldest message of a ring, read in place. Dropping it without [`release`](Self::release) leaves it in the ring.
-#[derive(Debug)]
-pub struct Peek<'c, 'r, T: AnyBitPattern + Send, const N: usize, S: Scope = System> {
-    consumer: &'c mut Consumer<'r, T, N, S>,
-}
-
-impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
-    /// Copies the message out.
-    #[inline]
-    #[must_use]
-    pub fn read(&self) -> T {
-        // SAFETY: rule 2: `Consumer::peek` saw the stamp, and no credit beyond the slot is stored while this lives.
-        unsafe { self.body().read() }
-    }
-
-    /// Address of the message in the ring, for reading parts of it. Read with volatile or atomic loads if a hostile
-    /// process can map the same memory.
-    #[cfg(not(k2k_loom))]
-    #[inline]
-    #[must_use]
-    pub fn as_ptr(&self) -> *const T {
-        self.body().as_ptr()
-    }
-
-    /// Takes the message out of the ring; its slot is free for the producer.
-    #[inline]
-    pub fn release(self) {
-        let (ring, state) = (self.consumer.ring, &mut self.consumer.state);
-        let view = ring.view();
-        view.finish(state, view.slot(state.head), &ring.claims.taken, size_of::<T>());
-    }
-
-    fn body(&self) -> Body<'_, T> {
-        self.consumer.ring.view().slot(self.consumer.state.head).body
-    }
-}
-
 #[cfg(all(test, not(k2k_loom)))]
 mod tests {
     use super::*;
+    use crate::message::Message;
+
+    #[test]
+    fn a_ring_has_the_sizes_that_every_side_expects() {
+        assert_eq!(
+            (size_of::<Slot<u64>>(), size_of::<Slot<[u64; 7]>>(), size_of::<Slot<Message<64>>>()),
+            (16, 64, 128)
+        );
+        assert_eq!((size_of::<Slots<u64, 4>>(), align_of::<Slots<u64, 4>>()), (128, 128));
+        assert_eq!((size_of::<Credit>(), align_of::<Credit>(), size_of::<Claims>()), (128, 128, 128));
+    }
 
     /// As a producer leaves it that died within a run: the last of it stamped, the first not.
     #[test]
