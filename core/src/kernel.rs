@@ -64,7 +64,7 @@ pub trait Context<const PAYLOAD: usize> {
     fn stop(&mut self);
 }
 
-impl<L: Platform, const PAYLOAD: usize, Sh: Shape<Item = Message<PAYLOAD>>> Context<PAYLOAD> for Endpoint<'_, L, Sh> {
+impl<P: Platform, const PAYLOAD: usize, Sh: Shape<Item = Message<PAYLOAD>>> Context<PAYLOAD> for Endpoint<'_, P, Sh> {
     fn id(&self) -> KernelId {
         Endpoint::id(self)
     }
@@ -185,7 +185,7 @@ pub enum Pass {
 ///
 /// ```
 /// # use k2k_core::{Endpoint, Fixed, Kernel, Loop, Pass, Platform};
-/// # fn serve<L: Platform>(endpoint: &mut Endpoint<'_, L, Fixed<4, 8, 64>>, kernel: &mut impl Kernel<64>) {
+/// # fn serve<P: Platform>(endpoint: &mut Endpoint<'_, P, Fixed<4, 8, 64>>, kernel: &mut impl Kernel<64>) {
 /// let mut run = Loop::new();
 /// run.start(endpoint, kernel);
 /// loop {
@@ -224,9 +224,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
     }
 
     /// Begins, whatever the last loop of this endpoint was asked. Before the first pass.
-    pub fn start<L: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
+    pub fn start<P: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
         &mut self,
-        endpoint: &mut Endpoint<'_, L, Sh>,
+        endpoint: &mut Endpoint<'_, P, Sh>,
         kernel: &mut impl Kernel<PAYLOAD>,
     ) {
         self.empty_passes = 0;
@@ -237,9 +237,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
 
     /// Obeys the supervisor's [`Command`], gives a sign of life, and handles one message.
     #[inline]
-    pub fn pass<L: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
+    pub fn pass<P: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
         &mut self,
-        endpoint: &mut Endpoint<'_, L, Sh>,
+        endpoint: &mut Endpoint<'_, P, Sh>,
         kernel: &mut impl Kernel<PAYLOAD>,
     ) -> Pass {
         if !endpoint.begin_pass() {
@@ -280,9 +280,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
     }
 
     /// Ends. After the last pass.
-    pub fn finish<L: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
+    pub fn finish<P: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
         &mut self,
-        endpoint: &mut Endpoint<'_, L, Sh>,
+        endpoint: &mut Endpoint<'_, P, Sh>,
         kernel: &mut impl Kernel<PAYLOAD>,
     ) {
         if endpoint.may_write() {
@@ -291,9 +291,9 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
         self.enter(endpoint, Phase::Stopped);
     }
 
-    fn enter<L: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
+    fn enter<P: Platform, Sh: Shape<Item = Message<PAYLOAD>>>(
         &mut self,
-        endpoint: &mut Endpoint<'_, L, Sh>,
+        endpoint: &mut Endpoint<'_, P, Sh>,
         phase: Phase,
     ) {
         self.phase = phase;
@@ -305,10 +305,10 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
 ///
 /// Each pass obeys the supervisor's [`Command`], gives a sign of life, and handles one message. With nothing to do it
 /// calls `idle`: the backend decides whether to spin, yield or sleep.
-pub fn run<L: Platform, const PAYLOAD: usize, Sh: Shape<Item = Message<PAYLOAD>>>(
-    endpoint: &mut Endpoint<'_, L, Sh>,
+pub fn run<P: Platform, const PAYLOAD: usize, Sh: Shape<Item = Message<PAYLOAD>>>(
+    endpoint: &mut Endpoint<'_, P, Sh>,
     kernel: &mut impl Kernel<PAYLOAD>,
-    mut idle: impl FnMut(&mut Endpoint<'_, L, Sh>, Rest),
+    mut idle: impl FnMut(&mut Endpoint<'_, P, Sh>, Rest),
 ) {
     let mut passes = Loop::new();
     passes.start(endpoint, kernel);

@@ -73,7 +73,7 @@ const PROBE_EVERY: u32 = 64;
 
 shared_struct! {
     /// One producer's ring to the consumer.
-    pub struct Lane[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
+    pub(crate) struct Lane[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
         credit: Credit<S>,
         slots: Slots<T, N, S>,
     }
@@ -88,7 +88,7 @@ shared_struct! {
 
 shared_struct! {
     /// The bells of all lanes: a row for each while there are few, packed into the first rows otherwise.
-    pub struct Bells[const PRODUCERS: usize,][PRODUCERS,] in S {
+    pub(crate) struct Bells[const PRODUCERS: usize,][PRODUCERS,] in S {
         rows: [BellRow<S>; PRODUCERS],
     }
 }
@@ -120,7 +120,7 @@ shared_struct! {
 shared_struct! {
     /// The consumer's notes for a successor: per lane, the position after the last message taken.
     #[repr(align(128))]
-    pub struct Notes[const PRODUCERS: usize,][PRODUCERS,] in S {
+    pub(crate) struct Notes[const PRODUCERS: usize,][PRODUCERS,] in S {
         taken: [AtomicU64<S>; PRODUCERS],
     }
 }
@@ -128,7 +128,7 @@ shared_struct! {
 shared_struct! {
     /// Claim words of the ends, for standalone use; a fabric claims whole endpoints instead.
     #[repr(align(128))]
-    pub struct LaneClaims[const PRODUCERS: usize,][PRODUCERS,] in S {
+    pub(crate) struct LaneClaims[const PRODUCERS: usize,][PRODUCERS,] in S {
         producers: [AtomicU32<S>; PRODUCERS],
         consumer: AtomicU32<S>,
     }

@@ -6,10 +6,7 @@
 //! | [`Lanes`] | one lane each | none | fan-in with capacity per pair: the default |
 //! | [`Ticket`] | any number | compare-exchange | fan-in where a lane for each producer would cost too much memory |
 //!
-//! Storage ([`spsc::Slots`], [`spsc::Credit`]) and the sides' private state are apart, because the parts of one ring may
-//! lie in different memories.
-//!
-//! The ends that keep such a state have lines of their own on a host (two, since processors fetch them in pairs): two
+//! The ends, which keep the private state of a side, have lines of their own on a host (two, since processors fetch them in pairs): two
 //! ends side by side in a struct or a `Vec`, each lent to a thread, would otherwise take each other's positions away
 //! with every message.
 
