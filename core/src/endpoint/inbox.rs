@@ -5,7 +5,7 @@ use crate::fabric::{Ledger, Noted};
 use crate::in_place::make_in;
 use crate::message::Header;
 use crate::platform::Platform;
-use crate::ring::lanes::LanesState;
+use crate::ring::lanes::{LanesState, LanesView};
 use crate::ring::ticket::{TicketConsumerState, TicketPop};
 use crate::shape::{Index, Packet, Shape};
 use crate::sync::{Body, Scope};
@@ -165,16 +165,17 @@ impl<Sh: Shape> Inbox<Sh> {
         }
     }
 
-    /// Takes the oldest message of a sender's shard, if it is for another kernel.
+    /// Takes the oldest message of a sender's shard, if it is for another kernel. `lanes` are this kernel's: of a shape that
+    /// is read, a turn makes the view once.
+    #[inline(always)]
     pub(super) fn take_in_transit(
         &mut self,
+        lanes: &LanesView<'_, Sh>,
         me: &Member<'_, Sh>,
         ledger: &Ledger<'_, Sh::Scope>,
         sender: Index<Sh>,
         message: &mut Sh::Item,
     ) -> bool {
-        // One view for both: of a shape that is read, making one takes a dozen instructions.
-        let lanes = me.lanes();
         match lanes.peek_head::<Header>(&self.shards, sender) {
             Some(head) if head.destination().index() != me.id().index() => {
                 let take = |body: Body<'_, _>| read_noted(ledger, body, message);

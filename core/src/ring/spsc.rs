@@ -27,7 +27,7 @@
 //!    may also *write* it: see "Lines that the consumer has written".
 //! 3. `Credit`: written by the consumer only, read by the producer.
 //! 4. Each side's own position lives in its state (`ProducerState`, `ConsumerState`) and is never read back from
-//!    shared memory. The consumer leaves a copy in a word that nobody else looks at (`taken` in [`Claims`]), for a
+//!    shared memory. The consumer leaves a copy in a word that nobody else looks at (`taken` in `Claims`), for a
 //!    successor.
 //!
 //! # Synchronisation
@@ -36,7 +36,7 @@
 //! | --- | --- | --- | --- |
 //! | `slot-published` | producer's stamp store | consumer's stamp load | the body written before the stamp |
 //! | `slot-freed` | consumer's credit store | producer's credit load | that the consumer is done with all bodies below |
-//! | `end-handed-over` | [`Claims`] release | [`Claims`] claim | everything the previous endpoint did |
+//! | `end-handed-over` | `Claims` release | `Claims` claim | everything the previous endpoint did |
 //!
 //! # Lines that the consumer has written
 //!

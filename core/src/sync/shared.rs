@@ -52,8 +52,8 @@ pub(crate) const fn idle_in<T: Shared>(place: &mut core::mem::MaybeUninit<T>) ->
 }
 
 /// Declares a `repr(C)` struct of [`Shared`] fields and implements [`Shared`] for it. Generics come in brackets, each
-/// with a comma behind it, once with their bounds and once as arguments; `in S` adds the [`Scope`] `S`, by default
-/// [`System`]: `struct Name[const N: usize,][N,] in S { .. }`.
+/// with a comma behind it, once with their bounds and once as arguments; `in S` adds the `Scope` `S`, by default
+/// `System`: `struct Name[const N: usize,][N,] in S { .. }`.
 macro_rules! shared_struct {
     (
         $(#[$attr:meta])*
