@@ -317,14 +317,14 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         Sh: Shape<Item = Message<PAYLOAD>>,
     {
         let wait = self.wait;
-        k2k_core::run(&mut self.inner, kernel, |endpoint, rest| {
-            let awaited = match rest.command {
+        k2k_core::run(&mut self.inner, kernel, |endpoint, hint| {
+            let awaited = match hint.command {
                 Command::Pause => Awaited::Transit,
                 obeyed => Awaited::Mail(obeyed),
             };
-            if rest.soon {
-                wait.idle_soon(endpoint, awaited, rest.empty_passes, heartbeat);
-            } else if wait.idle(endpoint, awaited, rest.empty_passes, Some(heartbeat)) {
+            if hint.soon {
+                wait.idle_soon(endpoint, awaited, hint.empty_passes, heartbeat);
+            } else if wait.idle(endpoint, awaited, hint.empty_passes, Some(heartbeat)) {
                 endpoint.expire();
             }
         });

@@ -156,9 +156,9 @@ pub trait Kernel<const PAYLOAD: usize> {
     }
 }
 
-/// A pause between two passes of a [`Loop`].
+/// What a backend is told of a pass of a [`RunLoop`] that had nothing to do: from it follows how to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rest {
+pub struct IdleHint {
     /// Passes in a row that found nothing to do. 0 if a paused kernel has passed something on.
     pub empty_passes: u32,
     /// Whether the kernel has said [`Idle::Soon`]: it should not sleep for long, since nothing wakes it for what it
@@ -168,15 +168,15 @@ pub struct Rest {
     pub command: Command,
 }
 
-/// What a pass of a [`Loop`] came to.
+/// What a pass of a [`RunLoop`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Pass {
     /// Something was done: the next pass should follow at once.
     Worked,
     /// Nothing to do: the backend decides whether to spin, yield or sleep.
-    Rest(Rest),
-    /// The kernel stops: [`Loop::finish`] comes next.
+    Idle(IdleHint),
+    /// The kernel stops: [`RunLoop::finish`] comes next.
     Stopped,
 }
 
@@ -184,14 +184,14 @@ pub enum Pass {
 /// so that it can lie where a GPU block keeps its endpoint, and not on a stack. [`run`] is the same as a function.
 ///
 /// ```
-/// # use k2k_core::{Endpoint, Fixed, Kernel, Loop, Pass, Platform};
+/// # use k2k_core::{Endpoint, Fixed, Kernel, RunLoop, Pass, Platform};
 /// # fn serve<P: Platform>(endpoint: &mut Endpoint<'_, P, Fixed<4, 8, 64>>, kernel: &mut impl Kernel<64>) {
-/// let mut run = Loop::new();
+/// let mut run = RunLoop::new();
 /// run.start(endpoint, kernel);
 /// loop {
 ///     match run.pass(endpoint, kernel) {
 ///         Pass::Worked => {}
-///         Pass::Rest(_) => std::thread::yield_now(),
+///         Pass::Idle(_) => std::thread::yield_now(),
 ///         Pass::Stopped => break,
 ///     }
 /// }
@@ -199,19 +199,19 @@ pub enum Pass {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Loop<const PAYLOAD: usize> {
+pub struct RunLoop<const PAYLOAD: usize> {
     message: Message<PAYLOAD>,
     phase: Phase,
     empty_passes: u32,
 }
 
-impl<const PAYLOAD: usize> Default for Loop<PAYLOAD> {
+impl<const PAYLOAD: usize> Default for RunLoop<PAYLOAD> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<const PAYLOAD: usize> Loop<PAYLOAD> {
+impl<const PAYLOAD: usize> RunLoop<PAYLOAD> {
     /// A loop to be started.
     #[must_use]
     pub fn new() -> Self {
@@ -259,7 +259,7 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
         }
         if command == Command::Pause {
             self.empty_passes = if endpoint.poll() > 0 { 0 } else { self.empty_passes.saturating_add(1) };
-            return Pass::Rest(Rest { empty_passes: self.empty_passes, soon: false, command });
+            return Pass::Idle(IdleHint { empty_passes: self.empty_passes, soon: false, command });
         }
         if endpoint.receive_into(&mut self.message) {
             kernel.on_message(endpoint, &self.message);
@@ -276,7 +276,7 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
         }
         self.empty_passes = self.empty_passes.saturating_add(1);
         endpoint.expire_some();
-        Pass::Rest(Rest { empty_passes: self.empty_passes, soon: idle == Idle::Soon, command })
+        Pass::Idle(IdleHint { empty_passes: self.empty_passes, soon: idle == Idle::Soon, command })
     }
 
     /// Ends. After the last pass.
@@ -308,14 +308,14 @@ impl<const PAYLOAD: usize> Loop<PAYLOAD> {
 pub fn run<P: Platform, const PAYLOAD: usize, Sh: Shape<Item = Message<PAYLOAD>>>(
     endpoint: &mut Endpoint<'_, P, Sh>,
     kernel: &mut impl Kernel<PAYLOAD>,
-    mut idle: impl FnMut(&mut Endpoint<'_, P, Sh>, Rest),
+    mut idle: impl FnMut(&mut Endpoint<'_, P, Sh>, IdleHint),
 ) {
-    let mut passes = Loop::new();
+    let mut passes = RunLoop::new();
     passes.start(endpoint, kernel);
     loop {
         match passes.pass(endpoint, kernel) {
             Pass::Worked => {}
-            Pass::Rest(rest) => idle(endpoint, rest),
+            Pass::Idle(hint) => idle(endpoint, hint),
             Pass::Stopped => break,
         }
     }
@@ -350,7 +350,7 @@ mod tests {
         let [mut a, b] =
             ["a", "b"].map(|name| fabric.register(&Registration::new(name).unwrap(), Turned(&now)).unwrap());
         a.send(b.id(), &Message::new(1)).unwrap();
-        let mut run = Loop::new();
+        let mut run = RunLoop::new();
         run.start(&mut a, &mut Deaf);
         let _ = run.pass(&mut a, &mut Deaf);
         run.empty_passes = u32::MAX;

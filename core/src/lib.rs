@@ -13,7 +13,7 @@
 //! | [`fabric`] | what all kernels of a memory domain share: table, inboxes, routes, receipts, traces |
 //! | [`Endpoint`] | one kernel's handle: send, receive, forward |
 //! | [`link`], [`gateway`] | what joins two memory domains, and who carries messages across |
-//! | [`Kernel`], [`run`], [`Loop`] | a handler and the loop that feeds it, whole or pass by pass |
+//! | [`Kernel`], [`run`], [`RunLoop`] | a handler and the loop that feeds it, whole or pass by pass |
 //! | [`crew`] | work that a kernel shares out over the threads of its block |
 //! | [`sync`] | the one door to atomics |
 #![no_std]
@@ -48,7 +48,7 @@ pub use fabric::{
     Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, FabricRef, Phase, ProcessDomain, ReceiptError, Stats,
 };
 pub use gateway::Gateway;
-pub use kernel::{Context, Idle, Kernel, Loop, Pass, Rest, run};
+pub use kernel::{Context, Idle, IdleHint, Kernel, Pass, RunLoop, run};
 pub use link::{LinkEnd, LinkHalf};
 pub use message::{Header, KernelId, Message, MessageId, Priority};
 pub use platform::{CLOCK_MARGIN_NS, Platform};

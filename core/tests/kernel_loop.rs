@@ -6,8 +6,8 @@ use common::{Manual, fabric, register_all};
 use core::cell::RefCell;
 use k2k_core::fabric::Event;
 use k2k_core::{
-    CLOCK_MARGIN_NS, Command, Config, Context, DeliveryStatus, Endpoint, Fabric, Idle, Kernel, Loop, Message, Pass,
-    Phase, Registration, Rest, run,
+    CLOCK_MARGIN_NS, Command, Config, Context, DeliveryStatus, Endpoint, Fabric, Idle, IdleHint, Kernel, Message, Pass,
+    Phase, Registration, RunLoop, run,
 };
 
 type Small = Fabric<4, 8, 64>;
@@ -78,7 +78,7 @@ fn idling_is_told_how_long_and_idle_work_starts_the_count_anew() {
     let mut b = register_all(&fabric, &platform, 1).remove(0);
     let mut diary = Diary { idle_work: 3, ..Diary::default() };
     let mut passes = Vec::new();
-    run(&mut b, &mut diary, |endpoint, Rest { empty_passes, .. }| {
+    run(&mut b, &mut diary, |endpoint, IdleHint { empty_passes, .. }| {
         assert_eq!(fabric.phase(endpoint.id()), Some(Phase::Running));
         passes.push(empty_passes);
         if empty_passes == 3 {
@@ -109,7 +109,7 @@ fn a_loop_called_pass_by_pass_says_what_each_came_to() {
     let [mut a, mut b]: [Endpoint<'_, _, common::Chosen<4, 8, 64>>; 2] =
         register_all(&fabric, &platform, 2).try_into().unwrap();
     let mut kernel = Impatient { soon: 3 };
-    let mut passes = Loop::new();
+    let mut passes = RunLoop::new();
     for round in 0..2 {
         passes.start(&mut b, &mut kernel);
         assert_eq!(fabric.phase(b.id()), Some(Phase::Running), "round {round}");
@@ -119,7 +119,7 @@ fn a_loop_called_pass_by_pass_says_what_each_came_to() {
             let soon = round == 0 && empty_passes < 3;
             assert_eq!(
                 passes.pass(&mut b, &mut kernel),
-                Pass::Rest(Rest { empty_passes, soon, command: Command::Run })
+                Pass::Idle(IdleHint { empty_passes, soon, command: Command::Run })
             );
         }
         b.stop();
@@ -141,7 +141,7 @@ fn a_paused_kernel_forwards_and_handles_nothing_until_it_is_resumed() {
     let (b_id, a, c) = (b.id(), RefCell::new(a), RefCell::new(c));
     let mut diary = Diary { stop_at: 2, ..Diary::default() };
     let mut idles = 0;
-    run(&mut b, &mut diary, |_, Rest { empty_passes, .. }| {
+    run(&mut b, &mut diary, |_, IdleHint { empty_passes, .. }| {
         idles += 1;
         match idles {
             1 => {
@@ -238,7 +238,7 @@ fn the_heartbeat_moves_while_the_loop_does_and_goes_on_with_a_successor() {
     let id = b.id();
     assert_eq!(fabric.heartbeat(id), Some(0));
     let mut beats = Vec::new();
-    run(&mut b, &mut Diary::default(), |endpoint, Rest { empty_passes, .. }| {
+    run(&mut b, &mut Diary::default(), |endpoint, IdleHint { empty_passes, .. }| {
         beats.push(fabric.heartbeat(id).unwrap());
         if empty_passes == 4 {
             endpoint.stop();
@@ -267,7 +267,7 @@ fn a_message_that_is_not_fetched_does_not_make_passes_longer() {
     while a.send(b.id(), &Message::new(1)).is_ok() {}
     for command in [Command::Run, Command::Pause] {
         fabric.command(a.id(), command, &&platform).unwrap();
-        let mut run = Loop::new();
+        let mut run = RunLoop::new();
         run.start(&mut a, &mut Diary::default());
         // To the end of a sweep, and into the rest that follows.
         for _ in 0..CAPACITY {
@@ -276,7 +276,7 @@ fn a_message_that_is_not_fetched_does_not_make_passes_longer() {
         assert_eq!(a.stats().timeout, 0);
     }
     platform.advance(Config::default().delivery_timeout_ns + CLOCK_MARGIN_NS + 1);
-    let mut run = Loop::new();
+    let mut run = RunLoop::new();
     run.start(&mut a, &mut Diary::default());
     let mut passes = 0;
     while a.stats().timeout < 63 {

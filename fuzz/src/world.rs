@@ -5,8 +5,8 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use k2k_core::WakeFlag;
 use k2k_core::{
-    Command, Config, Context, Endpoint, Fabric, Fixed, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority,
-    Registration, Rest, SendError, run,
+    Command, Config, Context, Endpoint, Fabric, Fixed, IdleHint, Kernel, KernelId, Message, MessageId, Phase, Platform,
+    Priority, Registration, SendError, run,
 };
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 
@@ -236,7 +236,7 @@ impl<'m> World<'m> {
             17 => {
                 // A supervisor that watches from outside ends it in the end, whatever the words say.
                 let mut kernel = Echo { left: 4 };
-                run(endpoint, &mut kernel, |endpoint, Rest { empty_passes, .. }| {
+                run(endpoint, &mut kernel, |endpoint, IdleHint { empty_passes, .. }| {
                     clock.advance(1_000_000);
                     if empty_passes > 3 {
                         endpoint.stop();

@@ -9,7 +9,7 @@ use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
 use crate::shape::Fixed;
 use crate::wake_flag::Sleep;
-use crate::{Command, Context, Kernel, Loop, Pass, Registration, SendError, WakeFlag};
+use crate::{Command, Context, Kernel, Pass, Registration, RunLoop, SendError, WakeFlag};
 use core::mem::ManuallyDrop;
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,7 +163,7 @@ impl Node {
     /// Runs a run loop until it has nothing to do, or ends.
     pub(super) fn run(&mut self) {
         let mut taken = Taken(Vec::new());
-        let mut passes = Loop::new();
+        let mut passes = RunLoop::new();
         let endpoint = self.endpoint.as_mut().expect("registered");
         passes.start(endpoint, &mut taken);
         // A message counts as received when the handler has it: what is noted survives the death of this run.

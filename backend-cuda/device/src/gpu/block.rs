@@ -15,7 +15,7 @@ use crate::launch::{Launch, Outcome, Report};
 use core::mem::MaybeUninit;
 use k2k_core::sync::Ordering::{Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu, System};
-use k2k_core::{Endpoint, FabricRef, Kernel, KernelId, Loop, Message, Pass, RegisterError, Registration, Shape};
+use k2k_core::{Endpoint, FabricRef, Kernel, KernelId, Message, Pass, RegisterError, Registration, RunLoop, Shape};
 
 /// Rounds of polling by the warp before thread 0 looks for commands and overdue receipts again.
 const POLLS: u32 = 64;
@@ -129,7 +129,7 @@ impl<'l> Block<'l> {
 #[repr(C, align(256))]
 struct State<H, Sh: Shape, const PAYLOAD: usize> {
     endpoint: MaybeUninit<Endpoint<'static, Clock, Sh>>,
-    passes: MaybeUninit<Loop<PAYLOAD>>,
+    passes: MaybeUninit<RunLoop<PAYLOAD>>,
     handler: MaybeUninit<H>,
 }
 
@@ -278,7 +278,7 @@ where
     match register(block, |who, clock| fabric.register_in(endpoint, who, clock)) {
         Ok(endpoint) => {
             block.report(Outcome::Running, endpoint.id(), [0; 7]);
-            Loop::new_in(passes).start(endpoint, made);
+            RunLoop::new_in(passes).start(endpoint, made);
             Ok(())
         }
         Err(refused) => {
@@ -316,8 +316,8 @@ where
     match passes.pass(endpoint, handler) {
         Pass::Stopped => ENDED,
         Pass::Worked => WORKED,
-        Pass::Rest(rest) if rest.soon => SOON,
-        Pass::Rest(_) => IDLE,
+        Pass::Idle(hint) if hint.soon => SOON,
+        Pass::Idle(_) => IDLE,
     }
 }
 
