@@ -108,6 +108,9 @@ fn numbers_out_of_range_are_refused_with_the_range_also_negative_ones() {
         assert!(!output.status.success() && says(&output).contains(range), "{arguments:?}: {}", says(&output));
         assert!(!says(&output).contains("unexpected argument"), "{arguments:?}: {}", says(&output));
     }
+    let output = example("trouble").arg("-1").output().expect("the example");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(says(&output).contains("takes no arguments"), "{}", says(&output));
     let output = example("ping_pong").arg("-1").output().expect("the example");
     assert_eq!(output.status.code(), Some(2));
     assert!(says(&output).contains("up to 3600"), "{}", says(&output));

@@ -501,3 +501,72 @@ fn the_outcome_of_a_message_is_seen_by_state() {
     let counts = view.receipts(0).unwrap();
     assert_eq!((counts.not_found, counts.timeout, counts.pending), (1, 1, 0), "{counts:?}");
 }
+
+/// Prints how long a look takes, with all kernels registered and a message at each.
+#[test]
+#[ignore = "measures: cargo test --release -p k2k-host --test inspect -- --ignored --nocapture the_time_of_a_look"]
+fn the_time_of_a_look() {
+    for kernels in [16, 256, 1024] {
+        let shm = Shm::new(&format!("look-time-{kernels}"));
+        let broker =
+            Broker::<Read<1024, 64>>::builder().kernels(kernels).slots(4).payload(0).create(&shm.0).build().unwrap();
+        let mut all: Vec<_> = (0..kernels).map(|i| broker.register(&format!("kernel-{i}")).unwrap()).collect();
+        for i in 0..kernels {
+            let to = all[(i + 1) % kernels].id();
+            all[i].send(to, &Message::new(1)).unwrap();
+        }
+        let mut watch = watch(&shm);
+        let mut times: Vec<_> = (0..50).map(|_| watch.look().unwrap().look.took).collect();
+        times.sort_unstable();
+        println!("{kernels} kernels: {:?} at best, {:?} in the middle", times[0], times[times.len() / 2]);
+    }
+}
+
+/// Prints how many messages a second go from one thread to another, by turns alone and with `k2k top` beside them.
+#[test]
+#[cfg(feature = "cli")]
+#[ignore = "measures: cargo test --release -p k2k-host --test inspect -- --ignored --nocapture the_price_of_being_watched"]
+fn the_price_of_being_watched() {
+    use k2k_host::k2k_core::sync::{AtomicU32, Ordering::Relaxed};
+    let shm = Shm::new("look-price");
+    let broker: Broker<Fixed<16, 256, 192>> = patient().create(&shm.0).build().unwrap();
+    let (mut from, mut to) = (broker.register("from").unwrap(), broker.register("to").unwrap());
+    let (receiver, stop) = (to.id(), AtomicU32::new(0));
+    let mut rates = [const { Vec::new() }; 2];
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while stop.load(Relaxed) == 0 {
+                if from.send(receiver, &Message::new(1)).is_err() {
+                    core::hint::spin_loop();
+                }
+            }
+        });
+        scope.spawn(|| {
+            while stop.load(Relaxed) == 0 {
+                while to.try_receive().is_some() {}
+            }
+        });
+        for round in 0..24 {
+            let mut top = None;
+            if round % 2 == 1 {
+                let child = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
+                    .args(["top", &shm.0, "--json", "--interval", "0.25"])
+                    .stdout(std::process::Stdio::null())
+                    .spawn()
+                    .unwrap();
+                top = Some(Process(child));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            let (before, began) = (broker.stats().received, std::time::Instant::now());
+            std::thread::sleep(Duration::from_secs(1));
+            rates[round % 2].push((broker.stats().received - before) as f64 / began.elapsed().as_secs_f64());
+            drop(top);
+        }
+        stop.store(1, Relaxed);
+    });
+    for (what, rates) in ["alone", "with top four times a second"].iter().zip(&mut rates) {
+        rates.sort_unstable_by(f64::total_cmp);
+        let of = |part: usize| rates[part * (rates.len() - 1) / 4] / 1e6;
+        println!("{what}: {:.2} M/s in the middle, {:.2} to {:.2} for half of the rounds", of(2), of(1), of(3));
+    }
+}

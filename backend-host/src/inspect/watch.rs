@@ -26,7 +26,7 @@ pub enum Condition {
     Unheard,
     /// Mail waits, and it has taken none for the watch's patience.
     Stalled,
-    /// It takes mail, and some sender has no room for more.
+    /// It takes mail, and some sender has no room for more, or had none at the look before.
     Flooded,
     /// It was told to pause, and does.
     Paused,
@@ -100,6 +100,7 @@ struct Seen {
     stats: Stats,
     heartbeat: u64,
     awake: bool,
+    full: bool,
     high_water: u64,
     /// When its heartbeat or a counter moved last.
     moved: Instant,
@@ -177,6 +178,7 @@ impl Watch {
             stats: kernel.stats,
             heartbeat: kernel.heartbeat,
             awake: false,
+            full: false,
             high_water: 0,
             moved: now,
             took: now,
@@ -195,13 +197,15 @@ impl Watch {
         }
         let stays_awake = seen.awake && awake;
         seen.high_water = seen.high_water.max(waiting);
-        (seen.stats, seen.heartbeat, seen.awake) = (kernel.stats, kernel.heartbeat, awake);
+        // Right after it has given room back, a sender that has filled the rest may not have come by yet.
+        let is_full = kernel.backlog.iter().any(|from| from.full);
+        let was_full = seen.full;
+        (seen.stats, seen.heartbeat, seen.awake, seen.full) = (kernel.stats, kernel.heartbeat, awake, is_full);
 
         let still = now.saturating_duration_since(seen.moved);
         let since = |then| now.saturating_duration_since(then) >= self.patience;
         let in_run_loop = matches!(kernel.phase, Phase::Running | Phase::Paused | Phase::Draining);
         let owner = kernel.owner.as_ref();
-        let is_full = kernel.backlog.iter().any(|from| from.full);
         let condition = if owner.is_some_and(|owner| owner.state == OwnerState::Dead) {
             Condition::Dead
         } else if kernel.status == Some(Status::Failed) || kernel.phase == Phase::Failed {
@@ -216,7 +220,7 @@ impl Watch {
             Condition::Paused
         } else if since(seen.took) {
             Condition::Stalled
-        } else if is_full {
+        } else if is_full || was_full && waiting > 0 {
             Condition::Flooded
         } else if kernel.status == Some(Status::Leaving) || matches!(kernel.phase, Phase::Draining | Phase::Stopped) {
             Condition::Ending
