@@ -39,18 +39,17 @@ macro_rules! export {
         $(#[$attribute:meta])*
         $visibility:vis fn $name:ident($kernels:expr, $slots:expr, $payload:expr) = $make:expr $(, $values:expr)?;
     )*) => { $(
-        $(#[$attribute])*
-        #[cfg(target_arch = "nvptx64")]
-        #[unsafe(no_mangle)]
-        #[allow(unused_unsafe, reason = "an expression of the caller's may have to say so for itself")]
-        $visibility unsafe extern "ptx-kernel" fn $name(launch: *const $crate::Launch) {
-            // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
-            unsafe {
+        $crate::entry_point! {
+            $(#[$attribute])*
+            $visibility fn $name(launch) {
+                // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
+                unsafe {
                 $crate::run::<_, $crate::DeviceShape<{ $kernels }, { $slots }, { $payload }>, { $payload }>(
                     launch,
                     $make,
                     $crate::export!(@values $($values)?),
                 )
+                }
             }
         }
     )* };
@@ -58,21 +57,49 @@ macro_rules! export {
         $(#[$attribute:meta])*
         $visibility:vis fn $name:ident($kernels:expr, $slots:expr, $payload:expr; $job:ty) = $make:expr $(, $values:expr)?;
     )*) => { $(
-        $(#[$attribute])*
-        #[cfg(target_arch = "nvptx64")]
-        #[unsafe(no_mangle)]
-        #[allow(unused_unsafe, reason = "an expression of the caller's may have to say so for itself")]
-        $visibility unsafe extern "ptx-kernel" fn $name(launch: *const $crate::Launch) {
-            // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
-            unsafe {
+        $crate::entry_point! {
+            $(#[$attribute])*
+            $visibility fn $name(launch) {
+                // SAFETY: the host launches entry points with a launch that it leaves alone until the grid has ended.
+                unsafe {
                 $crate::run_crew::<_, $job, $crate::DeviceShape<{ $kernels }, { $slots }, { $payload }>, { $payload }>(
                     launch,
                     $make,
                     $crate::export!(@values $($values)?),
                 )
+                }
             }
         }
     )* };
     (@values) => { |_| [0; 7] };
     (@values $values:expr) => { $values };
+}
+
+/// An entry point: a function that a compiler of device code lets the host launch.
+#[cfg(not(k2k_rust_cuda))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! entry_point {
+    ($(#[$attribute:meta])* $visibility:vis fn $name:ident($launch:ident) $body:block) => {
+        $(#[$attribute])*
+        #[cfg(target_arch = "nvptx64")]
+        #[unsafe(no_mangle)]
+        #[allow(unused_unsafe, reason = "an expression of the caller's may have to say so for itself")]
+        $visibility unsafe extern "ptx-kernel" fn $name($launch: *const $crate::Launch) $body
+    };
+}
+
+/// The same for rust-cuda, which knows entry points by an attribute of its own; its `cuda_builder` registers that tool.
+#[cfg(k2k_rust_cuda)]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! entry_point {
+    ($(#[$attribute:meta])* $visibility:vis fn $name:ident($launch:ident) $body:block) => {
+        $(#[$attribute])*
+        #[cfg(target_arch = "nvptx64")]
+        #[unsafe(no_mangle)]
+        #[nvvm_internal::kernel]
+        #[allow(unused_unsafe, reason = "an expression of the caller's may have to say so for itself")]
+        $visibility unsafe extern "C" fn $name($launch: *const $crate::Launch) $body
+    };
 }

@@ -14,6 +14,9 @@
 //! | `Warp` | 32 threads as one: ballot, shuffles; a `Gang` for rings |
 //! | `Clock` | `%globaltimer` on the host's clock, as a `Platform` |
 //! | `thread` | indices, the timer, rest |
+//!
+//! `--cfg k2k_rust_cuda` is for rust-cuda, whose code generator knows entry points by an attribute of its own and warp
+//! operations as inline PTX, and whose `cuda_std` brings the panic handler.
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(asm_experimental_arch, link_llvm_intrinsics))]
 #![cfg_attr(target_arch = "nvptx64", allow(internal_features, reason = "see `gpu/warp.rs` for why"))]
@@ -41,7 +44,8 @@ pub use gpu::{
     warp::Warp,
 };
 
-#[cfg(target_arch = "nvptx64")]
+// rust-cuda's `cuda_std` brings one.
+#[cfg(all(target_arch = "nvptx64", not(k2k_rust_cuda)))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     thread::trap()

@@ -7,12 +7,59 @@ use super::thread::{lane_index, thread_index, threads};
 unsafe extern "C" {
     #[link_name = "llvm.nvvm.bar.warp.sync"]
     fn bar_warp_sync(mask: u32);
+}
+#[cfg(not(k2k_rust_cuda))]
+unsafe extern "C" {
     #[link_name = "llvm.nvvm.vote.ballot.sync"]
     fn vote_ballot_sync(mask: u32, yes: bool) -> u32;
     #[link_name = "llvm.nvvm.shfl.sync.idx.i32"]
     fn shfl_sync_idx(mask: u32, value: u32, lane: u32, clamp: u32) -> u32;
     #[link_name = "llvm.nvvm.shfl.sync.bfly.i32"]
     fn shfl_sync_bfly(mask: u32, value: u32, lane_mask: u32, clamp: u32) -> u32;
+}
+
+// As rust-cuda's own `cuda_std` has them: its LLVM is older than those intrinsics.
+#[cfg(k2k_rust_cuda)]
+use inline::{shfl_sync_bfly, shfl_sync_idx, vote_ballot_sync};
+#[cfg(k2k_rust_cuda)]
+mod inline {
+    use core::arch::asm;
+
+    /// # Safety
+    /// All threads of the mask call this.
+    #[inline(always)]
+    pub(super) unsafe fn vote_ballot_sync(mask: u32, yes: bool) -> u32 {
+        let votes: u32;
+        // SAFETY: passed on.
+        unsafe {
+            asm!(
+                "{{ .reg .pred %yes; setp.ne.u32 %yes, {}, 0; vote.sync.ballot.b32 {}, %yes, {}; }}",
+                in(reg32) u32::from(yes), out(reg32) votes, in(reg32) mask,
+            );
+        }
+        votes
+    }
+
+    macro_rules! shuffle {
+        ($name:ident, $mode:literal) => {
+            /// # Safety
+            /// All threads of the mask call this.
+            #[inline(always)]
+            pub(super) unsafe fn $name(mask: u32, value: u32, lane: u32, clamp: u32) -> u32 {
+                let other: u32;
+                // SAFETY: passed on.
+                unsafe {
+                    asm!(
+                        concat!("shfl.sync.", $mode, ".b32 {}, {}, {}, {}, {};"),
+                        out(reg32) other, in(reg32) value, in(reg32) lane, in(reg32) clamp, in(reg32) mask,
+                    );
+                }
+                other
+            }
+        };
+    }
+    shuffle!(shfl_sync_idx, "idx");
+    shuffle!(shfl_sync_bfly, "bfly");
 }
 
 /// Up to 32 threads that go through a protocol together. Each of them has a copy of this and calls the same operations
