@@ -13,6 +13,7 @@
 //! | `Hand` | [`Hand`] |
 //! | the transit store | `store`, deferred messages per kernel |
 //! | deadline passed; deadline and grace passed | `time` 1; 2 |
+//! | the sender set, of a sender that does not ask it | `denied` |
 //!
 //! In every state, a message was received at most once, and what was received was counted as received. In every state
 //! from which nothing but a death is possible, nothing waits anywhere, and each message that was sent has been counted
@@ -33,6 +34,7 @@ pub enum Status {
     QueueFull,
     Timeout,
     MaxHops,
+    NotAllowed,
     /// With a gateway.
     Held,
     /// The sender had decided, and has taken that back.
@@ -241,6 +243,8 @@ pub enum Mutation {
     HeldForEver,
     /// The receiver does not look at the clock.
     DeadlineIgnored,
+    /// The receiver does not look into the sender set.
+    DenialIgnored,
 }
 
 /// A topology and what is sent through it.
@@ -259,6 +263,8 @@ pub struct World {
     pub deaths: u8,
     /// The kernel that is a gateway's proxy, if one is.
     pub proxy: Option<u8>,
+    /// Whose messages a kernel may not receive: by receiver and sender.
+    pub denied: [[bool; MAX]; MAX],
     pub mutation: Mutation,
 }
 
@@ -277,6 +283,7 @@ impl World {
             hop_limit: 3,
             deaths: 0,
             proxy: None,
+            denied: [[false; MAX]; MAX],
             mutation: Mutation::None,
         }
     }
@@ -312,6 +319,11 @@ impl World {
     fn hop(&self, at: usize, number: u8) -> u8 {
         let to = self.destination(number);
         self.routes[at][to as usize].unwrap_or(to)
+    }
+
+    /// Whether the receiver may not receive a message, by its source.
+    fn denies(&self, number: u8) -> bool {
+        self.denied[self.destination(number) as usize][self.source(number)]
     }
 
     fn is(&self, mutation: Mutation) -> bool {
@@ -376,6 +388,9 @@ impl State {
         if world.destination(number) as usize == k {
             if leaving {
                 return end(if late { Status::Timeout } else { Status::NotFound });
+            }
+            if world.denies(number) && !world.is(Mutation::DenialIgnored) {
+                return end(if late { Status::Timeout } else { Status::NotAllowed });
             }
             if world.proxy == Some(k as u8) {
                 return end(if late { Status::Timeout } else { Status::Held });
@@ -909,6 +924,9 @@ impl Model for World {
                         // Undecided, and its sender is gone: settled by whoever asks, counted by the place's next owner.
                         outcomes.len() == usize::from(sent) || sent && outcomes.is_empty() && (gone && !told || lies)
                     })
+            }),
+            Property::always("what is denied is not received", |world: &World, state: &State| {
+                (0..world.sends.len() as u8).all(|number| !world.denies(number) || state.received[number as usize] == 0)
             }),
             Property::always("what has timed out is not received", |_, state: &State| {
                 state.received.iter().zip(&state.given_up).all(|(&n, &given_up)| n == 0 || !given_up)

@@ -97,6 +97,24 @@ fn two_deaths_of_one_message_are_no_worse_than_one() {
     println!("three deaths: {} states", holds("three deaths", &world));
 }
 
+/// Each choice of who may not send to the last of three kernels, through each of their topologies and a proxy.
+#[test]
+fn a_denied_message_ends_once_and_is_not_received_whichever_kernel_dies() {
+    let (mut states, mut worlds) = (0, 0);
+    for world in topologies(3) {
+        for choice in 1..4u8 {
+            for proxy in [None, Some(2)] {
+                let mut world = with(world.clone(), &[(0, 2, 0), (1, 2, 1)], 1);
+                world.denied[2] = [choice & 1 != 0, choice & 2 != 0, false, false];
+                world.proxy = proxy;
+                states += holds("denied", &world);
+                worlds += 1;
+            }
+        }
+    }
+    println!("{worlds} worlds with denials, one death between any two steps: {states} states");
+}
+
 /// A step left out or exchanged breaks a promise in some world: none of the properties holds for nothing.
 #[test]
 fn every_mutation_is_noticed() {
@@ -117,6 +135,11 @@ fn every_mutation_is_noticed() {
         world.proxy = Some(1);
         world
     };
+    let denying = || {
+        let mut world = line(1, 2);
+        world.denied[2][0] = true;
+        world
+    };
     let mutations = [
         (Mutation::HandIgnored, line(1, 1)),
         (Mutation::SendingNotNoted, line(1, 1)),
@@ -129,6 +152,7 @@ fn every_mutation_is_noticed() {
         (Mutation::NoRetract, line(0, 1)),
         (Mutation::DeadlineIgnored, line(0, 1)),
         (Mutation::HeldForEver, gateway()),
+        (Mutation::DenialIgnored, denying()),
     ];
     let mut unnoticed = Vec::new();
     for (mutation, world) in mutations {
