@@ -180,7 +180,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
 
     /// Takes a place and gets the name, for [`Endpoint::open`] or to be [given back](Self::give_back).
     pub(crate) fn take_place(&self, who: &Registration, owner: u64) -> Result<Taken<Sh>, RegisterError> {
-        self.look_for_name(&who.name)?;
+        self.look_for_name(who)?;
         let taken = match who.index {
             Some(index) => self.claim_at(index, owner)?,
             None => self.claim_next(owner)?,
@@ -214,8 +214,11 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     }
 
     /// A first look, so that no place is claimed for a name that is taken: each claim uses up a generation.
-    fn look_for_name(&self, name: &Name) -> Result<(), RegisterError> {
-        self.find_named(name).map_or(Ok(()), |by| Err(RegisterError::NameTaken { by }))
+    /// A place that is asked for is left out: if anybody is there, it is taken, whatever the name.
+    fn look_for_name(&self, who: &Registration) -> Result<(), RegisterError> {
+        let mut others = self.places().filter(|(id, _)| who.index != Some(id.index()));
+        let has_it = |id| self.is_registered(id) && self.name(id) == Some(who.name);
+        others.find(|(id, _)| has_it(*id)).map_or(Ok(()), |(by, _)| Err(RegisterError::NameTaken { by }))
     }
 
     /// Makes the name of a claimed place its own, or gives the place back. See the page of the kernel table.
