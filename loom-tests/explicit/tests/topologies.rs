@@ -136,8 +136,8 @@ fn every_mutation_is_noticed() {
         world
     };
     let denying = || {
-        let mut world = line(1, 2);
-        world.denied[2][0] = true;
+        let mut world = with(World::new(2, &[]), &[(0, 1, 0)], 1);
+        world.denied[1][0] = true;
         world
     };
     let mutations = [
