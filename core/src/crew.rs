@@ -168,7 +168,8 @@ impl<J: AnyBitPattern + Send, const HANDS: usize, S: ReachesHere> Hand<'_, J, HA
 #[cfg(not(k2k_loom))]
 const _: () = assert!(size_of::<Board<u64, 31>>() == 256);
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
     use crate::sync::System;

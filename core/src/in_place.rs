@@ -47,7 +47,8 @@ pub(crate) fn make<T>(memory: &mut MaybeUninit<T>, make: impl FnOnce(&mut MaybeU
     make(memory);
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
 

@@ -322,7 +322,8 @@ pub fn run<P: Platform, const PAYLOAD: usize, Sh: Shape<Item = Message<PAYLOAD>>
     passes.finish(endpoint, kernel);
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
     use crate::{Config, Fabric, Registration, WakeFlag};

@@ -24,7 +24,8 @@
 #![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
 
 pub mod crew;
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod deaths;
 mod endpoint;
 pub mod error;

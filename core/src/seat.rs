@@ -61,7 +61,8 @@ impl<T> Drop for Seat<T> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
     use core::cell::Cell;

@@ -794,7 +794,8 @@ impl<'f, Sh, What> Part<'f, Sh, What> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
     use crate::sync::Gpu;

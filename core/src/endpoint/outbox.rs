@@ -188,7 +188,8 @@ impl<Sh: Shape> Outbox<Sh> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::{Purpose, share};
     use crate::{

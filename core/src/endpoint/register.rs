@@ -471,7 +471,8 @@ impl<P: Platform, Sh: Shape> Drop for Endpoint<'_, P, Sh> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
     use crate::fabric::{Config, Fabric};

@@ -48,7 +48,8 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
     use crate::{Config, Fabric, Fixed, KernelId, Message, Registration, WakeFlag};

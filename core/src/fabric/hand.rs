@@ -424,7 +424,8 @@ impl Noted {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
     use crate::shape::{Fan, Fixed};

@@ -98,7 +98,8 @@ impl<'f, Sh: Shape> HeldView<'f, Sh> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
     use crate::shape::Fixed;

@@ -85,7 +85,8 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     extern crate std;
 

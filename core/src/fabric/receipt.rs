@@ -693,7 +693,8 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     extern crate std;
     use super::*;

@@ -94,7 +94,8 @@ impl fmt::Display for ReceiptError {
 
 impl core::error::Error for ReceiptError {}
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
 

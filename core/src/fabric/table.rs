@@ -724,7 +724,8 @@ impl<S: Scope> Entry<S> {
 #[cfg(not(k2k_loom))]
 const _: () = assert!(size_of::<Entry>() == 3 * 128);
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
 

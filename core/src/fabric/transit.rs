@@ -301,7 +301,8 @@ impl TransitState {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     extern crate std;
     use super::*;

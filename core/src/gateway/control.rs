@@ -129,7 +129,8 @@ pub(super) const fn without_transfer(header: &Header) -> Header {
     Header { logical: 0, ..*header }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
 

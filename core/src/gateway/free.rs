@@ -48,7 +48,8 @@ impl<const N: usize> FreeList<N> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
 

@@ -67,7 +67,8 @@ impl<const FRAMES: usize> Line<FRAMES> {
     }
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
 

@@ -503,7 +503,17 @@ pub(crate) fn release_end<S: Scope>(word: &AtomicU32<S>) {
     word.store(0, Release);
 }
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(not(k2k_loom))]
+const _: () = {
+    assert!(size_of::<Credit>() == 128 && align_of::<Credit>() == 128);
+    assert!(size_of::<Claims>() == 128);
+    assert!(UNORDERED >= RUN as u64);
+    assert!(size_of::<Slot<[u64; 7]>>() == 64);
+    assert!(size_of::<Spsc<u64, 64>>() == 128 + 128 + 64 * 16);
+};
+
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     use super::*;
     use crate::message::Message;
@@ -542,12 +552,3 @@ mod tests {
         assert_eq!(consumer.pop(), None);
     }
 }
-
-#[cfg(not(k2k_loom))]
-const _: () = {
-    assert!(size_of::<Credit>() == 128 && align_of::<Credit>() == 128);
-    assert!(size_of::<Claims>() == 128);
-    assert!(UNORDERED >= RUN as u64);
-    assert!(size_of::<Slot<[u64; 7]>>() == 64);
-    assert!(size_of::<Spsc<u64, 64>>() == 128 + 128 + 64 * 16);
-};

@@ -992,7 +992,8 @@ const _: () = {
     );
 };
 
-#[cfg(all(test, not(k2k_loom)))]
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
 mod tests {
     extern crate std;
     use super::*;
