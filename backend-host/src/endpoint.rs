@@ -12,7 +12,7 @@ use k2k_core::hlc::Timestamp;
 use k2k_core::sync::System;
 use k2k_core::{
     Backlog, Command, Context, DeliveryReceipt, Endpoint as Core, FabricRef, Fixed, Kernel, KernelId, Message,
-    MessageId, Phase, Priority, ReceiptError, RegisterError, Registration, SendError, Shape, Stats,
+    MessageId, Phase, Priority, ReceiptError, RegisterError, Registration, SendError, Shape, Stats, Tapped,
 };
 use std::time::Instant;
 
@@ -157,6 +157,9 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     }
 
     forward! {
+        /// See [`k2k_core::Endpoint::has_mail_of`].
+        pub fn has_mail_of(&mut self, sender: KernelId) -> bool;
+
         /// See [`k2k_core::Endpoint::send`]. Never waits.
         ///
         /// # Errors
@@ -306,6 +309,18 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// As for [`receive`](Self::receive).
     pub fn receive_until(&mut self, deadline: Instant) -> Result<Sh::Item, ReceiveError> {
         wait::receive(&mut self.inner, self.wait, Some(deadline))
+    }
+
+    /// Passes traffic in transit on, and shows each message after that: for a [tap](k2k_core::Endpoint::tap), which is put
+    /// between two kernels by [`reroute`](FabricRef::reroute). Waits up to `timeout` for some traffic. What it says if
+    /// there was none is whether a message stays in the inbox because its next hop has no room.
+    ///
+    /// # Errors
+    /// [`ReceiveError::Stopped`] if a supervisor told this kernel to stop, or to drain its inbox and that is empty;
+    /// [`ReceiveError::Forked`]; [`ReceiveError::Evicted`].
+    pub fn tap(&mut self, timeout: Duration, show: impl FnMut(&Sh::Item)) -> Result<Tapped, ReceiveError> {
+        let deadline = Instant::now().checked_add(timeout).unwrap_or_else(Instant::now);
+        wait::tap(&mut self.inner, self.wait, deadline, show)
     }
 
     /// Runs a kernel on this thread until it stops itself or is told to stop, waiting as this endpoint does.

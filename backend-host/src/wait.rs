@@ -28,7 +28,7 @@ use core::fmt;
 use core::time::Duration;
 use k2k_core::Shape;
 use k2k_core::sync::System;
-use k2k_core::{Command, Endpoint as Core, Platform as _, Sleep};
+use k2k_core::{Command, Endpoint as Core, Platform as _, Sleep, Tapped};
 use std::time::Instant;
 
 /// What a kernel does while there is nothing to do. See the [module's page](self).
@@ -237,6 +237,36 @@ pub(crate) fn receive_into<Sh: Shape<Scope = System>>(
         };
         passes = passes.saturating_add(1);
         wait.idle(endpoint, Awaited::Mail(obeyed), passes, rest);
+    }
+}
+
+/// Passes on what is in transit, and shows it, waiting until `deadline` at most for some.
+pub(crate) fn tap<Sh: Shape<Scope = System>>(
+    endpoint: &mut Core<'_, Host, Sh>,
+    wait: Wait,
+    deadline: Instant,
+    mut show: impl FnMut(&Sh::Item),
+) -> Result<Tapped, ReceiveError> {
+    let mut passes = 0u32;
+    loop {
+        if !endpoint.platform().is_here() {
+            return Err(ReceiveError::Forked);
+        }
+        let tapped = endpoint.tap(&mut show);
+        if tapped.passed > 0 {
+            return Ok(tapped);
+        }
+        let obeyed = obeyed(endpoint)?;
+        let rest = match deadline.checked_duration_since(Instant::now()) {
+            None | Some(Duration::ZERO) => return Ok(tapped),
+            rest => rest,
+        };
+        passes = passes.saturating_add(1);
+        if tapped.blocked {
+            wait.nap(passes);
+        } else {
+            wait.idle(endpoint, Awaited::Mail(obeyed), passes, rest);
+        }
     }
 }
 

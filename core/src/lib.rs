@@ -44,7 +44,7 @@ mod shape;
 pub mod sync;
 mod wake_flag;
 
-pub use endpoint::{Backlog, Endpoint, HIGH_BURST, RegisterError, Registration, SendError};
+pub use endpoint::{Backlog, Endpoint, HIGH_BURST, RegisterError, Registration, SendError, Tapped};
 pub use fabric::{
     Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, FabricRef, Phase, ProcessDomain, ReceiptError, Stats,
 };

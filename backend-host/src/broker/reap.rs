@@ -138,6 +138,8 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
                 OwnerState::Unknown => report.unknown.push(owned.id),
                 OwnerState::Dead => {
                     let name = self.memory.fabric().name(owned.id);
+                    // First, so that no sender finds the next hop gone.
+                    self.memory.fabric().bypass(owned.id);
                     // SAFETY: the process of the owner is gone, so none of its threads runs.
                     let seized =
                         unsafe { self.memory.fabric().seize(owned.id.index(), owned.owner, Host::in_domain(domain)) };

@@ -123,6 +123,49 @@ const SCENARIOS: &[Scenario] = &[
         act: |node| while node.receive() {},
     },
     Scenario {
+        name: "tap",
+        before: |world| {
+            world.route(0, 2, 1);
+            world.send(0, 2, Normal);
+            world.send(0, 2, High);
+            world.send(0, 1, Normal);
+        },
+        act: |node| while node.endpoint().tap(|_| {}).passed > 0 {},
+    },
+    Scenario {
+        name: "tap past a full next hop",
+        before: |world| {
+            world.route(0, 2, 1);
+            world.send(1, 2, Normal);
+            world.send(1, 2, Normal);
+            world.send(0, 2, Normal);
+            world.send(0, 2, High);
+        },
+        act: |node| while node.endpoint().tap(|_| {}).passed > 0 {},
+    },
+    Scenario {
+        name: "tap what is too late for a full next hop",
+        before: |world| {
+            world.route(0, 2, 1);
+            world.send(1, 2, Normal);
+            world.send(1, 2, Normal);
+            world.send(0, 2, Normal);
+            world.platform.advance(LONG);
+        },
+        act: |node| while node.endpoint().tap(|_| {}).passed > 0 {},
+    },
+    Scenario {
+        name: "become a tap, and be none any more",
+        before: |world| world.send(0, 2, Normal),
+        act: |node| {
+            let [from, to] = ["a", "c"].map(|name| node.fabric.find(name).expect("registered"));
+            let handle = node.fabric.handle();
+            if handle.reroute(from, to, None, Some(node.id)) == Ok(true) {
+                handle.bypass(node.id);
+            }
+        },
+    },
+    Scenario {
         name: "defer",
         before: |world| {
             world.route(0, 2, 1);

@@ -81,7 +81,7 @@ impl<Sh: Shape> Inbox<Sh> {
 
     #[cold]
     #[inline(never)]
-    fn take_high<P: Platform>(
+    pub(super) fn take_high<P: Platform>(
         &mut self,
         me: &Member<'_, Sh>,
         ledger: &Ledger<'_, Sh::Scope>,
@@ -183,6 +183,45 @@ impl<Sh: Shape> Inbox<Sh> {
             }
             _ => false,
         }
+    }
+
+    /// The head of the oldest message of high priority, whichever kernel it is for: for a tap, which looks before it takes.
+    pub(super) fn high_head<P: Platform>(&mut self, me: &Member<'_, Sh>, platform: &P) -> Option<Header> {
+        loop {
+            match me.high().peek_head::<Header>(&mut self.high) {
+                TicketPop::Message(head) => return Some(head),
+                // As in `take_high_in_transit`.
+                TicketPop::Stalled { position, .. } if self.wait_for_high(me, platform, position) => {}
+                TicketPop::Stalled { .. } => return None,
+                TicketPop::Empty => {
+                    self.stalled = None;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// The head of the oldest message of a sender's shard: as [`high_head`](Self::high_head).
+    pub(super) fn head_of(&self, me: &Member<'_, Sh>, sender: Index<Sh>) -> Option<Header> {
+        me.lanes().peek_head(&self.shards, sender)
+    }
+
+    /// Takes the oldest message of a sender's shard, whichever kernel it is for.
+    pub(super) fn take_of(
+        &mut self,
+        me: &Member<'_, Sh>,
+        ledger: &Ledger<'_, Sh::Scope>,
+        sender: Index<Sh>,
+        message: &mut Sh::Item,
+    ) -> bool {
+        let take = |body: Body<'_, _>| read_noted(ledger, body, message);
+        me.lanes().pop_lane(&mut self.shards, sender, take).is_some()
+    }
+
+    /// Whether a message of this sender waits, or any of high priority.
+    pub(super) fn has_mail_of(&mut self, me: &Member<'_, Sh>, sender: Index<Sh>) -> bool {
+        self.head_of(me, sender).is_some()
+            || matches!(me.high().peek_head::<Header>(&mut self.high), TicketPop::Message(_))
     }
 
     /// The sender whose turn it is in `poll`; the next call says the next one.

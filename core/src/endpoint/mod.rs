@@ -47,6 +47,7 @@
 //! | `trace.rs` | writing the trace |
 //! | `sleep.rs` | falling asleep |
 //! | `succeed.rs` | what a successor does with a message that its predecessor had in hand |
+//! | `tap.rs` | forwarding for a kernel that looks on |
 //! | `transfer.rs` | what a gateway does with its proxies' endpoints |
 
 mod control;
@@ -63,12 +64,14 @@ mod send;
 mod settle;
 mod sleep;
 mod succeed;
+mod tap;
 mod trace;
 mod transfer;
 
 pub use inbox::HIGH_BURST;
 pub use register::{RegisterError, Registration};
 pub use send::SendError;
+pub use tap::Tapped;
 
 use crate::fabric::{Config, FabricRef, Ledger, Stats};
 use crate::hlc::{Clock, Timestamp};

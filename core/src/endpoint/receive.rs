@@ -11,10 +11,10 @@ use core::mem::MaybeUninit;
 pub(super) const BUDGET: usize = 256;
 
 /// Messages that `poll` passes on from one sender, or from the high-priority ring, before the next one has its turn.
-const POLL_TURN: usize = 16;
+pub(super) const POLL_TURN: usize = 16;
 
 /// Turns of the high-priority ring, and of a sender, in one call of `poll`.
-const POLL_ROUNDS: usize = 8;
+pub(super) const POLL_ROUNDS: usize = 8;
 
 impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Takes the next message for this kernel, if there is one. Transit traffic that lies before it is passed on.

@@ -28,8 +28,9 @@
 //!
 //! | label | fence | pairs with | what is known behind it |
 //! | --- | --- | --- | --- |
-//! | `route-owned` | in `set`, between storing a route and looking at its owners | in `clear`, after the new owner's state was written | one of the two sees what the other did |
+//! | `route-owned` | in `keep`, between storing a route and looking at its owners | in `clear`, after the new owner's state was written | one of the two sees what the other did |
 
+use super::{FabricRef, NotRegistered};
 use crate::message::KernelId;
 use crate::shape::{Index, Part, Shape};
 use crate::sync::Ordering::{Relaxed, SeqCst};
@@ -55,6 +56,24 @@ const fn mark(at: KernelId, destination: KernelId) -> u64 {
 /// A route as it stands in an entry.
 pub(super) const fn word(at: KernelId, destination: KernelId, next_hop: KernelId) -> u64 {
     mark(at, destination) << 48 | next_hop.raw()
+}
+
+/// What an entry says to kernels of these addresses.
+#[inline(always)]
+fn read(word: u64, at: KernelId, destination: KernelId) -> Option<KernelId> {
+    (word != 0 && word >> 48 == mark(at, destination)).then(|| KernelId::from_raw(word))
+}
+
+/// Rule 2, after a route was stored: takes it back, and answers `false`, if one of its kernels has left.
+fn keep(entry: &AtomicU64, word: u64, owned: impl FnOnce() -> bool) -> bool {
+    // SeqCst [route-owned]: see rule 2.
+    fence(SeqCst);
+    if owned() {
+        return true;
+    }
+    // Relaxed, both: the entry alone matters. On failure the route is gone already.
+    let _ = entry.compare_exchange(word, 0, Relaxed, Relaxed);
+    false
 }
 
 /// The routes of a fabric: of the type `Routes`, for as many kernels as the shape says.
@@ -86,14 +105,26 @@ impl<'f, Sh: Shape> RoutesView<'f, Sh> {
         let word = word(at, destination, next_hop);
         // Relaxed: the entry alone matters.
         entry.store(word, Relaxed);
-        // SeqCst [route-owned]: see rule 2.
-        fence(SeqCst);
-        if owned() {
-            return true;
-        }
-        // Relaxed, both: as above. On failure the route is gone already.
-        let _ = entry.compare_exchange(word, 0, Relaxed, Relaxed);
-        false
+        keep(entry, word, owned)
+    }
+
+    /// Replaces a route that was found by another, with `None` for no route; `false` if it is not there any more. `owned`
+    /// as for [`set`](Self::set).
+    pub(crate) fn replace(
+        &self,
+        at: KernelId,
+        destination: KernelId,
+        found: Option<KernelId>,
+        next_hop: Option<KernelId>,
+        owned: impl FnOnce() -> bool,
+    ) -> bool {
+        let Some(entry) = self.entry(at, destination) else { return false };
+        // Relaxed, all: the entry alone matters. On failure another was faster.
+        let there = entry.load(Relaxed);
+        let new = next_hop.map_or(0, |next_hop| word(at, destination, next_hop));
+        read(there, at, destination) == found
+            && entry.compare_exchange(there, new, Relaxed, Relaxed).is_ok()
+            && (new == 0 || keep(entry, new, owned))
     }
 
     /// Removes a route of these two kernels; `owned` as for [`set`](Self::set).
@@ -123,8 +154,47 @@ impl<'f, Sh: Shape> RoutesView<'f, Sh> {
     #[inline(always)]
     pub(crate) fn get(&self, at: (Index<Sh>, KernelId), destination: (Index<Sh>, KernelId)) -> Option<KernelId> {
         // Relaxed: the entry alone matters.
-        let word = self.word(at.0, destination.0).load(Relaxed);
-        (word != 0 && word >> 48 == mark(at.1, destination.1)).then(|| KernelId::from_raw(word))
+        read(self.word(at.0, destination.0).load(Relaxed), at.1, destination.1)
+    }
+}
+
+impl<Sh: Shape> FabricRef<'_, Sh> {
+    /// Replaces a route if it is what was [found](Self::route) (`None`: none, that is directly); `false` if it is not any
+    /// more. Of several that replace one route at the same moment, one succeeds.
+    ///
+    /// # Errors
+    /// [`NotRegistered`] names the address nobody is registered at.
+    pub fn reroute(
+        &self,
+        at: KernelId,
+        destination: KernelId,
+        found: Option<KernelId>,
+        next_hop: Option<KernelId>,
+    ) -> Result<bool, NotRegistered> {
+        if let Some(gone) = [at, destination].into_iter().chain(next_hop).find(|id| !self.is_registered(*id)) {
+            return Err(NotRegistered(gone));
+        }
+        Ok(self.routes().replace(at, destination, found, next_hop, || self.are_last(at, destination)))
+    }
+
+    /// Leads all routes over a kernel round it, each to the next hop that this kernel has for the destination: for one
+    /// that leaves, or is dead. Its routes count even if its place has a new owner, as long as that has not registered.
+    pub fn bypass(&self, id: KernelId) {
+        let Some(place) = self.index(id.index()) else { return };
+        let owner = |at: Index<Sh>| KernelId::new(at.number() as u16, self.entry(at).state().generation);
+        for to in self.indices() {
+            let destination = owner(to);
+            let next_hop = self.routes().get((place, id), (to, destination)).filter(|next| *next != destination);
+            for from in self.indices() {
+                let at = owner(from);
+                let next_hop = next_hop.filter(|next| *next != at && *next != id);
+                if self.routes().get((from, at), (to, destination)) == Some(id) {
+                    // If it has changed, it leads round this kernel already.
+                    let owned = || self.are_last(at, destination);
+                    let _ = self.routes().replace(at, destination, Some(id), next_hop, owned);
+                }
+            }
+        }
     }
 }
 
@@ -177,6 +247,26 @@ mod tests {
             assert_eq!(get(&routes, AT, KernelId::new(1, 9 + later)), None);
             assert_eq!(get(&routes, KernelId::new(0, 7 + later), TO), None);
         }
+    }
+
+    #[test]
+    fn a_route_is_replaced_if_it_is_what_was_found() {
+        let storage = routes();
+        let routes = view(&storage);
+        let other = KernelId::new(2, 1);
+        assert!(!routes.replace(AT, TO, Some(HOP), Some(other), || true));
+        assert!(routes.replace(AT, TO, None, Some(HOP), || true));
+        assert!(!routes.replace(AT, TO, None, Some(other), || true));
+        assert!(!routes.replace(AT, TO, Some(HOP), Some(other), || false), "an owner has left");
+        assert_eq!(get(&routes, AT, TO), None);
+        assert!(routes.set(AT, TO, HOP, || true));
+        assert!(routes.replace(AT, TO, Some(HOP), None, || true));
+        assert_eq!(routes.entry(AT, TO).unwrap().load(Relaxed), 0);
+        // A predecessor's route is none.
+        let new = KernelId::new(1, 10);
+        assert!(routes.set(AT, TO, HOP, || true) && routes.replace(AT, new, None, Some(other), || true));
+        assert_eq!(get(&routes, AT, new), Some(other));
+        assert!(!routes.replace(KernelId::new(3, 1), TO, None, Some(HOP), || true));
     }
 
     #[test]

@@ -396,7 +396,7 @@ impl<'q, F: Fan> LanesView<'q, F> {
 
     /// Whether lane `i` has a message.
     #[inline(always)]
-    fn ready(self, state: &LanesState<F>, i: Index<F>) -> bool {
+    pub(crate) fn ready(self, state: &LanesState<F>, i: Index<F>) -> bool {
         self.lane(i).ready(&state.lanes[i])
     }
 
