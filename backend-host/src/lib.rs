@@ -14,6 +14,7 @@
 //! | [`asynchronous`] | [`Endpoint::receive_async`] for any executor |
 //! | [`runner`] | kernels on threads of their own: [`Broker::start`], [`KernelHandle`] |
 //! | [`platform`] | [`Host`]: the clock, and waking |
+//! | `recording` | files of messages; with the feature of that name |
 //!
 //! It needs Linux: futexes on shared memory are what lets a process wake another's kernel without anyone in between.
 //!
@@ -49,6 +50,8 @@ pub mod memory;
 pub mod owner;
 pub mod platform;
 pub mod process;
+#[cfg(feature = "recording")]
+pub mod recording;
 pub mod runner;
 pub mod wait;
 
@@ -61,7 +64,7 @@ pub use k2k_core;
 pub use k2k_core::{
     Backlog, CLOCK_MARGIN_NS, Command, Config, Context, DeliveryReceipt, DeliveryStatus, Fabric, FabricRef, Fixed,
     Header, Idle, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority, Read, ReceiptError, RegisterError,
-    Registration, SendError, Shape, Stats, fabric, hlc, message,
+    Registration, SendError, Shape, Stats, Tapped, fabric, hlc, message,
 };
 pub use memory::{Backing, Memory, MemoryError};
 pub use platform::Host;

@@ -8,6 +8,7 @@
 //! | [`ring_ops()`] | the three rings, against queues |
 //! | [`look()`] | an onlooker's copy of bytes that were never a fabric, and change while it copies |
 //! | [`message()`] | decoding of messages |
+//! | [`recording()`] | reading recordings |
 //!
 //! Each returns unless it has found something: a panic, an overflow, undefined behaviour (under a sanitizer) or, by the
 //! fuzzer's time limit, an endless loop.
@@ -17,6 +18,7 @@ mod gateway;
 mod hostile_peer;
 mod look;
 mod message;
+mod recording;
 mod ring_ops;
 mod world;
 
@@ -25,4 +27,5 @@ pub use gateway::gateway;
 pub use hostile_peer::hostile_peer;
 pub use look::look;
 pub use message::message;
+pub use recording::recording;
 pub use ring_ops::ring_ops;

@@ -57,3 +57,8 @@ fn a_gateway_survives_random_links() {
 fn an_onlooker_survives_random_bytes() {
     replay(6, 2000, 2048, k2k_fuzz::look);
 }
+
+#[test]
+fn recordings_of_random_bytes_are_refused_and_written_ones_are_read() {
+    replay(7, 2000, 1024, k2k_fuzz::recording);
+}
