@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::act::args::{ControlArgs, PingArgs, SendArgs};
+use crate::act::args::{ControlArgs, PingArgs, RecordArgs, ReplayArgs, SendArgs, TapArgs, TraceArgs};
 use crate::look::args::{DumpArgs, ErrorsArgs, LsArgs, MetricsArgs, TopArgs};
 use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, USUAL_KERNELS};
 use crate::topology::Topology;
@@ -28,6 +28,10 @@ pub(crate) enum Command {
     Errors(ErrorsArgs),
     Send(SendArgs),
     Ping(PingArgs),
+    Trace(TraceArgs),
+    Tap(TapArgs),
+    Record(RecordArgs),
+    Replay(ReplayArgs),
     /// Let a kernel handle no messages, but forward traffic in transit, until it is resumed.
     Pause(ControlArgs),
     /// Let a paused kernel go on.

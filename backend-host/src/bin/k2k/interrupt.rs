@@ -1,5 +1,5 @@
 //! Signals that ask a job to end. The first one ends it early, and its figures are printed; the second one ends the
-//! command.
+//! command, unless that would leave something behind.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -11,6 +11,7 @@ use std::{fs, io, process, thread};
 pub(crate) const INTERRUPTED: u8 = 130;
 
 static ASKED: OnceLock<()> = OnceLock::new();
+static ASKED_TWICE: OnceLock<()> = OnceLock::new();
 
 /// From now on, Ctrl-C is a wish that [`is_asked_for`] tells of. The second one ends the process.
 pub(crate) fn catch() {
@@ -21,6 +22,16 @@ pub(crate) fn catch() {
 /// As [`catch`], also for SIGTERM and SIGHUP: for a job that has a kernel of its own, which is to leave.
 pub(crate) fn catch_all() {
     let _ = listen(&[SIGINT, SIGTERM, SIGHUP], |signal| process::exit(128 + signal));
+}
+
+/// As [`catch_all`], for a job that must clean up: the second signal is a wish, too, of which [`is_urgent`] tells.
+///
+/// # Errors
+/// The system's answer if it gives no thread: then the job should not begin.
+pub(crate) fn catch_and_clean_up() -> io::Result<()> {
+    listen(&[SIGINT, SIGTERM, SIGHUP], |_| {
+        let _ = ASKED_TWICE.set(());
+    })
 }
 
 fn listen(signals: &[c_int], again: impl Fn(c_int) + Send + 'static) -> io::Result<()> {
@@ -47,4 +58,9 @@ fn ignored() -> u64 {
 /// Whether the job is to end early.
 pub(crate) fn is_asked_for() -> bool {
     ASKED.get().is_some()
+}
+
+/// Whether the job was asked a second time.
+pub(crate) fn is_urgent() -> bool {
+    ASKED_TWICE.get().is_some()
 }

@@ -6,12 +6,22 @@
 //! | `args` | the command lines |
 //! | `send` | `k2k send`: one message, and what became of it |
 //! | `ping` | `k2k ping`: round trips |
+//! | `between`, `copies` | a kernel that a route puts between two others, and what it has seen |
+//! | `tap` | `k2k tap`: prints what goes from one kernel to another |
+//! | `record`, `replay` | `k2k record` and `replay`: the same in a file, and from a file |
+//! | `trace` | `k2k trace`: what happened to messages, for Perfetto |
 //! | `control` | `k2k pause`, `resume`, `drain`, `stop` |
 
 pub(crate) mod args;
+mod between;
 pub(crate) mod control;
+mod copies;
 pub(crate) mod ping;
+pub(crate) mod record;
+pub(crate) mod replay;
 pub(crate) mod send;
+pub(crate) mod tap;
+pub(crate) mod trace;
 
 use k2k_host::DeliveryStatus;
 
