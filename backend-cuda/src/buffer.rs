@@ -3,9 +3,9 @@
 use crate::device::{DeferredFree, Device};
 use crate::error::Error;
 use core::fmt;
+use core::ptr::{self, NonNull};
 use k2k_core::sync::System;
 use k2k_host::{Memory, Shape};
-use std::ptr::{self, NonNull};
 
 /// Bytes that a device sees.
 struct Allocation {

@@ -1,8 +1,8 @@
 //! What benchmarks work with: sessions, waits, and what many times come to.
 
+use super::options::BenchOptions;
 use super::row::{Figure, Missing, Row, Unit};
-use super::{BenchOptions, Failure};
-use crate::check::{Bench, CheckOptions, Patient, ensure};
+use crate::check::{Bench, CheckOptions, Failure, Patient, ensure};
 use crate::device::Device;
 use crate::ptx::Ptx;
 use crate::report::BlockReport;

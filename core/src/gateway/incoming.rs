@@ -144,7 +144,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
         *self.bodies[number].header_mut() = header;
         self.received = self.received.wrapping_add(1);
         self.count += 1;
-        let source = if leaving { None } else { proxies.find(header.source()) };
+        let source = if leaving { None } else { proxies.find_proxy(header.source()) };
         let fits = peer.payload() <= capacity || usize::from(header.payload_len) <= capacity;
         let high = header.priority != Priority::Normal as u8;
         let destination = proxies.index(header.destination());

@@ -424,7 +424,7 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
                 self.proxies.on_announce(id, &name, &self.endpoint);
             }
             Some(Control::Withdraw { id }) if self.peer.has_met() => {
-                if let Some(index) = self.proxies.find(id) {
+                if let Some(index) = self.proxies.find_proxy(id) {
                     self.proxies.close(index);
                 }
             }

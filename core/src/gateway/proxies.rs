@@ -96,7 +96,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
 
     /// Where the proxy of a remote kernel is.
     #[inline(never)]
-    pub(super) fn find(&mut self, remote: KernelId) -> Option<Index<Sh>> {
+    pub(super) fn find_proxy(&mut self, remote: KernelId) -> Option<Index<Sh>> {
         let stands_for = |index: Index<Sh>| self.get(index).is_some_and(|p| p.remote == remote && !p.closed);
         let hint = self.shape.index(remote.index() % self.shape.producers().max(1))?;
         let known = self.hints[hint];
@@ -114,7 +114,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
     where
         P: Clone,
     {
-        if self.find(id).is_some() {
+        if self.find_proxy(id).is_some() {
             return;
         }
         let text = name.split(|&byte| byte == 0).next().unwrap_or_default();
