@@ -41,6 +41,20 @@ pub(crate) const unsafe fn memory_of<'m, T>(field: *mut T) -> &'m mut MaybeUnini
     unsafe { &mut *field.cast::<MaybeUninit<T>>() }
 }
 
+/// Makes an array in the given memory, thing by thing.
+#[inline(always)]
+pub(crate) fn array_in<T, const N: usize>(
+    memory: &mut MaybeUninit<[T; N]>,
+    mut make: impl FnMut(usize) -> T,
+) -> &mut [T; N] {
+    for i in 0..N {
+        // SAFETY: inside of the array.
+        unsafe { memory.as_mut_ptr().cast::<T>().add(i).write(make(i)) };
+    }
+    // SAFETY: all of it was written.
+    unsafe { memory.assume_init_mut() }
+}
+
 /// Lets a function make a value in the given memory. That the function returns a reference says that it has made it.
 #[inline(always)]
 pub(crate) fn make<T>(memory: &mut MaybeUninit<T>, make: impl FnOnce(&mut MaybeUninit<T>) -> &mut T) {

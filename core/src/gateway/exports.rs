@@ -106,7 +106,7 @@ impl<Sh: Shape> Exports<Sh> {
             return false;
         }
         let known = self.exports[index].id;
-        if !known.is_none() && !peer.send_control(&Control::Withdraw { id: known }) {
+        if !known.is_none() && !peer.send_withdraw(known) {
             return false;
         }
         self.exports[index] = Export::NONE;
@@ -142,7 +142,7 @@ impl<Sh: Shape> Exports<Sh> {
     }
 
     /// Looks at some kernel indices, and tells the remote gateway which kernels have come and which have left.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn announce(
         &mut self,
         now_ns: u64,
@@ -162,7 +162,7 @@ impl<Sh: Shape> Exports<Sh> {
             if known && (!here || export.id != id) {
                 if !export.gone {
                     self.exports[index].gone = true;
-                } else if peer.send_control(&Control::Withdraw { id: export.id }) {
+                } else if peer.send_withdraw(export.id) {
                     self.exports[index] = Export::NONE;
                     worked = true;
                 }

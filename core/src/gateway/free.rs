@@ -1,5 +1,8 @@
 //! Which of some numbers are free.
 
+use crate::in_place::{array_in, make_in};
+use core::mem::MaybeUninit;
+
 /// The numbers below a limit, which is `N` at most: in use, or free.
 pub(super) struct FreeList<const N: usize> {
     /// A number for each that is in use, then those that are free.
@@ -10,13 +13,13 @@ pub(super) struct FreeList<const N: usize> {
 
 impl<const N: usize> FreeList<N> {
     /// All numbers below `limit`, free.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new_in(memory: &mut MaybeUninit<Self>, limit: usize) -> &mut Self {
         const { assert!(N <= 1 << 16) };
-        let mut order = [0; N];
-        for (number, at) in (0..).zip(&mut order) {
-            *at = number;
-        }
-        Self { order, in_use: 0, limit: if limit < N { limit } else { N } }
+        make_in!(memory, Self {
+            order => |order| array_in(order, |number| number as u16),
+            in_use: 0,
+            limit: if limit < N { limit } else { N },
+        })
     }
 
     /// How many are in use.
@@ -56,7 +59,8 @@ mod tests {
     #[test]
     fn every_number_is_free_taken_and_given_back_once() {
         for limit in [4, 6] {
-            let mut list = FreeList::<6>::new(limit);
+            let mut memory = MaybeUninit::uninit();
+            let list = FreeList::<6>::new_in(&mut memory, limit);
             let mut taken = [0; 6];
             while let Some(number) = list.first() {
                 taken[usize::from(number)] += 1;
@@ -78,6 +82,6 @@ mod tests {
 
     #[test]
     fn a_limit_beyond_the_room_is_the_room() {
-        assert_eq!(FreeList::<3>::new(usize::MAX).free(), 3);
+        assert_eq!(FreeList::<3>::new_in(&mut MaybeUninit::uninit(), usize::MAX).free(), 3);
     }
 }

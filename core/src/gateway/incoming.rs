@@ -6,7 +6,7 @@ use super::peer::Peer;
 use super::proxies::Proxies;
 use super::{BATCH, LOOKS};
 use crate::fabric::DeliveryStatus;
-use crate::in_place::make_in;
+use crate::in_place::{array_in, make_in};
 use crate::link::Frames;
 use crate::message::{Header, KernelId, MessageId, Priority};
 use crate::place::Place;
@@ -73,7 +73,7 @@ pub(super) struct Incoming<M, const FRAMES: usize> {
 impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
     pub(super) fn new_in(memory: &mut MaybeUninit<Self>) -> &mut Self {
         make_in!(memory, Self {
-            transfers: [Transfer::FREE; FRAMES],
+            transfers => |transfers| array_in(transfers, |_| Transfer::FREE),
             count: 0,
             waiting: Line::EMPTY,
             bodies => zeroed_in,
@@ -127,7 +127,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
     }
 
     /// The message in hand, which lies where its number says if that was free.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn on_message<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
         leaving: bool,
@@ -182,7 +182,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
     }
 
     /// Tries again to send messages that wait for room, a bounded number of them: the next call goes on behind them.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn retry<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
         clock: &P,
@@ -241,7 +241,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
     }
 
     /// Looks what became of the remote side's messages, and answers.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn answer<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
         proxies: &mut Proxies<'f, P, Sh, FRAMES>,

@@ -367,16 +367,50 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         self.peer.beat(now_ns);
         let mut worked = self.peer.greet();
         worked |= self.receive_frames(false);
-        let Self { endpoint, peer, proxies, exports, outgoing, incoming } = self;
-        worked |= incoming.retry(endpoint.platform(), peer.receipts(), proxies);
+        worked |= self.retry();
         // Before the messages, which must not take their room.
-        worked |= incoming.answer(proxies, peer);
-        worked |= proxies.refuse(peer);
+        worked |= self.answer();
+        worked |= self.proxies.refuse(&mut self.peer);
+        worked |= self.send_frames();
+        worked |= self.announce(now_ns);
+        worked |= self.expire(now_ns);
+        worked | (self.endpoint.poll() > 0)
+    }
+
+    // The steps of a pass: functions of their own, which take the gateway's address alone. With the address of each room they
+    // would take as many registers of a GPU.
+
+    #[inline(never)]
+    fn retry(&mut self) -> bool {
+        self.incoming.retry(self.endpoint.platform(), self.peer.receipts(), &mut self.proxies)
+    }
+
+    #[inline(never)]
+    fn answer(&mut self) -> bool {
+        self.incoming.answer(&mut self.proxies, &mut self.peer)
+    }
+
+    #[inline(never)]
+    fn send_frames(&mut self) -> bool {
+        let Self { endpoint, peer, proxies, exports, outgoing, .. } = self;
+        outgoing.send_frames(peer.is_connected(endpoint.platform().now_ns()), endpoint, proxies, exports, peer)
+    }
+
+    #[inline(never)]
+    fn announce(&mut self, now_ns: u64) -> bool {
+        let Self { endpoint, peer, proxies, exports, .. } = self;
         let connected = peer.is_connected(endpoint.platform().now_ns());
-        worked |= outgoing.send_frames(connected, endpoint, proxies, exports, peer);
-        worked |= connected && exports.announce(now_ns, endpoint, |index, id| proxies.has(index, id), peer);
-        worked |= outgoing.expire(now_ns, proxies);
-        worked | (endpoint.poll() > 0)
+        connected && exports.announce(now_ns, endpoint, |index, id| proxies.has(index, id), peer)
+    }
+
+    #[inline(never)]
+    fn expire(&mut self, now_ns: u64) -> bool {
+        self.outgoing.expire(now_ns, &mut self.proxies)
+    }
+
+    #[inline(never)]
+    fn on_message(&mut self, leaving: bool) {
+        self.incoming.on_message(leaving, self.endpoint.capacity(), &mut self.proxies, &mut self.peer);
     }
 
     /// Takes frames out of the link; of those that come while this gateway leaves, no message is sent on.
@@ -385,12 +419,12 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         let mut count = 0;
         while count < BATCH && self.incoming.take(&mut self.peer) {
             count += 1;
-            let Self { endpoint, peer, proxies, outgoing, incoming, .. } = self;
-            if incoming.is_message() {
-                incoming.on_message(leaving, endpoint.capacity(), proxies, peer);
-            } else if let Some(answer) = answer(incoming.header()) {
-                if !outgoing.on_answer(answer, endpoint.platform().now_ns(), proxies) {
-                    incoming.reject();
+            if self.incoming.is_message() {
+                self.on_message(leaving);
+            } else if let Some(answer) = answer(self.incoming.header()) {
+                let now_ns = self.endpoint.platform().now_ns();
+                if !self.outgoing.on_answer(answer, now_ns, &mut self.proxies) {
+                    self.incoming.reject();
                 }
             } else if !leaving {
                 self.on_control();
@@ -454,7 +488,7 @@ impl<P: Platform + Clone, Sh: Shape, const FRAMES: usize> Drop for Gateway<'_, P
             self.receive_frames(true);
         }
         for _ in 0..FRAMES.div_ceil(LOOKS) {
-            self.incoming.answer(&mut self.proxies, &mut self.peer);
+            self.answer();
         }
         if self.peer.has_met() {
             self.peer.send_control(&Control::Bye);

@@ -8,7 +8,7 @@ use super::proxies::Proxies;
 use super::{BATCH, LOOKS};
 use crate::endpoint::{Backlog, Endpoint};
 use crate::fabric::DeliveryStatus;
-use crate::in_place::make_in;
+use crate::in_place::{array_in, make_in};
 use crate::link::Frames;
 use crate::message::{KernelId, MessageId};
 use crate::place::Place;
@@ -66,8 +66,8 @@ pub(super) struct Outgoing<M, const FRAMES: usize> {
 impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
     pub(super) fn new_in(memory: &mut MaybeUninit<Self>, grace_ns: u64) -> &mut Self {
         make_in!(memory, Self {
-            away: [Away::FREE; FRAMES],
-            numbers: FreeList::new(FRAMES),
+            away => |away| array_in(away, |_| Away::FREE),
+            numbers => |numbers| FreeList::new_in(numbers, FRAMES),
             message => zeroed_in,
             next: Place::FIRST,
             grace_ns: grace_ns,
@@ -92,7 +92,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
     }
 
     /// Takes mail out of the proxies' inboxes and sends it across, as much as there is room and licence for.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn send_frames<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
         connected: bool,
@@ -203,7 +203,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
     }
 
     /// Settles messages that were not answered in time, if it finds any among some.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn expire<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
         now_ns: u64,

@@ -2,7 +2,7 @@
 
 use super::control::Control;
 use crate::link::{Frames, LinkEnd};
-use crate::message::Header;
+use crate::message::{Header, KernelId};
 use core::mem::ManuallyDrop;
 
 /// What this side's hellos say.
@@ -130,6 +130,12 @@ impl<'l, F: Frames> Peer<'l, F> {
     #[inline(never)]
     pub(super) fn send_control(&mut self, control: &Control) -> bool {
         self.send_control_here(control)
+    }
+
+    /// Says that a kernel has left. Apart from its callers, so that the frame does not lie in their memory.
+    #[inline(never)]
+    pub(super) fn send_withdraw(&mut self, id: KernelId) -> bool {
+        self.send_control(&Control::Withdraw { id })
     }
 
     /// As [`send_control`](Self::send_control), written out where it stands: for a frame per message.

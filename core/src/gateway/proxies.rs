@@ -232,7 +232,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxy<'f, P, Sh, FRAMES> {
             before: before,
             shift: None,
             closed: false,
-            held: FreeList::new(shape.slots()),
+            held => |held| FreeList::new_in(held, shape.slots()),
             outstanding: 0,
             waiting => |at| Waiting::new_in(at, shape),
         })
