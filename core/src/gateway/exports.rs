@@ -96,7 +96,7 @@ impl<Sh: Shape> Exports<Sh> {
         &mut self,
         id: KernelId,
         gateway: &Endpoint<'_, impl Platform, Sh>,
-        is_proxy: impl Fn(Index<Sh>, KernelId) -> bool,
+        is_proxy: bool,
         peer: &mut Peer<'_, impl Frames>,
     ) -> bool {
         let Some(index) = self.shape.index(id.index()) else { return false };
@@ -118,9 +118,9 @@ impl<Sh: Shape> Exports<Sh> {
         index: Index<Sh>,
         id: KernelId,
         gateway: &Endpoint<'_, impl Platform, Sh>,
-        is_proxy: impl Fn(Index<Sh>, KernelId) -> bool,
+        is_proxy: bool,
     ) -> bool {
-        let own = gateway.id() == id || is_proxy(index, id);
+        let own = gateway.id() == id || is_proxy;
         !own && (self.all || self.listed[index] == id)
     }
 
@@ -156,7 +156,8 @@ impl<Sh: Shape> Exports<Sh> {
             self.next = self.shape.after(index);
             let Some(state) = gateway.fabric().state(index.number()) else { return worked };
             let id = KernelId::new(index.number() as u16, state.generation);
-            let here = state.status == Some(Status::Registered) && self.may_export(index, id, gateway, &is_proxy);
+            let here =
+                state.status == Some(Status::Registered) && self.may_export(index, id, gateway, is_proxy(index, id));
             let export = self.exports[index];
             let known = !export.id.is_none();
             if known && (!here || export.id != id) {

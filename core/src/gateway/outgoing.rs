@@ -123,9 +123,13 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
                 left -= 1;
                 worked = true;
                 let source = self.message.header().source();
-                let is_known = exports
-                    .is_known(source)
-                    .unwrap_or_else(|| exports.introduce(source, gateway, |index, id| proxies.has(index, id), peer));
+                let is_known = match exports.is_known(source) {
+                    Some(known) => known,
+                    None => {
+                        let is_proxy = proxies.index(source).is_some_and(|index| proxies.has(index, source));
+                        exports.introduce(source, gateway, is_proxy, peer)
+                    }
+                };
                 self.send_frame(index, record, is_known, proxies, peer);
             }
         }
