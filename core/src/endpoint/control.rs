@@ -23,11 +23,6 @@ impl Control {
     pub(super) const fn leave_as(&self) -> Status {
         self.leave_as
     }
-
-    const fn next_beat(&mut self) -> u64 {
-        self.beats = self.beats.wrapping_add(1);
-        self.beats
-    }
 }
 
 impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
@@ -58,10 +53,9 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Gives a sign of life. The run loop does so by itself.
     #[inline]
     pub fn beat(&mut self) {
-        if !self.may_write() {
-            return;
+        if self.may_write() {
+            self.count_beat();
         }
-        self.member.entry().set_heartbeat(self.control.next_beat());
     }
 
     /// Begins a pass of a run loop with a sign of life; `false` if the loop has to [stop](Self::is_stopping).
@@ -70,8 +64,14 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         if self.is_stopping() {
             return false;
         }
-        self.member.entry().set_heartbeat(self.control.next_beat());
+        self.count_beat();
         true
+    }
+
+    #[inline(always)]
+    fn count_beat(&mut self) {
+        self.control.beats = self.control.beats.wrapping_add(1);
+        self.member.entry().set_heartbeat(self.control.beats);
     }
 
     /// Lets a run loop begin, whatever the last one was asked.

@@ -148,7 +148,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
     /// Whether this endpoint may write to the fabric: it is no forked process's copy, and not evicted.
     #[inline(always)]
     pub(crate) fn may_write(&self) -> bool {
-        self.platform.is_here() && !self.is_evicted()
+        self.platform.is_here() && !self.member.is_evicted()
     }
 
     /// Whether this kernel registered as [parking](Registration::parking).

@@ -212,7 +212,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         if !self.platform.is_here() {
             return Err(SendError::Forked);
         }
-        if self.is_evicted() {
+        if self.member.is_evicted() {
             return Err(SendError::Evicted { kernel: self.id() });
         }
         if given.payload_len as usize > self.capacity() {
