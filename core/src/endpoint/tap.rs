@@ -32,7 +32,7 @@ pub struct Tapped {
 
 impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Passes traffic in transit on, and shows each message after that: as it was found, with whatever it ended in. See the
-    /// [module's page](self) for what sets this apart from [`poll`](Self::poll), whose bounds and fairness it has.
+    /// page of `tap.rs` for what sets this apart from [`poll`](Self::poll), whose bounds and fairness it has.
     ///
     /// A kernel becomes a tap by [`reroute`](FabricRef::reroute), and stops being one by [`bypass`](FabricRef::bypass).
     #[inline(never)]
