@@ -31,8 +31,11 @@ pub struct Tapped {
 }
 
 impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
-    /// Passes traffic in transit on, and shows each message after that: as it was found, with whatever it ended in. See the
-    /// page of `tap.rs` for what sets this apart from [`poll`](Self::poll), whose bounds and fairness it has.
+    /// Passes traffic in transit on, and shows each message after that: as it was found, with whatever it ended in. For a tap,
+    /// which is to change nothing but the way: a message whose next hop has no room stays in the inbox, where a forwarder
+    /// would defer some and end the others in `QueueFull`; the hop to the tap does not count against the hop limit, unless
+    /// that is the highest one; and mail for the tap itself ends in `NotFound`. Bounds and fairness are those of
+    /// [`poll`](Self::poll).
     ///
     /// A kernel becomes a tap by [`reroute`](FabricRef::reroute), and stops being one by [`bypass`](FabricRef::bypass).
     #[inline(never)]
