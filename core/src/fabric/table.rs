@@ -97,7 +97,7 @@
 //! | --- | --- | --- | --- |
 //! | `registered` | owner's exchange to Registered | `is_registered`, `find`, senders | the name; an inbox emptied of old mail |
 //! | `name-began` | fence in `Routes::clear`, before the name is written | each name word's load | that the place has changed hands |
-//! | `name-asked` | owner's exchange to `asks`; a fence behind it | others that register, and their fence | the name; one of two that ask sees the other |
+//! | `name-asked` | a fence behind the owner's exchange to `asks` | the same fence of another kernel that registers | one of two that ask sees the other, and its name |
 //! | `place-left` | owner's last exchange of `owner` | the next owner's first one | everything the last owner did with the place |
 //! | `commanded` | supervisor's store | owner's load | what the supervisor did before |
 //! | `phase` | owner's store | supervisor's load | what the kernel did before it changed phase |
@@ -485,12 +485,11 @@ impl<S: Scope> Entry<S> {
             word.store(u64::from_le_bytes(*bytes), Relaxed);
         }
         let asking = State::encode(claim.generation, false, Status::Registering) | ASKS;
-        // Release [name-asked]: the name is visible to another kernel that sees this state.
-        // Relaxed on failure: the place was taken away, as the next step finds.
-        let _ = self.state.widened().compare_exchange(claim.state, asking, Release, Relaxed);
+        // If the place was taken away, the next step finds that.
+        self.advance(claim.state, asking);
         claim.state = asking;
-        // SeqCst [name-asked]: the exchange above comes before the look at the other places that follows. Pairs with the same
-        // fence of another kernel that asks.
+        // SeqCst [name-asked]: the name and the exchange above come before the look at the other places that follows. Pairs
+        // with the same fence of another kernel that asks: one of the two sees the other's state and name.
         fence(SeqCst);
     }
 
