@@ -100,17 +100,8 @@ impl<Sh: Shape> Exports<Sh> {
         peer: &mut Peer<'_, impl Frames>,
     ) -> bool {
         let Some(index) = self.shape.index(id.index()) else { return false };
-        let may = self.may_export(index, id, gateway, is_proxy);
-        // A sender that has left has no name any more.
-        if !may || gateway.fabric().name(id).is_none() {
-            return false;
-        }
-        let known = self.exports[index].id;
-        if !known.is_none() && !peer.send_withdraw(known) {
-            return false;
-        }
-        self.exports[index] = Export::NONE;
-        self.announce_one(index, id, gateway, gateway.platform().now_ns(), peer)
+        self.may_export(index, id, gateway, is_proxy)
+            && self.announce_one(index, id, gateway, gateway.platform().now_ns(), peer)
     }
 
     fn may_export(
@@ -124,6 +115,7 @@ impl<Sh: Shape> Exports<Sh> {
         !own && (self.all || self.listed[index] == id)
     }
 
+    /// Announces a kernel, after its predecessor has been withdrawn.
     #[inline(never)]
     fn announce_one(
         &mut self,
@@ -133,7 +125,15 @@ impl<Sh: Shape> Exports<Sh> {
         now_ns: u64,
         peer: &mut Peer<'_, impl Frames>,
     ) -> bool {
+        // A kernel that has left has no name any more.
         let Some(name) = gateway.fabric().name(id) else { return false };
+        let known = self.exports[index].id;
+        if !known.is_none() && known != id {
+            if !peer.send_withdraw(known) {
+                return false;
+            }
+            self.exports[index] = Export::NONE;
+        }
         let sent = peer.send_control(&Control::Announce { id, name: *name.bytes() });
         if sent {
             self.exports[index] = Export { id, announced_ns: now_ns, refused: false, gone: false };
