@@ -339,3 +339,38 @@ fn a_fabric_that_goes_away_while_it_is_watched_ends_top_with_a_line_and_status_1
     assert_eq!(status.code(), Some(1), "{err}");
     assert!(err.lines().count() == 1 && err.contains("made shorter"), "{err}");
 }
+
+#[cfg(feature = "top")]
+#[test]
+fn top_ends_when_its_terminal_is_gone() {
+    use std::io::Read;
+    use std::os::fd::{FromRawFd, OwnedFd};
+
+    let (shm, _broker) = shared("top-hangup");
+    let (mut master, mut slave) = (0, 0);
+    let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: both descriptors are written by a call that succeeds; the other pointers may be null or are valid.
+    let (mut window, terminal) = unsafe {
+        // The command is not to hold the other end itself.
+        assert_eq!(libc::openpty(&mut master, &mut slave, core::ptr::null_mut(), core::ptr::null(), &size), 0);
+        assert_eq!(libc::fcntl(master, libc::F_SETFD, libc::FD_CLOEXEC), 0);
+        (std::fs::File::from_raw_fd(master), OwnedFd::from_raw_fd(slave))
+    };
+    let mut top = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
+        .args(["top", &shm.0])
+        .stdin(terminal.try_clone().unwrap())
+        .stdout(terminal)
+        .spawn()
+        .unwrap();
+    // The first picture is there: from now on it waits for keys.
+    let mut picture = [0; 4096];
+    assert_ne!(window.read(&mut picture).unwrap(), 0);
+    // It has no controlling terminal, so no signal tells it.
+    drop(window);
+    let mut status = None;
+    eventually("top has ended", || {
+        status = top.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.code()), Some(129));
+}

@@ -16,8 +16,12 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table, TableState};
+use rustix::event::{PollFd, PollFlags};
 use std::collections::{HashMap, VecDeque};
-use std::process::ExitCode;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{self, ExitCode};
 use std::time::Instant;
 
 /// Looks that the picture of a kernel's rates goes back.
@@ -29,6 +33,9 @@ const FIRST: Duration = Duration::from_millis(250);
 /// Longest wait for a key, so that a signal is heard.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Exit status when the terminal is gone: 128 + `SIGHUP`.
+const HUNG_UP: u8 = 129;
+
 /// Draws until the user has enough.
 pub(super) fn show(mut watch: Watch, interval: Duration) -> Result<ExitCode, Box<dyn Error>> {
     // Before the terminal is changed: a fabric that cannot be looked at is a plain line.
@@ -39,12 +46,40 @@ pub(super) fn show(mut watch: Watch, interval: Duration) -> Result<ExitCode, Box
     let file = printable(&watch.view().path().to_string_lossy());
     let mut screen = Screen::new(file, watch.view().geometry(), report);
     interrupt::catch_all();
-    let mut terminal = ratatui::try_init()?;
-    let result = draw(&mut terminal, &mut screen, &mut watch, interval);
-    let restored = ratatui::try_restore();
-    let status = result?;
-    restored?;
-    Ok(status)
+    let keys = keys()?;
+    let ended = ratatui::try_init().map_err(Into::into).and_then(|mut terminal| {
+        let result = draw(&mut terminal, &mut screen, &mut watch, interval, &keys);
+        let restored = ratatui::try_restore();
+        let status = result?;
+        restored?;
+        Ok(status)
+    });
+    if is_gone(&keys) {
+        // Not by returning: what is still to be written, nobody can see, and it would be an error.
+        process::exit(HUNG_UP.into());
+    }
+    ended
+}
+
+/// The terminal that `event::read` reads keys from.
+fn keys() -> io::Result<OwnedFd> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() { stdin.as_fd().try_clone_to_owned() } else { Ok(File::open("/dev/tty")?.into()) }
+}
+
+/// Waits until there may be a key, at most for this long.
+fn wait_for_key(keys: &OwnedFd, wait: Duration) {
+    let wait = rustix::time::Timespec::try_from(wait).ok();
+    // An error is a signal that interrupts the wait.
+    let _ = rustix::event::poll(&mut [PollFd::new(keys, PollFlags::IN)], wait.as_ref());
+}
+
+/// Whether the terminal has hung up: its window was closed, its connection has ended. To `event::poll` that would be
+/// an input that is ready for ever and has nothing in it.
+fn is_gone(keys: &OwnedFd) -> bool {
+    let mut keys = [PollFd::new(keys, PollFlags::empty())];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut keys, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 fn draw(
@@ -52,6 +87,7 @@ fn draw(
     screen: &mut Screen,
     watch: &mut Watch,
     interval: Duration,
+    keys: &OwnedFd,
 ) -> Result<ExitCode, Box<dyn Error>> {
     let mut next = Instant::now() + interval;
     loop {
@@ -62,11 +98,15 @@ fn draw(
                 return Ok(ExitCode::from(interrupt::INTERRUPTED));
             }
             let left = next.saturating_duration_since(Instant::now());
+            wait_for_key(keys, left.min(TICK));
+            if is_gone(keys) {
+                return Ok(ExitCode::from(HUNG_UP));
+            }
             if left.is_zero() {
                 next = Instant::now() + interval;
                 screen.update(watch.look()?);
                 changed = true;
-            } else if event::poll(left.min(TICK))? {
+            } else if event::poll(Duration::ZERO)? {
                 match event::read()? {
                     Event::Key(key) if key.kind != KeyEventKind::Release => {
                         let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL;
