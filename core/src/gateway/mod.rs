@@ -421,16 +421,22 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
             count += 1;
             if self.incoming.is_message() {
                 self.on_message(leaving);
-            } else if let Some(answer) = answer(self.incoming.header()) {
-                let now_ns = self.endpoint.platform().now_ns();
-                if !self.outgoing.on_answer(answer, now_ns, &mut self.proxies) {
-                    self.incoming.reject();
-                }
-            } else if !leaving {
+            } else if !self.on_answer() && !leaving {
                 self.on_control();
             }
         }
         count > 0
+    }
+
+    /// What became of a message that is with the remote gateway; `false` if the control frame in hand is no answer.
+    #[inline(never)]
+    fn on_answer(&mut self) -> bool {
+        let Some(answer) = answer(self.incoming.header()) else { return false };
+        let now_ns = self.endpoint.platform().now_ns();
+        if !self.outgoing.on_answer(answer, now_ns, &mut self.proxies) {
+            self.incoming.reject();
+        }
+        true
     }
 
     /// The control frame in hand.

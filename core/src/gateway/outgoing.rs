@@ -188,7 +188,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
                 if self.is_late(number, now_ns) {
                     self.settle_unanswered(number, proxies);
                 } else {
-                    self.settle(number, status, proxies);
+                    self.settle_away(number, status, proxies);
                 }
                 self.release(number);
                 true
@@ -249,12 +249,12 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         proxies: &mut Proxies<'f, P, Sh, FRAMES>,
     ) {
         self.unanswered = self.unanswered.wrapping_add(1);
-        self.settle(number, DeliveryStatus::Unanswered, proxies);
+        self.settle_away(number, DeliveryStatus::Unanswered, proxies);
     }
 
     /// Settles a held message in this domain.
     #[inline(never)]
-    fn settle<'f, P: Platform, Sh: Shape<Item = M>>(
+    fn settle_away<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
         number: Place<FRAMES>,
         status: DeliveryStatus,
