@@ -77,7 +77,8 @@ impl Tape {
         // Relaxed: a number that only grows; an old one leaves less room.
         if self.used - self.taken.load(Relaxed) + copy.room() > ROOM {
             self.left_out += 1;
-            return true;
+            // The writer's end holds the other one.
+            return Arc::strong_count(&self.taken) > 1;
         }
         self.used += copy.room();
         self.copies.send(copy).is_ok()
