@@ -78,7 +78,9 @@ fn another_optimiser_makes_ptx_of_the_same_crate_that_keeps_its_contract() {
     };
     let folder = tempfile::tempdir().unwrap();
     copy(folder.path());
-    let asm = BuildOptions { features: vec!["asm".to_owned()], ..options(folder.path()) };
+    // A folder of its own: another test builds a crate of the same name meanwhile.
+    let target_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("nvvm"));
+    let asm = BuildOptions { features: vec!["asm".to_owned()], target_dir, ..options(folder.path()) };
     let contract = Contract::of(&Module::parse(&build(&asm, &toolchain).unwrap()).unwrap(), None);
     let newer = BuildOptions { arch: NVVM_ARCH.to_owned(), ..asm };
     let text = build_with_nvvm(&newer, &toolchain, &nvvm).unwrap();
