@@ -234,7 +234,7 @@ pub(super) fn commands(bench: &Bench<'_>) -> Result<String, Failure> {
 
 pub(super) fn hang(bench: &Bench<'_>) -> Result<String, Failure> {
     // The hang ends by itself after a while, so that the device can go on being used.
-    let lasts = Duration::from_millis(800);
+    let lasts = Duration::from_secs(2);
     let config = Config { tracing: true, ..Config::default() };
     let mut gate = Gate::new(bench)?;
     let grids = [
