@@ -28,7 +28,7 @@ fn codes_that_stand_in_shared_memory_never_change() {
     let states = [Status::Free, Status::Registering, Status::Registered, Status::Leaving, Status::Failed];
     assert_eq!(states.map(|status| status as u8), [0, 1, 2, 3, 4]);
     assert_eq!([Priority::Normal, Priority::High].map(|priority| priority as u8), [0, 1]);
-    assert_eq!((MAGIC, LAYOUT_VERSION), (0x6972_6261_664b_324b, 2));
+    assert_eq!((MAGIC, LAYOUT_VERSION), (0x6972_6261_664b_324b, 3));
     assert_eq!((TRACE_EVENTS, HIGH_BURST), (64, 16));
     assert_eq!(KernelId::new(0x1234, 0xabcd_ef01).raw(), 0xabcd_ef01_1234);
 }

@@ -12,7 +12,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"K2Kfabri");
 const CLAIMED: u64 = u64::from_le_bytes(*b"K2Kbegun");
 
 /// Version of the layout of everything in a [`Fabric`](super::Fabric).
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 shared_struct! {
     /// Two cache lines at the start of a fabric.

@@ -105,7 +105,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         let moved = |by: usize, range: Range<usize>| range.start + by..range.end + by;
         let of_kernel = |number: usize| shape.index(number).map(|at| (at, shape.below(at)));
         match region {
-            Region::Table => copy(0..numbers.routes),
+            Region::Table => copy(self.table_bytes()),
             Region::Routes => copy(numbers.routes..numbers.senders),
             Region::Denials => copy(numbers.senders..numbers.inboxes),
             Region::Backlog(number) => {
