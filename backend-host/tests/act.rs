@@ -461,8 +461,9 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Runs `act` while a kernel "from" sends to a kernel "to", and checks that every message has arrived, once.
-fn under_load(broker: &Broker<Mesh>, act: impl FnOnce(&dyn Fn() -> u64)) -> Seen {
+/// Runs `act` while a kernel "from" sends to a kernel "to", and checks that every message has arrived, once. As many as
+/// `not_found` may have ended in `NotFound` instead.
+fn under_load(broker: &Broker<Mesh>, not_found: usize, act: impl FnOnce(&dyn Fn() -> u64)) -> Seen {
     let (from, to) = (broker.register("from").unwrap(), broker.register_parking("to").unwrap());
     let (end_sender, end_receiver, seen) = (OnceLock::new(), OnceLock::new(), Mutex::new(Seen::default()));
     std::thread::scope(|scope| {
@@ -475,13 +476,16 @@ fn under_load(broker: &Broker<Mesh>, act: impl FnOnce(&dyn Fn() -> u64)) -> Seen
         act(&|| seen.lock().unwrap().count);
         end_sender.set(()).unwrap();
         let (sent, outcomes) = sender.join().expect("the sender");
-        assert!(outcomes.iter().all(|status| *status == DeliveryStatus::Delivered), "{:?}", broker.stats());
-        eventually("all were received", || seen.lock().unwrap().count >= sent.len() as u64);
+        let others: Vec<_> = outcomes.iter().filter(|status| **status != DeliveryStatus::Delivered).collect();
+        let is_expected = others.iter().all(|status| **status == DeliveryStatus::NotFound);
+        assert!(is_expected && others.len() <= not_found, "{others:?} {:?}", broker.stats());
+        let delivered = (sent.len() - others.len()) as u64;
+        eventually("all were received", || seen.lock().unwrap().count >= delivered);
         end_receiver.set(()).unwrap();
-        assert_eq!(seen.lock().unwrap().count, sent.len() as u64);
+        assert_eq!(seen.lock().unwrap().count, delivered);
     });
     let stats = broker.stats();
-    assert_eq!((stats.sent, stats.failed(), broker.pending()), (stats.received, 0, 0), "{stats:?}");
+    assert_eq!((stats.sent, broker.pending()), (stats.received + stats.not_found, 0), "{stats:?}");
     seen.into_inner().unwrap()
 }
 
@@ -490,7 +494,7 @@ fn a_tap_under_load_changes_neither_order_nor_priority_nor_outcome() {
     let shm = Shm::new("tap-load");
     let broker: Broker<Mesh> = patient().create(&shm.0).build().unwrap();
     let mut taps = Vec::new();
-    let seen = under_load(&broker, |received| {
+    let seen = under_load(&broker, 0, |received| {
         for name in ["INT", "TERM", "HUP"] {
             let tap = spawn(&["tap", &shm.0, "from", "to", "--json", "--as", "tap"]);
             // Nobody reads its output meanwhile.
@@ -532,7 +536,9 @@ fn a_tap_under_load_changes_neither_order_nor_priority_nor_outcome() {
 fn traffic_goes_on_when_a_tap_was_killed_and_reaped() {
     let shm = Shm::new("tap-killed");
     let broker: Broker<Mesh> = patient().create(&shm.0).build().unwrap();
-    under_load(&broker, |received| {
+    // The sender may have looked up the tap, and put a message there only after the tap was killed and reaped: one message
+    // for each of them.
+    under_load(&broker, 3, |received| {
         for _ in 0..3 {
             let mut tap = spawn(&["tap", &shm.0, "from", "to"]);
             let began = received();
