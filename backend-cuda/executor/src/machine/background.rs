@@ -13,8 +13,9 @@ struct Shared {
     machine: Mutex<Machine>,
     error: Mutex<Option<Error>>,
     stop: AtomicBool,
-    /// Threads that want the machine.
-    wanted: AtomicU32,
+    /// Times that a thread has asked for the machine, and that one got it. Both wrap.
+    asked: AtomicU32,
+    served: AtomicU32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -44,7 +45,8 @@ impl Background {
             machine: Mutex::new(machine),
             error: Mutex::new(None),
             stop: AtomicBool::new(false),
-            wanted: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
+            served: AtomicU32::new(0),
         });
         let theirs = Arc::clone(&shared);
         let runner = std::thread::Builder::new().name("ptx".to_owned()).spawn(move || run(&theirs))?;
@@ -53,11 +55,11 @@ impl Background {
 
     /// Does something with the machine between two turns: launch, look, join.
     pub fn with<R>(&self, f: impl FnOnce(&mut Machine) -> R) -> R {
-        // Relaxed: a hint for the runner's fairness; the lock orders everything else.
-        self.shared.wanted.fetch_add(1, Ordering::Relaxed);
-        let result = f(&mut lock(&self.shared.machine));
-        self.shared.wanted.fetch_sub(1, Ordering::Relaxed);
-        result
+        // Relaxed, both: hints for the runner's fairness; the lock orders everything else.
+        self.shared.asked.fetch_add(1, Ordering::Relaxed);
+        let mut machine = lock(&self.shared.machine);
+        self.shared.served.fetch_add(1, Ordering::Relaxed);
+        f(&mut machine)
     }
 
     /// What ended the run, if something has.
@@ -85,7 +87,10 @@ impl Drop for Background {
 fn run(shared: &Shared) {
     // Relaxed: as in `stop` and `with`.
     while !shared.stop.load(Ordering::Relaxed) {
-        if shared.wanted.load(Ordering::Relaxed) > 0 {
+        // A mutex is not fair: this thread would have it again before a sleeping one wakes up. So all that have asked by now
+        // come first; not those that ask meanwhile, or the machine would never run.
+        let asked = shared.asked.load(Ordering::Relaxed);
+        while (asked.wrapping_sub(shared.served.load(Ordering::Relaxed)).cast_signed()) > 0 {
             std::thread::yield_now();
         }
         let result = lock(&shared.machine).step(Background::SLICE);
