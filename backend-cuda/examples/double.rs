@@ -4,12 +4,12 @@
 
 use core::error::Error;
 use core::time::Duration;
+use k2k::k2k_core::Config;
+use k2k::{Broker, Fixed, KernelId, Memory, Message};
 use k2k_command::{note, say};
 use k2k_cuda::k2k_core::gateway::GatewayConfig;
 use k2k_cuda::k2k_core::sync::Gpu;
 use k2k_cuda::{Device, EmulatedOptions, Grid, Ptx, Session};
-use k2k_host::k2k_core::Config;
-use k2k_host::{Broker, Fixed, KernelId, Memory, Message};
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::Instant;

@@ -4,8 +4,8 @@ use crate::device::{DeferredFree, Device};
 use crate::error::Error;
 use core::fmt;
 use core::ptr::{self, NonNull};
+use k2k::{Memory, Shape};
 use k2k_core::sync::System;
-use k2k_host::{Memory, Shape};
 
 /// Bytes that a device sees.
 struct Allocation {

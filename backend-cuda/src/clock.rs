@@ -18,9 +18,9 @@ use crate::ptx::Ptx;
 use bytemuck::Zeroable as _;
 use core::mem::offset_of;
 use core::time::Duration;
+use k2k::Host;
 use k2k_core::Platform;
 use k2k_device::{Launch, Report};
-use k2k_host::Host;
 use std::time::Instant;
 
 /// The difference between a device's `%globaltimer` and the host's clock, when it was measured.

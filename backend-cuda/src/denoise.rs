@@ -10,11 +10,11 @@ use crate::ptx::Ptx;
 use crate::session::{Grid as Entry, Running, Session};
 use core::fmt;
 use core::time::Duration;
+use k2k::{Broker, Endpoint, Fixed, Memory};
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::{Config, KernelId, Message};
 use k2k_denoise::protocol::{FINISH, REPORT, START};
 use k2k_denoise::{Grid, Outcome, Params, Report, Shape, Side, Start};
-use k2k_host::{Broker, Endpoint, Fixed, Memory};
 use k2k_kernels::shape::{DeviceShape, KERNELS, PAYLOAD, SLOTS, TileSpec};
 use std::time::Instant;
 

@@ -18,8 +18,8 @@ use core::fmt;
 use core::panic::AssertUnwindSafe;
 use core::ptr::NonNull;
 use core::time::Duration;
+use k2k::process::Own;
 use k2k_device::{Outcome, Report};
-use k2k_host::process::Own;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 

@@ -6,10 +6,10 @@ use crate::hang::HangReport;
 use crate::report::BlockReport;
 use core::fmt;
 use core::time::Duration;
+use k2k::MemoryError;
 use k2k_core::fabric::{NameError, NotRegistered};
 use k2k_core::link::LinkError;
 use k2k_core::{KernelId, RegisterError};
-use k2k_host::MemoryError;
 use std::io;
 use std::path::PathBuf;
 

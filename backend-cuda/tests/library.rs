@@ -3,10 +3,10 @@
 
 use core::error::Error as _;
 use core::time::Duration;
+use k2k::{Broker, Endpoint, Fixed, KernelId, Memory, Message, Wait};
 use k2k_cuda::k2k_core::gateway::GatewayConfig;
 use k2k_cuda::k2k_core::{Command, Config, RegisterError};
 use k2k_cuda::{BridgeError, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session};
-use k2k_host::{Broker, Endpoint, Fixed, KernelId, Memory, Message, Wait};
 use k2k_kernels::shape::{DeviceShape, FRAMES, KERNELS, PAYLOAD, SLOTS};
 use std::time::Instant;
 

@@ -2,10 +2,10 @@
 //! Each case is a process of its own, which runs the test `child` of this file.
 
 use core::time::Duration;
+use k2k::{Fixed, Memory};
 use k2k_cuda::k2k_core::Config;
 use k2k_cuda::k2k_core::sync::Gpu;
 use k2k_cuda::{Device, Error, Grid, Ptx, Session};
-use k2k_host::{Fixed, Memory};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;

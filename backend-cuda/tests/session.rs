@@ -3,12 +3,12 @@
 #![cfg(feature = "emulated")]
 
 use core::time::Duration;
+use k2k::{Fixed, Host, Memory};
 use k2k_cuda::k2k_core::fabric::Status;
 use k2k_cuda::k2k_core::sync::Ordering::Acquire;
 use k2k_cuda::k2k_core::sync::{AtomicU32, Gpu};
 use k2k_cuda::k2k_core::{CLOCK_MARGIN_NS, Command, Config, KernelId, Phase, Platform, Registration};
 use k2k_cuda::{Clock, Device, EmulatedOptions, Error, Grid, Outcome, Ptx, Running, Session, host_clock_ns};
-use k2k_host::{Fixed, Host, Memory};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

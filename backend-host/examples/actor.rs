@@ -1,7 +1,7 @@
 //! An actor with `async`: an account that several clients use at once, by request and reply.
 //!
 //! ```text
-//! cargo run --release -p k2k-host --example actor
+//! cargo run --release -p k2k --example actor
 //! ```
 //!
 //! Shows
@@ -15,8 +15,8 @@
 use core::error::Error;
 use core::fmt;
 use core::time::Duration;
+use k2k::{Broker, Endpoint, KernelId, Message, ReceiveError, SendError};
 use k2k_command::{OutputError, complain, note, say};
-use k2k_host::{Broker, Endpoint, KernelId, Message, ReceiveError, SendError};
 use std::process::ExitCode;
 use std::time::Instant;
 

@@ -2,7 +2,7 @@
 //! which part of the polite kernels' tries was accepted, without shares and with them.
 //!
 //! ```text
-//! cargo run --release -p k2k-host --example overload
+//! cargo run --release -p k2k --example overload
 //! ```
 //!
 //! The receiver takes fewer messages than are sent. Each sender has a ring of its own for normal priority. All senders
@@ -11,9 +11,9 @@
 
 use core::error::Error;
 use core::time::Duration;
+use k2k::{Broker, Endpoint, Fixed, KernelId, Message, Priority, SendError};
 use k2k_command::{complain, say};
 use k2k_core::sync::{AtomicU32, Ordering};
-use k2k_host::{Broker, Endpoint, Fixed, KernelId, Message, Priority, SendError};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;

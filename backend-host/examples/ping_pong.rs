@@ -1,7 +1,7 @@
 //! Two processes play ping-pong through a fabric in shared memory, once for each way of waiting.
 //!
 //! ```text
-//! cargo run --release -p k2k-host --example ping_pong
+//! cargo run --release -p k2k --example ping_pong
 //! ```
 //!
 //! ```text
@@ -20,8 +20,8 @@
 
 use core::error::Error;
 use core::time::Duration;
+use k2k::{Broker, Builder, Endpoint, Fixed, Message, ReceiveError, Wait, memory};
 use k2k_command::{complain, say};
-use k2k_host::{Broker, Builder, Endpoint, Fixed, Message, ReceiveError, Wait, memory};
 use std::io::{self, Read};
 use std::process::{self, Child, Command, ExitCode, Stdio};
 use std::time::Instant;

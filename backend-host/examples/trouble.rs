@@ -2,14 +2,14 @@
 //! hangs in its handler, one that takes no mail, one whose process is stopped, and one whose process was killed.
 //!
 //! ```text
-//! cargo run --release -p k2k-host --example trouble        # in one terminal; Ctrl-C ends it
-//! cargo run --release -p k2k-host -- top trouble           # in another
+//! cargo run --release -p k2k --example trouble        # in one terminal; Ctrl-C ends it
+//! cargo run --release -p k2k -- top trouble           # in another
 //! ```
 
 use core::error::Error;
 use core::time::Duration;
+use k2k::{Broker, Builder, Context, Endpoint, Fixed, Kernel, KernelId, Message, StartOptions, memory};
 use k2k_command::{complain, say};
-use k2k_host::{Broker, Builder, Context, Endpoint, Fixed, Kernel, KernelId, Message, StartOptions, memory};
 use std::process::{Child, Command, ExitCode};
 use std::thread;
 

@@ -8,9 +8,9 @@ use core::mem::MaybeUninit;
 /// program that way.
 ///
 /// ```
-/// use k2k_host::boxed;
-/// use k2k_host::k2k_core::ring::Spsc;
-/// use k2k_host::{Fixed, Broker, Message};
+/// use k2k::boxed;
+/// use k2k::k2k_core::ring::Spsc;
+/// use k2k::{Fixed, Broker, Message};
 ///
 /// let ring = boxed(Spsc::<[u64; 32], 32_768>::new_in);
 /// let (mut producer, mut consumer) = (ring.producer()?, ring.consumer()?);

@@ -41,7 +41,7 @@ macro_rules! forward {
 ///
 /// ```
 /// use core::time::Duration;
-/// use k2k_host::{Broker, Message};
+/// use k2k::{Broker, Message};
 ///
 /// let broker: Broker = Broker::builder().build()?;
 /// let mut a = broker.register("a")?;
@@ -224,7 +224,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         ///
         /// ```
         /// use core::time::Duration;
-        /// use k2k_host::{Broker, Message};
+        /// use k2k::{Broker, Message};
         ///
         /// let broker: Broker = Broker::builder().build()?;
         /// let mut me = broker.register("me")?;

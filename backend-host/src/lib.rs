@@ -14,7 +14,7 @@
 //! | [`asynchronous`] | [`Endpoint::receive_async`] for any executor |
 //! | [`runner`] | kernels on threads of their own: [`Broker::start`], [`KernelHandle`] |
 //! | [`platform`] | [`Host`]: the clock, and waking |
-//! | `recording` | files of messages; with the feature of that name |
+//! | [`recording`] | files of messages |
 //!
 //! It needs Linux: futexes on shared memory are what lets a process wake another's kernel without anyone in between.
 //!
@@ -36,9 +36,7 @@ struct Readme;
 // Where a 64-bit word is accessed under a lock of the program, two processes that share a file would not exclude each
 // other: see the page of `k2k_core::sync`.
 #[cfg(not(target_has_atomic = "64"))]
-compile_error!(
-    "k2k-host shares memory between processes, which needs a target with 64-bit atomics; use k2k-core alone"
-);
+compile_error!("k2k shares memory between processes, which needs a target with 64-bit atomics; use k2k-core alone");
 
 pub mod asynchronous;
 mod boxed;
@@ -50,7 +48,6 @@ pub mod memory;
 pub mod owner;
 pub mod platform;
 pub mod process;
-#[cfg(feature = "recording")]
 pub mod recording;
 pub mod runner;
 pub mod wait;

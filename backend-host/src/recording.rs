@@ -19,7 +19,7 @@
 //! Times never decrease. A file without its end was cut short: its recorder was killed, or the disk was full.
 //!
 //! ```
-//! use k2k_host::recording::{Head, Reader, Record, Writer};
+//! use k2k::recording::{Head, Reader, Record, Writer};
 //!
 //! let head = Head { capacity: 64, began_ns: 1_700_000_000_000_000_000, from: "a".into(), to: "b".into() };
 //! let mut file = Vec::new();
@@ -31,7 +31,7 @@
 //! assert_eq!(reader.head(), &head);
 //! let records = reader.collect::<Result<Vec<_>, _>>()?;
 //! assert_eq!((records.len(), &records[0].payload[..]), (1, &b"hello"[..]));
-//! # Ok::<(), k2k_host::recording::RecordingError>(())
+//! # Ok::<(), k2k::recording::RecordingError>(())
 //! ```
 
 use crate::Priority;

@@ -3,7 +3,7 @@
 mod common;
 use common::{GUARD, broker, cpu_time_of, eventually, threads_named};
 use core::time::Duration;
-use k2k_host::{Broker, Command, Endpoint, Fixed, Message, ReceiveError};
+use k2k::{Broker, Command, Endpoint, Fixed, Message, ReceiveError};
 use tokio::time::timeout;
 
 type Small = Endpoint<Fixed<8, 16, 64>>;
@@ -127,7 +127,7 @@ async fn a_supervisor_ends_a_receive() {
 async fn an_idle_watcher_uses_no_cpu_and_ends_with_its_endpoint() {
     let broker: Broker<Fixed<8, 16, 64>> = broker();
     let mut receiver =
-        broker.memory().register_owned(&k2k_host::Registration::new("idle").unwrap().parking().at(7)).unwrap();
+        broker.memory().register_owned(&k2k::Registration::new("idle").unwrap().parking().at(7)).unwrap();
     assert_eq!(threads_named("k2k-watch-7"), 0, "it starts only when there is something to wait for");
     assert!(timeout(Duration::from_millis(500), receiver.receive_async()).await.is_err());
     assert_eq!(threads_named("k2k-watch-7"), 1);

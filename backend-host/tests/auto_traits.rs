@@ -1,7 +1,7 @@
 //! The auto traits of public types: which of them may move to, or be shared with, another thread.
 
 use core::panic::{RefUnwindSafe, UnwindSafe};
-use k2k_host::{
+use k2k::{
     Broker, Builder, Endpoint, EndpointError, Fixed, HangReport, Host, KernelFailure, KernelHandle, Memory,
     MemoryError, ReceiveError, SendError, StartError, StartOptions, StopError, Wait,
 };

@@ -3,9 +3,9 @@
 mod common;
 use common::{Echo, GUARD, broker, eventually, patient};
 use core::time::Duration;
-use k2k_host::ControlError;
-use k2k_host::fabric::Event;
-use k2k_host::{
+use k2k::ControlError;
+use k2k::fabric::Event;
+use k2k::{
     Broker, Builder, Config, DefaultFabric, DeliveryStatus, EndpointError, Fixed, Message, ReceiptError, RegisterError,
     StartOptions, UnregisterError,
 };
@@ -28,8 +28,8 @@ fn a_builder_sets_every_part_of_the_configuration() {
         grace_ns: 77,
         high_share: 3,
         tracing: true,
-        clock: k2k_host::platform::clock_id(),
-        domain: k2k_host::owner::domain(),
+        clock: k2k::platform::clock_id(),
+        domain: k2k::owner::domain(),
     };
     assert_eq!(broker.memory().config(), expected);
 }
@@ -37,8 +37,8 @@ fn a_builder_sets_every_part_of_the_configuration() {
 #[test]
 fn the_default_shape_needs_no_parameters() {
     let broker: Broker = Broker::builder().build().unwrap();
-    assert_eq!(k2k_host::Memory::<k2k_host::Fixed<16, 256, 192>>::SIZE, size_of::<DefaultFabric>());
-    let endpoint: k2k_host::Endpoint = broker.register("me").unwrap();
+    assert_eq!(k2k::Memory::<k2k::Fixed<16, 256, 192>>::SIZE, size_of::<DefaultFabric>());
+    let endpoint: k2k::Endpoint = broker.register("me").unwrap();
     drop(endpoint);
 }
 
@@ -140,11 +140,11 @@ fn receipts_statistics_and_traces_can_be_read_by_anyone() {
 }
 
 trait MapTo {
-    fn map_to(&self, event: Event) -> Vec<(Event, k2k_host::MessageId)>;
+    fn map_to(&self, event: Event) -> Vec<(Event, k2k::MessageId)>;
 }
 
-impl MapTo for Vec<k2k_host::MessageId> {
-    fn map_to(&self, event: Event) -> Vec<(Event, k2k_host::MessageId)> {
+impl MapTo for Vec<k2k::MessageId> {
+    fn map_to(&self, event: Event) -> Vec<(Event, k2k::MessageId)> {
         self.iter().map(|id| (event, *id)).collect()
     }
 }
@@ -169,7 +169,7 @@ fn brokers_on_one_file_see_the_same_kernels() {
     let mut me = two.register_parking("me").unwrap();
     me.send(two.find("echo").unwrap(), &Message::new(1)).unwrap();
     assert_eq!(me.receive(GUARD).unwrap().header.kind, 1);
-    two.command(handle.id(), k2k_host::Command::Stop).unwrap();
+    two.command(handle.id(), k2k::Command::Stop).unwrap();
     assert_eq!(handle.join().unwrap().handled, 1);
     eventually("it has left", || two.find("echo").is_none());
 }

@@ -7,8 +7,8 @@ mod picture;
 
 use core::time::Duration;
 use job::{JobError, Planes};
+use k2k::{Broker, Command, Fixed};
 use k2k_denoise::{Grid, Outcome, Params};
-use k2k_host::{Broker, Command, Fixed};
 use picture::{Picture, PictureError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;

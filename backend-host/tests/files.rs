@@ -2,9 +2,9 @@
 
 mod common;
 use common::Shm;
-use k2k_host::fabric::{AttachError, MAGIC};
-use k2k_host::memory::FileOptions;
-use k2k_host::{Broker, Config, DefaultFabric, Fixed, Memory, MemoryError, Message, memory};
+use k2k::fabric::{AttachError, MAGIC};
+use k2k::memory::FileOptions;
+use k2k::{Broker, Config, DefaultFabric, Fixed, Memory, MemoryError, Message, memory};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

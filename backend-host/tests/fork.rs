@@ -10,7 +10,7 @@ use common::{GUARD, Shm};
 use core::pin::pin;
 use core::task::{Context as TaskContext, Poll, Waker};
 use core::time::Duration;
-use k2k_host::{
+use k2k::{
     Broker, Command, Config, Context, ControlError, Endpoint, EndpointError, Fixed, Kernel, Memory, Message, Phase,
     Priority, ReceiveError, SendError, StartOptions, UnregisterError,
 };
@@ -151,7 +151,7 @@ impl Kernel<64> for Echo {
     }
 }
 
-fn answers(me: &mut Endpoint<Fixed<8, 8, 64>>, echo: k2k_host::KernelId) {
+fn answers(me: &mut Endpoint<Fixed<8, 8, 64>>, echo: k2k::KernelId) {
     me.send(echo, &Message::new(5)).unwrap();
     assert_eq!(me.receive(GUARD).unwrap().header.kind, 5);
 }

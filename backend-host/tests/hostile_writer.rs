@@ -1,7 +1,7 @@
 //! A process that writes garbage over the whole mapping while endpoints of another one work: no operation panics, hangs
 //! or reaches outside of the mapping, whatever the bytes turn into in its middle.
 //!
-//! `K2K_SECONDS=300 cargo test --release -p k2k-host --test hostile_writer` runs for minutes. Under AddressSanitizer an
+//! `K2K_SECONDS=300 cargo test --release -p k2k --test hostile_writer` runs for minutes. Under AddressSanitizer an
 //! access outside of the mapping is reported; without it, it mostly faults.
 
 #![allow(clippy::disallowed_types, reason = "the writer is no user of the fabric")]
@@ -10,7 +10,7 @@ mod common;
 use common::{GUARD, Process, Shm};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
-use k2k_host::{
+use k2k::{
     Broker, Builder, Command, Context, Endpoint, Fixed, Kernel, KernelId, Message, Priority, StartOptions, Wait,
 };
 use std::time::Instant;

@@ -4,10 +4,10 @@
 mod common;
 use common::{Echo, GUARD, Process, Shm, eventually, fill, patient};
 use core::time::Duration;
-use k2k_host::fabric::{AttachError, LAYOUT_VERSION, MAGIC};
-use k2k_host::inspect::{Condition, Detail, FileState, InspectError, KernelLook, Report, View, Watch, find};
-use k2k_host::owner::OwnerState;
-use k2k_host::{
+use k2k::fabric::{AttachError, LAYOUT_VERSION, MAGIC};
+use k2k::inspect::{Condition, Detail, FileState, InspectError, KernelLook, Report, View, Watch, find};
+use k2k::owner::OwnerState;
+use k2k::{
     Broker, Builder, Command, Config, Context, DeliveryStatus, Fixed, Host, Kernel, Memory, Message, Phase,
     Platform as _, Priority, Read, SendError, StartOptions,
 };
@@ -312,7 +312,7 @@ fn looking_changes_no_byte_maps_nothing_and_holds_nothing_writable() {
 #[test]
 fn looking_at_a_sparse_file_commits_none_of_it() {
     let shm = Shm::new("look-sparse");
-    let options = k2k_host::memory::FileOptions::new().sparse();
+    let options = k2k::memory::FileOptions::new().sparse();
     let _memory = Memory::<Fixed<16, 256, 192>>::create_with(&shm.0, &Config::default(), &options).unwrap();
     let blocks = || std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(shm.path()).unwrap());
     let before = blocks();
@@ -355,7 +355,7 @@ fn a_removed_and_a_replaced_file_are_still_looked_at_and_said_to_be() {
     let (shm, broker) = shared("look-removed");
     let _a = broker.register("a").unwrap();
     let mut view = View::open(&shm.0).unwrap();
-    k2k_host::memory::remove(&shm.0).unwrap();
+    k2k::memory::remove(&shm.0).unwrap();
     let look = view.look().unwrap();
     assert_eq!((look.file, look.kernels.len()), (FileState::Removed, 1));
     assert!(matches!(View::open(&shm.0), Err(InspectError::NotFound { .. })));
@@ -504,7 +504,7 @@ fn the_outcome_of_a_message_is_seen_by_state() {
 
 /// Prints how long a look takes, with all kernels registered and a message at each.
 #[test]
-#[ignore = "measures: cargo test --release -p k2k-host --test inspect -- --ignored --nocapture the_time_of_a_look"]
+#[ignore = "measures: cargo test --release -p k2k --test inspect -- --ignored --nocapture the_time_of_a_look"]
 fn the_time_of_a_look() {
     for kernels in [16, 256, 1024] {
         let shm = Shm::new(&format!("look-time-{kernels}"));
@@ -519,54 +519,5 @@ fn the_time_of_a_look() {
         let mut times: Vec<_> = (0..50).map(|_| watch.look().unwrap().look.took).collect();
         times.sort_unstable();
         println!("{kernels} kernels: {:?} at best, {:?} in the middle", times[0], times[times.len() / 2]);
-    }
-}
-
-/// Prints how many messages a second go from one thread to another, by turns alone and with `k2k top` beside them.
-#[test]
-#[cfg(feature = "cli")]
-#[ignore = "measures: cargo test --release -p k2k-host --test inspect -- --ignored --nocapture the_price_of_being_watched"]
-fn the_price_of_being_watched() {
-    use k2k_host::k2k_core::sync::{AtomicU32, Ordering::Relaxed};
-    let shm = Shm::new("look-price");
-    let broker: Broker<Fixed<16, 256, 192>> = patient().create(&shm.0).build().unwrap();
-    let (mut from, mut to) = (broker.register("from").unwrap(), broker.register("to").unwrap());
-    let (receiver, stop) = (to.id(), AtomicU32::new(0));
-    let mut rates = [const { Vec::new() }; 2];
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while stop.load(Relaxed) == 0 {
-                if from.send(receiver, &Message::new(1)).is_err() {
-                    core::hint::spin_loop();
-                }
-            }
-        });
-        scope.spawn(|| {
-            while stop.load(Relaxed) == 0 {
-                while to.try_receive().is_some() {}
-            }
-        });
-        for round in 0..24 {
-            let mut top = None;
-            if round % 2 == 1 {
-                let child = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
-                    .args(["top", &shm.0, "--json", "--interval", "0.25"])
-                    .stdout(std::process::Stdio::null())
-                    .spawn()
-                    .unwrap();
-                top = Some(Process(child));
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            let (before, began) = (broker.stats().received, std::time::Instant::now());
-            std::thread::sleep(Duration::from_secs(1));
-            rates[round % 2].push((broker.stats().received - before) as f64 / began.elapsed().as_secs_f64());
-            drop(top);
-        }
-        stop.store(1, Relaxed);
-    });
-    for (what, rates) in ["alone", "with top four times a second"].iter().zip(&mut rates) {
-        rates.sort_unstable_by(f64::total_cmp);
-        let of = |part: usize| rates[part * (rates.len() - 1) / 4] / 1e6;
-        println!("{what}: {:.2} M/s in the middle, {:.2} to {:.2} for half of the rounds", of(2), of(1), of(3));
     }
 }

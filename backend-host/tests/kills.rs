@@ -1,14 +1,14 @@
 //! Processes that are killed at random moments while they register, send, receive, forward, ask for receipts and leave.
 //! A ledger that outlives them tells what became of each message. This test program starts itself again as the workers.
 //!
-//! `K2K_SECONDS=300 cargo test --release -p k2k-host --test kills` kills for minutes.
+//! `K2K_SECONDS=300 cargo test --release -p k2k --test kills` kills for minutes.
 
 mod common;
 use common::{Process, Shm, eventually};
 use core::time::Duration;
-use k2k_host::k2k_core::sync::AtomicU64;
-use k2k_host::k2k_core::sync::Ordering::Relaxed;
-use k2k_host::{Broker, Builder, DeliveryStatus, Endpoint, Fixed, KernelId, Message, MessageId, Priority};
+use k2k::k2k_core::sync::AtomicU64;
+use k2k::k2k_core::sync::Ordering::Relaxed;
+use k2k::{Broker, Builder, DeliveryStatus, Endpoint, Fixed, KernelId, Message, MessageId, Priority};
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::time::Instant;

@@ -1,9 +1,9 @@
 //! Rings and messages that are larger than a thread's stack.
 
 mod common;
-use k2k_host::k2k_core::ring::{Lanes, Spsc, Ticket};
-use k2k_host::k2k_core::{Fabric, LinkHalf};
-use k2k_host::{Broker, Config, Fixed, Message, boxed};
+use k2k::k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k::k2k_core::{Fabric, LinkHalf};
+use k2k::{Broker, Config, Fixed, Message, boxed};
 use std::thread;
 
 /// Runs on a thread whose stack is much smaller than what it makes. An overflow ends the test program.
@@ -47,7 +47,7 @@ fn the_largest_messages_need_no_large_stack() {
         let mut message = boxed(|place| Message::new_in(place, 1));
         message.set_payload(&[5; 65_000]).unwrap();
         let to = b.id();
-        for priority in [k2k_host::Priority::Normal, k2k_host::Priority::High] {
+        for priority in [k2k::Priority::Normal, k2k::Priority::High] {
             a.send_priority(to, &message, priority).unwrap();
             message.header.kind = 9;
             b.receive_into(&mut message, common::GUARD).unwrap();

@@ -3,8 +3,8 @@
 mod common;
 use common::Shm;
 use core::time::Duration;
-use k2k_host::fabric::AttachError;
-use k2k_host::{Backing, Broker, Config, Fixed, Memory, MemoryError, Message, memory, owner};
+use k2k::fabric::AttachError;
+use k2k::{Backing, Broker, Config, Fixed, Memory, MemoryError, Message, memory, owner};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -71,7 +71,7 @@ fn a_file_is_seen_by_all_who_open_it() {
     let created = Small::create(&shm.0, &config).unwrap();
     assert_eq!(created.path(), Some(&*shm.path()));
     let opened = Small::open(&shm.0).unwrap();
-    let expected = Config { clock: k2k_host::platform::clock_id(), domain: owner::domain(), ..config };
+    let expected = Config { clock: k2k::platform::clock_id(), domain: owner::domain(), ..config };
     assert_eq!(opened.config(), expected);
     assert_ne!(
         core::ptr::from_ref(opened.fabric().storage()),
@@ -213,7 +213,7 @@ fn nobody_waits_for_the_other_end_of_a_pipe() {
 fn a_file_whose_times_are_on_another_clock_is_refused_with_both_clocks() {
     use std::os::unix::fs::FileExt as _;
     let shm = Shm::new("clock");
-    let here = k2k_host::platform::clock_id();
+    let here = k2k::platform::clock_id();
     let memory = Small::create(&shm.0, &Config { clock: 7, ..Config::default() }).unwrap();
     assert_eq!(memory.config().clock, here, "whatever was asked for: this is the clock that its endpoints read");
     drop(memory);

@@ -1,7 +1,7 @@
 //! The clock of a host.
 
 use core::time::Duration;
-use k2k_host::{Host, Platform};
+use k2k::{Host, Platform};
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime};
@@ -85,5 +85,5 @@ fn the_clocks_of_several_threads_stay_within_the_margin() {
         threads.into_iter().map(|thread| thread.join().unwrap()).max().unwrap()
     });
     println!("behind by {back} ns at most");
-    assert!(back < k2k_host::CLOCK_MARGIN_NS, "{back} ns");
+    assert!(back < k2k::CLOCK_MARGIN_NS, "{back} ns");
 }

@@ -3,8 +3,8 @@
 mod common;
 use common::{GUARD, Process, Shm, eventually, patient};
 use core::time::Duration;
-use k2k_host::owner::{self, OwnerState};
-use k2k_host::{Broker, Builder, DeliveryStatus, Endpoint, Fixed, Message, SendError};
+use k2k::owner::{self, OwnerState};
+use k2k::{Broker, Builder, DeliveryStatus, Endpoint, Fixed, Message, SendError};
 use std::time::Instant;
 
 type Shared = Broker<Fixed<4, 64, 64>>;
@@ -47,7 +47,7 @@ fn other_process() {
 }
 
 /// Sends `MESSAGES` numbered messages and receives as many, asleep whenever there is nothing to do.
-fn exchange(endpoint: &mut Endpoint<Fixed<4, 64, 64>>, peer: k2k_host::KernelId) {
+fn exchange(endpoint: &mut Endpoint<Fixed<4, 64, 64>>, peer: k2k::KernelId) {
     let (mut sent, mut received) = (0u64, 0u64);
     let start = Instant::now();
     loop {
@@ -251,7 +251,7 @@ fn a_process_in_another_time_namespace_is_refused() {
 #[test]
 fn opens_the_file() {
     let Ok(file) = std::env::var(FILE) else { return };
-    match k2k_host::Memory::<k2k_host::Fixed<4, 64, 64>>::open(&file) {
+    match k2k::Memory::<k2k::Fixed<4, 64, 64>>::open(&file) {
         Ok(_) => println!("opened"),
         Err(e) => println!("refused: {e}"),
     }

@@ -3,8 +3,8 @@
 mod common;
 use common::{GUARD, Process, Shm, eventually, patient};
 use core::time::Duration;
-use k2k_host::fabric::NotFailed;
-use k2k_host::{Broker, Builder, ControlError, DeliveryStatus, EndpointError, Fixed, KernelId, Message, RegisterError};
+use k2k::fabric::NotFailed;
+use k2k::{Broker, Builder, ControlError, DeliveryStatus, EndpointError, Fixed, KernelId, Message, RegisterError};
 use rustix::process::{Pid, Signal, kill_process};
 use std::time::Instant;
 
@@ -81,10 +81,6 @@ fn a_failed_kernel_is_reported_until_its_place_is_cleared() {
         let mut process = Process::start("worker", &[("K2K_REAP_FILE", &shm.0), ("K2K_REAP_NAME", name)]);
         assert!(process.0.wait().unwrap().success());
     };
-    let reap = |more: &[&str]| {
-        let command = std::process::Command::new(env!("CARGO_BIN_EXE_k2k")).args(["reap", &shm.0]).args(more).output();
-        String::from_utf8(command.unwrap().stdout).unwrap()
-    };
     fail("fails");
     let report = broker.reap();
     let [failed] = report.failed[..] else { panic!("{report}") };
@@ -94,16 +90,14 @@ fn a_failed_kernel_is_reported_until_its_place_is_cleared() {
     broker.clear_failed(failed.id).unwrap();
     assert_eq!(broker.reap().failed, []);
 
-    // As many as there are places, and the command.
+    // As many as there are places.
     for name in ["fails 1", "fails 2", "fails 3", "fails 4"] {
         fail(name);
     }
     assert!(broker.register("next").is_err());
-    let told = reap(&[]);
-    assert!(told.contains("failed: fails 3 (k3.1), ") && told.contains("0 alive, 0 unknown, 4 failed\n"), "{told}");
-    assert!(told.contains("k2k reap --clear-failed"), "{told}");
-    let told = reap(&["--clear-failed"]);
-    assert!(told.contains("cleared fails 3 (k3.1), ") && told.ends_with("0 unknown, 0 failed\n"), "{told}");
+    for failed in broker.reap().failed {
+        broker.clear_failed(failed.id).unwrap();
+    }
     let all = ["a", "b", "c", "d"].map(|name| broker.register(name).unwrap());
     let refused = broker.clear_failed(all[0].id()).unwrap_err();
     assert_eq!(refused, ControlError::NotFailed(NotFailed { kernel: all[0].id(), is_here: true }));
@@ -173,39 +167,4 @@ fn a_supervisor_that_looks_once_and_never_again_stays_until_it_is_dropped() {
     std::thread::sleep(Duration::from_millis(50));
     assert!(is_there.upgrade().is_some(), "its thread has panicked");
     drop(supervisor);
-}
-
-#[test]
-fn the_command_reaps_and_says_what_it_did() {
-    let shm = Shm::new("reap-command");
-    let broker: Broker<Fixed<4, 64, 64>> = patient().create(&shm.0).build().unwrap();
-    let reap = |file: &str| {
-        let out = std::process::Command::new(env!("CARGO_BIN_EXE_k2k")).args(["reap", file]).output().unwrap();
-        (out.status.code(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
-    };
-    let me = broker.register("me").unwrap();
-    assert_eq!(reap(&shm.0), (Some(0), "0 reaped, 1 alive, 0 unknown, 0 failed\n".to_owned(), String::new()));
-    drop(me);
-    // `k2k reap FILE | head -1`, whose reader has gone, and a full disk.
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    for (stdout, ends_with, lines) in [(writer.into(), 141, 0), (std::process::Stdio::from(full), 1, 1)] {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"));
-        let output = command.args(["reap", &shm.0]).stdout(stdout).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert_eq!((output.status.code(), error.lines().count()), (Some(ends_with), lines), "{error}");
-    }
-    let (status, out, error) = reap("k2k-there-is-no-such-fabric");
-    assert_eq!((status, out.as_str()), (Some(1), ""));
-    assert!(error.contains("k2k-there-is-no-such-fabric"), "{error}");
-
-    // Any shape: it stands in the header.
-    let odd = Shm::new("reap-odd");
-    let broker: Shared = patient().create(&odd.0).build().unwrap();
-    start(&odd, &broker, "worker").kill();
-    let (status, out, error) = reap(&odd.0);
-    assert_eq!((status, error.as_str()), (Some(0), ""));
-    assert!(out.contains("1 reaped, 0 alive, 0 unknown"), "{out}");
-    assert_eq!(broker.find("worker"), None);
 }

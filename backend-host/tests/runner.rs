@@ -3,7 +3,7 @@
 mod common;
 use common::{Echo, GUARD, broker, cpu_time_of, eventually, fill};
 use core::time::Duration;
-use k2k_host::{
+use k2k::{
     Context, DeliveryStatus, Kernel, KernelId, Message, Phase, SendError, StartError, StartOptions, StopError, Wait,
     allowed_cores,
 };
@@ -212,10 +212,8 @@ fn an_idle_kernel_ends_its_overdue_messages() {
         }
         fn on_message(&mut self, _: &mut impl Context<64>, _: &Message<64>) {}
     }
-    let broker = k2k_host::Builder::<k2k_host::Fixed<4, 8, 64>>::new()
-        .delivery_timeout(Duration::from_millis(30))
-        .build()
-        .unwrap();
+    let broker =
+        k2k::Builder::<k2k::Fixed<4, 8, 64>>::new().delivery_timeout(Duration::from_millis(30)).build().unwrap();
     let silent = broker.register("silent").unwrap();
     let options = StartOptions { heartbeat: Duration::from_millis(20), ..StartOptions::default() };
     let handle = broker.start("asks", Asks(silent.id()), options).unwrap();

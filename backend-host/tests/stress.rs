@@ -3,7 +3,7 @@
 mod common;
 use common::{GUARD, eventually, patient};
 use core::time::Duration;
-use k2k_host::{
+use k2k::{
     Broker, Context, Fixed, Idle, Kernel, KernelHandle, KernelId, Message, Priority, SendError, StartOptions, Wait,
 };
 
@@ -112,7 +112,7 @@ fn twelve_yielding_kernels_lose_nothing() {
 #[test]
 fn the_accounting_holds_while_kernels_come_and_go() {
     let broker: Broker<Fixed<8, 8, 64>> =
-        k2k_host::Builder::new().delivery_timeout(Duration::from_millis(200)).build().unwrap();
+        k2k::Builder::new().delivery_timeout(Duration::from_millis(200)).build().unwrap();
     let stop = std::sync::Barrier::new(7);
     let done = std::sync::Mutex::new(false);
     std::thread::scope(|scope| {

@@ -9,7 +9,7 @@
 mod common;
 use common::{Echo, GUARD, Shm, eventually};
 use core::time::Duration;
-use k2k_host::{
+use k2k::{
     Broker, Builder, DeliveryStatus, Endpoint, Fixed, KernelId, Memory, MemoryError, Message, MessageId, Priority,
     StartOptions, Wait,
 };
@@ -36,7 +36,7 @@ fn work(made: &str, shared: &str) {
     let _ = (me.receive(short), me.receive(short));
     me.unregister();
     drop((broker, own));
-    k2k_host::memory::remove(made).expect("its own file");
+    k2k::memory::remove(made).expect("its own file");
 }
 
 /// How a traced process went on.
@@ -192,11 +192,11 @@ impl World {
         match Memory::<Shape>::open(&self.made.0) {
             Ok(memory) => {
                 drop(Broker::new(memory).register("first").unwrap_or_else(|why| panic!("{what}: {why}")));
-                k2k_host::memory::remove(&self.made.0).expect("it is there");
+                k2k::memory::remove(&self.made.0).expect("it is there");
             }
             Err(MemoryError::NotFound { .. }) => {
                 // Where a draft has a name, it goes with this.
-                assert!(k2k_host::memory::remove(&self.made.0).is_err(), "{what}");
+                assert!(k2k::memory::remove(&self.made.0).is_err(), "{what}");
             }
             Err(why) => panic!("{what}: {why}"),
         }

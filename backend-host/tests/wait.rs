@@ -3,9 +3,9 @@
 mod common;
 use common::{GUARD, broker, eventually, fill};
 use core::time::Duration;
-use k2k_host::fabric::Event;
-use k2k_host::wait::longest_slice;
-use k2k_host::{Command, DeliveryStatus, Endpoint, Fixed, Message, Priority, ReceiveError, SendError, Wait};
+use k2k::fabric::Event;
+use k2k::wait::longest_slice;
+use k2k::{Command, DeliveryStatus, Endpoint, Fixed, Message, Priority, ReceiveError, SendError, Wait};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Instant;
 
@@ -218,8 +218,8 @@ fn a_blocking_send_of_high_priority_ends_at_the_messages_deadline() {
 
 #[test]
 fn a_blocking_send_ends_at_the_delivery_timeout() {
-    let broker: k2k_host::Broker<k2k_host::Fixed<4, 8, 64>> =
-        k2k_host::Builder::new().delivery_timeout(Duration::from_millis(50)).build().unwrap();
+    let broker: k2k::Broker<k2k::Fixed<4, 8, 64>> =
+        k2k::Builder::new().delivery_timeout(Duration::from_millis(50)).build().unwrap();
     let mut a = broker.register("a").unwrap();
     let b = broker.register("b").unwrap();
     fill(&mut a, b.id(), 8);
@@ -283,8 +283,8 @@ fn a_blocking_send_without_end_hears_stop() {
 /// The same where the fabric says that no message ever times out.
 #[test]
 fn a_blocking_send_in_a_fabric_without_a_timeout_hears_stop() {
-    let broker: k2k_host::Broker<k2k_host::Fixed<4, 8, 64>> =
-        k2k_host::Builder::new().delivery_timeout(Duration::MAX).build().unwrap();
+    let broker: k2k::Broker<k2k::Fixed<4, 8, 64>> =
+        k2k::Builder::new().delivery_timeout(Duration::MAX).build().unwrap();
     let mut a = broker.register("a").unwrap();
     let b = broker.register("b").unwrap();
     let (me, to) = (a.id(), b.id());

@@ -4,10 +4,10 @@
 mod common;
 use common::{Echo, GUARD, Process, Shm, eventually, patient};
 use core::time::Duration;
-use k2k_host::k2k_core::WakeFlag;
-use k2k_host::k2k_core::sync::Ordering::Relaxed;
-use k2k_host::wait::longest_slice;
-use k2k_host::{
+use k2k::k2k_core::WakeFlag;
+use k2k::k2k_core::sync::Ordering::Relaxed;
+use k2k::wait::longest_slice;
+use k2k::{
     Broker, Builder, Command, Endpoint, Fixed, Host, KernelId, Message, Phase, Platform, ReceiveError, Registration,
     StartOptions,
 };
@@ -95,11 +95,11 @@ const ALL: [How; 3] = [How::Blocking, How::Async, How::Running];
 /// A kernel on a thread of its own; what comes out of its wait comes out of the channel.
 fn sleeper(broker: &Shared, how: How) -> (KernelId, Outside, mpsc::Receiver<Result<u32, ReceiveError>>) {
     struct Forward(mpsc::Sender<Result<u32, ReceiveError>>);
-    impl k2k_host::Kernel<64> for Forward {
-        fn on_message(&mut self, _: &mut impl k2k_host::Context<64>, message: &Message<64>) {
+    impl k2k::Kernel<64> for Forward {
+        fn on_message(&mut self, _: &mut impl k2k::Context<64>, message: &Message<64>) {
             let _ = self.0.send(Ok(message.header.kind));
         }
-        fn on_stop(&mut self, _: &mut impl k2k_host::Context<64>) {
+        fn on_stop(&mut self, _: &mut impl k2k::Context<64>) {
             let _ = self.0.send(Err(ReceiveError::Stopped));
         }
     }

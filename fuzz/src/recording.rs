@@ -1,4 +1,4 @@
-use k2k_host::recording::{Head, Reader, Record, RecordingError, Writer};
+use k2k::recording::{Head, Reader, Record, RecordingError, Writer};
 
 /// Reads arbitrary bytes as a recording, and such with a head that is right. What is read is written and read again. Then
 /// writes arbitrary messages, and reads what was written.

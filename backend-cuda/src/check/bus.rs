@@ -5,12 +5,12 @@ use crate::denoise::{Planes, diffuse};
 use crate::report::BlockReport;
 use crate::session::{Grid, Running, Session};
 use core::time::Duration;
+use k2k::{Broker, Endpoint, Fixed, Memory};
 use k2k_core::fabric::Event;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::{Command, Config, DeliveryStatus, KernelId, Message, MessageId, Phase, Priority, SendError};
 use k2k_denoise::Params;
 use k2k_device::Outcome;
-use k2k_host::{Broker, Endpoint, Fixed, Memory};
 use k2k_kernels::handlers::{Numbered, RoleKind};
 use k2k_kernels::shape::{DeviceShape, KERNELS, PAYLOAD, SLOTS};
 

@@ -4,10 +4,10 @@ use super::{Bench, Failure, Patient, ensure};
 use crate::meet;
 use crate::ptx::Ptx;
 use crate::session::{Grid, Session};
+use k2k::{Fixed, Memory};
 use k2k_core::Config;
 use k2k_core::sync::Ordering::{Acquire, Relaxed, Release};
 use k2k_core::sync::{AtomicU64, Gpu};
-use k2k_host::{Fixed, Memory};
 
 /// Grids beside grids, copies beside grids.
 pub(super) fn queues(bench: &Bench<'_>) -> Result<String, Failure> {
@@ -41,7 +41,7 @@ type Small = Memory<Fixed<2, 8, 64>>;
 
 /// A fabric in a shared-memory file that a device sees: it waits for a word of it, and counts in another.
 pub(super) fn registered(bench: &Bench<'_>) -> Result<String, Failure> {
-    let text = |e: k2k_host::MemoryError| Failure(e.to_string());
+    let text = |e: k2k::MemoryError| Failure(e.to_string());
     let name = format!("k2k-gpu-check-{}", std::process::id());
     let memory = Small::create(&name, &Config::default()).map_err(text)?;
     let path = memory.path().map(ToOwned::to_owned);

@@ -2,10 +2,10 @@
 
 use crate::error::Error;
 use core::ops::Range;
+use k2k::{Memory, MemoryError};
 use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::sync::{AtomicU64, System};
 use k2k_core::{Config, FabricRef, Shape};
-use k2k_host::{Memory, MemoryError};
 
 pub(super) struct Image<Sh: Shape> {
     /// Owns the bytes, which nobody uses through it.

@@ -2,14 +2,14 @@
 
 use core::fmt;
 use core::time::Duration;
+use k2k::message::PayloadSize;
+use k2k::{
+    Broker, Endpoint, EndpointError, Fixed, KernelFailure, KernelHandle, KernelId, MemoryError, Message, ReceiveError,
+    SendError, StartError, StartOptions, Stats, StopError, Wait,
+};
 use k2k_denoise::protocol::{FINISH, REPORT, START};
 use k2k_denoise::{
     Grid, Outcome, Params, Report, Shape, ShapeError, Side, Start, StorageError, Tile, diffuse_reference,
-};
-use k2k_host::message::PayloadSize;
-use k2k_host::{
-    Broker, Endpoint, EndpointError, Fixed, KernelFailure, KernelHandle, KernelId, MemoryError, Message, ReceiveError,
-    SendError, StartError, StartOptions, Stats, StopError, Wait,
 };
 use std::time::Instant;
 

@@ -26,7 +26,7 @@ enum Place {
 ///
 /// ```
 /// use core::time::Duration;
-/// use k2k_host::{Broker, Builder, Fixed, Read};
+/// use k2k::{Broker, Builder, Fixed, Read};
 ///
 /// let slots = "128".parse()?;
 /// let read: Broker<Read> = Broker::builder().kernels(4).slots(slots).payload(64).build()?;

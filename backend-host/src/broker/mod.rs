@@ -121,7 +121,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// Registers a kernel in the way that the registration says.
     ///
     /// ```
-    /// use k2k_host::{Broker, Registration};
+    /// use k2k::{Broker, Registration};
     ///
     /// let broker: Broker = Broker::builder().build()?;
     /// let third = broker.register_as(&Registration::new("third")?.parking().at(3))?;
@@ -234,7 +234,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// [`k2k_core::Fabric::deny`].
     ///
     /// ```
-    /// use k2k_host::{Broker, Fixed, Message, SendError};
+    /// use k2k::{Broker, Fixed, Message, SendError};
     ///
     /// let broker = Broker::<Fixed<4, 16, 64>>::builder().build()?;
     /// let mut worker = broker.register("worker")?;

@@ -116,7 +116,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// [takes it over](Self::take_over) before it is reaped.
     ///
     /// ```
-    /// use k2k_host::Broker;
+    /// use k2k::Broker;
     ///
     /// let broker: Broker = Broker::builder().build()?;
     /// let worker = broker.register("worker")?;

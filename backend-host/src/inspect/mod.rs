@@ -26,7 +26,7 @@
 //! different moments, and counts of a busy fabric differ by what happened in between.
 //!
 //! ```
-//! use k2k_host::{Broker, Config, Fixed, Memory, Message, inspect::View, memory};
+//! use k2k::{Broker, Config, Fixed, Memory, Message, inspect::View, memory};
 //! # let name = format!("k2k-doc-inspect-{}", std::process::id());
 //! let broker = Broker::new(Memory::<Fixed<4, 8, 64>>::create(&name, &Config::default())?);
 //! let (mut a, b) = (broker.register("a")?, broker.register("b")?);

@@ -114,7 +114,7 @@ struct Seen {
 /// Looks at a fabric again and again.
 ///
 /// ```
-/// use k2k_host::{Broker, Config, Fixed, Memory, Message, inspect::{Condition, View, Watch}, memory};
+/// use k2k::{Broker, Config, Fixed, Memory, Message, inspect::{Condition, View, Watch}, memory};
 /// # let name = format!("k2k-doc-watch-{}", std::process::id());
 /// let broker = Broker::new(Memory::<Fixed<4, 8, 64>>::create(&name, &Config::default())?);
 /// let (mut a, b) = (broker.register("a")?, broker.register("b")?);

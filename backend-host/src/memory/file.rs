@@ -33,15 +33,15 @@ use std::path::{Path, PathBuf};
 /// use the default: the file is this user's alone, and its room is reserved.
 ///
 /// ```
-/// use k2k_host::{Fixed, Config, Memory, memory::FileOptions};
+/// use k2k::{Fixed, Config, Memory, memory::FileOptions};
 /// # let name = format!("k2k-doc-options-{}", std::process::id());
 /// let options = FileOptions::new().mode(0o660);
 /// let _ours = Memory::<Fixed<4, 8, 64>>::create_with(&name, &Config::default(), &options)?;
 /// // Who opens it must expect that its group can write it.
 /// assert!(Memory::<Fixed<4, 8, 64>>::open(&name).is_err());
 /// assert!(Memory::<Fixed<4, 8, 64>>::open_with(&name, &options).is_ok());
-/// # k2k_host::memory::remove(&name)?;
-/// # Ok::<(), k2k_host::MemoryError>(())
+/// # k2k::memory::remove(&name)?;
+/// # Ok::<(), k2k::MemoryError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]

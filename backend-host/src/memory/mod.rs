@@ -48,7 +48,7 @@ pub(crate) const SHM: &str = "/dev/shm";
 /// The bytes of one fabric; clones share them. Of a [`Fixed`] shape it derefs to the [`Fabric`].
 ///
 /// ```
-/// use k2k_host::{Config, Fixed, Memory, Read};
+/// use k2k::{Config, Fixed, Memory, Read};
 /// let memory = Memory::<Fixed<4, 64, 192>>::heap(&Config::default())?;
 /// assert_eq!(memory.kernels().count(), 0);
 ///
@@ -185,13 +185,13 @@ impl<Sh: Shape<Scope = System>> Memory<Sh> {
     /// as it is.
     ///
     /// ```
-    /// use k2k_host::{Config, Fixed, Memory, Read, memory};
+    /// use k2k::{Config, Fixed, Memory, Read, memory};
     /// # let name = format!("k2k-doc-open-{}", std::process::id());
     /// let _ours = Memory::<Fixed<4, 8, 64>>::create(&name, &Config::default())?;
     /// let theirs = Memory::<Read>::open(&name)?;
     /// assert_eq!(theirs.fabric().geometry().kernels, 4);
     /// # memory::remove(&name)?;
-    /// # Ok::<(), k2k_host::MemoryError>(())
+    /// # Ok::<(), k2k::MemoryError>(())
     /// ```
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use core::time::Duration;
-use k2k_host::{Broker, Builder, Context, Endpoint, Fixed, Kernel, KernelId, Message};
+use k2k::{Broker, Builder, Context, Endpoint, Fixed, Kernel, KernelId, Message};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -49,13 +49,13 @@ impl Shm {
     }
 
     pub fn path(&self) -> PathBuf {
-        k2k_host::memory::path_of(&self.0).expect("a file name")
+        k2k::memory::path_of(&self.0).expect("a file name")
     }
 }
 
 impl Drop for Shm {
     fn drop(&mut self) {
-        let _ = k2k_host::memory::remove(&self.0);
+        let _ = k2k::memory::remove(&self.0);
     }
 }
 

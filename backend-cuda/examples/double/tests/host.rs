@@ -1,8 +1,8 @@
 //! The handler on a host's thread: the same source, without a device.
 
 use core::time::Duration;
+use k2k::{Broker, Fixed, Message, StartOptions};
 use k2k_double::Double;
-use k2k_host::{Broker, Fixed, Message, StartOptions};
 
 #[test]
 fn number_comes_back_doubled() -> Result<(), Box<dyn core::error::Error>> {

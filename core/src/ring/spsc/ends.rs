@@ -63,7 +63,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     }
 
     /// As [`new`](Self::new), in memory of the caller's: a ring can be too large for the stack.
-    /// `k2k_host::boxed` puts it on the heap.
+    /// `k2k::boxed` puts it on the heap.
     ///
     /// ```
     /// use core::mem::MaybeUninit;

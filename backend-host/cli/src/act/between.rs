@@ -1,0 +1,228 @@
+//! A kernel that a route puts between two others, to look at what goes from one to the other: for `k2k tap` and `record`.
+//!
+//! 1. The kernel takes over the way that `from` has to `to`, whatever that is, and then replaces it by itself.
+//! 2. What `from` has sent before is on its way without the tap, and must not be overtaken: the tap waits, with the first
+//!    message, until the next hop has taken that.
+//! 3. [`Endpoint::tap`] passes on, and shows.
+//! 4. At the end, the tap waits for a moment when nothing is on its way through it, leads all routes round itself, and passes
+//!    on what `from` was just sending there.
+//!
+//! If no such moment comes within `PATIENCE`, because the receiver cannot keep up, messages may overtake those that are
+//! on their way through the tap. Nothing is lost; how many may be overtaken is said.
+//!
+//! A tap that is killed is found by a reaper, which leads routes round it as well, and passes its mail on.
+
+use crate::fabric::{Any, Failure};
+use crate::interrupt;
+use core::time::Duration;
+use k2k::{Broker, Command, Endpoint, KernelId, Message, Phase, ReceiveError, Wait};
+use std::thread;
+use std::time::Instant;
+
+/// How long the end waits for a moment when nothing is on its way.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a sender may take from the look at its route to the message in the inbox, when the route has changed.
+const STRAGGLE: Duration = Duration::from_millis(50);
+
+/// Between two looks whether the tap is to end.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Tries to replace a route that others replace at the same time.
+const TRIES: usize = 64;
+
+/// Why a tap has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It has seen enough.
+    Enough,
+    /// A signal, or `k2k stop`.
+    Asked,
+    /// One of the two kernels has left.
+    Left(KernelId),
+}
+
+/// How a tap has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) why: Why,
+    /// Messages that went through it.
+    pub(super) passed: u64,
+    /// Messages that later ones may have overtaken, because they were on their way through it when it ended.
+    pub(super) overtaken: u64,
+}
+
+impl Ended {
+    /// What has to be said of it, a line each.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let mut remarks = vec![format!("{} messages went through", self.passed)];
+        if let Why::Left(kernel) = self.why {
+            remarks.push(format!("{kernel} has left"));
+        }
+        if self.overtaken > 0 {
+            remarks.push(format!(
+                "{} messages were on their way through the tap when it ended: later ones may have overtaken them",
+                self.overtaken
+            ));
+        }
+        remarks
+    }
+}
+
+/// A tap.
+pub(super) struct Between<'b> {
+    broker: &'b Broker<Any>,
+    me: Endpoint<Any>,
+    from: KernelId,
+    to: KernelId,
+    passed: u64,
+    /// Waits no longer for what went before.
+    is_open: bool,
+}
+
+impl<'b> Between<'b> {
+    /// Puts a kernel between two others.
+    pub(super) fn new(
+        broker: &'b Broker<Any>,
+        mut me: Endpoint<Any>,
+        from: KernelId,
+        to: KernelId,
+    ) -> Result<Self, Failure> {
+        me.set_phase(Phase::Running);
+        let fabric = broker.memory().fabric();
+        for _ in 0..TRIES {
+            let found = fabric.route(from, to);
+            match found {
+                Some(next_hop) => fabric.set_route(me.id(), to, next_hop)?,
+                None => fabric.remove_route(me.id(), to),
+            }
+            if fabric.reroute(from, to, found, Some(me.id()))? {
+                return Ok(Self { broker, me, from, to, passed: 0, is_open: false });
+            }
+        }
+        Err(format!("the route of {from} to {to} changes all the time").into())
+    }
+
+    /// Passes on and shows until `is_over`, asked some times a second, says so, `show` answers that it has seen enough, or
+    /// the command is asked to end.
+    pub(super) fn run(
+        mut self,
+        is_over: impl Fn() -> bool,
+        mut show: impl FnMut(&Message<65472>) -> bool,
+    ) -> Result<Ended, Failure> {
+        let why = loop {
+            self.me.beat();
+            if interrupt::is_asked_for() || matches!(self.me.command(), Command::Drain | Command::Stop) {
+                break Why::Asked;
+            }
+            if let Some(gone) = [self.from, self.to].into_iter().find(|id| !self.broker.is_registered(*id)) {
+                break Why::Left(gone);
+            }
+            if is_over() {
+                break Why::Enough;
+            }
+            if !self.is_open && !self.opens(SLICE) {
+                continue;
+            }
+            let mut goes_on = true;
+            match self.me.tap(SLICE, |message| goes_on = goes_on && show(message)) {
+                Ok(tapped) => self.passed += tapped.passed as u64,
+                Err(ReceiveError::Stopped) => break Why::Asked,
+                Err(why) => return Err(why.into()),
+            }
+            if !goes_on {
+                break Why::Enough;
+            }
+        };
+        let overtaken = self.end()?;
+        Ok(Ended { why, passed: self.passed, overtaken })
+    }
+
+    /// The kernel to which the tap passes on.
+    fn next_hop(&self) -> KernelId {
+        self.broker.route(self.me.id(), self.to).unwrap_or(self.to)
+    }
+
+    /// Messages that a kernel has put into the inbox of the next hop: taken out, and waiting.
+    fn mail(&self, of: KernelId) -> (u64, u64) {
+        self.broker.memory().fabric().normal_mail(self.next_hop(), of).unwrap_or_default()
+    }
+
+    /// Waits for the first message, and until the next hop has taken what went there before it. `false` if that takes
+    /// longer than `timeout`: ask again.
+    fn opens(&mut self, timeout: Duration) -> bool {
+        let began = Instant::now();
+        let mut looks = 0;
+        let mut nap = || {
+            looks += 1;
+            Wait::Park.nap(looks);
+            began.elapsed() < timeout
+        };
+        while !self.me.has_mail_of(self.from) {
+            if !nap() {
+                return false;
+            }
+        }
+        // Of high priority, what was put there first is taken first, whoever has put it there.
+        let (taken, waiting) = self.mail(self.from);
+        while self.mail(self.from).0 < taken + waiting && self.broker.is_registered(self.next_hop()) {
+            if !nap() {
+                return false;
+            }
+        }
+        self.is_open = true;
+        true
+    }
+
+    /// Leads routes round the tap, and lets it leave. The answer is how many messages later ones may have overtaken.
+    fn end(&mut self) -> Result<u64, Failure> {
+        let began = Instant::now();
+        let in_tap = loop {
+            self.pass_on()?;
+            let in_tap = self.me.pending_count() + self.mail(self.me.id()).1;
+            if in_tap == 0 || began.elapsed() > PATIENCE || interrupt::is_urgent() {
+                break in_tap;
+            }
+            thread::yield_now();
+        };
+        let broker = self.broker;
+        let fabric = broker.memory().fabric();
+        let from = self.from;
+        let sent = || fabric.stats(from).map_or(0, |stats| stats.sent);
+        let sent_before = sent();
+        fabric.bypass(self.me.id());
+        // The sender may have looked at its route just before: if it has sent two since, it looks at the new one.
+        let (changed, mut stragglers) = (Instant::now(), 0);
+        loop {
+            let passed = self.pass_on()?;
+            stragglers += passed;
+            let may_straggle = changed.elapsed() < STRAGGLE && sent().wrapping_sub(sent_before) < 2;
+            // What is left in the inbox has no room at its next hop: its deadline is the end of that.
+            if passed == 0 && !may_straggle && (self.me.pending_count() == 0 || interrupt::is_urgent()) {
+                break;
+            }
+            Wait::Park.nap(u32::MAX);
+        }
+        Ok(in_tap.max(stragglers))
+    }
+
+    /// Passes on what is there, without a look at it.
+    fn pass_on(&mut self) -> Result<u64, Failure> {
+        self.me.beat();
+        match self.me.tap(Duration::ZERO, |_| {}) {
+            Ok(tapped) => {
+                self.passed += tapped.passed as u64;
+                Ok(tapped.passed as u64)
+            }
+            Err(ReceiveError::Stopped) => Ok(0),
+            Err(why) => Err(why.into()),
+        }
+    }
+}
+
+impl Drop for Between<'_> {
+    fn drop(&mut self) {
+        // Whatever has ended it: the kernel is about to leave, and must not be anybody's next hop.
+        self.broker.memory().fabric().bypass(self.me.id());
+    }
+}

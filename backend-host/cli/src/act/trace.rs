@@ -1,0 +1,267 @@
+//! `k2k trace`: the traces of all kernels as a file that Perfetto's UI and Chrome's `about:tracing` open.
+//!
+//! A kernel's trace is a ring of 64 events. The command looks at all rings again and again while they turn, and counts what
+//! was overwritten between two looks.
+//!
+//! The file is in the Trace Event Format (JSON): a thread per kernel index; a slice (`X`) per event; the slices of a message
+//! joined by a flow (`s`, `t`, `f`) whose id is made of the message's; an instant (`i`) for each failure. Times are in µs since the
+//! first event. Slices of a thread must not overlap, so each lasts until the next event, and 1 µs at most; of events at one
+//! time of a kernel's hybrid clock, the later ones are moved by a nanosecond each. `args` has the time as it was.
+
+use super::args::TraceArgs;
+use crate::fabric::{self, Any, Failure};
+use crate::interrupt::{self, INTERRUPTED};
+use core::time::Duration;
+use k2k::fabric::{Event, TraceEntry};
+use k2k::{Broker, KernelId, MessageId};
+use k2k_command::{OutputError, complain};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Instant;
+
+const NAME: &str = "k2k trace";
+
+/// Between two looks at rings in which little has happened.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// So many new events in one ring, and the next look follows at once.
+const MANY: u64 = 8;
+
+/// The longest slice, ns.
+const SLICE_NS: u64 = 1000;
+
+pub(crate) fn main(args: &TraceArgs) -> ExitCode {
+    fabric::main(NAME, || run(args))
+}
+
+fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
+    let broker = fabric::open(&args.file)?;
+    // A file that cannot be written shows before anything is switched on.
+    let out = args.output.as_deref().filter(|path| *path != Path::new("-"));
+    let failed = |why: io::Error| format!("cannot write {}: {why}", out.unwrap_or(Path::new("-")).display());
+    let out_file = out.map(File::create).transpose().map_err(failed)?;
+    let mut follower = Follower::default();
+    if args.last {
+        follower.look_everywhere(&broker);
+        // What a ring has lost before is its nature.
+        follower.lost = 0;
+    } else {
+        interrupt::catch_all();
+        follower.skip(&broker);
+        let switched = Switched::on(&broker);
+        let began = Instant::now();
+        while began.elapsed() < args.time && !interrupt::is_asked_for() {
+            if follower.look(&broker) < MANY {
+                thread::sleep(PAUSE.min(args.time.saturating_sub(began.elapsed())));
+            }
+        }
+        drop(switched);
+        follower.look_everywhere(&broker);
+    }
+    let events = follower.events();
+    match out_file {
+        Some(file) => write(BufWriter::new(file), &events, &follower, args).map_err(failed)?,
+        None => write(BufWriter::new(io::stdout().lock()), &events, &follower, args).map_err(OutputError::from)?,
+    }
+    let kernels = follower.names.len();
+    complain(NAME, format_args!("{} events of {kernels} kernels", events.len()));
+    if follower.lost > 0 {
+        complain(
+            NAME,
+            format_args!("{} more were overwritten before they were read: a trace keeps 64 per kernel", follower.lost),
+        );
+    }
+    Ok(ExitCode::from(if interrupt::is_asked_for() { INTERRUPTED } else { 0 }))
+}
+
+/// Tracing, switched on until this is dropped, if it was off.
+struct Switched<'b> {
+    broker: &'b Broker<Any>,
+    was_on: bool,
+}
+
+impl<'b> Switched<'b> {
+    fn on(broker: &'b Broker<Any>) -> Self {
+        let was_on = broker.memory().fabric().config().tracing;
+        broker.set_tracing(true);
+        Self { broker, was_on }
+    }
+}
+
+impl Drop for Switched<'_> {
+    fn drop(&mut self) {
+        self.broker.set_tracing(self.was_on);
+    }
+}
+
+/// Reads rings while they turn.
+#[derive(Debug, Default)]
+struct Follower {
+    /// The number that the next event of a kernel index has.
+    next: HashMap<usize, u64>,
+    /// Names that the owners of an index had, in turn.
+    names: BTreeMap<usize, Vec<String>>,
+    events: Vec<(usize, TraceEntry)>,
+    lost: u64,
+}
+
+impl Follower {
+    /// Leaves out what stands in the rings now.
+    fn skip(&mut self, broker: &Broker<Any>) {
+        self.look_everywhere(broker);
+        self.events.clear();
+        self.lost = 0;
+    }
+
+    /// As [`look`](Self::look), also at the rings of kernels that have left.
+    fn look_everywhere(&mut self, broker: &Broker<Any>) {
+        self.look(broker);
+        for index in 0..broker.memory().fabric().geometry().kernels as u16 {
+            self.take(broker, KernelId::new(index, 0));
+        }
+    }
+
+    /// Takes what is new, and answers how much that was in the ring where most was.
+    fn look(&mut self, broker: &Broker<Any>) -> u64 {
+        let fabric = broker.memory().fabric();
+        let mut most = 0;
+        for (id, _) in fabric.places() {
+            if let Some(name) = fabric.name(id) {
+                let names = self.names.entry(id.index()).or_default();
+                if names.last().is_none_or(|last| last != name.as_str()) {
+                    names.push(name.as_str().to_owned());
+                }
+            }
+            most = most.max(self.take(broker, id));
+        }
+        most
+    }
+
+    /// Takes what is new in one ring, and answers how much that is, with what was lost.
+    fn take(&mut self, broker: &Broker<Any>, id: KernelId) -> u64 {
+        let index = id.index();
+        let next = self.next.entry(index).or_insert(0);
+        let began = *next;
+        let trace = broker.memory().fabric().trace(id);
+        let mut new: Vec<_> =
+            trace.into_iter().flat_map(|trace| trace.read()).filter(|entry| entry.number >= began).collect();
+        new.sort_unstable_by_key(|entry| entry.number);
+        for entry in new {
+            self.lost = self.lost.saturating_add(entry.number.saturating_sub(*next));
+            *next = entry.number.saturating_add(1);
+            self.events.push((index, entry));
+            self.names.entry(index).or_default();
+        }
+        *next - began
+    }
+
+    /// All events, in the order of their hybrid times.
+    fn events(&self) -> Vec<(usize, TraceEntry)> {
+        let mut events = self.events.clone();
+        events.sort_by_key(|(index, entry)| (entry.at, entry.hops, *index, entry.number));
+        events
+    }
+}
+
+/// What a flow is made of: one per message, and one number per message as long as an index has sent fewer than 2⁴⁸.
+fn flow(id: MessageId) -> String {
+    format!("{:x}", (id.source.index() as u64) << 48 | id.sequence & 0xffff_ffff_ffff)
+}
+
+fn write(mut out: impl Write, events: &[(usize, TraceEntry)], follower: &Follower, args: &TraceArgs) -> io::Result<()> {
+    let began_ns = events.first().map_or(0, |(_, entry)| entry.at.wall_time_ns);
+    let head = json!({
+        "fabric": args.file,
+        "began_ns": began_ns,
+        "events": events.len(),
+        "overwritten": follower.lost,
+    });
+    write!(out, "{{\"displayTimeUnit\":\"ns\",\"otherData\":{head},\"traceEvents\":[")?;
+    let mut first = true;
+    let mut put = |event: Value| {
+        let comma = if core::mem::take(&mut first) { "\n" } else { ",\n" };
+        write!(out, "{comma}{event}")
+    };
+    put(
+        json!({"ph": "M", "pid": 1, "tid": 0, "name": "process_name", "args": {"name": format!("K2K {}", args.file)}}),
+    )?;
+    for (index, names) in &follower.names {
+        let name = if names.is_empty() { format!("k{index}") } else { format!("{} (k{index})", names.join(", ")) };
+        put(json!({"ph": "M", "pid": 1, "tid": index + 1, "name": "thread_name", "args": {"name": name}}))?;
+        put(
+            json!({"ph": "M", "pid": 1, "tid": index + 1, "name": "thread_sort_index", "args": {"sort_index": index}}),
+        )?;
+    }
+    // When each event begins, no two of a thread at once; and when the next one of its thread does.
+    let mut last: HashMap<usize, usize> = HashMap::new();
+    let mut begins: Vec<u64> = Vec::with_capacity(events.len());
+    let mut lengths = vec![SLICE_NS; events.len()];
+    for (i, (index, entry)) in events.iter().enumerate() {
+        let mut begin = entry.at.wall_time_ns.saturating_sub(began_ns);
+        if let Some(before) = last.insert(*index, i) {
+            begin = begin.max(begins[before] + 1);
+            lengths[before] = SLICE_NS.min(begin - begins[before]);
+        }
+        begins.push(begin);
+    }
+    let mut counts: HashMap<MessageId, [u32; 2]> = HashMap::new();
+    for (_, entry) in events {
+        counts.entry(entry.id).or_default()[1] += 1;
+    }
+    let us = |ns: u64| ns as f64 / 1000.0;
+    for (i, (index, entry)) in events.iter().enumerate() {
+        let (tid, ts) = (index + 1, us(begins[i]));
+        let failure = entry.failure().map(|status| status.to_string());
+        let args = json!({
+            "message": entry.id.to_string(),
+            "hops": entry.hops,
+            "status": failure,
+            "wall_time_ns": entry.at.wall_time_ns,
+            "logical": entry.at.logical,
+        });
+        let name = name(entry.event);
+        put(json!({
+            "ph": "X", "cat": "message", "name": name, "pid": 1, "tid": tid, "ts": ts, "dur": us(lengths[i]), "args": args,
+        }))?;
+        let [seen, all] = counts.entry(entry.id).or_default();
+        *seen += 1;
+        let phase = match (*seen, *all) {
+            (1, 1) => None,
+            (1, _) => Some("s"),
+            (seen, all) if seen == all => Some("f"),
+            _ => Some("t"),
+        };
+        if let Some(phase) = phase {
+            let id = flow(entry.id);
+            let mut event =
+                json!({"ph": phase, "cat": "message", "name": "way", "id": id, "pid": 1, "tid": tid, "ts": ts});
+            if phase == "f" {
+                // Ends at the slice that is open, not at the next one.
+                event["bp"] = "e".into();
+            }
+            put(event)?;
+        }
+        if let Some(failure) = failure {
+            let name = format!("failed: {failure}");
+            put(json!({"ph": "i", "s": "t", "cat": "failure", "name": name, "pid": 1, "tid": tid, "ts": ts}))?;
+        }
+    }
+    writeln!(out, "\n]}}")?;
+    out.flush()
+}
+
+const fn name(event: Event) -> &'static str {
+    match event {
+        Event::Sent => "sent",
+        Event::Received => "received",
+        Event::Forwarded => "forwarded",
+        Event::Parked => "deferred",
+        Event::Failed => "failed",
+        Event::Discarded => "discarded",
+    }
+}

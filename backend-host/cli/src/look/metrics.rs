@@ -1,0 +1,198 @@
+//! `k2k metrics`: a fabric's counters and gauges, in the text format of Prometheus.
+
+use super::args::MetricsArgs;
+use super::{json, label, label_of, printable, state};
+use core::error::Error;
+use core::fmt::{self, Write as _};
+use core::time::Duration;
+use k2k::fabric::Geometry;
+use k2k::inspect::{FileState, InspectError, KernelLook, Report, View, Watch};
+use std::io::{self, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::time::Instant;
+
+const NAME: &str = "k2k metrics";
+
+/// How long a client may take for its request.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Longest request, bytes.
+const LONGEST: usize = 8192;
+
+pub(crate) fn main(args: &MetricsArgs) -> ExitCode {
+    super::end(NAME, run(args))
+}
+
+fn run(args: &MetricsArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let mut watch = Watch::new(super::open(&args.file)?).patience(super::BETWEEN);
+    watch.look()?;
+    if let Some(address) = &args.serve {
+        let listener = TcpListener::bind(address).map_err(|why| format!("cannot listen at {address}: {why}"))?;
+        k2k_command::say!("http://{}/metrics", listener.local_addr()?)?;
+        return serve(&listener, &args.file, Watch::new(super::open(&args.file)?));
+    }
+    std::thread::sleep(super::BETWEEN);
+    let report = watch.look()?;
+    k2k_command::print(text(watch.view(), &report))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The metrics of a report. Names and units as Prometheus asks for them.
+fn text(view: &View, report: &Report) -> String {
+    let mut out = Metrics { text: String::new(), fabric: printable(&view.path().to_string_lossy()) };
+    let Geometry { kernels, slots, payload, size } = view.geometry();
+    let [kernels, slots, payload, version] = [kernels, slots, payload, view.version()].map(|n| n.to_string());
+    out.family("k2k_fabric_info", "gauge", "The fabric's shape.");
+    let shape: [(&str, &str); 4] =
+        [("kernels", &kernels), ("slots", &slots), ("payload", &payload), ("layout_version", &version)];
+    out.sample("k2k_fabric_info", &shape, 1);
+    out.family("k2k_fabric_size_bytes", "gauge", "Size of the fabric.");
+    out.sample("k2k_fabric_size_bytes", &[], size);
+    out.family(
+        "k2k_messages_unaccounted",
+        "gauge",
+        "Messages accepted that no kernel has counted as received or failed.",
+    );
+    out.sample("k2k_messages_unaccounted", &[], report.look.total().unaccounted());
+
+    for (name, of) in json::FIELDS {
+        let name = format!("k2k_messages_{name}_total");
+        out.family(&name, "counter", "See k2k::Stats; of a kernel index, over all its owners.");
+        out.of_kernels(&name, report, |kernel| of(&kernel.stats));
+        for (index, stats) in &report.look.left {
+            out.sample(&name, &[("kernel", ""), ("index", &index.to_string())], of(stats));
+        }
+    }
+    out.family("k2k_kernel_heartbeats_total", "counter", "Passes of the kernel's run loop.");
+    out.of_kernels("k2k_kernel_heartbeats_total", report, |kernel| kernel.heartbeat);
+    out.family("k2k_messages_deferred", "gauge", "Messages put aside because the next hop has no room.");
+    out.of_kernels("k2k_messages_deferred", report, KernelLook::deferred);
+    out.family("k2k_messages_waiting", "gauge", "Messages in the kernel's inbox, by sender and priority.");
+    for kernel in &report.look.kernels {
+        let index = kernel.id.index().to_string();
+        for from in &kernel.backlog {
+            let (label, sender) = (label(kernel), label_of(&report.look, from.sender));
+            for (priority, count) in [("normal", from.normal), ("high", from.high)] {
+                let labels: [(&str, &str); 4] =
+                    [("kernel", &label), ("index", &index), ("sender", &sender), ("priority", priority)];
+                out.sample("k2k_messages_waiting", &labels, count);
+            }
+        }
+    }
+    out.family("k2k_kernel_condition", "gauge", "1 for what k2k top calls the kernel: dead, hung, busy, idle, ...");
+    for (kernel, detail) in report.kernels() {
+        let (label, index, condition) = (label(kernel), kernel.id.index().to_string(), detail.condition.to_string());
+        let owner = kernel.owner.map_or("none", state);
+        let labels: [(&str, &str); 4] =
+            [("kernel", &label), ("index", &index), ("condition", &condition), ("owner", owner)];
+        out.sample("k2k_kernel_condition", &labels, 1);
+    }
+    out.text
+}
+
+struct Metrics {
+    text: String,
+    fabric: String,
+}
+
+impl Metrics {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let _ = write!(self.text, "{name}{{fabric=\"{}\"", Escaped(&self.fabric));
+        for (label, text) in labels {
+            let _ = write!(self.text, ",{label}=\"{}\"", Escaped(text));
+        }
+        let _ = writeln!(self.text, "}} {value}");
+    }
+
+    fn of_kernels(&mut self, name: &str, report: &Report, of: impl Fn(&KernelLook) -> u64) {
+        for kernel in &report.look.kernels {
+            let (label, index) = (label(kernel), kernel.id.index().to_string());
+            self.sample(name, &[("kernel", &label), ("index", &index)], of(kernel));
+        }
+    }
+}
+
+/// A label's value: backslashes and quotes are escaped; control characters are gone already.
+struct Escaped<'t>(&'t str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            if matches!(c, '\\' | '"') {
+                f.write_char('\\')?;
+            }
+            f.write_char(c)?;
+        }
+        Ok(())
+    }
+}
+
+/// Answers one request after the other, for ever.
+fn serve(listener: &TcpListener, file: &str, mut watch: Watch) -> Result<ExitCode, Box<dyn Error>> {
+    loop {
+        let client = match listener.accept() {
+            Ok((client, _)) => client,
+            Err(why) => {
+                k2k_command::complain(NAME, format_args!("cannot accept a connection: {why}"));
+                // Perhaps for want of descriptors, which come back.
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+        };
+        // A client that goes away, or is too slow, has no answer; the next one has.
+        let _ = answer(client, || scrape(file, &mut watch));
+    }
+}
+
+/// Looks once more: at the file that has the name now, should it be another one.
+fn scrape(file: &str, watch: &mut Watch) -> Result<String, InspectError> {
+    let report = match watch.look() {
+        Ok(report) if report.look.file != FileState::Replaced => report,
+        _ => {
+            *watch = Watch::new(View::open(file)?);
+            watch.look()?
+        }
+    };
+    Ok(text(watch.view(), &report))
+}
+
+fn answer(mut client: TcpStream, scrape: impl FnOnce() -> Result<String, InspectError>) -> io::Result<()> {
+    let began = Instant::now();
+    client.set_write_timeout(Some(PATIENCE))?;
+    let mut request = Vec::new();
+    let mut bytes = [0; 1024];
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        let left = PATIENCE.saturating_sub(began.elapsed());
+        if request.len() > LONGEST || left.is_zero() {
+            return Ok(());
+        }
+        client.set_read_timeout(Some(left))?;
+        let read = client.read(&mut bytes)?;
+        if read == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(bytes.get(..read).unwrap_or_default());
+    }
+    let first = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let mut words = first.split(|byte| *byte == b' ');
+    let (status, body) = match (words.next(), words.next()) {
+        (Some(b"GET"), Some(b"/metrics" | b"/")) => match scrape() {
+            Ok(text) => ("200 OK", text),
+            Err(why) => ("503 Service Unavailable", format!("{why}\n")),
+        },
+        (Some(b"GET"), _) => ("404 Not Found", "only /metrics is here\n".to_owned()),
+        _ => ("405 Method Not Allowed", "only GET is answered\n".to_owned()),
+    };
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n"
+    );
+    client.write_all(head.as_bytes())?;
+    client.write_all(body.as_bytes())
+}

@@ -1,0 +1,99 @@
+//! `k2k top`: a fabric, look after look.
+
+mod order;
+#[cfg(feature = "top")]
+mod screen;
+
+use super::args::TopArgs;
+use super::table::Table;
+use super::{file_state, json, label, labels, printable, shape};
+use crate::text::{grouped, rate};
+use core::error::Error;
+use core::fmt::Write as _;
+use k2k::inspect::{Report, View, Watch};
+#[cfg(feature = "top")]
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::time::Instant;
+
+const NAME: &str = "k2k top";
+
+pub(crate) fn main(args: &TopArgs) -> ExitCode {
+    super::end(NAME, run(args))
+}
+
+fn run(args: &TopArgs) -> Result<ExitCode, Box<dyn Error>> {
+    let patience = if args.once { args.interval } else { args.interval.max(Watch::PATIENCE) };
+    let watch = Watch::new(super::open(&args.file)?).patience(patience);
+    #[cfg(feature = "top")]
+    if !args.once && args.count.is_none() && !args.json && !args.plain && std::io::stdout().is_terminal() {
+        return screen::show(watch, args.interval);
+    }
+    print(args, watch)
+}
+
+/// A table or an object for each interval.
+fn print(args: &TopArgs, mut watch: Watch) -> Result<ExitCode, Box<dyn Error>> {
+    let count = if args.once { Some(1) } else { args.count };
+    watch.look()?;
+    let mut next = Instant::now();
+    for number in 0.. {
+        if count.is_some_and(|count| number >= count) {
+            break;
+        }
+        next = (next + args.interval).max(Instant::now());
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        let report = watch.look()?;
+        if args.json {
+            k2k_command::say!("{}", json::report(watch.view(), &report))?;
+        } else {
+            let gap = if number > 0 { "\n" } else { "" };
+            k2k_command::print(format!("{gap}{}", text(watch.view(), &report)))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A look as a table, the worst first.
+fn text(view: &View, report: &Report) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{}: {}{}",
+        printable(&view.path().to_string_lossy()),
+        shape(view.geometry()),
+        file_state(report.look.file)
+    );
+    let heading = [
+        "KERNEL",
+        "CONDITION",
+        "SENT/s",
+        "RECV/s",
+        "FWD/s",
+        "FAIL/s",
+        "REFUSED/s",
+        "WAIT",
+        "MOST",
+        "DEFER",
+        "WAITS FOR",
+    ];
+    let mut table = Table::new(2, heading);
+    for (kernel, detail) in order::Order::Condition.sorted(report) {
+        let per_second = |count| rate(report.per_second(count));
+        table.row([
+            label(kernel),
+            detail.condition.to_string(),
+            per_second(detail.change.sent),
+            per_second(detail.change.received),
+            per_second(detail.change.forwarded),
+            per_second(detail.change.failed()),
+            per_second(detail.change.refused),
+            grouped(kernel.waiting()),
+            grouped(detail.high_water),
+            grouped(kernel.deferred()),
+            labels(&report.look, &kernel.waits_for),
+        ]);
+    }
+    text.push_str(&table.render());
+    text
+}

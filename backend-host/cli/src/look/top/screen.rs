@@ -1,0 +1,577 @@
+//! `k2k top` on a terminal.
+
+use super::super::json::FIELDS;
+use super::super::{file_state, label, label_of, labels, lower, owner, printable};
+use super::order::Order;
+use crate::interrupt;
+use crate::text::{bytes, grouped, rate, time_ns};
+use core::error::Error;
+use core::time::Duration;
+use k2k::KernelId;
+use k2k::fabric::Geometry;
+use k2k::inspect::{Condition, Detail, KernelLook, Report, Watch};
+use ratatui::Frame;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table, TableState};
+use rustix::event::{PollFd, PollFlags};
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{self, ExitCode};
+use std::time::Instant;
+
+/// Looks that the picture of a kernel's rates goes back.
+const HISTORY: usize = 240;
+
+/// Between the look that begins and the first one that is drawn, at most.
+const FIRST: Duration = Duration::from_millis(250);
+
+/// Longest wait for a key, so that a signal is heard.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Exit status when the terminal is gone: 128 + `SIGHUP`.
+const HUNG_UP: u8 = 129;
+
+/// Draws until the user has enough.
+pub(super) fn show(mut watch: Watch, interval: Duration) -> Result<ExitCode, Box<dyn Error>> {
+    // Before the terminal is changed: a fabric that cannot be looked at is a plain line.
+    watch.look()?;
+    // Rates from the first picture on.
+    std::thread::sleep(interval.min(FIRST));
+    let report = watch.look()?;
+    let file = printable(&watch.view().path().to_string_lossy());
+    let mut screen = Screen::new(file, watch.view().geometry(), report);
+    interrupt::catch_all();
+    let keys = keys()?;
+    let ended = ratatui::try_init().map_err(Into::into).and_then(|mut terminal| {
+        let result = draw(&mut terminal, &mut screen, &mut watch, interval, &keys);
+        let restored = ratatui::try_restore();
+        let status = result?;
+        restored?;
+        Ok(status)
+    });
+    if is_gone(&keys) {
+        // Not by returning: what is still to be written, nobody can see, and it would be an error.
+        process::exit(HUNG_UP.into());
+    }
+    ended
+}
+
+/// The terminal that `event::read` reads keys from.
+fn keys() -> io::Result<OwnedFd> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() { stdin.as_fd().try_clone_to_owned() } else { Ok(File::open("/dev/tty")?.into()) }
+}
+
+/// Waits until there may be a key, at most for this long.
+fn wait_for_key(keys: &OwnedFd, wait: Duration) {
+    let wait = rustix::time::Timespec::try_from(wait).ok();
+    // An error is a signal that interrupts the wait.
+    let _ = rustix::event::poll(&mut [PollFd::new(keys, PollFlags::IN)], wait.as_ref());
+}
+
+/// Whether the terminal has hung up: its window was closed, its connection has ended. To `event::poll` that would be
+/// an input that is ready for ever and has nothing in it.
+fn is_gone(keys: &OwnedFd) -> bool {
+    let mut keys = [PollFd::new(keys, PollFlags::empty())];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut keys, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+fn draw(
+    terminal: &mut ratatui::DefaultTerminal,
+    screen: &mut Screen,
+    watch: &mut Watch,
+    interval: Duration,
+    keys: &OwnedFd,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let mut next = Instant::now() + interval;
+    loop {
+        terminal.draw(|frame| screen.draw(frame))?;
+        let mut changed = false;
+        while !changed {
+            if interrupt::is_asked_for() {
+                return Ok(ExitCode::from(interrupt::INTERRUPTED));
+            }
+            let left = next.saturating_duration_since(Instant::now());
+            wait_for_key(keys, left.min(TICK));
+            if is_gone(keys) {
+                return Ok(ExitCode::from(HUNG_UP));
+            }
+            if left.is_zero() {
+                next = Instant::now() + interval;
+                screen.update(watch.look()?);
+                changed = true;
+            } else if event::poll(Duration::ZERO)? {
+                match event::read()? {
+                    Event::Key(key) if key.kind != KeyEventKind::Release => {
+                        let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL;
+                        if is_interrupt || screen.press(key.code) == Pressed::Quit {
+                            return Ok(ExitCode::SUCCESS);
+                        }
+                    }
+                    _ => {}
+                }
+                changed = true;
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pressed {
+    Quit,
+    Stay,
+}
+
+/// What is in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    Kernels,
+    /// One kernel.
+    Detail,
+    Help,
+}
+
+#[derive(Debug)]
+struct Screen {
+    file: String,
+    geometry: Geometry,
+    report: Report,
+    /// Messages received per second, look after look.
+    history: HashMap<KernelId, VecDeque<u64>>,
+    order: Order,
+    page: Page,
+    paused: bool,
+    picked: Option<KernelId>,
+    table: TableState,
+}
+
+impl Screen {
+    fn new(file: String, geometry: Geometry, report: Report) -> Self {
+        Self {
+            file,
+            geometry,
+            report,
+            history: HashMap::new(),
+            order: Order::default(),
+            page: Page::Kernels,
+            paused: false,
+            picked: None,
+            table: TableState::default(),
+        }
+    }
+
+    /// Rates are kept also while the picture stands still.
+    fn update(&mut self, report: Report) {
+        self.history.retain(|id, _| report.look.kernels.iter().any(|kernel| kernel.id == *id));
+        for (kernel, detail) in report.kernels() {
+            let rates = self.history.entry(kernel.id).or_default();
+            if rates.len() == HISTORY {
+                rates.pop_front();
+            }
+            rates.push_back(report.per_second(detail.change.received) as u64);
+        }
+        if !self.paused {
+            self.report = report;
+        }
+    }
+
+    fn press(&mut self, key: KeyCode) -> Pressed {
+        match key {
+            KeyCode::Char('q') => return Pressed::Quit,
+            KeyCode::Esc if self.page == Page::Kernels => return Pressed::Quit,
+            KeyCode::Esc | KeyCode::Backspace => self.page = Page::Kernels,
+            KeyCode::Char('h' | '?') => self.page = if self.page == Page::Help { Page::Kernels } else { Page::Help },
+            KeyCode::Char('p' | ' ') => self.paused = !self.paused,
+            KeyCode::Char('s') => self.order = self.order.next(),
+            KeyCode::Enter => {
+                self.pick(0);
+                self.page = if self.page == Page::Kernels { Page::Detail } else { Page::Kernels };
+            }
+            KeyCode::Down | KeyCode::Char('j') => self.pick(1),
+            KeyCode::Up | KeyCode::Char('k') => self.pick(-1),
+            KeyCode::PageDown => self.pick(10),
+            KeyCode::PageUp => self.pick(-10),
+            KeyCode::Home => self.pick(isize::MIN),
+            KeyCode::End => self.pick(isize::MAX),
+            _ => {}
+        }
+        Pressed::Stay
+    }
+
+    /// Moves on from the kernel that is picked; from none, to the first.
+    fn pick(&mut self, by: isize) {
+        let kernels = self.order.sorted(&self.report);
+        let at = kernels.iter().position(|(kernel, _)| Some(kernel.id) == self.picked);
+        let to = at.map_or(0, |at| at.saturating_add_signed(by)).min(kernels.len().saturating_sub(1));
+        self.picked = kernels.get(to).map(|(kernel, _)| kernel.id);
+    }
+
+    fn draw(&mut self, frame: &mut Frame<'_>) {
+        let [head, body, foot] =
+            Layout::vertical([Constraint::Length(2), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
+        self.draw_head(frame, head);
+        match self.page {
+            Page::Kernels => self.draw_kernels(frame, body),
+            Page::Detail => self.draw_detail(frame, body),
+            Page::Help => frame.render_widget(Paragraph::new(HELP), body),
+        }
+        let keys = match self.page {
+            Page::Kernels if frame.area().width < 60 => format!("q quit  s sort: {}  h help", self.order.name()),
+            Page::Kernels => {
+                format!("q quit  p pause  s sort: {}  ↑↓ pick  enter one kernel  h help", self.order.name())
+            }
+            Page::Detail => "q quit  p pause  ↑↓ another  enter back".to_owned(),
+            Page::Help => "q quit  h back".to_owned(),
+        };
+        frame.render_widget(Line::styled(keys, DIM), foot);
+    }
+
+    fn draw_head(&self, frame: &mut Frame<'_>, area: Rect) {
+        let Geometry { kernels, slots, payload, size } = self.geometry;
+        let report = &self.report;
+        let paused = if self.paused { "  PAUSED" } else { "" };
+        let stuck = report.details.iter().filter(|detail| detail.condition <= Condition::Stalled).count();
+        let stuck = if stuck > 0 { format!("  {stuck} stuck") } else { String::new() };
+        let first = format!(
+            "{}{paused}{stuck}  {} of {kernels} kernels x {slots} x {payload} B, {}{}",
+            self.file,
+            report.look.kernels.len(),
+            bytes(size),
+            file_state(report.look.file),
+        );
+        let sum = |of: fn(&Detail) -> u64| {
+            rate(report.per_second(report.details.iter().map(of).fold(0, u64::saturating_add)))
+        };
+        let waiting: u64 = report.look.kernels.iter().map(KernelLook::waiting).sum();
+        let second = format!(
+            "{}/s received  {}/s sent  {}/s failed  {} waiting",
+            sum(|detail| detail.change.received),
+            sum(|detail| detail.change.sent),
+            sum(|detail| detail.change.failed()),
+            grouped(waiting),
+        );
+        frame.render_widget(Paragraph::new(vec![Line::styled(first, BOLD), Line::from(second)]), area);
+    }
+
+    fn draw_kernels(&mut self, frame: &mut Frame<'_>, area: Rect) {
+        let kernels = self.order.sorted(&self.report);
+        let columns = columns(&self.report, area.width);
+        let rows: Vec<Row<'_>> = kernels
+            .iter()
+            .map(|(kernel, detail)| {
+                let cells = columns.iter().map(|column| {
+                    let text = column.cell(&self.report, kernel, detail);
+                    let line = Line::from(text);
+                    let line = if column.right { line.right_aligned() } else { line };
+                    let style = if column.heading == CONDITION { colour(detail.condition) } else { Style::new() };
+                    Cell::from(line).style(style)
+                });
+                Row::new(cells.collect::<Vec<_>>())
+            })
+            .collect();
+        let heading = columns.iter().map(|column| {
+            let line = Line::from(column.heading);
+            Cell::from(if column.right { line.right_aligned() } else { line })
+        });
+        let heading = Row::new(heading.collect::<Vec<_>>()).style(Style::new().add_modifier(Modifier::UNDERLINED));
+        let widths = columns.iter().map(|column| column.width);
+        let picked = self.picked.and_then(|id| kernels.iter().position(|(kernel, _)| kernel.id == id));
+        self.table.select(picked);
+        let table = Table::new(rows, widths)
+            .header(heading)
+            .column_spacing(GAP)
+            .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
+        frame.render_stateful_widget(table, area, &mut self.table);
+    }
+
+    fn draw_detail(&self, frame: &mut Frame<'_>, area: Rect) {
+        let report = &self.report;
+        let Some((kernel, detail)) = report.kernels().find(|(kernel, _)| Some(kernel.id) == self.picked) else {
+            return frame.render_widget(Paragraph::new("this kernel has left"), area);
+        };
+        let [picture, text] = Layout::vertical([Constraint::Length(4), Constraint::Min(1)]).areas(area);
+        let [title, picture] = Layout::vertical([Constraint::Length(1), Constraint::Length(3)]).areas(picture);
+        let condition = format!("{} ({}): {}", label(kernel), kernel.id, detail.condition);
+        frame.render_widget(Line::styled(condition, colour(detail.condition).patch(BOLD)), title);
+        let rates: Vec<u64> = self.history.get(&kernel.id).into_iter().flatten().copied().collect();
+        // The newest stands to the right.
+        let shown = rates.len().saturating_sub(usize::from(picture.width));
+        frame.render_widget(Sparkline::default().data(rates.get(shown..).unwrap_or_default()), picture);
+
+        let facts = facts(report, kernel, detail);
+        let counters = FIELDS.iter().map(|(name, of)| {
+            let per_second = rate(report.per_second(of(&detail.change)));
+            Line::from(format!("{:<18}{:>16}{per_second:>10}/s", name.replace('_', " "), grouped(of(&kernel.stats))))
+        });
+        if text.width >= 100 {
+            let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(46)]).areas(text);
+            frame.render_widget(Paragraph::new(facts), left);
+            frame.render_widget(Paragraph::new(counters.collect::<Vec<_>>()), right);
+        } else {
+            // What does not fit is zero, most likely.
+            let counters = counters.zip(FIELDS).filter(|(_, (_, of))| of(&kernel.stats) > 0).map(|(line, _)| line);
+            frame.render_widget(Paragraph::new(facts.into_iter().chain(counters).collect::<Vec<_>>()), text);
+        }
+    }
+}
+
+/// What is known of a kernel, but for its counters.
+fn facts(report: &Report, kernel: &KernelLook, detail: &Detail) -> Vec<Line<'static>> {
+    let fact = |name: &str, value: String| Line::from(format!("{name:<12}{value}"));
+    let mut facts = vec![
+        fact("owner", owner(kernel.owner)),
+        fact("phase", format!("{}, told to {}", lower(kernel.phase), lower(kernel.command))),
+        fact("heartbeat", heartbeat(kernel, detail)),
+        fact("waiting", format!("{}, at most {}", grouped(kernel.waiting()), grouped(detail.high_water))),
+    ];
+    for from in kernel.backlog.iter().take(10) {
+        let high = if from.high > 0 { format!(", {} of high priority", grouped(from.high)) } else { String::new() };
+        facts.push(fact("", format!("{} from {}{high}", grouped(from.normal), label_of(&report.look, from.sender))));
+    }
+    for (next_hop, count) in kernel.deferred.iter().take(10) {
+        facts.push(fact("deferred", format!("{} for {}", grouped(*count), label_of(&report.look, *next_hop))));
+    }
+    if !kernel.waits_for.is_empty() {
+        facts.push(fact("waits for", labels(&report.look, &kernel.waits_for)));
+    }
+    facts
+}
+
+fn heartbeat(kernel: &KernelLook, detail: &Detail) -> String {
+    match kernel.heartbeat {
+        0 => "-".to_owned(),
+        _ if detail.still.is_zero() => "moves".to_owned(),
+        _ => time_ns(detail.still.as_nanos() as f64),
+    }
+}
+
+const HELP: &str = "\
+q, Esc      quit            s  sort by the next of condition, name, sent, received, failed, waiting
+p, space    stand still     enter  one kernel, or back
+↑ ↓ k j     pick a kernel   page up, page down, home, end
+
+dead     its process is gone: k2k reap frees its name
+failed   its handler failed
+stopped  its process is stopped (SIGSTOP, a debugger)
+hung     its run loop makes no pass: it hangs in its handler
+unheard  it was told to pause, drain or stop, and does not follow
+stalled  mail waits, and it takes none
+flooded  it takes mail, and some sender has no room for more
+paused   it was told to pause
+ending   it drains its inbox, leaves, or has stopped
+busy     it takes or sends messages
+idle     nothing waits, and nothing happens";
+
+const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
+const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+
+fn colour(condition: Condition) -> Style {
+    // https://no-color.org
+    if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        return Style::new();
+    }
+    match condition {
+        Condition::Dead | Condition::Failed | Condition::Hung => Style::new().fg(Color::Red).patch(BOLD),
+        Condition::Stopped | Condition::Unheard | Condition::Stalled => Style::new().fg(Color::Yellow).patch(BOLD),
+        Condition::Flooded => Style::new().fg(Color::Magenta),
+        Condition::Busy => Style::new().fg(Color::Green),
+        _ => DIM,
+    }
+}
+
+const CONDITION: &str = "CONDITION";
+const GAP: u16 = 1;
+
+/// A column of the table: the narrower the terminal, the fewer there are.
+#[derive(Clone, Copy)]
+struct Column {
+    heading: &'static str,
+    width: u16,
+    right: bool,
+    cell: fn(&Report, &KernelLook, &Detail) -> String,
+}
+
+impl Column {
+    fn cell(&self, report: &Report, kernel: &KernelLook, detail: &Detail) -> String {
+        (self.cell)(report, kernel, detail)
+    }
+}
+
+const fn column(heading: &'static str, width: u16, cell: fn(&Report, &KernelLook, &Detail) -> String) -> Column {
+    Column { heading, width, right: true, cell }
+}
+
+/// From left to right, each with the width of a terminal from which on it is shown.
+const COLUMNS: [(u16, Column); 14] = [
+    (0, Column { right: false, ..column("KERNEL", 0, |_, kernel, _| label(kernel)) }),
+    (0, Column { right: false, ..column(CONDITION, 9, |_, _, detail| detail.condition.to_string()) }),
+    (60, column("SENT/s", 7, |report, _, detail| rate(report.per_second(detail.change.sent)))),
+    (0, column("RECV/s", 7, |report, _, detail| rate(report.per_second(detail.change.received)))),
+    (70, column("FWD/s", 7, |report, _, detail| rate(report.per_second(detail.change.forwarded)))),
+    (60, column("FAIL/s", 7, |report, _, detail| rate(report.per_second(detail.change.failed())))),
+    (100, column("REFUSED/s", 9, |report, _, detail| rate(report.per_second(detail.change.refused)))),
+    (0, column("WAIT", 7, |_, kernel, _| grouped(kernel.waiting()))),
+    (70, column("MOST", 7, |_, _, detail| grouped(detail.high_water))),
+    (90, column("DEFER", 7, |_, kernel, _| grouped(kernel.deferred()))),
+    (150, column("HEARTBEAT", 9, |_, kernel, detail| heartbeat(kernel, detail))),
+    (160, Column { right: false, ..column("PHASE", 8, |_, kernel, _| lower(kernel.phase)) }),
+    (130, Column { right: false, ..column("OWNER", 17, |_, kernel, _| owner(kernel.owner)) }),
+    (
+        80,
+        Column { right: false, ..column("WAITS FOR", 0, |report, kernel, _| labels(&report.look, &kernel.waits_for)) },
+    ),
+];
+
+/// The columns for a terminal so many characters wide. What is left goes to the names, as far as they need it, and to the
+/// last column.
+fn columns(report: &Report, width: u16) -> Vec<Column> {
+    let mut columns: Vec<Column> =
+        COLUMNS.iter().filter(|(from, _)| width >= *from).map(|(_, column)| *column).collect();
+    let fixed: u16 = columns.iter().map(|column| column.width + GAP).sum::<u16>().saturating_sub(GAP);
+    let left = width.saturating_sub(fixed);
+    let longest = report.look.kernels.iter().map(|kernel| label(kernel).chars().count()).max().unwrap_or(0);
+    let has_last = columns.last().is_some_and(|column| column.width == 0 && column.heading != "KERNEL");
+    let most = if has_last { left.saturating_sub(9) } else { left };
+    let name = u16::try_from(longest).unwrap_or(u16::MAX).max(6).min(most);
+    if let Some(first) = columns.first_mut() {
+        first.width = name;
+    }
+    if has_last && let Some(last) = columns.last_mut() {
+        last.width = left.saturating_sub(name);
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k2k::fabric::{Name, Status};
+    use k2k::inspect::{FileState, Look, Owner, Waiting};
+    use k2k::owner::OwnerState;
+    use k2k::{Command, Config, Phase, Stats};
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+    use std::collections::BTreeMap;
+
+    fn kernel(index: u16, name: &str, waiting: u64, waits_for: &[u16]) -> KernelLook {
+        KernelLook {
+            id: KernelId::new(index, 1),
+            name: Some(Name::new(name).unwrap()),
+            status: Some(Status::Registered),
+            owner: Some(Owner { process: Some(4711), state: OwnerState::Alive, stopped: false }),
+            parks: true,
+            asleep: false,
+            restricted: false,
+            command: Command::Run,
+            phase: Phase::Running,
+            heartbeat: 7,
+            stats: Stats { sent: 1_234_567, received: 3, ..Stats::default() },
+            backlog: vec![Waiting { sender: 1, normal: waiting, high: 2, full: false }],
+            deferred: BTreeMap::new(),
+            waits_for: waits_for.to_vec(),
+        }
+    }
+
+    fn detail(condition: Condition, received: u64) -> Detail {
+        let change = Stats { received, sent: 12_300, ..Stats::default() };
+        Detail { condition, change, high_water: 256, still: Duration::ZERO }
+    }
+
+    fn screen() -> Screen {
+        let kernels = vec![
+            kernel(0, "source", 0, &[2]),
+            kernel(1, "relay", 4, &[]),
+            kernel(2, "a name of twenty-nine bytes", 64, &[]),
+        ];
+        let look = Look {
+            at: Instant::now(),
+            now_ns: 0,
+            took: Duration::ZERO,
+            file: FileState::Named,
+            config: Config::default(),
+            kernels,
+            left: Vec::new(),
+        };
+        let details = vec![detail(Condition::Busy, 0), detail(Condition::Busy, 45_600), detail(Condition::Hung, 0)];
+        let report = Report { look, since: Duration::from_secs(1), details };
+        let mut screen = Screen::new(
+            "/dev/shm/mesh".to_owned(),
+            Geometry { kernels: 4, slots: 64, payload: 64, size: 1 << 20 },
+            report.clone(),
+        );
+        screen.update(report);
+        screen
+    }
+
+    fn drawn(screen: &mut Screen, width: u16, height: u16) -> Vec<String> {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| screen.draw(frame)).unwrap();
+        let buffer = terminal.backend().buffer();
+        let line = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+        (0..height).map(line).collect()
+    }
+
+    #[test]
+    fn the_worst_comes_first_at_every_width_and_columns_fit() {
+        for (width, height) in [(40, 24), (80, 24), (200, 50), (20, 5), (1, 1)] {
+            let lines = drawn(&mut screen(), width, height);
+            if width < 40 {
+                continue;
+            }
+            assert!(lines[0].starts_with("/dev/shm/mesh  1 stuck"), "{lines:#?}");
+            assert!(lines[2].starts_with("KERNEL") && lines[2].contains("WAIT"), "{lines:#?}");
+            assert!(
+                lines[3].starts_with("a name") && lines[3].contains("hung") && lines[3].contains("66"),
+                "{lines:#?}"
+            );
+            assert!(lines[4].starts_with("source") && lines[4].contains("busy"), "{lines:#?}");
+            assert!(lines[5].starts_with("relay") && lines[5].contains("45.6 k"), "{lines:#?}");
+            assert!(lines[usize::from(height) - 1].contains("q quit"), "{lines:#?}");
+        }
+    }
+
+    #[test]
+    fn a_wide_terminal_shows_who_waits_for_whom_and_the_owner() {
+        let lines = drawn(&mut screen(), 200, 50);
+        assert!(lines[4].ends_with("a name of twenty-nine bytes") && lines[4].contains("4711"), "{lines:#?}");
+        assert!(drawn(&mut screen(), 80, 24)[4].ends_with("a name of"), "{:#?}", drawn(&mut screen(), 80, 24));
+    }
+
+    #[test]
+    fn keys_sort_pick_and_show_one_kernel() {
+        let mut screen = screen();
+        assert_eq!(screen.press(KeyCode::Char('s')), Pressed::Stay);
+        assert!(drawn(&mut screen, 80, 24)[4].starts_with("relay"), "by name");
+        screen.press(KeyCode::Down);
+        screen.press(KeyCode::Down);
+        screen.press(KeyCode::Enter);
+        let lines = drawn(&mut screen, 80, 24);
+        assert!(lines[2].starts_with("relay (1.1): busy") || lines[2].starts_with("relay ("), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("4 from relay, 2 of high priority")), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("1,234,567") && line.contains("12.3 k/s")), "{lines:#?}");
+        assert!(drawn(&mut screen, 200, 50).iter().any(|line| line.contains("clock skews")));
+        screen.press(KeyCode::Esc);
+        assert!(drawn(&mut screen, 80, 24)[2].starts_with("KERNEL"));
+        screen.press(KeyCode::Char('h'));
+        assert!(drawn(&mut screen, 80, 24).iter().any(|line| line.starts_with("unheard")));
+        assert_eq!(screen.press(KeyCode::Char('q')), Pressed::Quit);
+    }
+
+    #[test]
+    fn a_paused_picture_stands_still_and_says_so() {
+        let mut screen = screen();
+        screen.press(KeyCode::Char('p'));
+        let mut report = screen.report.clone();
+        report.look.kernels.clear();
+        report.details.clear();
+        screen.update(report);
+        let lines = drawn(&mut screen, 80, 24);
+        assert!(lines[0].contains("PAUSED") && lines[3].starts_with("a name"), "{lines:#?}");
+    }
+}

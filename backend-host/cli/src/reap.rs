@@ -1,0 +1,36 @@
+//! `k2k reap`: frees the names and places of kernels whose process is gone, in a fabric of any shape.
+
+use crate::args::ReapArgs;
+use crate::fabric;
+use k2k::{FailedKernel, MemoryError, ReapReport};
+use std::process::ExitCode;
+
+const NAME: &str = "k2k reap";
+
+pub(crate) fn main(args: &ReapArgs) -> ExitCode {
+    k2k_command::end(NAME, 1, run(args).map_err(fabric::plain))
+}
+
+fn run(args: &ReapArgs) -> Result<ExitCode, fabric::Failure> {
+    let (report, cleared) = fabric::with_stack(|| reap(&args.file, args.clear_failed))??;
+    let mut text = cleared.iter().map(|failed| format!("cleared {failed}, which had failed\n")).collect::<String>();
+    text += &format!("{report}\n");
+    if !report.failed.is_empty() {
+        text += "(k2k reap --clear-failed frees the places of failed kernels)\n";
+    }
+    k2k_command::print(text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was reaped, and which failed kernels' places were cleared, if that is wanted.
+fn reap(file: &str, clear: bool) -> Result<(ReapReport, Vec<FailedKernel>), MemoryError> {
+    let broker = fabric::open(file)?;
+    let mut report = broker.reap();
+    let mut cleared = Vec::new();
+    if clear {
+        cleared = core::mem::take(&mut report.failed);
+        // Another process may have cleared it a moment ago.
+        cleared.retain(|failed| broker.clear_failed(failed.id).is_ok());
+    }
+    Ok((report, cleared))
+}

@@ -1,0 +1,375 @@
+//! The commands that look into a fabric, as their users see them.
+
+mod common;
+use common::{Echo, Process, Shm, eventually, fill, patient};
+use k2k::fabric::MAGIC;
+use k2k::{
+    Broker, Builder, Command, Config, DeliveryStatus, Endpoint, Fixed, KernelId, Message, Priority, StartOptions,
+    memory,
+};
+use serde_json::Value;
+use std::process::Output;
+
+type Shared = Broker<Fixed<4, 16, 64>>;
+
+fn k2k(args: &[&str]) -> Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_k2k")).args(args).output().expect("the command starts")
+}
+
+/// What a command prints that succeeds, and says nothing else.
+fn printed(args: &[&str]) -> String {
+    let output = k2k(args);
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    assert_eq!((output.status.code(), &*err), (Some(0), ""), "{args:?}: {out}");
+    out
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&printed(args)).expect("JSON")
+}
+
+fn shared(test: &str) -> (Shm, Shared) {
+    let shm = Shm::new(test);
+    let broker = patient().create(&shm.0).build().unwrap();
+    (shm, broker)
+}
+
+fn kernel<'v>(of: &'v Value, name: &str) -> &'v Value {
+    let kernels = of["kernels"].as_array().expect("kernels");
+    kernels.iter().find(|kernel| kernel["name"] == name).unwrap_or_else(|| panic!("no {name}: {of:#}"))
+}
+
+/// Not a test by itself: a process that is killed.
+#[test]
+fn dies() {
+    let Ok(file) = std::env::var("K2K_LOOK_FILE") else { return };
+    let broker: Shared = Builder::new().open(&file).build().unwrap();
+    let _endpoint = broker.register("dies").unwrap();
+    std::thread::sleep(common::GUARD);
+}
+
+#[test]
+fn ls_lists_fabrics_and_says_how_many_of_their_kernels_are_dead() {
+    let (shm, broker) = shared("ls-all");
+    let mut process = Process::start("dies", &[("K2K_LOOK_FILE", &shm.0)]);
+    eventually("it has registered", || broker.find("dies").is_some());
+    process.kill();
+    let _lives = broker.register("lives").unwrap();
+    let output = k2k(&["ls", "--json"]);
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let path = shm.path().to_str().unwrap().to_owned();
+    let found = all["fabrics"].as_array().unwrap().iter().find(|fabric| fabric["file"] == *path).expect("listed");
+    assert_eq!((&found["in_use"], &found["dead"], &found["shape"]["slots"]), (&2.into(), &1.into(), &16.into()));
+    let text = String::from_utf8(k2k(&["ls"]).stdout).unwrap();
+    let line = text.lines().find(|line| line.starts_with(&shm.0)).expect("listed by the name that a user types");
+    let cells: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(cells[1..5], ["4", "16", "64", "B"]);
+    assert_eq!(cells[cells.len() - 2..], ["2", "1"]);
+}
+
+#[test]
+fn ls_of_a_file_lists_its_kernels() {
+    let (shm, broker) = shared("ls-one");
+    let (mut a, b) = (broker.register("a").unwrap(), broker.register("b \u{1b}[31m").unwrap());
+    fill(&mut a, b.id(), 3);
+    let _echo = broker.start("echo", Echo::default(), StartOptions::default()).unwrap();
+    let text = printed(&["ls", &shm.0]);
+    assert!(text.contains("4 kernels x 16 slots x 64 B") && text.contains("tracing off"), "{text}");
+    assert!(!text.contains('\u{1b}'), "no name moves the cursor: {text:?}");
+    let me = std::process::id().to_string();
+    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{text}"));
+    assert!(line("a ").contains(&me) && line("a ").ends_with("idle"), "{text}");
+    assert!(line("b ?[31m").ends_with("3  stalled"), "{text}");
+    assert!(line("echo").contains("running") && line("echo").contains("moves"), "{text}");
+    let of = json(&["ls", &shm.0, "--json"]);
+    assert_eq!(kernel(&of, "b \u{1b}[31m")["backlog"][0]["normal"], 3);
+    assert_eq!(kernel(&of, "a")["counters"]["sent"], 3);
+}
+
+#[test]
+fn top_once_shows_rates_and_puts_the_stuck_first() {
+    let (shm, broker) = shared("top-once");
+    let (mut a, b, c) = (broker.register("a").unwrap(), broker.register("b").unwrap(), broker.register("c").unwrap());
+    fill(&mut a, b.id(), 16);
+    broker.command(c.id(), Command::Stop).unwrap();
+    let echo = broker.start("echo", Echo::default(), StartOptions::default()).unwrap();
+    let stop = std::sync::Arc::new(());
+    let (stopped, to) = (std::sync::Arc::downgrade(&stop), echo.id());
+    let sender = std::thread::spawn(move || {
+        let mut sent = 0;
+        while stopped.upgrade().is_some() {
+            sent += u64::from(a.send(to, &Message::new(0)).is_ok());
+            while a.try_receive().is_some() {}
+            std::thread::sleep(core::time::Duration::from_millis(2));
+        }
+        sent
+    });
+    let of = json(&["top", &shm.0, "--once", "--json", "--interval", "0.7"]);
+    let text = printed(&["top", &shm.0, "--once", "--interval", "0.7"]);
+    drop(stop);
+    let sent = sender.join().unwrap();
+
+    let conditions = ["b", "c", "echo"].map(|name| kernel(&of, name)["condition"].as_str().unwrap().to_owned());
+    assert_eq!(conditions, ["stalled", "unheard", "busy"]);
+    assert_eq!(kernel(&of, "a")["waits_for"][0]["name"], "b");
+    let rate = kernel(&of, "echo")["per_second"]["received"].as_f64().unwrap();
+    assert!(rate > 0.0 && rate < 600.0, "{rate}");
+    let counted = kernel(&of, "a")["counters"]["sent"].as_u64().unwrap();
+    assert!(counted >= 16 && counted <= 16 + sent, "{counted} of {sent}");
+    let order: Vec<&str> = text.lines().skip(2).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(order[..2], ["c", "b"], "{text}");
+    assert!(text.lines().any(|line| line.starts_with("a ") && line.ends_with(" b")), "who waits for whom: {text}");
+}
+
+#[test]
+fn top_prints_as_many_tables_as_it_is_told_and_an_object_a_line() {
+    let (shm, broker) = shared("top-count");
+    let _a = broker.register("a").unwrap();
+    let text = printed(&["top", &shm.0, "-n", "3", "--interval", "0.05"]);
+    assert_eq!(text.matches("KERNEL").count(), 3, "{text}");
+    let lines = printed(&["top", &shm.0, "-n", "2", "-i", "0.05", "--json"]);
+    let objects: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.len(), 2);
+}
+
+/// `sent` messages of `a` wait at `b`; one more was forwarded to nobody.
+fn troubled(test: &str) -> (Shm, Shared, [Endpoint<Fixed<4, 16, 64>>; 3]) {
+    let shm = Shm::new(test);
+    let config = Config { tracing: true, delivery_timeout_ns: 3_600_000_000_000, ..Config::default() };
+    let broker: Shared = Broker::new(k2k::Memory::create(&shm.0, &config).unwrap());
+    let [mut a, b, c] = ["a", "b", "c\"\\\n"].map(|name| broker.register(name).unwrap());
+    a.send(b.id(), &Message::from_bytes(7, b"secret!!").unwrap()).unwrap();
+    a.send_priority(b.id(), &Message::new(8), Priority::High).unwrap();
+    assert!(a.send(KernelId::new(3, 9), &Message::new(0)).is_err());
+    let lost = a.send(c.id(), &Message::new(9)).unwrap();
+    let id = c.id();
+    drop(c);
+    assert_eq!(a.receipt(lost).unwrap().status, DeliveryStatus::NotFound);
+    let c = broker.register("c\"\\\n").unwrap();
+    assert_ne!(c.id(), id);
+    (shm, broker, [a, b, c])
+}
+
+#[test]
+fn dump_shows_messages_without_their_payload_unless_it_is_asked_for() {
+    let (shm, broker, [mut a, b, c]) = troubled("dump");
+    broker.memory().set_route(a.id(), b.id(), c.id()).unwrap();
+    broker.deny(b.id(), c.id()).unwrap();
+    let text = printed(&["dump", &shm.0]);
+    for says in [
+        "4 kernels x 16 slots x 64 B",
+        "tracing on",
+        "at a: to b by way of c\"\\?",
+        "b receives nothing from c\"\\?",
+        "a: 2 pending, 1 not found",
+        "b: 2 waiting, 0 deferred",
+        "2 from a, 1 of them of high priority",
+        "a #1 to b: kind 7, correlation 0, 8 bytes, hop 0 of 8",
+        "high: a #2 to b: kind 8",
+        "a: sent 3, refused 1",
+        "#2, which nobody has now: not_found 1",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    let payload = "73656372 65742121";
+    assert!(!text.contains(payload) && !text.contains("secret"), "{text}");
+    assert!(printed(&["dump", &shm.0, "--payload"]).contains(payload));
+    assert!(!printed(&["dump", &shm.0, "--messages", "0"]).contains("kind 7"));
+    a.poll();
+}
+
+/// Every line of the text format of Prometheus: a comment, or a name, labels and a number.
+fn metrics_of(text: &str) -> Vec<(String, u64)> {
+    let mut families = Vec::new();
+    let mut samples = Vec::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# ") {
+            if let Some(family) = rest.strip_prefix("TYPE ") {
+                families.push(family.split(' ').next().unwrap().to_owned());
+            }
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a value");
+        let name = series.split('{').next().unwrap();
+        assert_eq!(families.last().map(String::as_str), Some(name), "a sample stands with its family: {line}");
+        samples.push((series.to_owned(), value.parse().expect("a number")));
+    }
+    let mut unique: Vec<_> = samples.iter().map(|(series, _)| series).collect();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), samples.len(), "no series twice");
+    samples
+}
+
+#[test]
+fn metrics_are_what_the_kernels_counted() {
+    let (shm, _broker, _kernels) = troubled("metrics");
+    let samples = metrics_of(&printed(&["metrics", &shm.0]));
+    let of = |start: &str, has: &[&str]| {
+        let is = |series: &str| series.starts_with(start) && has.iter().all(|label| series.contains(label));
+        samples.iter().find(|(series, _)| is(series)).unwrap_or_else(|| panic!("{start} {has:?}: {samples:#?}")).1
+    };
+    assert_eq!(of("k2k_messages_sent_total{", &["kernel=\"a\""]), 3);
+    assert_eq!(of("k2k_messages_not_found_total{", &["kernel=\"\"", "index=\"2\""]), 1, "counted by one that has left");
+    assert_eq!(of("k2k_messages_waiting{", &["kernel=\"b\"", "sender=\"a\"", "priority=\"high\""]), 1);
+    assert_eq!(of("k2k_messages_unaccounted{", &[]), 2);
+    assert_eq!(of("k2k_kernel_condition{", &["kernel=\"c\\\"\\\\?\"", "condition=\"idle\""]), 1);
+}
+
+#[test]
+fn metrics_are_served_until_the_command_ends_also_to_clients_that_misbehave() {
+    let (shm, _broker, _kernels) = troubled("serve");
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
+        .args(["metrics", &shm.0, "--serve", "127.0.0.1:0"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Process(child);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.0.stdout.take().unwrap()), &mut line).unwrap();
+    let address = line.trim().strip_prefix("http://").and_then(|rest| rest.strip_suffix("/metrics")).unwrap();
+    let ask = |request: &[u8]| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let _ = std::io::Write::write_all(&mut stream, request);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = String::new();
+        let _ = std::io::Read::read_to_string(&mut stream, &mut answer);
+        answer
+    };
+    let get = || ask(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let (head, body) = { get() }.split_once("\r\n\r\n").map(|(h, b)| (h.to_owned(), b.to_owned())).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+    assert!(
+        metrics_of(&body).iter().any(|(series, value)| series.starts_with("k2k_messages_sent_total") && *value == 3)
+    );
+    assert!(ask(b"GET /x HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
+    assert!(ask(b"POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
+    assert!(ask(b"\r\n\r\n").starts_with("HTTP/1.1 405"));
+    for unanswered in [&b""[..], b"GET", &[b'x'; 20_000]] {
+        assert_eq!(ask(unanswered), "");
+    }
+    // A fabric of that name comes back.
+    memory::remove(&shm.0).unwrap();
+    assert!(get().starts_with("HTTP/1.1 200"), "removed, and looked at still");
+    let again: Broker<Fixed<2, 4, 0>> = Builder::new().create(&shm.0).build().unwrap();
+    let _b = again.register("newcomer").unwrap();
+    assert!(get().contains("newcomer"));
+}
+
+#[test]
+fn errors_are_listed_by_kernel_and_kind_with_an_example() {
+    let (shm, _broker, _kernels) = troubled("errors");
+    let of = json(&["errors", &shm.0, "--json"]);
+    let failures = of["failures"].as_array().unwrap();
+    let kinds: Vec<_> =
+        failures.iter().map(|f| (f["failure"].as_str().unwrap(), f["count"].as_u64().unwrap())).collect();
+    assert_eq!(kinds, [("refused", 1), ("not_found", 1)]);
+    assert_eq!((&failures[1]["kernel"], &failures[1]["example"]["sequence"]), (&Value::Null, &3.into()), "{of:#}");
+    let first = failures[1]["first_traced_wall_ns"].as_u64().unwrap();
+    assert!(first > 1_600_000_000_000_000_000 && failures[0]["example"].is_null());
+    let text = printed(&["errors", &shm.0]);
+    assert!(text.contains("not found") && text.contains(" ago") && text.contains("a #3"), "{text}");
+    let quiet = Shm::new("errors-none");
+    let _broker: Shared = patient().create(&quiet.0).build().unwrap();
+    assert!(printed(&["errors", &quiet.0]).ends_with("no failure was counted\n"));
+}
+
+#[test]
+fn what_cannot_be_looked_at_is_one_line_and_status_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("text"), [b'x'; 5000]).unwrap();
+    let mut other = vec![0; 5000];
+    other[..8].copy_from_slice(&MAGIC.to_le_bytes());
+    other[8] = 99;
+    std::fs::write(path("version"), other).unwrap();
+    for (file, says) in [
+        (path("missing"), "does not exist"),
+        (path("text"), "not a fabric"),
+        (path("version"), "layout version 99"),
+        (dir.path().to_str().unwrap().to_owned(), "not a regular file"),
+        (String::new(), "cannot name a fabric"),
+        (path("missing\u{1b}[31m"), "missing?[31m"),
+    ] {
+        for command in ["ls", "top", "dump", "metrics", "errors"] {
+            let output = k2k(&[command, &file]);
+            let err = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{err}");
+            let is_a_line = err.starts_with(&format!("k2k {command}: ")) && err.ends_with('\n');
+            assert!(is_a_line && err.lines().count() == 1 && err.contains(says), "{err:?}");
+        }
+    }
+    let output = k2k(&["top", "x", "--interval", "0"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_fabric_that_goes_away_while_it_is_watched_ends_top_with_a_line_and_status_1() {
+    let (shm, broker) = shared("top-away");
+    let a = broker.register("a").unwrap();
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
+        .args(["top", &shm.0, "--interval", "0.05"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Process(child);
+    let mut out = std::io::BufReader::new(child.0.stdout.take().unwrap());
+    let mut line = String::new();
+    let mut read = |line: &mut String| {
+        line.clear();
+        std::io::BufRead::read_line(&mut out, line).unwrap()
+    };
+    assert!(read(&mut line) > 0 && line.contains("4 kernels"), "{line}");
+    memory::remove(&shm.0).unwrap();
+    while !line.contains("the file was removed") {
+        assert!(read(&mut line) > 0, "a removed file is watched on");
+    }
+    // Nothing of these may touch the file any more.
+    let _ = core::mem::ManuallyDrop::new((a, broker));
+    let held = std::fs::read_dir(format!("/proc/{}/fd", child.0.id())).unwrap().flatten();
+    let file = held.map(|fd| fd.path()).find(|fd| std::fs::read_link(fd).is_ok_and(|to| to.starts_with("/dev/shm")));
+    std::fs::File::options().write(true).open(file.unwrap()).unwrap().set_len(4096).unwrap();
+    while read(&mut line) > 0 {}
+    let status = child.0.wait().unwrap();
+    let mut err = String::new();
+    std::io::Read::read_to_string(&mut child.0.stderr.take().unwrap(), &mut err).unwrap();
+    assert_eq!(status.code(), Some(1), "{err}");
+    assert!(err.lines().count() == 1 && err.contains("made shorter"), "{err}");
+}
+
+#[cfg(feature = "top")]
+#[test]
+fn top_ends_when_its_terminal_is_gone() {
+    use std::io::Read;
+    use std::os::fd::{FromRawFd, OwnedFd};
+
+    let (shm, _broker) = shared("top-hangup");
+    let (mut master, mut slave) = (0, 0);
+    let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: both descriptors are written by a call that succeeds; the other pointers may be null or are valid.
+    let (mut window, terminal) = unsafe {
+        // The command is not to hold the other end itself.
+        assert_eq!(libc::openpty(&mut master, &mut slave, core::ptr::null_mut(), core::ptr::null(), &size), 0);
+        assert_eq!(libc::fcntl(master, libc::F_SETFD, libc::FD_CLOEXEC), 0);
+        (std::fs::File::from_raw_fd(master), OwnedFd::from_raw_fd(slave))
+    };
+    let mut top = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
+        .args(["top", &shm.0])
+        .stdin(terminal.try_clone().unwrap())
+        .stdout(terminal)
+        .spawn()
+        .unwrap();
+    // The first picture is there: from now on it waits for keys.
+    let mut picture = [0; 4096];
+    assert_ne!(window.read(&mut picture).unwrap(), 0);
+    // It has no controlling terminal, so no signal tells it.
+    drop(window);
+    let mut status = None;
+    eventually("top has ended", || {
+        status = top.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.code()), Some(129));
+}
