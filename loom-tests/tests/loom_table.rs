@@ -6,7 +6,9 @@ mod world;
 use core::cell::Cell;
 use k2k_core::fabric::Status;
 use k2k_core::sync::spin_hint;
-use k2k_core::{DeliveryStatus, KernelId, Message, Platform, RegisterError, Registration, SendError, WakeFlag};
+use k2k_core::{
+    Command, DeliveryStatus, KernelId, Message, Platform, RegisterError, Registration, SendError, WakeFlag,
+};
 use k2k_loom_tests::model;
 use loom::thread;
 use world::{At, EARLY, assert_adds_up, fabric, receive, register, send};
@@ -255,6 +257,48 @@ fn a_dead_owner() {
             assert_eq!((fabric.owners().count(), fabric.places().count()), (0, 0));
             let next = fabric.register(&who().at(0), of(5)).unwrap();
             assert_eq!(next.id().generation(), if third.is_some() { 4 } else { 3 });
+        });
+    });
+}
+
+/// A kernel leaves, and the next one at its kernel index dies as soon as it has claimed it: whoever seizes the index finds what
+/// the first one left, and frees it.
+#[test]
+fn seized_from_one_that_only_claimed() {
+    model("table.seized_from_one_that_only_claimed", 18_000, || {
+        fabric::<1, 1>(|fabric| {
+            let first = thread::spawn(move || {
+                let mut endpoint = register(fabric, 0, "first");
+                let to = endpoint.id();
+                send(&mut endpoint, to, 5);
+                assert_eq!(receive(&mut endpoint), 5);
+            });
+            let dead = 1 << 63 | 1;
+            while !fabric.handle().claim_and_die(0, dead) {
+                spin_hint();
+            }
+            // SAFETY: nobody uses the endpoint of a kernel that only claimed.
+            let seized = unsafe { fabric.seize(0, dead, Of(2, At(Cell::new(EARLY)))) }.unwrap();
+            drop(seized);
+            first.join().unwrap();
+            assert_eq!(fabric.owners().count(), 0);
+            let stats = fabric.total_stats();
+            assert_eq!((stats.sent, stats.received), (1, 1));
+        });
+    });
+}
+
+/// A kernel whose registration is visible can be commanded.
+#[test]
+fn commanded_as_soon_as_it_is_registered() {
+    model("table.commanded_as_soon_as_it_is_registered", 70, || {
+        fabric::<1, 1>(|fabric| {
+            let id = KernelId::new(0, 1);
+            let owner = thread::spawn(move || register(fabric, 0, "k"));
+            let is_there = fabric.is_registered(id);
+            let told = fabric.command(id, Command::Pause, &At(Cell::new(EARLY)));
+            assert!(told.is_ok() || !is_there, "registered, and yet: {told:?}");
+            drop(owner.join().unwrap());
         });
     });
 }

@@ -265,6 +265,12 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         self.entry(taken.place).finish_leave(&taken.claim, Status::Free);
     }
 
+    /// For a model: claims a free place, and dies. Returns whether it got there.
+    #[cfg(k2k_loom)]
+    pub fn claim_and_die(&self, index: usize, owner: u64) -> bool {
+        self.claim_at(index, owner).is_ok()
+    }
+
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that
     /// waits is received, transit traffic moves on. One that died while it registered or left is found as well; nobody
     /// can send to it, and dropping what this returns frees its place.
