@@ -146,3 +146,50 @@ fn a_newcomer_inherits_no_route() {
         });
     });
 }
+
+/// Two replace one route at the same moment, while a message is sent over it: one of them succeeds, the route is the one
+/// that this one asked for, and the message arrives once by whichever way it found.
+#[test]
+fn one_of_two_that_reroute_succeeds() {
+    model("route.one_of_two_that_reroute_succeeds", 134, || {
+        fabric(|fabric: Three| {
+            let [mut a, mut b, mut c] = chain(fabric);
+            let (at, hop, to) = (a.id(), b.id(), c.id());
+            let sender = thread::spawn(move || {
+                send(&mut a, to, 7);
+                a
+            });
+            let other = thread::spawn(move || fabric.handle().reroute(at, to, Some(hop), Some(to)).unwrap());
+            let direct = fabric.handle().reroute(at, to, Some(hop), None).unwrap();
+            let explicit = other.join().unwrap();
+            let a = sender.join().unwrap();
+            assert!(direct ^ explicit, "{direct} {explicit}");
+            assert_eq!(fabric.route(at, to), explicit.then_some(to));
+            b.poll();
+            assert_eq!(receive(&mut c), 7);
+            assert!(c.try_receive().is_none(), "a second copy");
+            assert_adds_up(&fabric.total_stats());
+            drop((a, b, c));
+        });
+    });
+}
+
+/// As [`a_newcomer_inherits_no_route`], where the route is not set but replaced.
+#[test]
+fn a_newcomer_inherits_no_replaced_route() {
+    model("route.a_newcomer_inherits_no_replaced_route", 145, || {
+        fabric(|fabric: Three| {
+            let (a, b, old) = (register(fabric, 0, "a"), register(fabric, 1, "b"), register(fabric, 2, "old"));
+            let (at, hop, to) = (a.id(), b.id(), old.id());
+            let owners = thread::spawn(move || {
+                drop(old);
+                register(fabric, 2, "new")
+            });
+            let replaced = fabric.handle().reroute(at, to, None, Some(hop));
+            let new = owners.join().unwrap();
+            assert_eq!(fabric.route(at, new.id()), None, "{replaced:?}");
+            assert_eq!(fabric.route(at, to), None, "{replaced:?}");
+            drop((a, b, new));
+        });
+    });
+}
