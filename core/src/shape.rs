@@ -829,6 +829,15 @@ mod tests {
     }
 
     #[test]
+    fn indices_are_in_turn_and_equal_only_to_themselves() {
+        let shape = Read::<8, 64>::of(3, 4, 64).unwrap();
+        let [a, b, c] = [0, 1, 2].map(|number| shape.index(number).unwrap());
+        assert!(a == shape.first() && a != b && b != c && a != c && shape.index(3).is_none());
+        assert!([a, b, c].map(|index| shape.after(index)) == [b, c, a]);
+        assert!(shape.indices().eq([a, b, c]));
+    }
+
+    #[test]
     fn no_numbers_make_the_formula_overflow() {
         let values = [0, 1, 2, 3, 63, 64, 65, 4095, 4096, 4097, 1 << 15, 65472, 65536, u32::MAX as usize, usize::MAX];
         for kernels in values {

@@ -210,6 +210,105 @@ fn a_kernel_that_left_over_there_ends_messages_as_not_found() {
 }
 
 #[test]
+fn an_onlooker_sees_which_messages_a_gateway_holds() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    let ids = [0, 1].map(|_| {
+        let id = a.send(to, &empty()).unwrap();
+        settle(&mut sides);
+        id
+    });
+    assert!(b.try_receive().is_some());
+    settle(&mut sides);
+    let waits = a.send(to, &empty()).unwrap();
+    let seen: Vec<_> = handle(&memory.fabrics[0])
+        .receipts_of(a.id().index())
+        .map(|receipt| (receipt.id, receipt.status, receipt.in_transit, receipt.destination))
+        .collect();
+    for expected in [
+        (ids[0], DeliveryStatus::Delivered, false, to),
+        (ids[1], DeliveryStatus::Pending, true, to),
+        (waits, DeliveryStatus::Pending, false, to),
+    ] {
+        assert!(seen.contains(&expected), "{expected:?} is not in {seen:?}");
+    }
+    assert_eq!(seen.len(), 3);
+    settle(&mut sides);
+    while b.try_receive().is_some() {}
+    settle(&mut sides);
+    memory.assert_at_rest();
+}
+
+/// A message may be received up to its deadline, that moment included; that it waited in a gateway changes nothing.
+#[test]
+fn a_message_that_waits_in_a_gateway_goes_on_at_its_deadline_and_not_a_moment_later() {
+    for late in [0, 1] {
+        let memory = Memory::new();
+        let mut sides = memory.sides();
+        let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+        settle(&mut sides);
+        let to = memory.fabrics[0].find("b").unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..SLOTS + 2 {
+            ids.push(a.send(to, &empty()).unwrap());
+            settle(&mut sides);
+        }
+        // Room for those that wait, at the last moment.
+        while b.try_receive().is_some() {}
+        memory.platform.advance(TIMEOUT_NS + late);
+        settle(&mut sides);
+        while b.try_receive().is_some() {}
+        settle(&mut sides);
+        let ended = [DeliveryStatus::Delivered, DeliveryStatus::Timeout][late as usize];
+        assert_eq!(ids.iter().map(|id| status(&mut a, *id)).filter(|s| *s == DeliveryStatus::Pending).count(), 0);
+        assert_eq!(status(&mut a, ids[SLOTS + 1]), ended);
+        assert_eq!(status(&mut a, ids[0]), DeliveryStatus::Delivered);
+        memory.assert_at_rest();
+    }
+}
+
+#[test]
+fn an_answer_counts_up_to_deadline_and_grace_and_not_a_moment_later() {
+    for late in [0, 1] {
+        let memory = Memory::new();
+        let mut sides = memory.sides();
+        let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+        settle(&mut sides);
+        let id = a.send(memory.fabrics[0].find("b").unwrap(), &empty()).unwrap();
+        settle(&mut sides);
+        assert!(b.try_receive().is_some());
+        memory.platform.advance(TIMEOUT_NS + GRACE_NS + late);
+        settle(&mut sides);
+        let ended = [DeliveryStatus::Delivered, DeliveryStatus::Unanswered][late as usize];
+        assert_eq!(status(&mut a, id), ended);
+        memory.assert_at_rest();
+    }
+}
+
+/// The proxy of a kernel that has left is nobody's address any more, also while it still answers for what crossed before.
+#[test]
+fn a_proxy_that_still_waits_for_answers_of_who_left_takes_no_more_mail() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, b, mut c) = (memory.register(0, "a"), memory.register(1, "b"), memory.register(1, "c"));
+    settle(&mut sides);
+    let (proxy_of_a, to_b) = (memory.fabrics[1].find("a").unwrap(), memory.fabrics[0].find("b").unwrap());
+    let outstanding = a.send(to_b, &empty()).unwrap();
+    settle(&mut sides);
+    assert_eq!(status(&mut a, outstanding), DeliveryStatus::Pending);
+    a.unregister();
+    settle(&mut sides);
+    assert_eq!(memory.fabrics[1].find("a"), None);
+    assert_eq!(c.send(proxy_of_a, &empty()), Err(SendError::NotFound { kernel: proxy_of_a }));
+    b.unregister();
+    settle(&mut sides);
+    memory.assert_at_rest();
+}
+
+#[test]
 fn a_denial_holds_on_both_sides_of_a_link() {
     let memory = Memory::new();
     let mut sides = memory.sides();

@@ -172,6 +172,39 @@ fn a_dead_producer_costs_one_slot_until_it_is_reclaimed() {
     assert_eq!(drain(&mut consumer), [6]);
 }
 
+/// What a successor asks before it decides whether its predecessor's message was sent.
+#[test]
+fn a_message_counts_as_published_from_its_commit_on_and_never_while_its_producer_has_the_slot() {
+    let ring = Ticket::<u64, 4>::new();
+    let (mut dead, mut live) = (ring.producer(1), ring.producer(2));
+    let mut consumer = ring.consumer().unwrap();
+    let claim = dead.claim().unwrap();
+    assert!(!ring.was_published(0, 1), "claimed");
+    assert!(matches!(consumer.pop(), TicketPop::Stalled { .. }) && consumer.revoke(0));
+    assert!(!ring.was_published(0, 1), "held for the producer");
+    core::mem::forget(claim);
+    let mut claim = dead.claim().unwrap();
+    assert!(!ring.was_published(1, 1));
+    claim.write(&5);
+    claim.commit().unwrap();
+    assert!(ring.was_published(1, 1), "waits");
+    assert_eq!(consumer.pop(), TicketPop::Message(5));
+    assert!(ring.was_published(1, 1), "was taken");
+    // The next owner of the slot is another one.
+    (0..2).for_each(|i| live.push(&i).unwrap());
+    let other = loop {
+        let mut claim = live.claim().unwrap();
+        if !ring.was_published(5, 2) {
+            break claim;
+        }
+        claim.write(&0);
+        claim.commit().unwrap();
+        drain(&mut consumer);
+    };
+    assert!(ring.was_published(1, 1), "claimed by another producer");
+    drop(other);
+}
+
 #[test]
 fn with_every_slot_held_all_is_full_and_empty_and_nothing_spins() {
     let ring = Ticket::<u64, 2>::new();

@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn what_is_fetched_says_what_the_fabric_says() {
         static FABRIC: Watched = Watched::new();
-        FABRIC.init(&Config { high_share: 64, ..Config::default() }).unwrap();
+        FABRIC.init(&Config { high_share: 64, tracing: true, ..Config::default() }).unwrap();
         let register = |name| FABRIC.register(&Registration::new(name).unwrap(), Manual).unwrap();
         let [mut a, mut b, mut c] = ["a", "b", "c"].map(register);
         let mut copy = Copy::new(&FABRIC);
@@ -418,6 +418,11 @@ mod tests {
             (b.id(), "b", Some(Status::Registered))
         );
         assert_eq!(Some(observed.stats), FABRIC.stats(b.id()));
+        assert_eq!((fabric.counters_at(1), fabric.counters_at(KERNELS)), (FABRIC.stats(b.id()), None));
+        assert_eq!(fabric.counters_at(3), Some(Stats::default()), "nobody was there yet");
+        assert_eq!((observed.restricted, observed.parks, observed.asleep), (false, false, false));
+        assert_eq!((observed.command, observed.phase, observed.heartbeat), (Command::Run, Phase::Idle, 0));
+        assert!(fabric.observe(2).unwrap().restricted);
         let shard = |sender, waiting, full| ObservedShard { sender, waiting, full };
         assert_eq!(fabric.normal_backlog(1).collect::<Vec<_>>(), [shard(0, 64, true), shard(2, 5, false)]);
         let high: Vec<_> = fabric.high_backlog(1).collect();
@@ -428,6 +433,12 @@ mod tests {
         copy.fetch(Region::Routes);
         copy.fetch(Region::Denials);
         assert_eq!((fabric.route(c.id(), b.id()), fabric.is_allowed(c.id(), b.id())), (Some(a.id()), false));
+
+        assert_eq!(fabric.trace_of_index(1).map(|trace| trace.read().count()), Some(0), "not fetched");
+        copy.fetch(Region::Trace(1));
+        assert!(fabric.trace_of_index(1).unwrap().read().eq(FABRIC.trace(b.id()).unwrap().read()));
+        assert!(fabric.trace_of_index(1).unwrap().read().count() > 0 && fabric.trace_of_index(KERNELS).is_none());
+        assert_eq!(fabric.trace_of_index(2).map(|trace| trace.read().count()), Some(0), "not fetched");
 
         let mut message = Message::new(0);
         let mut seen = Vec::new();

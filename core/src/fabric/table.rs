@@ -751,6 +751,22 @@ mod tests {
     const OTHER: u64 = 1 << 63 | 8;
 
     #[test]
+    fn a_state_says_who_parks_and_who_is_restricted() {
+        for status in [Status::Free, Status::Registering, Status::Registered, Status::Leaving, Status::Failed] {
+            for (parks, restricted) in [(false, false), (true, false), (false, true), (true, true)] {
+                let word = State::encode(u32::MAX, parks, status) | if restricted { RESTRICTED } else { 0 };
+                let state = State { generation: u32::MAX, parks, restricted, status: Some(status) };
+                assert_eq!(State::decode(word), state);
+                assert_eq!((Marks(word).parks(), Marks(word).is_restricted()), (parks, restricted));
+                for other in [0, RESTRICTED] {
+                    let mixed = Marks(word).restricted_as(Marks(other));
+                    assert_eq!((mixed.parks(), mixed.is_restricted()), (parks, other != 0));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_command_for_the_owner_before_does_not_push_out_one_for_the_owner() {
         let entry = entry();
         let old = own(&entry, "old");

@@ -149,3 +149,38 @@ impl TraceEntry {
         DeliveryStatus::from_number(self.status).filter(|_| self.event == Event::Failed)
     }
 }
+
+#[cfg(test)]
+#[cfg(not(k2k_loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_of_which_any_bit_is_anothers_is_left_out() {
+        // SAFETY: `Shared`: zero is the idle state.
+        let trace: Trace = unsafe { core::mem::zeroed() };
+        assert_eq!(trace.read().count(), 0, "empty");
+        let entry = TraceEntry {
+            number: 0xfeed_5a5a_0ff0_3cc3,
+            event: Event::Failed,
+            status: DeliveryStatus::Timeout as u8,
+            hops: 3,
+            id: MessageId { source: KernelId::new(7, 0x9999), sequence: 0x1234_5678_9abc_def0 },
+            at: Timestamp { wall_time_ns: 0x0f1e_2d3c_4b5a_6978, logical: 0xa5c3 },
+        };
+        trace.write(&entry);
+        assert_eq!(trace.read().next(), Some(entry));
+        assert_eq!(entry.failure(), Some(DeliveryStatus::Timeout));
+        assert_eq!(TraceEntry { event: Event::Sent, ..entry }.failure(), None);
+        let slot = &trace.entries[(entry.number % TRACE_EVENTS as u64) as usize];
+        for word in slot.words().into_iter().chain([&slot.check]) {
+            let whole = word.load(Relaxed);
+            for bit in 0..64 {
+                word.store(whole ^ 1 << bit, Relaxed);
+                assert_eq!(trace.read().count(), 0, "bit {bit}");
+            }
+            word.store(whole, Relaxed);
+        }
+        assert_eq!(trace.read().next(), Some(entry));
+    }
+}
