@@ -284,6 +284,7 @@ fn every_question(view: &mut View) -> Result<(), InspectError> {
         view.receipts(index)?;
         view.inbox(index, 3)?;
         view.trace(index)?;
+        view.failures(index)?;
     }
     Ok(())
 }
@@ -497,6 +498,9 @@ fn the_outcome_of_a_message_is_seen_by_state() {
     drop(b);
     let look = view.look().unwrap();
     assert_eq!((look.left.len(), look.left[0].1.not_found, look.total()), (1, 1, broker.stats()));
+    let [by_b, by_a] = [1, 0].map(|index| view.failures(index).unwrap());
+    assert_eq!((by_b.len(), by_b[0].status, by_b[0].example), (1, DeliveryStatus::NotFound, lost));
+    assert_eq!((by_a.len(), by_a[0].status, by_a[0].example), (1, DeliveryStatus::Timeout, late));
     assert_eq!(a.receipt(lost).unwrap().status, DeliveryStatus::NotFound);
     let counts = view.receipts(0).unwrap();
     assert_eq!((counts.not_found, counts.timeout, counts.pending), (1, 1, 0), "{counts:?}");

@@ -20,7 +20,7 @@
 
 use crate::fabric::{AttachError, Fabric, Geometry, Held, Receipts, Transit};
 #[cfg(not(k2k_loom))]
-use crate::fabric::{Entry, FabricHeader, Hand, Trace};
+use crate::fabric::{Entry, FabricHeader, Failures, Hand, Trace};
 use crate::in_place::memory_of;
 #[cfg(not(k2k_loom))]
 use crate::link::ReadFrames;
@@ -356,6 +356,7 @@ pub struct Numbers {
     pub(crate) held: usize,
     pub(crate) transit: usize,
     pub(crate) traces: usize,
+    pub(crate) failures: usize,
     pub(crate) size: usize,
 }
 
@@ -404,7 +405,8 @@ impl Numbers {
         let held = hands + k * size::<Hand<S>>();
         let transit = held + k * held_len;
         let traces = transit + k * transit_len;
-        let size = traces + k * size::<Trace>();
+        let failures = traces + k * size::<Trace>();
+        let size = failures + k * size::<Failures>();
         if size > isize::MAX as u64 {
             return None;
         }
@@ -433,6 +435,7 @@ impl Numbers {
             held: held as usize,
             transit: transit as usize,
             traces: traces as usize,
+            failures: failures as usize,
             size: size as usize,
         })
     }
@@ -444,7 +447,7 @@ impl Numbers {
         let () = Message::<PAYLOAD>::SIZE_IS_RIGHT;
         let [high, inbox] = Whole::<KERNELS, SLOTS, PAYLOAD, S>::INBOX;
         let [terms, retracted, base, receipts_len] = Receipts::<KERNELS, SLOTS, S>::OFFSETS;
-        let [entries, routes, senders, inboxes, receipts, hands, held, transit, traces, size] =
+        let [entries, routes, senders, inboxes, receipts, hands, held, transit, traces, failures, size] =
             Whole::<KERNELS, SLOTS, PAYLOAD, S>::OFFSETS;
         Self {
             kernels: KERNELS,
@@ -470,6 +473,7 @@ impl Numbers {
             held,
             transit,
             traces,
+            failures,
             size,
         }
     }

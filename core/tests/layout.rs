@@ -7,7 +7,7 @@ use common::{Manual, fabric, register_all};
 use core::mem::offset_of;
 use k2k_core::LinkHalf;
 use k2k_core::WakeFlag;
-use k2k_core::fabric::{Event, FabricHeader, LAYOUT_VERSION, MAGIC, Status, TRACE_EVENTS, Trace};
+use k2k_core::fabric::{Event, FabricHeader, Failures, LAYOUT_VERSION, MAGIC, Status, TRACE_EVENTS, Trace};
 use k2k_core::link::{LINK_MAGIC, LINK_VERSION, LinkHeader, Pulse};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
 use k2k_core::sync::{Gpu, Shared, System};
@@ -96,11 +96,12 @@ fn rings_have_the_sizes_that_every_side_expects() {
 fn a_fabric_has_the_size_that_every_side_expects() {
     assert_eq!((size_of::<FabricHeader>(), align_of::<FabricHeader>()), (128, 128));
     assert_eq!((size_of::<Trace>(), align_of::<Trace>()), (64 * 48, 128));
+    assert_eq!((size_of::<Failures>(), align_of::<Failures>()), (640, 128));
     assert_eq!((size_of::<WakeFlag>(), align_of::<WakeFlag>()), (64, 64));
     assert_eq!(align_of::<Fabric<4, 8, 64>>(), 128);
     assert_eq!(
         [size_of::<Fabric<1, 1, 0>>(), size_of::<Fabric<4, 8, 64>>(), size_of::<Fabric<16, 64, 192>>()],
-        [5_504, 53_120, 5_660_800]
+        [5_504 + 640, 53_120 + 4 * 640, 5_660_800 + 16 * 640]
     );
 }
 

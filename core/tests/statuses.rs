@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{Manual, ManualEndpoint, fabric, register_all};
-use k2k_core::fabric::NotFailed;
+use common::{Manual, ManualEndpoint, fabric, handle, register_all};
+use k2k_core::fabric::{Failure, NotFailed};
 use k2k_core::{
     Backlog, CLOCK_MARGIN_NS, Command, Config, DeliveryStatus, Endpoint, Fabric, KernelId, Message, MessageId,
     Priority, ReceiptError, Registration, SendError, Shape, Stats,
@@ -57,6 +57,47 @@ fn assert_adds_up<const K: usize, const S: usize>(fabric: &Fabric<K, S, 64>, pen
 /// Fills the lane from one kernel to another with mail that nobody takes out.
 fn fill(from: &mut ManualEndpoint<'_, 4, 4, 64>, to: KernelId) -> Vec<MessageId> {
     core::iter::from_fn(|| from.send(to, &empty()).ok()).collect()
+}
+
+#[test]
+fn of_each_kind_of_failure_the_first_and_the_last_time_and_the_last_message_are_noted_over_all_owners() {
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&Config { tracing: false, ..CONFIG }));
+    let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
+    let b = kernels[1].id();
+    assert_eq!(fabric.failures(b).unwrap().read().count(), 0);
+    let mut late = Vec::new();
+    for _ in 0..3 {
+        late.push(kernels[0].send(b, &empty()).unwrap());
+        platform.advance(OVERDUE_NS);
+        assert!(kernels[1].try_receive().is_none());
+    }
+    fabric.deny(b, kernels[2].id()).unwrap();
+    fabric.allow(b, kernels[2].id());
+    let denied = kernels[2].send(b, &empty()).unwrap();
+    fabric.deny(b, kernels[2].id()).unwrap();
+    assert!(kernels[1].try_receive().is_none());
+    let noted = |status, first_wall_ns, last_wall_ns, example| Failure {
+        status,
+        first_wall_ns,
+        last_wall_ns,
+        example,
+        hops: 0,
+    };
+    let [first, last] = [1, 3].map(|n| 1 + n * OVERDUE_NS);
+    let refused = noted(DeliveryStatus::NotAllowed, last, last, denied);
+    let expected = [noted(DeliveryStatus::Timeout, first, last, late[2]), refused];
+    assert_eq!(fabric.failures(b).unwrap().read().collect::<Vec<_>>(), expected);
+
+    // The next owner of the index goes on.
+    kernels.remove(1).unregister();
+    let who = Registration::new("again").unwrap().at(b.index());
+    let mut again = handle(&fabric).register(&who, &platform).unwrap();
+    let later = kernels[0].send(again.id(), &empty()).unwrap();
+    platform.advance(OVERDUE_NS);
+    assert!(again.try_receive().is_none());
+    let expected = [noted(DeliveryStatus::Timeout, first, last + OVERDUE_NS, later), refused];
+    assert_eq!(fabric.failures(again.id()).unwrap().read().collect::<Vec<_>>(), expected);
+    assert!(fabric.failures(KernelId::new(3, 1)).is_none());
 }
 
 #[test]

@@ -45,6 +45,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
             Region::Inbox(number, limit.into()),
             Region::Receipts(number),
             Region::Trace(number),
+            Region::Failures(number),
         ] {
             let _ = fabric.fetch(region, |range| {
                 assert!(range.start < range.end && range.end <= Memory::LEN, "{range:?}");
@@ -65,6 +66,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
             fabric.deferred(number).count(),
         );
         _ = (fabric.receipts_of(number).count(), fabric.trace_of_index(number).map(|trace| trace.read().count()));
+        _ = fabric.failures_of_index(number).map(|failures| failures.read().count());
         fabric.peek_inbox(number, limit.into(), &mut message, |_, _, message| drop(message.payload().to_vec()));
     }
     Ok(())

@@ -295,6 +295,9 @@ impl<'m> World<'m> {
         if let Some(trace) = fabric.trace(id) {
             trace.read().for_each(|entry| drop((entry.failure(), format!("{entry:?}"))));
         }
+        if let Some(failures) = fabric.failures(id) {
+            failures.read().for_each(|failure| drop(format!("{failure:?}")));
+        }
         fabric.set_tracing(input.arbitrary()?);
         Ok(())
     }

@@ -45,3 +45,35 @@ fn whole_events() {
         });
     });
 }
+
+/// A kind of failure is noted twice while it is read, so both of its records change, the first one over a whole one.
+#[test]
+fn whole_failures() {
+    model("trace.whole_failures", 15_300, || {
+        fabric(|fabric: &'static Fabric<1, 1, 0>| {
+            let mut kernel = register(fabric, 0, "k");
+            let id = kernel.id();
+            let fail = move |kernel: &mut world::End<1, 1>, at: u64| {
+                kernel.platform().0.set(at);
+                kernel.send(id, &Message::new(0).with_deadline_ns(at + 1)).unwrap();
+                kernel.platform().0.set(at + 2);
+                assert!(kernel.try_receive().is_none());
+            };
+            let read = || fabric.failures(id).unwrap().read().collect::<Vec<_>>();
+            fail(&mut kernel, 10);
+            let writer = thread::spawn(move || {
+                fail(&mut kernel, 20);
+                fail(&mut kernel, 30);
+                kernel
+            });
+            let seen = read();
+            drop(writer.join().unwrap());
+            let last = read();
+            assert_eq!((last.len(), last[0].example.sequence, last[0].first_wall_ns), (1, 3, 12));
+            for failure in seen {
+                assert_eq!((failure.first_wall_ns, failure.example.source), (12, id));
+                assert_eq!(failure.last_wall_ns, 10 * failure.example.sequence + 2, "words of two failures");
+            }
+        });
+    });
+}

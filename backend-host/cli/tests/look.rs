@@ -136,7 +136,7 @@ fn top_prints_as_many_tables_as_it_is_told_and_an_object_a_line() {
 /// `sent` messages of `a` wait at `b`; one more was forwarded to nobody.
 fn troubled(test: &str) -> (Shm, Shared, [Endpoint<Fixed<4, 16, 64>>; 3]) {
     let shm = Shm::new(test);
-    let config = Config { tracing: true, delivery_timeout_ns: 3_600_000_000_000, ..Config::default() };
+    let config = Config { delivery_timeout_ns: 3_600_000_000_000, ..Config::default() };
     let broker: Shared = Broker::new(k2k::Memory::create(&shm.0, &config).unwrap());
     let [mut a, b, c] = ["a", "b", "c\"\\\n"].map(|name| broker.register(name).unwrap());
     a.send(b.id(), &Message::from_bytes(7, b"secret!!").unwrap()).unwrap();
@@ -159,7 +159,7 @@ fn dump_shows_messages_without_their_payload_unless_it_is_asked_for() {
     let text = printed(&["dump", &shm.0]);
     for says in [
         "4 kernels x 16 slots x 64 B",
-        "tracing on",
+        "tracing off",
         "at a: to b by way of c\"\\?",
         "b receives nothing from c\"\\?",
         "a: 2 pending, 1 not found",
@@ -169,6 +169,7 @@ fn dump_shows_messages_without_their_payload_unless_it_is_asked_for() {
         "high: a #2 to b: kind 8",
         "a: sent 3, refused 1",
         "#2, which nobody has now: not_found 1",
+        "#2 (has left)  not found",
     ] {
         assert!(text.contains(says), "{says}: {text}");
     }
@@ -213,6 +214,7 @@ fn metrics_are_what_the_kernels_counted() {
     assert_eq!(of("k2k_messages_sent_total{", &["kernel=\"a\""]), 3);
     assert_eq!(of("k2k_messages_not_found_total{", &["kernel=\"\"", "index=\"2\""]), 1, "counted by one that has left");
     assert_eq!(of("k2k_messages_waiting{", &["kernel=\"b\"", "sender=\"a\"", "priority=\"high\""]), 1);
+    assert!(of("k2k_failure_last_timestamp_seconds{", &["index=\"2\"", "failure=\"not_found\""]) > 1_600_000_000);
     assert_eq!(of("k2k_messages_unaccounted{", &[]), 2);
     assert_eq!(of("k2k_kernel_condition{", &["kernel=\"c\\\"\\\\?\"", "condition=\"idle\""]), 1);
 }
@@ -266,8 +268,8 @@ fn errors_are_listed_by_kernel_and_kind_with_an_example() {
         failures.iter().map(|f| (f["failure"].as_str().unwrap(), f["count"].as_u64().unwrap())).collect();
     assert_eq!(kinds, [("refused", 1), ("not_found", 1)]);
     assert_eq!((&failures[1]["kernel"], &failures[1]["example"]["sequence"]), (&Value::Null, &3.into()), "{of:#}");
-    let first = failures[1]["first_traced_wall_ns"].as_u64().unwrap();
-    assert!(first > 1_600_000_000_000_000_000 && failures[0]["example"].is_null());
+    let [first, last] = ["first_wall_ns", "last_wall_ns"].map(|time| failures[1][time].as_u64().unwrap());
+    assert!(first > 1_600_000_000_000_000_000 && last == first && failures[0]["example"].is_null());
     let text = printed(&["errors", &shm.0]);
     assert!(text.contains("not found") && text.contains(" ago") && text.contains("a #3"), "{text}");
     let quiet = Shm::new("errors-none");

@@ -5,7 +5,9 @@ use super::{Any, InspectError};
 use crate::owner::{self, OwnerState};
 use crate::platform::{Host, clock_id};
 use core::time::Duration;
-use k2k_core::fabric::{Geometry, LAYOUT_VERSION, Name, Observed, ObservedReceipt, Region, Status, TraceEntry};
+use k2k_core::fabric::{
+    Failure, Geometry, LAYOUT_VERSION, Name, Observed, ObservedReceipt, Region, Status, TraceEntry,
+};
 use k2k_core::{
     Command, Config, DeliveryStatus, FabricRef, Header, KernelId, Message, Phase, Platform as _, Priority, Stats,
 };
@@ -369,6 +371,18 @@ impl View {
         let mut entries: Vec<_> = trace.map(|trace| trace.read().collect()).unwrap_or_default();
         entries.sort_unstable_by_key(|entry: &TraceEntry| entry.number);
         Ok(entries)
+    }
+
+    /// What is noted of the failures at a kernel index, over all its owners, by kind: when the first and the last one were
+    /// counted, and which message the last was. How many there were, its [counters](KernelLook::stats) say. Of a kind whose
+    /// notes are written at this very moment, nothing.
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look).
+    pub fn failures(&mut self, index: u16) -> Result<Vec<Failure>, InspectError> {
+        self.fetch(Region::Failures(usize::from(index)))?;
+        let failures = self.fabric.failures_of_index(usize::from(index));
+        Ok(failures.map(|failures| failures.read().collect()).unwrap_or_default())
     }
 
     fn fetch(&mut self, region: Region) -> Result<(), InspectError> {

@@ -3,7 +3,7 @@
 //! | what | gives |
 //! | --- | --- |
 //! | [`find()`] | the fabrics on this machine |
-//! | [`View`] | one fabric: its header, its kernels and their owners, backlogs, routes, denials, receipts, waiting messages, traces |
+//! | [`View`] | one fabric: its header, its kernels and their owners, backlogs, routes, denials, receipts, waiting messages, failures, traces |
 //! | [`Watch`] | what changes from look to look: rates, high-water marks, and which kernels are stuck, and how |
 //!
 //! # Looking costs the watched nothing

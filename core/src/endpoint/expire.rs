@@ -1,7 +1,7 @@
 //! The receipts of this kernel's own messages: reading them, and settling what can no longer arrive.
 
 use super::Endpoint;
-use crate::fabric::{DeliveryReceipt, DeliveryStatus, Event, ReceiptEntry, ReceiptError, Step, Unsettled};
+use crate::fabric::{DeliveryReceipt, DeliveryStatus, ReceiptEntry, ReceiptError, Step, Unsettled};
 use crate::message::MessageId;
 use crate::platform::{CLOCK_MARGIN_NS, Platform};
 use crate::shape::Shape;
@@ -136,8 +136,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
 
     fn count_given_up(&mut self, sequence: u64, status: DeliveryStatus) {
         self.own.gave_up(sequence);
-        self.ledger.count_failure(status, 1);
-        self.trace_of(Event::Failed, Some(status), MessageId { source: self.id(), sequence }, 0);
+        self.count_failed(status, MessageId { source: self.id(), sequence }, 0);
     }
 
     /// Before the receipt of `sequence` is opened: a message that this kernel has given up, and that its holder has not

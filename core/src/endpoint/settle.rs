@@ -85,8 +85,18 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     #[cold]
     #[inline(never)]
     pub(super) fn count_end(&mut self, header: &Header, status: DeliveryStatus) {
+        self.count_failed(status, header.id(), header.hops);
+    }
+
+    /// Counts a failed message that this kernel, or its predecessor, has settled, and then notes it for onlookers.
+    // In this order: the platform may panic, and what was settled must be counted.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn count_failed(&mut self, status: DeliveryStatus, id: MessageId, hops: u8) {
         self.ledger.count_failure(status, 1);
-        self.trace(Event::Failed, Some(status), header);
+        let wall_ns = self.wall_ns(self.platform.now_ns());
+        self.member.fabric().failures_at(self.member.index()).write(status, id, hops, wall_ns);
+        self.trace_of(Event::Failed, Some(status), id, hops);
     }
 
     /// Counts a message that another party has settled and counted.

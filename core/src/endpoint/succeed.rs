@@ -2,7 +2,7 @@
 //! `fabric/hand.rs`.
 
 use super::Endpoint;
-use crate::fabric::{Counter, DeliveryStatus, Deposit, Event, Noted, Settled, Step, Verdict};
+use crate::fabric::{Counter, DeliveryStatus, Deposit, Noted, Settled, Step, Verdict};
 use crate::message::{KernelId, MessageId};
 use crate::platform::Platform;
 use crate::shape::Shape;
@@ -39,7 +39,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
                 None => self.ledger.close(),
             },
             Step::GivingUp => match self.settled(&noted) {
-                Settled::BySender(status) => self.ledger.count_failure(status, 1),
+                Settled::BySender(status) => self.count_failed(status, self.id_of(noted.source, noted.sequence), 0),
                 _ => self.ledger.close(),
             },
             Step::Retracting => self.finish_retracting(&noted),
@@ -98,7 +98,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         match self.settled(noted) {
             Settled::ByHolder(status) => {
                 self.deferred.remove(&self.member, stored);
-                self.count_settled(status);
+                self.count_settled(noted, status);
             }
             // Not counted as forwarded: it did not leave the domain.
             Settled::Held => self.finish_settling(noted, DeliveryStatus::NotFound),
@@ -120,14 +120,13 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             Verdict::GivenUp(status) => status,
             Verdict::Lost => return self.discard(id, 0),
         };
-        self.ledger.count_failure(status, 1);
-        self.trace_of(Event::Failed, Some(status), id, 0);
+        self.count_failed(status, id, 0);
     }
 
     /// A remote domain had answered.
     fn finish_settling(&mut self, noted: &Noted, status: DeliveryStatus) {
         match self.settled(noted) {
-            Settled::ByHolder(status) => self.count_settled(status),
+            Settled::ByHolder(status) => self.count_settled(noted, status),
             _ => self.settle(self.id_of(noted.source, noted.sequence), 0, status, None),
         }
     }
@@ -143,10 +142,10 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// Counts a message that the predecessor has settled.
-    fn count_settled(&mut self, status: DeliveryStatus) {
+    fn count_settled(&mut self, noted: &Noted, status: DeliveryStatus) {
         match status {
             DeliveryStatus::Delivered => self.ledger.count(Counter::Received),
-            status => self.ledger.count_failure(status, 1),
+            status => self.count_failed(status, self.id_of(noted.source, noted.sequence), 0),
         }
     }
 

@@ -85,8 +85,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             self.ledger.count(Counter::Received);
             self.trace_of(Event::Received, None, id, hops);
         } else {
-            self.ledger.count_failure(status, 1);
-            self.trace_of(Event::Failed, Some(status), id, hops);
+            self.count_failed(status, id, hops);
         }
     }
 

@@ -6,7 +6,7 @@
 //! an earlier fetch.
 
 use super::receipt::Latest;
-use super::{Command, DeliveryStatus, FabricRef, Name, Phase, Stats, Status, Trace};
+use super::{Command, DeliveryStatus, FabricRef, Failures, Name, Phase, Stats, Status, Trace};
 use crate::message::{KernelId, MessageId, Priority};
 use crate::ring::ticket::TicketView;
 use crate::shape::{Index, Shape};
@@ -38,6 +38,8 @@ pub enum Region {
     Receipts(usize),
     /// For [`FabricRef::trace_of_index`].
     Trace(usize),
+    /// For [`FabricRef::failures_of_index`].
+    Failures(usize),
 }
 
 /// What the kernel table says of a kernel index that is in use.
@@ -151,6 +153,11 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
                 let len = size_of::<Trace>();
                 copy(moved(numbers.traces + i * len, 0..len))
             }
+            Region::Failures(number) => {
+                let Some((_, i)) = of_kernel(number) else { return Ok(()) };
+                let len = size_of::<Failures>();
+                copy(moved(numbers.failures + i * len, 0..len))
+            }
         }
     }
 
@@ -186,6 +193,11 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// The last events at a kernel index, whoever its owner was. After [`Region::Trace`].
     pub fn trace_of_index(&self, number: usize) -> Option<&'f Trace> {
         self.index(number).map(|at| self.trace_at(at))
+    }
+
+    /// What is noted of the failures at a kernel index, over all its owners. After [`Region::Failures`].
+    pub fn failures_of_index(&self, number: usize) -> Option<&'f Failures> {
+        self.index(number).map(|at| self.failures_at(at))
     }
 
     /// Messages of normal priority that wait in an inbox, by sender: those of whom something waits. After
@@ -458,6 +470,16 @@ mod tests {
         let by = |status| fabric.receipts_of(0).filter(|receipt| receipt.status == status).count();
         assert_eq!((by(DeliveryStatus::Delivered), by(DeliveryStatus::Pending)), (70, 104));
         assert!(fabric.receipts_of(0).all(|receipt| receipt.destination == b.id() && !receipt.in_transit));
+
+        let late = Message::new(2).with_deadline_ns(2);
+        FABRIC.allow(c.id(), b.id());
+        let id = b.send(c.id(), &late).unwrap();
+        FABRIC.deny(c.id(), b.id()).unwrap();
+        assert!(c.try_receive().is_none());
+        assert_eq!(fabric.failures_of_index(2).unwrap().read().count(), 0, "not fetched");
+        copy.fetch(Region::Failures(2));
+        let failed = fabric.failures_of_index(2).unwrap().read().next().unwrap();
+        assert_eq!((failed.status, failed.example), (DeliveryStatus::NotAllowed, id));
 
         // The receiver has taken some, and not said so yet.
         (0..43 + 4).for_each(|_| assert!(b.try_receive().is_some()));

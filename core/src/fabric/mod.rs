@@ -1,15 +1,16 @@
 //! A fabric: everything that the kernels of one memory domain share, in one piece of memory.
 //!
 //! ```text
-//!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+
-//!   | header | kernel table | routes | inboxes                               | receipts | hands | held | transit | traces |
-//!   |        | [KERNELS]    | [K][K] | [KERNELS]: lanes[KERNELS] + high ring | [K]      | [K]   | [K]  | [K]     | [K]    |
-//!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+
+//!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+----------+
+//!   | header | kernel table | routes | inboxes                               | receipts | hands | held | transit | traces | failures |
+//!   |        | [KERNELS]    | [K][K] | [KERNELS]: lanes[KERNELS] + high ring | [K]      | [K]   | [K]  | [K]     | [K]    | [K]      |
+//!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+----------+
 //! ```
 //!
 //! It has no pointers, so it may lie at a different address for each who maps it, and zeroed memory is an idle one.
 //! Each part's page says who may write which of its words; [`Endpoint`] is what puts them together.
 
+mod failures;
 mod hand;
 mod header;
 mod held;
@@ -27,6 +28,7 @@ mod table;
 mod trace;
 mod transit;
 
+pub use failures::{Failure, Failures};
 pub use header::{AttachError, FabricHeader, Geometry, LAYOUT_VERSION, MAGIC};
 #[cfg(not(k2k_loom))]
 pub use look::{Observed, ObservedReceipt, ObservedShard, Region};
@@ -146,6 +148,7 @@ shared_struct! {
         pub(crate) held: [Held<SLOTS>; KERNELS],
         pub(crate) transit: [Transit<SLOTS, PAYLOAD>; KERNELS],
         pub(crate) traces: [Trace; KERNELS],
+        pub(crate) failures: [Failures; KERNELS],
     }
 }
 
@@ -215,7 +218,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     };
 
     /// Where the parts are, and the length.
-    pub(crate) const OFFSETS: [usize; 10] = [
+    pub(crate) const OFFSETS: [usize; 11] = [
         offset_of!(Self, kernels),
         offset_of!(Self, routes),
         offset_of!(Self, senders),
@@ -225,6 +228,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         offset_of!(Self, held),
         offset_of!(Self, transit),
         offset_of!(Self, traces),
+        offset_of!(Self, failures),
         size_of::<Self>(),
     ];
 
@@ -563,6 +567,11 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         self.handle().trace(id)
     }
 
+    /// See [`FabricRef::failures`].
+    pub fn failures(&self, id: KernelId) -> Option<&Failures> {
+        self.handle().failures(id)
+    }
+
     /// See [`FabricRef::clear_failed`].
     ///
     /// # Errors
@@ -792,6 +801,12 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     pub(crate) fn trace_at(&self, at: Index<Sh>) -> &'f Trace {
         // SAFETY: each kernel has one.
         unsafe { self.part.item(self.part.shape.numbers().traces, self.part.shape.below(at)) }
+    }
+
+    /// What is noted of a kernel's failures.
+    pub(crate) fn failures_at(&self, at: Index<Sh>) -> &'f Failures {
+        // SAFETY: each kernel has some.
+        unsafe { self.part.item(self.part.shape.numbers().failures, self.part.shape.below(at)) }
     }
 
     /// Checks that the times in this fabric are on a certain clock: deadlines on another one would be over at once or
@@ -1066,6 +1081,12 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     pub fn trace(&self, id: KernelId) -> Option<&'f Trace> {
         self.once_of(id)?;
         self.index(id.index()).map(|i| self.trace_at(i))
+    }
+
+    /// What is noted of the failures that were counted at a kernel's place; `None` if no kernel has had this address yet.
+    pub fn failures(&self, id: KernelId) -> Option<&'f Failures> {
+        self.once_of(id)?;
+        self.index(id.index()).map(|i| self.failures_at(i))
     }
 
     /// Makes the place of a failed kernel free for others. Until then its name, phase and trace can be read.

@@ -5,7 +5,7 @@
 //! methods. A copy is no snapshot: each aligned word was there at some moment, but two words may be of different
 //! moments.
 
-use super::{Command, Entry, FabricRef, NotRegistered, Trace};
+use super::{Command, Entry, FabricRef, Failures, NotRegistered, Trace};
 use crate::message::KernelId;
 use crate::shape::Shape;
 use crate::sync::AtomicU64;
@@ -25,6 +25,13 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
     pub fn trace_bytes(&self) -> Range<usize> {
         let numbers = self.shape().numbers();
         numbers.traces..numbers.traces + numbers.kernels * size_of::<Trace>()
+    }
+
+    /// Where the notes of failures are. As [`table_bytes`](Self::table_bytes).
+    #[must_use]
+    pub fn failure_bytes(&self) -> Range<usize> {
+        let numbers = self.shape().numbers();
+        numbers.failures..numbers.failures + numbers.kernels * size_of::<Failures>()
     }
 
     /// Where it stands how much mail waits at a kernel index, for [`waiting`](Self::waiting). As
@@ -113,8 +120,14 @@ mod tests {
     fn ranges_are_whole_words_inside_of_the_fabric_and_the_scope_changes_none() {
         static FABRIC: Observed = Fabric::new();
         static OF_GPU: Fabric<3, 8, 64, Gpu> = Fabric::new();
-        fn ranges_of<Sh: Shape>(fabric: FabricRef<'_, Sh>) -> [Range<usize>; 4] {
-            [fabric.table_bytes(), fabric.trace_bytes(), fabric.bell_bytes(0), fabric.bell_bytes(2)]
+        fn ranges_of<Sh: Shape>(fabric: FabricRef<'_, Sh>) -> [Range<usize>; 5] {
+            [
+                fabric.table_bytes(),
+                fabric.trace_bytes(),
+                fabric.failure_bytes(),
+                fabric.bell_bytes(0),
+                fabric.bell_bytes(2),
+            ]
         }
         let ranges = ranges_of(FABRIC.handle());
         for range in &ranges {

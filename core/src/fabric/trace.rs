@@ -86,8 +86,8 @@ impl Entry {
     }
 }
 
-/// The hash of an event's words. Each step is a bijection of the word and of what came before.
-fn check(words: &[u64; 5]) -> u64 {
+/// The hash of a record's words. Each step is a bijection of the word and of what came before.
+pub(super) fn check(words: &[u64; 5]) -> u64 {
     // 2⁶⁴ divided by the golden ratio.
     let [a, b, c, d, e] = *words;
     let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);

@@ -56,7 +56,7 @@ pub(crate) struct TopArgs {
 
 /// Print what a fabric holds: for a report of a fault.
 ///
-/// Header, kernels, counters, routes, denials, receipts by state, and the headers of the messages that wait. No payload is
+/// Header, kernels, counters, failures, routes, denials, receipts by state, and the headers of the messages that wait. No payload is
 /// printed unless it is asked for. Nothing is written to the fabric. Exit status 0; 2 if the fabric cannot be looked at, 1 if
 /// it goes away meanwhile.
 #[derive(Args, Debug)]
@@ -91,9 +91,10 @@ pub(crate) struct MetricsArgs {
 
 /// List which failures a fabric's kernels have counted.
 ///
-/// By kernel and kind, the most frequent first. If the fabric's tracing is on, with the oldest and the latest that the kernel's
-/// trace still holds, and which message that was. A refused message stayed with its sender. Nothing is written to the fabric.
-/// Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile.
+/// By kernel and kind, the most frequent first: how many since the fabric was created, when the first and the last one were
+/// counted, and which message the last was, by its sender and its number. Of messages that were refused (they stayed with
+/// their sender), of headers that were damaged, and of clocks that were too far ahead, only the number is known. Nothing is
+/// written to the fabric. Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile.
 #[derive(Args, Debug)]
 pub(crate) struct ErrorsArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.

@@ -2,7 +2,7 @@
 
 use super::args::DumpArgs;
 use super::table::Table;
-use super::{file_state, label, label_of, lower, owner, printable, shape};
+use super::{errors, file_state, label, label_of, lower, owner, printable, shape};
 use crate::text::{grouped, time_ns};
 use core::error::Error;
 use core::fmt::Write as _;
@@ -25,6 +25,11 @@ fn run(args: &DumpArgs) -> Result<ExitCode, Box<dyn Error>> {
     let view = watch.view();
     k2k_command::print(header(view, look))?;
     k2k_command::print(kernels(&report))?;
+    let failures = errors::counted(view, look)?;
+    k2k_command::say!("\nfailures: {}", if failures.is_empty() { "none" } else { "" })?;
+    if !failures.is_empty() {
+        k2k_command::print(errors::table(&failures, look))?;
+    }
     let routes = view.routes(look)?;
     k2k_command::say!("\nroutes: {}", if routes.is_empty() { "none" } else { "" })?;
     for route in routes {

@@ -1,12 +1,12 @@
-//! `k2k errors`: which failures there have been, by kernel and kind.
+//! `k2k errors`: which failures there have been, by kernel and kind: how many, when, and of which message.
 
 use super::args::ErrorsArgs;
 use super::table::Table;
 use super::{label, label_of, printable};
 use crate::text::{grouped, time_ns};
 use core::error::Error;
-use k2k::fabric::{Event, TraceEntry};
-use k2k::inspect::{KernelLook, Look, View};
+use k2k::fabric::Failure;
+use k2k::inspect::{InspectError, KernelLook, Look, View};
 use k2k::{DeliveryStatus, Stats};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const NAME: &str = "k2k errors";
 
-/// A kind of failure: its name, its counter, and what it is called in a trace.
+/// A kind of failure: its name, its counter, and the status under which kernels note when it came, if they do.
 type Kind = (&'static str, fn(&Stats) -> u64, Option<DeliveryStatus>);
 
 const KINDS: [Kind; 9] = [
@@ -34,87 +34,89 @@ pub(crate) fn main(args: &ErrorsArgs) -> ExitCode {
 }
 
 /// Failures of one kind at one kernel index.
-struct Failure<'l> {
-    index: u16,
+pub(super) struct Counted<'l> {
+    pub(super) index: u16,
     /// The index's kernel, unless it has left.
-    kernel: Option<&'l KernelLook>,
-    kind: &'static str,
-    count: u64,
-    /// The oldest and the latest of them in the kernel's trace.
-    traced: Option<(TraceEntry, TraceEntry)>,
+    pub(super) kernel: Option<&'l KernelLook>,
+    pub(super) kind: &'static str,
+    pub(super) count: u64,
+    /// What the kernel has noted; `None` for a kind that is only counted, or if the notes are being written.
+    pub(super) noted: Option<Failure>,
+}
+
+impl Counted<'_> {
+    /// Who has counted them.
+    pub(super) fn by(&self) -> String {
+        self.kernel.map_or_else(|| format!("#{} (has left)", self.index), label)
+    }
+
+    /// The message of the last one: its sender and its sequence.
+    pub(super) fn example(&self, look: &Look) -> Option<String> {
+        let id = self.noted?.example;
+        let index = u16::try_from(id.source.index()).unwrap_or(u16::MAX);
+        Some(format!("{} #{}", label_of(look, index), id.sequence))
+    }
+
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "kernel": self.kernel.and_then(|kernel| kernel.name).map(|name| name.as_str().to_owned()),
+            "index": self.index,
+            "failure": self.kind,
+            "count": self.count,
+            "first_wall_ns": self.noted.map(|noted| noted.first_wall_ns),
+            "last_wall_ns": self.noted.map(|noted| noted.last_wall_ns),
+            "example": self.noted.map(|noted| json!({
+                "source_index": noted.example.source.index(),
+                "source_generation": noted.example.source.generation(),
+                "sequence": noted.example.sequence,
+                "hops": noted.hops,
+            })),
+        })
+    }
 }
 
 fn run(args: &ErrorsArgs) -> Result<ExitCode, Box<dyn Error>> {
     let mut view = super::open(&args.file)?;
     let look = view.look()?;
-    let failures = failures(&mut view, &look)?;
-    let source = |entry: &TraceEntry| {
-        let index = u16::try_from(entry.id.source.index()).unwrap_or(u16::MAX);
-        format!("{} #{}", label_of(&look, index), entry.id.sequence)
-    };
+    let failures = counted(&mut view, &look)?;
     if args.json {
-        let list: Vec<Value> = failures
-            .iter()
-            .map(|failure| {
-                json!({
-                    "kernel": failure.kernel.and_then(|kernel| kernel.name).map(|name| name.as_str().to_owned()),
-                    "index": failure.index,
-                    "failure": failure.kind,
-                    "count": failure.count,
-                    "first_traced_wall_ns": failure.traced.map(|(first, _)| first.at.wall_time_ns),
-                    "last_traced_wall_ns": failure.traced.map(|(_, last)| last.at.wall_time_ns),
-                    "example": failure.traced.map(|(_, last)| json!({
-                        "source_index": last.id.source.index(),
-                        "source_generation": last.id.source.generation(),
-                        "sequence": last.id.sequence,
-                        "hops": last.hops,
-                    })),
-                })
-            })
-            .collect();
+        let list: Vec<Value> = failures.iter().map(Counted::json).collect();
         let file = view.path().to_string_lossy();
-        k2k_command::say!("{:#}", json!({ "file": file, "tracing": look.config.tracing, "failures": list }))?;
+        k2k_command::say!("{:#}", json!({ "file": file, "failures": list }))?;
         return Ok(ExitCode::SUCCESS);
     }
     if failures.is_empty() {
         k2k_command::say!("{}: no failure was counted", printable(&view.path().to_string_lossy()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(2, ["COUNTED BY", "FAILURE", "COUNT", "FIRST TRACED", "LAST TRACED", "EXAMPLE"]);
-    for failure in &failures {
-        let [first, last] = match &failure.traced {
-            Some((first, last)) => [first, last].map(|entry| ago(entry.at.wall_time_ns)),
-            None => [const { String::new() }; 2],
-        };
-        let example = failure.traced.as_ref().map(|(_, last)| source(last)).unwrap_or_default();
-        let kind = failure.kind.replace('_', " ");
-        let by = failure.kernel.map_or_else(|| format!("#{} (has left)", failure.index), label);
-        table.row([by, kind, grouped(failure.count), first, last, example]);
-    }
-    k2k_command::print(table.render())?;
-    if !look.config.tracing {
-        k2k_command::note(format_args!(
-            "{NAME}: times and examples come from traces, and tracing is off: k2k trace switches it on"
-        ));
-    }
+    k2k_command::print(table(&failures, &look))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was counted, the most frequent first, with what the traces tell of it.
-fn failures<'l>(view: &mut View, look: &'l Look) -> Result<Vec<Failure<'l>>, Box<dyn Error>> {
+/// For people.
+pub(super) fn table(failures: &[Counted<'_>], look: &Look) -> String {
+    let mut table = Table::new(2, ["COUNTED BY", "FAILURE", "COUNT", "FIRST", "LAST", "LAST MESSAGE"]);
+    for failure in failures {
+        let time =
+            |of: fn(&Failure) -> u64| failure.noted.as_ref().map_or_else(|| "-".to_owned(), |noted| ago(of(noted)));
+        let (first, last) = (time(|noted| noted.first_wall_ns), time(|noted| noted.last_wall_ns));
+        let example = failure.example(look).unwrap_or_else(|| "-".to_owned());
+        table.row([failure.by(), failure.kind.replace('_', " "), grouped(failure.count), first, last, example]);
+    }
+    table.render()
+}
+
+/// What was counted, the most frequent first, with what is noted of it.
+pub(super) fn counted<'l>(view: &mut View, look: &'l Look) -> Result<Vec<Counted<'l>>, InspectError> {
     let mut failures = Vec::new();
     let kernels = look.kernels.iter().map(|kernel| (kernel.id.index() as u16, Some(kernel), kernel.stats));
     for (index, kernel, stats) in kernels.chain(look.left.iter().map(|(index, stats)| (*index, None, *stats))) {
-        let trace = view.trace(index)?;
+        let notes = if stats.failed() > 0 { view.failures(index)? } else { Vec::new() };
         for (kind, of, status) in KINDS {
             let count = of(&stats);
-            let is_one =
-                |entry: &&TraceEntry| entry.event == Event::Failed && status.is_some() && entry.failure() == status;
-            let mut events = trace.iter().filter(is_one);
-            let first = events.next();
-            let last = events.next_back().or(first);
+            let noted = notes.iter().find(|noted| Some(noted.status) == status).copied();
             if count > 0 {
-                failures.push(Failure { index, kernel, kind, count, traced: first.copied().zip(last.copied()) });
+                failures.push(Counted { index, kernel, kind, count, noted });
             }
         }
     }

@@ -1,11 +1,12 @@
 //! `k2k metrics`: a fabric's counters and gauges, in the text format of Prometheus.
 
 use super::args::MetricsArgs;
+use super::errors::{self, Counted};
 use super::{json, label, label_of, printable, state};
 use core::error::Error;
 use core::fmt::{self, Write as _};
 use core::time::Duration;
-use k2k::fabric::Geometry;
+use k2k::fabric::{Failure, Geometry};
 use k2k::inspect::{FileState, InspectError, KernelLook, Report, View, Watch};
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -16,6 +17,18 @@ const NAME: &str = "k2k metrics";
 
 /// How long a client may take for its request.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// A metric of what kernels have noted of failures: name, help, value in ns.
+type FailureTime = (&'static str, &'static str, fn(&Failure) -> u64);
+
+const FAILURE_TIMES: [FailureTime; 2] = [
+    ("k2k_failure_first_timestamp_seconds", "When the first failure of a kind was counted.", |noted| {
+        noted.first_wall_ns
+    }),
+    ("k2k_failure_last_timestamp_seconds", "When the last failure of a kind was counted.", |noted| noted.last_wall_ns),
+];
 
 /// Longest request, bytes.
 const LONGEST: usize = 8192;
@@ -33,13 +46,23 @@ fn run(args: &MetricsArgs) -> Result<ExitCode, Box<dyn Error>> {
         return serve(&listener, &args.file, Watch::new(super::open(&args.file)?));
     }
     std::thread::sleep(super::BETWEEN);
-    let report = watch.look()?;
-    k2k_command::print(text(watch.view(), &report))?;
+    k2k_command::print(look(&mut watch)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
+fn look(watch: &mut Watch) -> Result<String, InspectError> {
+    let report = watch.look()?;
+    told(watch, &report)
+}
+
+fn told(watch: &mut Watch, report: &Report) -> Result<String, InspectError> {
+    let view = watch.view();
+    let failures = errors::counted(view, &report.look)?;
+    Ok(text(view, report, &failures))
+}
+
 /// The metrics of a report. Names and units as Prometheus asks for them.
-fn text(view: &View, report: &Report) -> String {
+fn text(view: &View, report: &Report, failures: &[Counted<'_>]) -> String {
     let mut out = Metrics { text: String::new(), fabric: printable(&view.path().to_string_lossy()) };
     let Geometry { kernels, slots, payload, size } = view.geometry();
     let [kernels, slots, payload, version] = [kernels, slots, payload, view.version()].map(|n| n.to_string());
@@ -62,6 +85,15 @@ fn text(view: &View, report: &Report) -> String {
         out.of_kernels(&name, report, |kernel| of(&kernel.stats));
         for (index, stats) in &report.look.left {
             out.sample(&name, &[("kernel", ""), ("index", &index.to_string())], of(stats));
+        }
+    }
+    for (name, help, of) in FAILURE_TIMES {
+        out.family(name, "gauge", help);
+        for failure in failures {
+            let Some(noted) = &failure.noted else { continue };
+            let (label, index) = (failure.kernel.map(label).unwrap_or_default(), failure.index.to_string());
+            let labels: [(&str, &str); 3] = [("kernel", &label), ("index", &index), ("failure", failure.kind)];
+            out.sample(name, &labels, of(noted) / NS_PER_S);
         }
     }
     out.family("k2k_kernel_heartbeats_total", "counter", "Passes of the kernel's run loop.");
@@ -151,14 +183,13 @@ fn serve(listener: &TcpListener, file: &str, mut watch: Watch) -> Result<ExitCod
 
 /// Looks once more: at the file that has the name now, should it be another one.
 fn scrape(file: &str, watch: &mut Watch) -> Result<String, InspectError> {
-    let report = match watch.look() {
-        Ok(report) if report.look.file != FileState::Replaced => report,
+    match watch.look() {
+        Ok(report) if report.look.file != FileState::Replaced => told(watch, &report),
         _ => {
             *watch = Watch::new(View::open(file)?);
-            watch.look()?
+            look(watch)
         }
-    };
-    Ok(text(watch.view(), &report))
+    }
 }
 
 fn answer(mut client: TcpStream, scrape: impl FnOnce() -> Result<String, InspectError>) -> io::Result<()> {
