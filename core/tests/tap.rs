@@ -173,3 +173,19 @@ fn routes_lead_round_a_tap_again_in_whichever_order_taps_leave() {
     handle.bypass(first);
     assert_eq!(fabric.route(a, b), None);
 }
+
+#[test]
+fn high_priority_waits_for_one_turn_of_one_sender_at_most() {
+    let (fabric, platform) = (fabric::<4, 64, 64>(&Config { high_share: 64, ..Config::default() }), Manual::at(1));
+    let mut ends = register_all(&fabric, &platform, 4);
+    let [a, other, tap, b] = &mut ends[..] else { unreachable!() };
+    for (sender, high) in [(&mut *a, 40), (other, 0)] {
+        assert!(fabric.handle().reroute(sender.id(), b.id(), None, Some(tap.id())).unwrap());
+        (0..30).for_each(|_| _ = sender.send(b.id(), &Message::new(0)).unwrap());
+        (0..high).for_each(|_| _ = sender.send_priority(b.id(), &Message::new(1), Priority::High).unwrap());
+    }
+    let mut shown = Vec::new();
+    while tap.tap(|message| shown.push(message.header.kind)).passed > 0 {}
+    let runs: Vec<_> = shown.chunk_by(|one, next| one == next).map(|run| (run[0], run.len())).collect();
+    assert_eq!(runs, [(1, 16), (0, 16), (1, 16), (0, 16), (1, 8), (0, 28)]);
+}

@@ -127,3 +127,38 @@ fn a_lane_changes_hands() {
         });
     });
 }
+
+/// A producer dies between the stamp of a message and its bell: its successor rings for it, and goes on behind it.
+#[test]
+fn a_producer_dies_between_stamp_and_bell() {
+    model("lanes.a_producer_dies_between_stamp_and_bell", 342, || {
+        queue::<2>(|queue| {
+            let producers = thread::spawn(move || {
+                queue.producer(1).unwrap().push_and_die(&body(1)).unwrap();
+                let mut successor = queue.producer(1).unwrap();
+                successor.push(&body(2)).unwrap();
+            });
+            let mut consumer = queue.consumer().unwrap();
+            assert_eq!((pop(&mut consumer), pop(&mut consumer)), ((1, 1), (1, 2)));
+            producers.join().unwrap();
+            assert!(consumer.pop().is_none() && consumer.pending() == 0);
+        });
+    });
+}
+
+/// As above; the successor has nothing to send.
+#[test]
+fn the_message_of_a_dead_producer_is_found_when_it_has_a_successor() {
+    model("lanes.the_message_of_a_dead_producer", 6, || {
+        queue::<1>(|queue| {
+            queue.producer(1).unwrap().push_and_die(&body(1)).unwrap();
+            let successor = thread::spawn(move || drop(queue.producer(1).unwrap()));
+            let mut consumer = queue.consumer().unwrap();
+            let early = consumer.pop();
+            successor.join().unwrap();
+            let late = consumer.pop();
+            assert_eq!(early.or(late), Some((1, body(1))));
+            assert!(consumer.pop().is_none());
+        });
+    });
+}

@@ -652,6 +652,17 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
         self.queue.view().push(self.lane, &mut self.state, size_of::<T>(), fill)
     }
 
+    /// As [`push`](Self::push), by a producer that dies between the stamp and its bell.
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(k2k_loom)]
+    pub fn push_and_die(mut self, value: &T) -> Result<(), Full> {
+        // SAFETY: as in `push`.
+        let fill = |body: Body<'_, T>| unsafe { body.write(value, size_of::<T>()) };
+        self.queue.view().lane(self.lane).push(&mut self.state, size_of::<T>(), fill)
+    }
+
     /// Appends as many of `values` as there is room for, and rings once; returns how many.
     #[inline]
     pub fn push_batch(&mut self, values: &[T]) -> usize {
