@@ -6,7 +6,7 @@ mod common;
 use common::{Manual, fabric};
 use core::mem::offset_of;
 use k2k_core::gateway::{Gateway, GatewayConfig};
-use k2k_core::link::{FixedFrames, LINK_MAGIC, LINK_VERSION, LinkError, LinkGeometry};
+use k2k_core::link::{FixedFrames, Frames, HalfRef, LINK_MAGIC, LINK_VERSION, LinkError, LinkGeometry, ReadFrames};
 use k2k_core::{Config, DeliveryStatus, Fabric, Header, KernelId, LinkEnd, LinkHalf, Message, Priority, Registration};
 use proptest::prelude::*;
 
@@ -79,6 +79,27 @@ fn a_half_is_set_up_once_and_found_afterwards() {
     assert_eq!((LINK_MAGIC, LINK_VERSION), (u64::from_le_bytes(*b"K2Klink0"), 2));
     memory.poke(offset_of!(LinkHeader, magic), u64::from_le_bytes(*b"K2Kbegun"));
     assert_eq!(memory.half().set_up(), Err(LinkError::NotSetUp), "somebody is at it");
+}
+
+/// Whoever opens a half says of which shape it is, or how large it may be: it is opened as what its header says.
+#[test]
+fn a_half_of_another_shape_is_not_opened() {
+    fn open<F: Frames>(memory: &Memory, len: usize) -> Result<F, LinkError> {
+        // SAFETY: of this size, and all of it is behind cells.
+        unsafe { HalfRef::<F>::open_raw(memory.base(), len) }.map(|half| half.frames())
+    }
+    let memory = Memory::zeroed();
+    assert!(matches!(open::<FixedFrames<FRAMES, 64>>(&memory, SIZE), Err(LinkError::NotSetUp)));
+    memory.half().set_up().unwrap();
+    assert_eq!(open::<FixedFrames<FRAMES, 64>>(&memory, SIZE).unwrap().payload(), 64);
+    assert_eq!(open::<ReadFrames<FRAMES, 192>>(&memory, SIZE).unwrap().payload(), 64);
+    let found = LinkGeometry { frames: 8, payload: 64, size: SIZE as u64 };
+    let refused = |error: Option<LinkError>| matches!(error, Some(LinkError::Geometry { found: f, expected }) if f == found && expected != found);
+    assert!(refused(open::<FixedFrames<FRAMES, 0>>(&memory, SIZE).err()));
+    assert!(refused(open::<FixedFrames<{ FRAMES / 2 }, 64>>(&memory, SIZE).err()));
+    assert!(refused(open::<FixedFrames<{ 2 * FRAMES }, 64>>(&memory, SIZE).err()));
+    assert!(refused(open::<ReadFrames<FRAMES, 0>>(&memory, SIZE).err()));
+    assert!(refused(open::<ReadFrames<{ FRAMES / 2 }, 64>>(&memory, SIZE).err()));
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 mod weave;
 
+use k2k_command::say;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 use weave::Position;
@@ -368,14 +369,19 @@ fn shuffle(numbers: &mut [usize], mut seed: u64) {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    k2k_command::end("k2k-mutants", 2, run().map(|enough| if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE }))
+}
+
+/// `false` if fewer were noticed than asked for.
+fn run() -> Result<bool> {
     let options = options()?;
     let mut copy = Copy { options: &options, mutants: vec![], dropped: BTreeSet::new(), woven: BTreeMap::new() };
     copy.list()?;
     copy.copy()?;
     copy.settle()?;
     let mut numbers: Vec<usize> = weave::numbers(copy.woven.values().flatten()).into_iter().collect();
-    println!("{} mutants, {} of them compile and are in one build", copy.mutants.len(), numbers.len());
+    say!("{} mutants, {} of them compile and are in one build", copy.mutants.len(), numbers.len())?;
     let judges = copy.build()?;
     if options.numbers.is_empty() {
         shuffle(&mut numbers, options.seed);
@@ -396,15 +402,15 @@ fn main() -> Result<()> {
         match order.into_iter().find_map(|judge| Some((judge, copy.notices(judge, Some(number))?))) {
             Some((judge, why)) => {
                 noticed += 1;
-                println!("noticed  {number} {}: {} {why}", mutant.name, judge.name);
+                say!("noticed  {number} {}: {} {why}", mutant.name, judge.name)?;
             }
-            None => println!("SURVIVED {number} {}", mutant.name),
+            None => say!("SURVIVED {number} {}", mutant.name)?,
         }
     }
     let percent = 100.0 * f64::from(noticed) / f64::from(tried.max(1));
-    println!("{noticed} of {tried} mutants noticed, {percent:.1} %, seed {}", options.seed);
+    say!("{noticed} of {tried} mutants noticed, {percent:.1} %, seed {}", options.seed)?;
     if percent < options.least {
-        return Err(format!("fewer than {} % were noticed", options.least).into());
+        k2k_command::note(format_args!("fewer than {} % were noticed", options.least));
     }
-    Ok(())
+    Ok(percent >= options.least)
 }
