@@ -544,6 +544,7 @@ const _: () = {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
 
     fn sent() -> Header {
@@ -551,6 +552,15 @@ mod tests {
         header.set_source(KernelId::new(0, 1));
         header.set_destination(KernelId::new(1, 1));
         header
+    }
+
+    #[test]
+    fn an_address_is_printed_as_index_and_generation() {
+        let id = KernelId::new(7, 3);
+        assert_eq!((std::format!("{id}"), std::format!("{id:?}")), ("k7.3".into(), "k7.3".into()));
+        assert_eq!(std::format!("{}", KernelId::new(7, 0)), "k-");
+        let message = MessageId { source: id, sequence: 9 };
+        assert_eq!((std::format!("{message}"), std::format!("{message:?}")), ("k7.3#9".into(), "k7.3#9".into()));
     }
 
     #[test]

@@ -190,6 +190,34 @@ fn kernels_are_found_by_name_while_they_are_registered() {
     assert_eq!(memory.fabrics[0].find("gateway"), Some(sides[0].endpoint().id()), "its own");
 }
 
+/// A kernel leaves, another takes its place, and its first message crosses before the gateway has looked at the place: the
+/// message introduces the one, and ends the other.
+#[test]
+fn a_place_that_changes_hands_between_two_looks_changes_them_over_there_as_well() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let mut receiver = memory.register(0, "receiver");
+    settle(&mut sides);
+    let to = memory.fabrics[1].find("receiver").unwrap();
+    let mut place = None;
+    for name in ["first", "second", "third"] {
+        let who = Registration::new(name).unwrap();
+        let who = if let Some(place) = place { who.at(place) } else { who };
+        let mut end = handle(&memory.fabrics[1]).register(&who, &memory.platform).unwrap();
+        assert!(place.is_none_or(|place| place == end.id().index()));
+        place = Some(end.id().index());
+        let id = end.send(to, &empty()).unwrap();
+        settle(&mut sides);
+        let message = receiver.try_receive().expect("carried");
+        let names: Vec<_> = memory.fabrics[0].kernels().collect();
+        assert!(names.iter().any(|(id, found)| *id == message.header.source() && found.as_str() == name));
+        assert_eq!(names.len(), 3, "the gateway, the receiver, and nobody who has left: {names:?}");
+        assert_eq!(sides[0].stats().rejected, 0, "nothing is said of nobody");
+        settle(&mut sides);
+        assert_eq!(status(&mut end, id), DeliveryStatus::Delivered);
+    }
+}
+
 #[test]
 fn a_kernel_that_left_over_there_ends_messages_as_not_found() {
     let memory = Memory::new();
@@ -242,30 +270,32 @@ fn an_onlooker_sees_which_messages_a_gateway_holds() {
     memory.assert_at_rest();
 }
 
+/// A kernel next to the receiver fills the receiver's high-priority ring: what comes over the link waits in the gateway.
+fn crowd(from: &mut End<'_>, to: &End<'_>) {
+    while from.send_priority(to.id(), &Message::new(u32::MAX), Priority::High).is_ok() {}
+}
+
 /// A message may be received up to its deadline, that moment included; that it waited in a gateway changes nothing.
 #[test]
 fn a_message_that_waits_in_a_gateway_goes_on_at_its_deadline_and_not_a_moment_later() {
     for late in [0, 1] {
         let memory = Memory::new();
         let mut sides = memory.sides();
-        let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+        let (mut a, mut b, mut c) = (memory.register(0, "a"), memory.register(1, "b"), memory.register(1, "c"));
         settle(&mut sides);
         let to = memory.fabrics[0].find("b").unwrap();
-        let mut ids = Vec::new();
-        for _ in 0..SLOTS + 2 {
-            ids.push(a.send(to, &empty()).unwrap());
-            settle(&mut sides);
-        }
-        // Room for those that wait, at the last moment.
-        while b.try_receive().is_some() {}
+        crowd(&mut c, &b);
+        let ids = [0, 1].map(|_| a.send_priority(to, &empty(), Priority::High).unwrap());
+        settle(&mut sides);
+        assert_eq!(sides[1].in_flight(), (0, 2), "they wait");
         memory.platform.advance(TIMEOUT_NS + late);
+        while b.try_receive().is_some() {}
         settle(&mut sides);
         while b.try_receive().is_some() {}
         settle(&mut sides);
         let ended = [DeliveryStatus::Delivered, DeliveryStatus::Timeout][late as usize];
-        assert_eq!(ids.iter().map(|id| status(&mut a, *id)).filter(|s| *s == DeliveryStatus::Pending).count(), 0);
-        assert_eq!(status(&mut a, ids[SLOTS + 1]), ended);
-        assert_eq!(status(&mut a, ids[0]), DeliveryStatus::Delivered);
+        assert_eq!(ids.map(|id| status(&mut a, id)), [ended; 2]);
+        c.expire();
         memory.assert_at_rest();
     }
 }
@@ -441,6 +471,40 @@ fn a_full_destination_makes_messages_wait_and_loses_none_and_holds_up_nobody_els
         assert_eq!(slow.try_receive().map(|m| m.header.kind), Some(kind), "in order, and none is lost");
         settle(&mut sides);
     }
+    memory.assert_at_rest();
+}
+
+#[test]
+fn a_message_that_comes_as_room_arises_does_not_overtake_those_that_wait() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut b, mut c) = (memory.register(0, "a"), memory.register(1, "b"), memory.register(1, "c"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    crowd(&mut c, &b);
+    let mut next = 0;
+    let mut send = |count| {
+        (0..count).for_each(|i| _ = a.send_priority(to, &Message::new(next + i), Priority::High).unwrap());
+        next += count;
+    };
+    send(4);
+    settle(&mut sides);
+    assert_eq!(sides[1].in_flight(), (0, 4), "they wait");
+    let mut got = Vec::new();
+    for _ in 0..20 {
+        // Room for several of those that wait, and more to come in the same pass.
+        got.extend((0..3).map_while(|_| b.try_receive()).map(|message| message.header.kind));
+        send(3);
+        sides.iter_mut().for_each(|side| _ = side.pass());
+        settle(&mut sides);
+    }
+    while let Some(message) = b.try_receive() {
+        got.push(message.header.kind);
+        settle(&mut sides);
+    }
+    got.retain(|kind| *kind != u32::MAX);
+    assert_eq!(got, (0..got.len() as u32).collect::<Vec<_>>());
+    assert_eq!(got.len(), 64);
     memory.assert_at_rest();
 }
 

@@ -469,6 +469,8 @@ mod tests {
         copy.fetch(Region::Receipts(0));
         let by = |status| fabric.receipts_of(0).filter(|receipt| receipt.status == status).count();
         assert_eq!((by(DeliveryStatus::Delivered), by(DeliveryStatus::Pending)), (70, 104));
+        copy.fetch(Region::Receipts(2));
+        assert_eq!((fabric.receipts_of(2).count(), fabric.receipts_of(1).count()), (9, 0), "of the others not fetched");
         assert!(fabric.receipts_of(0).all(|receipt| receipt.destination == b.id() && !receipt.in_transit));
 
         let late = Message::new(2).with_deadline_ns(2);
@@ -491,6 +493,10 @@ mod tests {
         while b.try_receive().is_some() {}
         copy.fetch(Region::Backlog(1));
         assert_eq!((fabric.normal_backlog(1).count(), fabric.high_backlog(1).count()), (0, 0));
+        // In the second lap there is room as well.
+        (0..5).for_each(|_| send(&mut a, b.id(), Priority::Normal));
+        copy.fetch(Region::Backlog(1));
+        assert_eq!(fabric.normal_backlog(1).collect::<Vec<_>>(), [shard(0, 5, false)]);
     }
 
     #[test]

@@ -528,6 +528,19 @@ mod tests {
         assert_eq!((size_of::<Credit>(), align_of::<Credit>(), size_of::<Claims>()), (128, 128, 128));
     }
 
+    #[test]
+    fn no_more_wait_than_were_published_whatever_somebody_says() {
+        let ring = Spsc::<u64, 8>::new();
+        let mut producer = ring.producer().unwrap();
+        let state = ring.view().recover_consumer(&ring.claims.taken);
+        for published in 0..=8 {
+            for hint in [0, 1, 3, 8, 9, u64::MAX] {
+                assert_eq!(ring.view().waiting(&state, hint), hint.min(published));
+            }
+            let _ = producer.push(&published);
+        }
+    }
+
     /// As a producer leaves it that died within a run: the last of it stamped, the first not.
     #[test]
     fn what_a_dead_producer_had_not_sent_does_not_appear_later() {
