@@ -77,3 +77,23 @@ fn a_message_is_forwarded_hop_by_hop() {
     assert_eq!((total.sent, total.received, total.forwarded, fabric.pending()), (1, 1, 2, 0));
     assert_eq!(fabric.trace(ids[1]).unwrap().read().count(), 1);
 }
+
+#[test]
+fn a_payload_of_any_length_arrives_whole_also_by_way_of_a_forwarder() {
+    let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 192>(&Config::default()));
+    let mut kernels = register_all(&fabric, &platform, 3);
+    let [a, f, b] = &mut kernels[..] else { unreachable!() };
+    for forwarded in [false, true] {
+        if forwarded {
+            fabric.set_route(a.id(), b.id(), f.id()).unwrap();
+        }
+        for len in 0..=192u8 {
+            for priority in [Priority::Normal, Priority::High] {
+                let bytes: Vec<u8> = (0..len).map(|i| i.wrapping_mul(31) ^ len | 1).collect();
+                a.send_priority(b.id(), &Message::from_bytes(1, &bytes).unwrap(), priority).unwrap();
+                f.poll();
+                assert_eq!(b.try_receive().expect("it arrives").payload(), bytes);
+            }
+        }
+    }
+}

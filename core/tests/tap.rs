@@ -114,6 +114,11 @@ fn a_tap_costs_no_hop_of_the_limit() {
     let _ = tap.tap(|message| assert_eq!(message.header.hop_limit(), 1));
     between.poll();
     assert_eq!(b.try_receive().expect("within the limit").header.hops, 2);
+    // The highest limit stays what it is: beside it stands whether the message is a reply.
+    fabric.remove_route(tap.id(), b.id());
+    a.send(b.id(), &Message::new(2).with_hop_limit(127)).unwrap();
+    let _ = tap.tap(|_| {});
+    assert_eq!(b.try_receive().expect("within the limit").header.hop_limit, 127);
 }
 
 #[test]

@@ -493,6 +493,9 @@ mod tests {
         while b.try_receive().is_some() {}
         copy.fetch(Region::Backlog(1));
         assert_eq!((fabric.normal_backlog(1).count(), fabric.high_backlog(1).count()), (0, 0));
+        FABRIC.command(b.id(), Command::Drain, &Manual).unwrap();
+        copy.fetch(Region::Table);
+        assert_eq!(fabric.observe(1).map(|observed| observed.command), Some(Command::Drain));
         // In the second lap there is room as well.
         (0..5).for_each(|_| send(&mut a, b.id(), Priority::Normal));
         copy.fetch(Region::Backlog(1));
