@@ -78,6 +78,37 @@ fn a_gang_takes_an_end_once_and_gives_it_back() {
     assert!(ring.producer().is_ok());
 }
 
+#[test]
+fn a_gang_goes_on_where_the_last_holder_of_the_end_stopped() {
+    let ring = Spsc::<u64, 64>::new();
+    let (mut producer, mut consumer) = (ring.producer().unwrap(), ring.consumer().unwrap());
+    for value in 0..70 {
+        producer.push(&value).unwrap();
+        assert_eq!(consumer.pop(), Some(value));
+    }
+    drop((producer, consumer));
+    for dies in [false, false, true] {
+        let results = together(2, |crew| {
+            // SAFETY: all members do the same.
+            let (mut producer, mut consumer) =
+                unsafe { (ring.gang_producer(crew).unwrap(), ring.gang_consumer(crew).unwrap()) };
+            assert_eq!(producer.push(&u64::from(crew.rank()), 2), 2);
+            crew.sync();
+            let taken = consumer.pop();
+            if dies {
+                core::mem::forget(consumer);
+            }
+            taken
+        });
+        assert_eq!(results, [(2, Some(0)), (2, Some(1))]);
+    }
+    // SAFETY: the members of the last consumer have ended.
+    let mut successor = unsafe { ring.recover_consumer() };
+    assert_eq!(successor.pop(), None, "the gang has taken them");
+    ring.producer().unwrap().push(&9).unwrap();
+    assert_eq!(successor.pop(), Some(9));
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Push(u32),

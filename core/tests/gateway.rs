@@ -171,6 +171,26 @@ fn a_request_is_answered_across_both_ways() {
     assert_eq!((sides[0].stats().sent, sides[0].stats().received), (4, 4));
 }
 
+/// Who drives a gateway goes to sleep when a pass says that there was nothing to do.
+#[test]
+fn a_pass_says_whether_it_did_something() {
+    let memory = Memory::new();
+    let mut sides = memory.sides();
+    let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
+    settle(&mut sides);
+    let to = memory.fabrics[0].find("b").unwrap();
+    for _ in 0..4 {
+        for _ in 0..3 * KERNELS {
+            assert_eq!(sides.each_mut().map(Gateway::pass), [false; 2], "at rest");
+        }
+        a.send(to, &empty()).unwrap();
+        assert_eq!(sides.each_mut().map(Gateway::pass), [true; 2], "sent on, and received");
+        assert!(b.try_receive().is_some());
+        assert!(sides[1].pass(), "answered");
+        assert!(sides[0].pass(), "told");
+    }
+}
+
 #[test]
 fn kernels_are_found_by_name_while_they_are_registered() {
     let memory = Memory::new();
