@@ -24,23 +24,35 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         }
         self.deferred.begin_call();
         for _ in 0..BUDGET {
-            self.make_room();
-            if !self.take(message) {
-                break;
-            }
-            if self.is_for_here(message) && self.hold(message.header()) {
-                let header = message.header_mut();
-                // Below its limit, so below 255.
-                header.hops += 1;
-                // While the message is still noted as taken.
-                self.member.held().put(record, header.source_index, header.sequence);
-                self.ledger.count(Counter::Forwarded);
-                self.trace(Event::Forwarded, None, message.header());
-                return true;
+            match self.take_one_for_transfer(message, record) {
+                Some(true) => return true,
+                Some(false) => {}
+                None => break,
             }
         }
         self.after_last();
         false
+    }
+
+    /// Whether the next message is for this kernel and held; `None` if there is none.
+    // Not part of the loop, which would keep addresses of the endpoint's parts in registers during all calls.
+    #[inline(never)]
+    fn take_one_for_transfer(&mut self, message: &mut Sh::Item, record: usize) -> Option<bool> {
+        self.make_room();
+        if !self.take(message) {
+            return None;
+        }
+        if !self.is_for_here(message) || !self.hold(message.header()) {
+            return Some(false);
+        }
+        let header = message.header_mut();
+        // Below its limit, so below 255.
+        header.hops += 1;
+        // While the message is still noted as taken.
+        self.member.held().put(record, header.source_index, header.sequence);
+        self.ledger.count(Counter::Forwarded);
+        self.trace(Event::Forwarded, None, message.header());
+        Some(true)
     }
 
     fn hold(&mut self, header: &Header) -> bool {

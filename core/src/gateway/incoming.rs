@@ -64,6 +64,8 @@ pub(super) struct Incoming<M, const FRAMES: usize> {
     /// The header in hand. Here, and not in a variable: what is lent to a call has to be in memory, and memory of a thread
     /// is dear on a GPU.
     header: Header,
+    /// Frames that this pass may still take.
+    left: usize,
     /// The number that is looked at next.
     next: Place<FRAMES>,
     received: u64,
@@ -78,6 +80,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
             waiting: Line::EMPTY,
             bodies => zeroed_in,
             header: bytemuck::Zeroable::zeroed(),
+            left: 0,
             next: Place::FIRST,
             received: 0,
             rejected: 0,
@@ -114,16 +117,32 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
         self.header.priority < FIRST_CONTROL
     }
 
-    /// Takes the next frame, if there is one. A message goes where its number says, if that is free; anything else is its
-    /// header alone.
+    /// A pass begins.
+    pub(super) const fn begin_pass(&mut self) {
+        self.left = BATCH;
+    }
+
+    /// Whether this pass has taken a frame.
+    pub(super) const fn has_taken(&self) -> bool {
+        self.left < BATCH
+    }
+
+    /// Takes the next frame, if there is one and this pass may take one more. A message goes where its number says, if
+    /// that is free; anything else is its header alone.
     #[inline(always)]
     pub(super) fn take(&mut self, peer: &mut Peer<'_, impl Frames<Item = M>>) -> bool {
+        if self.left == 0 {
+            return false;
+        }
         let Self { transfers, bodies, .. } = self;
         let taken = peer.pop(|header| {
             let number = Place::new(transfer(header) as usize).filter(|_| header.priority < FIRST_CONTROL)?;
             (transfers[number].state == TransferState::Free).then(|| &mut bodies[number])
         });
-        taken.map(|header| self.header = header).is_some()
+        let Some(header) = taken else { return false };
+        self.header = header;
+        self.left -= 1;
+        true
     }
 
     /// The message in hand, which lies where its number says if that was free.
@@ -284,7 +303,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
         self.count = self.count.saturating_sub(1);
         if let Some((index, proxy)) = proxies.at(proxy) {
             proxy.outstanding = proxy.outstanding.saturating_sub(1);
-            proxies.clear(index);
+            proxies.look_at_end(index);
         }
         true
     }

@@ -112,14 +112,14 @@ use crate::in_place::make_in;
 use crate::link::LinkEnd;
 use crate::message::KernelId;
 use crate::platform::Platform;
-use crate::shape::Shape;
+use crate::shape::{Index, Shape};
 use crate::sync::ReachesHere;
 use control::{Control, answer};
 use core::fmt;
 use core::mem::MaybeUninit;
 use exports::Exports;
 use incoming::Incoming;
-use outgoing::Outgoing;
+use outgoing::{Outgoing, Sending};
 use peer::{Greeting, Peer};
 use proxies::Proxies;
 
@@ -358,6 +358,8 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
     }
 
     /// Carries what there is to carry, a bounded amount of it. `true` if something was done: come again at once.
+    // Not part of its caller's loop, which would keep addresses of the rooms in registers during all calls.
+    #[inline(never)]
     pub fn pass(&mut self) -> bool {
         if !self.endpoint.may_write() {
             return false;
@@ -366,7 +368,12 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         self.endpoint.beat();
         self.peer.beat(now_ns);
         let mut worked = self.peer.greet();
-        worked |= self.receive_frames(false);
+        self.incoming.begin_pass();
+        while self.receive_frames(false) {
+            self.on_control();
+            self.tidy();
+        }
+        worked |= self.incoming.has_taken();
         worked |= self.retry();
         // Before the messages, which must not take their room.
         worked |= self.answer();
@@ -374,6 +381,7 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         worked |= self.send_frames();
         worked |= self.announce(now_ns);
         worked |= self.expire(now_ns);
+        self.tidy();
         worked | (self.endpoint.poll() > 0)
     }
 
@@ -390,10 +398,32 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         self.incoming.answer(&mut self.proxies, &mut self.peer)
     }
 
+    /// Takes mail out of the proxies' inboxes and sends it across, as much as there is room and licence for.
     #[inline(never)]
     fn send_frames(&mut self) -> bool {
+        let connected = self.peer.is_connected(self.endpoint.platform().now_ns());
+        let mut left = BATCH;
+        let mut worked = false;
+        for index in self.proxies.in_turn() {
+            let sending = loop {
+                let sending = self.send_one(index, connected && left > 0);
+                if sending != Sending::Sent {
+                    break sending;
+                }
+                left -= 1;
+                worked = true;
+            };
+            if sending == Sending::Stays {
+                worked |= self.proxies.poll(index);
+            }
+        }
+        worked
+    }
+
+    #[inline(never)]
+    fn send_one(&mut self, index: Index<Sh>, connected: bool) -> Sending {
         let Self { endpoint, peer, proxies, exports, outgoing, .. } = self;
-        outgoing.send_frames(peer.is_connected(endpoint.platform().now_ns()), endpoint, proxies, exports, peer)
+        outgoing.send_one(index, connected, endpoint, proxies, exports, peer)
     }
 
     #[inline(never)]
@@ -409,23 +439,27 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
     }
 
     #[inline(never)]
+    fn tidy(&mut self) {
+        self.proxies.tidy();
+    }
+
+    #[inline(never)]
     fn on_message(&mut self, leaving: bool) {
         self.incoming.on_message(leaving, self.endpoint.capacity(), &mut self.proxies, &mut self.peer);
     }
 
-    /// Takes frames out of the link; of those that come while this gateway leaves, no message is sent on.
+    /// Takes frames out of the link. `true` when there is a control frame in hand that is no answer; of those that come
+    /// while this gateway leaves, none is, and no message is sent on.
     #[inline(never)]
     fn receive_frames(&mut self, leaving: bool) -> bool {
-        let mut count = 0;
-        while count < BATCH && self.incoming.take(&mut self.peer) {
-            count += 1;
+        while self.incoming.take(&mut self.peer) {
             if self.incoming.is_message() {
                 self.on_message(leaving);
             } else if !self.on_answer() && !leaving {
-                self.on_control();
+                return true;
             }
         }
-        count > 0
+        false
     }
 
     /// What became of a message that is with the remote gateway; `false` if the control frame in hand is no answer.
@@ -480,17 +514,14 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         self.proxies.forget();
         self.exports.forget();
     }
-}
 
-impl<P: Platform + Clone, Sh: Shape, const FRAMES: usize> Drop for Gateway<'_, P, Sh, FRAMES> {
-    /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Unanswered`; mail for the
-    /// proxies ends in `NotFound`. A copy in a forked process does nothing.
-    fn drop(&mut self) {
-        if !self.endpoint.may_write() {
-            return;
-        }
+    /// Of its own accord, once.
+    #[cold]
+    #[inline(never)]
+    fn leave(&mut self) {
         self.incoming.end_waiting();
         for _ in 0..FRAMES.div_ceil(BATCH) {
+            self.incoming.begin_pass();
             self.receive_frames(true);
         }
         for _ in 0..FRAMES.div_ceil(LOOKS) {
@@ -502,5 +533,15 @@ impl<P: Platform + Clone, Sh: Shape, const FRAMES: usize> Drop for Gateway<'_, P
         self.outgoing.give_up(&mut self.proxies);
         // SAFETY: nothing uses the link after this.
         unsafe { self.peer.close() };
+    }
+}
+
+impl<P: Platform + Clone, Sh: Shape, const FRAMES: usize> Drop for Gateway<'_, P, Sh, FRAMES> {
+    /// Answers what can be answered, and says goodbye. Messages whose fate is not known end in `Unanswered`; mail for the
+    /// proxies ends in `NotFound`. A copy in a forked process does nothing.
+    fn drop(&mut self) {
+        if self.endpoint.may_write() {
+            self.leave();
+        }
     }
 }

@@ -5,7 +5,7 @@ use super::exports::Exports;
 use super::free::FreeList;
 use super::peer::Peer;
 use super::proxies::Proxies;
-use super::{BATCH, LOOKS};
+use super::LOOKS;
 use crate::endpoint::{Backlog, Endpoint};
 use crate::fabric::DeliveryStatus;
 use crate::in_place::{array_in, make_in};
@@ -37,6 +37,17 @@ enum AwayState {
     Sent,
     /// Ended without an answer. Its number is not used again before the remote gateway has said that it is free.
     Expired,
+}
+
+/// What became of an attempt to send a proxy's mail across.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// A message was taken out of its inbox.
+    Sent,
+    /// There is no room for its own mail. Mail for other kernels may go to its next hop.
+    Stays,
+    /// There is none.
+    Nothing,
 }
 
 impl Away {
@@ -91,49 +102,38 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         self.unanswered
     }
 
-    /// Takes mail out of the proxies' inboxes and sends it across, as much as there is room and licence for.
+    /// Takes a message out of the inbox of the proxy at `index` and sends it across, if `connected` and there is room.
     #[inline(always)]
-    pub(super) fn send_frames<'f, P: Platform, Sh: Shape<Item = M>>(
+    pub(super) fn send_one<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
+        index: Index<Sh>,
         connected: bool,
         gateway: &Endpoint<'f, P, Sh>,
         proxies: &mut Proxies<'f, P, Sh, FRAMES>,
         exports: &mut Exports<Sh>,
         peer: &mut Peer<'_, impl Frames<Item = M>>,
-    ) -> bool {
-        let mut left = BATCH;
-        let mut worked = false;
-        for index in proxies.in_turn() {
-            loop {
-                // A kernel may have to be announced, and its predecessor withdrawn.
-                let may_send = connected && left > 0 && peer.has_room(3);
-                let Some(proxy) = proxies.get_mut(index) else { break };
-                if proxy.closed || proxy.endpoint.backlog() == Backlog::None {
-                    break;
-                }
-                let record = proxy.held.first().filter(|_| may_send && proxy.held.in_use() < self.numbers.free());
-                let Some(record) = record else {
-                    // Its own mail stays. What is for others does not.
-                    worked |= proxy.endpoint.poll() > 0;
-                    break;
-                };
-                if !proxy.endpoint.take_for_transfer(&mut self.message, record.into()) {
-                    break;
-                }
-                left -= 1;
-                worked = true;
-                let source = self.message.header().source();
-                let is_known = match exports.is_known(source) {
-                    Some(known) => known,
-                    None => {
-                        let is_proxy = proxies.index(source).is_some_and(|index| proxies.has(index, source));
-                        exports.introduce(source, gateway, is_proxy, peer)
-                    }
-                };
-                self.send_frame(index, record, is_known, proxies, peer);
-            }
+    ) -> Sending {
+        // A kernel may have to be announced, and its predecessor withdrawn.
+        let may_send = connected && peer.has_room(3);
+        let Some(proxy) = proxies.get_mut(index) else { return Sending::Nothing };
+        if proxy.closed || proxy.endpoint.backlog() == Backlog::None {
+            return Sending::Nothing;
         }
-        worked
+        let record = proxy.held.first().filter(|_| may_send && proxy.held.in_use() < self.numbers.free());
+        let Some(record) = record else { return Sending::Stays };
+        if !proxy.endpoint.take_for_transfer(&mut self.message, record.into()) {
+            return Sending::Nothing;
+        }
+        let source = self.message.header().source();
+        let is_known = match exports.is_known(source) {
+            Some(known) => known,
+            None => {
+                let is_proxy = proxies.index(source).is_some_and(|index| proxies.has(index, source));
+                exports.introduce(source, gateway, is_proxy, peer)
+            }
+        };
+        self.send_frame(index, record, is_known, proxies, peer);
+        Sending::Sent
     }
 
     /// Sends the message in hand, which the proxy at `index` has taken and recorded.
@@ -264,7 +264,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         if let Some((index, proxy)) = proxies.at(proxy) {
             proxy.endpoint.settle(id, hops, status, Some(record.into()));
             proxy.held.give_back(record);
-            proxies.clear(index);
+            proxies.look_at_end(index);
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Proxies<'f, P: Platform, Sh: Shape, const FRAMES: usize> {
     refusal_count: usize,
     /// Kernels that could not be registered, counted each time.
     refused: u64,
+    /// Whether [`tidy`](Self::tidy) may find a proxy to close or to clear.
+    untidy: bool,
 }
 
 impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES> {
@@ -43,6 +45,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
             refusals: [KernelId::NONE; REFUSALS],
             refusal_count: 0,
             refused: 0,
+            untidy: false,
         })
     }
 
@@ -94,6 +97,12 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
         })
     }
 
+    /// Passes on what is for other kernels in the inbox of the proxy at `index`; `true` if there was some.
+    #[inline(always)]
+    pub(super) fn poll(&mut self, index: Index<Sh>) -> bool {
+        self.get_mut(index).is_some_and(|proxy| proxy.endpoint.poll() > 0)
+    }
+
     /// Where the proxy of a remote kernel is.
     #[inline(never)]
     pub(super) fn find_proxy(&mut self, remote: KernelId) -> Option<Index<Sh>> {
@@ -109,7 +118,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
     }
 
     /// A remote kernel was announced: registers a proxy, unless there is one.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn on_announce(&mut self, id: KernelId, name: &[u8; NAME_LEN], gateway: &Endpoint<'f, P, Sh>)
     where
         P: Clone,
@@ -130,7 +139,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
     }
 
     /// Registers a proxy beside the gateway's own kernel; `false` if that is not possible.
-    #[inline(never)]
+    #[inline(always)]
     fn open(&mut self, remote: KernelId, who: &Registration, gateway: &Endpoint<'f, P, Sh>) -> bool
     where
         P: Clone,
@@ -162,23 +171,39 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
         worked
     }
 
-    /// A remote kernel has left.
-    #[inline(never)]
+    /// A remote kernel has left: [`tidy`](Self::tidy) closes its proxy.
     pub(super) fn close(&mut self, index: Index<Sh>) {
-        if let Some(proxy) = self.get_mut(index)
-            && !proxy.closed
-        {
+        if let Some(proxy) = self.get_mut(index) {
             proxy.closed = true;
-            proxy.endpoint.close();
+            self.untidy = true;
         }
-        self.clear(index);
     }
 
-    /// Frees the kernel index of a closed proxy of which nothing is left to be decided.
-    pub(super) fn clear(&mut self, index: Index<Sh>) {
-        let seat = &mut self.seats[index];
-        if seat.as_ref().is_some_and(|proxy| proxy.closed && proxy.held.in_use() == 0 && proxy.outstanding == 0) {
-            seat.clear();
+    /// Something of a proxy is decided: it may have been the last.
+    pub(super) fn look_at_end(&mut self, index: Index<Sh>) {
+        self.untidy |= self.get(index).is_some_and(Proxy::has_ended);
+    }
+
+    /// Lets the proxies of kernels that have left leave, too, and frees the kernel indices of those of which nothing is
+    /// left to be decided.
+    // A step of a pass, not where a proxy is closed or its last message is decided: a kernel that leaves calls much, and
+    // deep below a pass a GPU has no registers left for that.
+    #[inline(always)]
+    pub(super) fn tidy(&mut self) {
+        if !core::mem::take(&mut self.untidy) {
+            return;
+        }
+        for index in self.shape.indices() {
+            let seat = &mut self.seats[index];
+            if let Some(proxy) = seat.as_mut()
+                && proxy.closed
+                && !core::mem::replace(&mut proxy.has_left, true)
+            {
+                proxy.endpoint.close();
+            }
+            if seat.as_ref().is_some_and(Proxy::has_ended) {
+                seat.clear();
+            }
         }
     }
 
@@ -206,6 +231,8 @@ pub(super) struct Proxy<'f, P: Platform, Sh: Shape, const FRAMES: usize> {
     shift: Option<u64>,
     /// The remote kernel has left. The proxy stays until nothing is held or outstanding.
     pub(super) closed: bool,
+    /// Its endpoint has left.
+    has_left: bool,
     /// Records of the messages to it whose answer is awaited.
     pub(super) held: FreeList<FRAMES>,
     /// Messages from it that were not answered yet.
@@ -232,10 +259,16 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxy<'f, P, Sh, FRAMES> {
             before: before,
             shift: None,
             closed: false,
+            has_left: false,
             held => |held| FreeList::new_in(held, shape.slots()),
             outstanding: 0,
             waiting => |at| Waiting::new_in(at, shape),
         })
+    }
+
+    /// Whether it is closed, and nothing is left to be decided.
+    const fn has_ended(&self) -> bool {
+        self.closed && self.held.in_use() == 0 && self.outstanding == 0
     }
 
     /// By how much a sequence of the kernel is higher here than in its own domain, if it has sent a message.

@@ -79,6 +79,7 @@ unsafe fn open<Sh: Shape<Scope = Gpu>, const FRAMES: usize>(
     register(block, |who, clock| Gateway::register_in(place, fabric, who, clock, link, config))
 }
 
+#[inline(always)]
 fn serve<Sh: Shape<Scope = Gpu>, const FRAMES: usize>(block: &Block<'_>, gateway: &mut Ours<Sh, FRAMES>) {
     let kernel = gateway.endpoint().id();
     block.report(Outcome::Running, kernel, [0; 7]);
