@@ -43,7 +43,7 @@ use core::ptr::NonNull;
 /// The shape of a single ring.
 ///
 /// # Safety
-/// What the methods return never changes. `slots` is a power of two. `stride` is the size of a slot for a body of a first
+/// What the methods return never changes. `slots` is a power of two, and `mask` one less. `stride` is the size of a slot for a body of a first
 /// line and `lines` more, or of an [`Item`](Self::Item).
 #[doc(hidden)]
 pub unsafe trait Ring: Copy + Debug + Eq + Send + Sync + 'static {
@@ -54,6 +54,12 @@ pub unsafe trait Ring: Copy + Debug + Eq + Send + Sync + 'static {
 
     /// How many messages it holds.
     fn slots(&self) -> usize;
+
+    /// What is left of a position is the number of its slot.
+    #[inline(always)]
+    fn mask(&self) -> usize {
+        self.slots() - 1
+    }
 
     /// Bytes from one slot to the next.
     fn stride(&self) -> usize;
@@ -77,7 +83,7 @@ pub struct QueueNumbers {
 /// The shape of many rings to one consumer.
 ///
 /// # Safety
-/// As for [`Ring`]: `below` is less than `producers`, which is at least 1 and at most `LENGTH`. An [`Each`](Self::Each) and
+/// As for [`Ring`]: `below` is `last` at most, which is one less than `producers`, and that is at least 1 and at most `LENGTH`. An [`Each`](Self::Each) and
 /// a [`Local`](Self::Local) are arrays of that length.
 #[doc(hidden)]
 pub unsafe trait Fan: Ring {
@@ -96,6 +102,12 @@ pub unsafe trait Fan: Ring {
 
     /// How many producers there are at most.
     fn producers(&self) -> usize;
+
+    /// The number of the last one.
+    #[inline(always)]
+    fn last(&self) -> usize {
+        self.producers() - 1
+    }
 
     /// Where the parts of a queue are.
     fn queue(&self) -> QueueNumbers;
@@ -135,7 +147,7 @@ pub unsafe trait Fan: Ring {
     /// The index of a number, if there is such a producer.
     #[inline(always)]
     fn index(&self, number: usize) -> Option<Index<Self>> {
-        if number < self.producers() { Some(Index(number, PhantomData)) } else { None }
+        if number <= self.last() { Some(Index(number, PhantomData)) } else { None }
     }
 
     /// The first index.
@@ -330,6 +342,9 @@ impl<U, T, const PRODUCERS: usize, const N: usize, S> ops::IndexMut<Index<Typed<
 pub struct Numbers {
     pub(crate) kernels: usize,
     pub(crate) slots: usize,
+    /// One less than each: the last kernel, and the bits of a position that are the number of its slot.
+    pub(crate) last: usize,
+    pub(crate) mask: usize,
     pub(crate) payload: usize,
     /// Bytes from one slot of a ring to the next, and of a transit store.
     pub(crate) slot: usize,
@@ -414,6 +429,8 @@ impl Numbers {
         Some(Self {
             kernels,
             slots,
+            last: kernels - 1,
+            mask: slots - 1,
             payload,
             slot: slot as usize,
             stored: slot as usize,
@@ -452,6 +469,8 @@ impl Numbers {
         Self {
             kernels: KERNELS,
             slots: SLOTS,
+            last: KERNELS - 1,
+            mask: SLOTS - 1,
             payload: PAYLOAD,
             slot: size_of::<Slot<Message<PAYLOAD>, S>>(),
             stored: Transit::<SLOTS, PAYLOAD>::STRIDE,
@@ -661,6 +680,11 @@ unsafe impl<const KERNELS: usize, const PAYLOAD: usize, S: Scope> Ring for Read<
     }
 
     #[inline(always)]
+    fn mask(&self) -> usize {
+        self.0.mask
+    }
+
+    #[inline(always)]
     fn stride(&self) -> usize {
         self.0.slot
     }
@@ -684,13 +708,18 @@ unsafe impl<const KERNELS: usize, const PAYLOAD: usize, S: Scope> Fan for Read<K
     }
 
     #[inline(always)]
+    fn last(&self) -> usize {
+        self.0.last
+    }
+
+    #[inline(always)]
     fn queue(&self) -> QueueNumbers {
         self.0.queue
     }
 
     #[inline(always)]
     fn below(&self, index: Index<Self>) -> usize {
-        index.0.min(self.0.kernels - 1)
+        index.0.min(self.0.last)
     }
 }
 

@@ -1,18 +1,17 @@
 //! A kernel as a member of its fabric: its address, its parts of the fabric, and the way to other members.
 
-use crate::fabric::{Claim, Entry, FabricRef, HeldView, Marks, ReceiptsView, Status, TransitView};
+use crate::fabric::{Claim, Entry, FabricRef, HeldView, Marks, Own, ReceiptsView, Status, TransitView};
 use crate::message::KernelId;
-use crate::ring::lanes::LanesView;
+use crate::ring::lanes::{LaneView, LanesView};
 use crate::ring::ticket::TicketView;
 use crate::shape::{Index, Shape};
 use crate::sync::ON_DEVICE;
 
 /// What all parts of an endpoint look at. Only registering and leaving change it.
 pub(super) struct Member<'f, Sh: Shape> {
-    fabric: FabricRef<'f, Sh>,
+    /// The fabric and the kernel index of `id`.
+    own: Own<'f, Sh>,
     id: KernelId,
-    /// The kernel index of `id`.
-    index: Index<Sh>,
     /// This kernel's entry of the kernel table.
     entry: &'f Entry<Sh::Scope>,
     /// What this kernel has written last into its entry.
@@ -32,7 +31,7 @@ impl<'f, Sh: Shape> Member<'f, Sh> {
     /// The owner of a kernel index, by a claim.
     pub(super) fn new(fabric: FabricRef<'f, Sh>, index: Index<Sh>, claim: Claim) -> Self {
         let id = KernelId::new(index.number() as u16, claim.generation);
-        Self { fabric, id, index, entry: fabric.entry(index), claim }
+        Self { own: Own::new(fabric, index), id, entry: fabric.entry(index), claim }
     }
 
     /// Opens the kernel index for mail.
@@ -67,7 +66,7 @@ impl<'f, Sh: Shape> Member<'f, Sh> {
 
     #[inline(always)]
     pub(super) const fn index(&self) -> Index<Sh> {
-        self.index
+        self.own.index()
     }
 
     /// As a producer of a high-priority ring.
@@ -81,52 +80,57 @@ impl<'f, Sh: Shape> Member<'f, Sh> {
         self.entry
     }
 
-    // Lent: of a shape that is read, it holds all numbers.
     #[inline(always)]
     pub(super) const fn fabric(&self) -> &FabricRef<'f, Sh> {
-        &self.fabric
+        self.own.fabric()
     }
 
     /// This kernel's inbox for normal priority.
     #[inline(always)]
     pub(super) fn lanes(&self) -> LanesView<'f, Sh> {
-        self.fabric.lanes(self.index)
+        self.own.lanes()
     }
 
     /// This kernel's inbox for high priority.
     #[inline(always)]
     pub(super) fn high(&self) -> TicketView<'f, Sh> {
-        self.fabric.high(self.index)
+        self.own.high()
+    }
+
+    /// This kernel's shard of another kernel's inbox.
+    #[inline(always)]
+    pub(super) fn lane_to(&self, to: Index<Sh>) -> LaneView<'f, Sh> {
+        self.own.lane_to(to)
     }
 
     /// The receipts of this kernel's messages.
     #[inline(always)]
     pub(super) fn receipts(&self) -> ReceiptsView<'f, Sh> {
-        self.fabric.receipts(self.index)
+        self.own.receipts()
     }
 
     /// The receipts of another kernel's messages; `None` unless the source has a kernel index.
     #[inline(always)]
     pub(super) fn receipts_of(&self, source: KernelId) -> Option<ReceiptsView<'f, Sh>> {
-        Some(self.fabric.receipts(self.fabric.index(source.index())?))
+        Some(self.fabric().receipts(self.fabric().index(source.index())?))
     }
 
     /// This kernel's store of deferred messages.
     #[inline(always)]
     pub(super) fn transit(&self) -> TransitView<'f, Sh> {
-        self.fabric.transit(self.index)
+        self.fabric().transit(self.index())
     }
 
     /// This kernel's records of messages in transit through a gateway.
     pub(super) fn held(&self) -> HeldView<'f, Sh> {
-        self.fabric.held(self.index)
+        self.fabric().held(self.index())
     }
 
     /// A kernel, if it is registered. Any address is safe to ask for.
     #[inline(always)]
     pub(super) fn registered(&self, id: KernelId) -> Option<Hop<Sh>> {
-        let index = self.fabric.index(id.index())?;
-        let marks = self.fabric.entry(index).registered(id)?;
+        let index = self.fabric().index(id.index())?;
+        let marks = self.fabric().entry(index).registered(id)?;
         Some(Hop { id, index, marks })
     }
 
@@ -138,14 +142,14 @@ impl<'f, Sh: Shape> Member<'f, Sh> {
     pub(super) fn next_hop(&self, to: KernelId) -> Result<Hop<Sh>, KernelId> {
         // In three variables, not one of two hops: the compiler would choose between them in memory.
         let mut id = to;
-        let mut index = self.fabric.index(id.index()).ok_or(id)?;
-        let mut marks = self.fabric.entry(index).registered(id).ok_or(id)?;
-        if let Some(next) = self.fabric.routes().get((self.index, self.id), (index, to))
+        let mut index = self.fabric().index(id.index()).ok_or(id)?;
+        let mut marks = self.fabric().entry(index).registered(id).ok_or(id)?;
+        if let Some(next) = self.own.routes().get(self.id, (index, to))
             && next != to
         {
             id = next;
-            index = self.fabric.index(id.index()).ok_or(id)?;
-            marks = self.fabric.entry(index).registered(id).ok_or(id)?.restricted_as(marks);
+            index = self.fabric().index(id.index()).ok_or(id)?;
+            marks = self.fabric().entry(index).registered(id).ok_or(id)?.restricted_as(marks);
         }
         Ok(Hop { id, index, marks })
     }

@@ -86,7 +86,7 @@ impl<Sh: Shape> Outbox<Sh> {
     #[inline(always)]
     pub(super) fn has_room(&mut self, me: &Member<'_, Sh>, to: Index<Sh>, header_priority: u8) -> bool {
         if header_priority == Priority::Normal as u8 {
-            me.fabric().lanes(to).has_room(me.index(), &mut self.shards[to])
+            me.lane_to(to).has_room(&mut self.shards[to])
         } else {
             self.has_high_room(me, to)
         }
@@ -133,7 +133,7 @@ impl<Sh: Shape> Outbox<Sh> {
         if header.priority == Priority::Normal as u8 {
             // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
             let fill = |body: Body<'_, _>| unsafe { body.write_headed(header, message, message.used()) };
-            me.fabric().lanes(to).push(me.index(), &mut self.shards[to], message.used(), fill).is_ok()
+            me.lane_to(to).push(&mut self.shards[to], message.used(), fill).is_ok()
         } else {
             // Not lent: on a GPU, what is lent to a call has to be in local memory.
             self.header = *header;

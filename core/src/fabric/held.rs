@@ -49,7 +49,7 @@ pub(crate) type HeldView<'f, Sh> = Part<'f, Sh, Records>;
 impl<'f, Sh: Shape> HeldView<'f, Sh> {
     fn record(&self, at: usize) -> &'f Record {
         // SAFETY: below the number of slots, a power of two.
-        unsafe { self.item(0, at & (self.shape.slots() - 1)) }
+        unsafe { self.item(0, at & self.shape.mask()) }
     }
 
     /// Records a message.

@@ -19,6 +19,7 @@ mod look;
 mod name;
 #[cfg(not(k2k_loom))]
 mod observe;
+mod own;
 mod receipt;
 mod route;
 mod senders;
@@ -40,6 +41,7 @@ pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
 pub(crate) use hand::{Deposit, Hand, Ledger, Noted, Step};
 pub(crate) use held::{Held, HeldView};
+pub(crate) use own::Own;
 pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, ReceiptsView, Settled, Unsettled, Verdict};
 pub(crate) use route::Routes;
 pub(crate) use senders::Senders;

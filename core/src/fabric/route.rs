@@ -35,6 +35,7 @@ use crate::message::KernelId;
 use crate::shape::{Index, Part, Shape};
 use crate::sync::Ordering::{Relaxed, SeqCst};
 use crate::sync::{AtomicU64, fence, shared_struct};
+use core::ptr::NonNull;
 
 shared_struct! {
     /// All kernels' next hops: `next[at][destination]`, as on the module's page.
@@ -80,12 +81,43 @@ fn keep(entry: &AtomicU64, word: u64, owned: impl FnOnce() -> bool) -> bool {
 pub(crate) enum AllRoutes {}
 pub(crate) type RoutesView<'f, Sh> = Part<'f, Sh, AllRoutes>;
 
+/// The routes of messages at one kernel index, by destination.
+pub(crate) enum RouteRow {}
+pub(crate) type RouteRowView<'f, Sh> = Part<'f, Sh, RouteRow>;
+
+impl<'f, Sh: Shape> RouteRowView<'f, Sh> {
+    #[inline(always)]
+    fn word(&self, destination: Index<Sh>) -> &'f AtomicU64 {
+        // SAFETY: one word for each destination.
+        unsafe { self.item(0, self.shape.below(destination)) }
+    }
+
+    /// As [`RoutesView::get`], where the row is that of `at`.
+    #[inline(always)]
+    pub(crate) fn get(&self, at: KernelId, destination: (Index<Sh>, KernelId)) -> Option<KernelId> {
+        // Relaxed: the entry alone matters.
+        read(self.word(destination.0).load(Relaxed), at, destination.1)
+    }
+
+    /// Where it begins.
+    pub(crate) const fn start(&self) -> NonNull<u8> {
+        // SAFETY: the start is inside.
+        unsafe { self.address(0) }
+    }
+}
+
 impl<'f, Sh: Shape> RoutesView<'f, Sh> {
+    /// The row of a kernel index.
+    #[inline(always)]
+    pub(crate) fn row(&self, at: Index<Sh>) -> RouteRowView<'f, Sh> {
+        let start = self.shape.below(at) * self.shape.producers() * size_of::<AtomicU64>();
+        // SAFETY: one row for each kernel, of one word for each kernel.
+        unsafe { Part::at(self.address(start), self.shape) }
+    }
+
     #[inline(always)]
     fn word(&self, at: Index<Sh>, destination: Index<Sh>) -> &'f AtomicU64 {
-        let i = self.shape.below(at) * self.shape.producers() + self.shape.below(destination);
-        // SAFETY: one word for each pair.
-        unsafe { self.item(0, i) }
+        self.row(at).word(destination)
     }
 
     fn entry(&self, at: KernelId, destination: KernelId) -> Option<&'f AtomicU64> {
@@ -153,8 +185,7 @@ impl<'f, Sh: Shape> RoutesView<'f, Sh> {
     /// destination itself.
     #[inline(always)]
     pub(crate) fn get(&self, at: (Index<Sh>, KernelId), destination: (Index<Sh>, KernelId)) -> Option<KernelId> {
-        // Relaxed: the entry alone matters.
-        read(self.word(at.0, destination.0).load(Relaxed), at.1, destination.1)
+        self.row(at.0).get(at.1, destination)
     }
 }
 

@@ -107,7 +107,7 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
     }
 
     fn at_position(&self, position: u64) -> StoredView<'f, Sh::Item> {
-        self.at_index(position as usize & (self.shape.slots() - 1))
+        self.at_index(position as usize & self.shape.mask())
     }
 
     /// Finds what a predecessor left.
@@ -170,7 +170,7 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
     #[cfg(not(k2k_loom))]
     pub(crate) fn stored_bytes(&self, position: u64) -> Range<usize> {
         let stride = self.shape.numbers().stored;
-        let at = Transit::<1, 0>::STORED + (position as usize & (self.shape.slots() - 1)) * stride;
+        let at = Transit::<1, 0>::STORED + (position as usize & self.shape.mask()) * stride;
         at..at + stride
     }
 

@@ -1,11 +1,11 @@
 //! Messages that leave the domain: mail of the proxies, and how its way ends.
 
+use super::LOOKS;
 use super::control::set_transfer;
 use super::exports::Exports;
 use super::free::FreeList;
 use super::peer::Peer;
 use super::proxies::Proxies;
-use super::LOOKS;
 use crate::endpoint::{Backlog, Endpoint};
 use crate::fabric::DeliveryStatus;
 use crate::in_place::{array_in, make_in};

@@ -167,6 +167,50 @@ unsafe impl<F: Fan> Send for LanesView<'_, F> {}
 // SAFETY: as above.
 unsafe impl<F: Fan> Sync for LanesView<'_, F> {}
 
+/// Where the lane of a producer and its bell are, in bytes from the start of any queue of a shape.
+#[derive(Clone, Copy)]
+pub(crate) struct LaneOffsets {
+    lane: usize,
+    bell: usize,
+}
+
+/// A lane, as its producer reaches it.
+#[derive(Clone, Copy)]
+pub(crate) struct LaneView<'q, F: Fan> {
+    ring: SpscView<'q, F>,
+    bell: &'q AtomicU32<F::Scope>,
+}
+
+impl<'q, F: Fan> LaneView<'q, F> {
+    /// Appends what `fill` writes, `used` bytes, more or less, and rings the bell.
+    ///
+    /// # Errors
+    /// [`Full`] if the lane is full.
+    #[inline(always)]
+    pub(crate) fn push(
+        self,
+        state: &mut ProducerState,
+        used: usize,
+        fill: impl FnOnce(Body<'q, F::Item>),
+    ) -> Result<(), Full> {
+        self.ring.push(state, used, fill)?;
+        self.ring_bell(state);
+        Ok(())
+    }
+
+    /// Whether the lane has room; asks the consumer only if the copy of its position says no.
+    #[inline(always)]
+    pub(crate) fn has_room(self, state: &mut ProducerState) -> bool {
+        self.ring.room(state, 1) > 0
+    }
+
+    #[inline(always)]
+    fn ring_bell(self, state: &ProducerState) {
+        // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the wake flag's fences.
+        self.bell.store(state.tail as u32, Relaxed);
+    }
+}
+
 /// The consumer's private half of a queue.
 pub(crate) struct LanesState<F: Fan> {
     lanes: F::Each<ConsumerState>,
@@ -250,11 +294,36 @@ impl<'q, F: Fan> LanesView<'q, F> {
 
     #[inline(always)]
     fn bell(self, lane: Index<F>) -> &'q AtomicU32<F::Scope> {
+        // SAFETY: there it is.
+        unsafe { self.base.add(self.bell_at(lane)).cast().as_ref() }
+    }
+
+    /// Where a bell is, in bytes from the start.
+    #[inline(always)]
+    fn bell_at(self, lane: Index<F>) -> usize {
+        // Less than the number of rows, and of bells if all rows were full.
         let i = self.fan.below(lane);
-        let row = self.base.cast::<BellRow<F::Scope>>();
-        // SAFETY: `i` is less than the number of rows, and of bells if all rows were full.
+        let [row, bell] = [size_of::<BellRow<F::Scope>>(), size_of::<AtomicU32<F::Scope>>()];
+        if self.is_spread() { i * row } else { i / ROW * row + i % ROW * bell }
+    }
+
+    /// Where the lane of a producer is, and its bell.
+    pub(crate) fn offsets(self, lane: Index<F>) -> LaneOffsets {
+        let numbers = self.fan.queue();
+        LaneOffsets { lane: numbers.lanes + self.fan.below(lane) * numbers.lane, bell: self.bell_at(lane) }
+    }
+
+    /// A lane, as its producer reaches it.
+    ///
+    /// # Safety
+    /// The offsets are those of a lane in a queue of this very shape.
+    #[inline(always)]
+    pub(crate) unsafe fn lane_at(self, at: LaneOffsets) -> LaneView<'q, F> {
+        // SAFETY: a lane is a credit and the slots.
         unsafe {
-            if self.is_spread() { &row.add(i).as_ref().bells[0] } else { &row.add(i / ROW).as_ref().bells[i % ROW] }
+            let credit = self.base.add(at.lane).cast::<Credit<F::Scope>>();
+            let ring = SpscView::at(credit.add(1).cast(), credit.as_ref(), self.fan);
+            LaneView { ring, bell: self.base.add(at.bell).cast().as_ref() }
         }
     }
 
@@ -285,21 +354,8 @@ impl<'q, F: Fan> LanesView<'q, F> {
         used: usize,
         fill: impl FnOnce(Body<'q, F::Item>),
     ) -> Result<(), Full> {
-        self.lane(lane).push(state, used, fill)?;
-        self.ring_bell(lane, state);
-        Ok(())
-    }
-
-    /// Whether a lane has room; asks the consumer only if the copy of its position says no.
-    #[inline(always)]
-    pub(crate) fn has_room(self, lane: Index<F>, state: &mut ProducerState) -> bool {
-        self.lane(lane).room(state, 1) > 0
-    }
-
-    #[inline(always)]
-    fn ring_bell(self, lane: Index<F>, state: &ProducerState) {
-        // Relaxed: a hint. A kernel that falls asleep hears it all the same, by the wake flag's fences.
-        self.bell(lane).store(state.tail as u32, Relaxed);
+        // SAFETY: a lane of this queue.
+        unsafe { self.lane_at(self.offsets(lane)) }.push(state, used, fill)
     }
 
     /// For an onlooker that copies parts of a queue: where the doorbells are that are in use, and where the notes are, in
@@ -334,7 +390,7 @@ impl<'q, F: Fan> LanesView<'q, F> {
     #[cfg(not(k2k_loom))]
     pub(crate) fn slot_bytes(self, lane: Index<F>, position: u64) -> Range<usize> {
         let numbers = self.fan.queue();
-        let slot = position as usize & (self.fan.slots() - 1);
+        let slot = position as usize & self.fan.mask();
         let at = numbers.lanes
             + self.fan.below(lane) * numbers.lane
             + size_of::<Credit<F::Scope>>()
@@ -364,6 +420,12 @@ impl<'q, F: Fan> LanesView<'q, F> {
         let bell = self.bell(lane);
         // Relaxed: for tests, where nothing runs at the same time.
         bell.store(bell.load(Relaxed).wrapping_sub(1), Relaxed);
+    }
+
+    #[inline(always)]
+    fn ring_bell(self, lane: Index<F>, state: &ProducerState) {
+        // SAFETY: a lane of this queue.
+        unsafe { self.lane_at(self.offsets(lane)) }.ring_bell(state);
     }
 
     /// The producer's place in a lane that may have been in use. Rings the bell again, in case the predecessor died

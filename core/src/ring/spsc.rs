@@ -178,7 +178,7 @@ impl<'r, R: Ring> SpscView<'r, R> {
 
     #[inline(always)]
     pub(super) fn slot(self, position: u64) -> SlotView<'r, R> {
-        let i = position as usize & (self.ring.slots() - 1);
+        let i = position as usize & self.ring.mask();
         // SAFETY: `i` is below the number of slots, and each is as long as the shape says: a stamp and a body.
         unsafe {
             let slot = self.slots.add(i * self.ring.stride());

@@ -394,7 +394,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
 
     #[inline(always)]
     fn at_position(self, position: u64) -> TicketSlotView<'r, R> {
-        self.at_index(position as usize & (self.ring.slots() - 1))
+        self.at_index(position as usize & self.ring.mask())
     }
 
     /// Whether the consumer has not taken the message that this producer has at a position.
@@ -478,7 +478,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
     /// As [`ENDS`](Self::ENDS): where the slot of a position is. Its first eight bytes are its word.
     #[cfg(not(k2k_loom))]
     pub(crate) fn slot_bytes(self, position: u64) -> Range<usize> {
-        let at = Self::SLOTS + (position as usize & (self.ring.slots() - 1)) * self.ring.stride();
+        let at = Self::SLOTS + (position as usize & self.ring.mask()) * self.ring.stride();
         at..at + self.ring.stride()
     }
 
