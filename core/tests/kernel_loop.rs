@@ -422,3 +422,11 @@ fn a_handler_is_told_the_time_and_deadlines_by_its_context() {
     run(&mut b, &mut watch, |_, _| unreachable!("there is mail"));
     assert_eq!((watch.now_ns, watch.deadline_ns), (7000, 7030));
 }
+
+#[test]
+fn a_handler_finds_other_kernels_by_name() {
+    let (fabric, platform) = (fabric::<4, 8, 64>(&Config::default()), Manual::at(1));
+    let ends = register_all(&fabric, &platform, 2);
+    let found = ["k1", "k0", "nobody"].map(|name| Context::<64>::find(&ends[0], name));
+    assert_eq!(found, [Some(ends[1].id()), Some(ends[0].id()), None]);
+}

@@ -153,6 +153,8 @@ fn a_send_to_nobody_is_refused_as_not_found() {
         assert_eq!(refused.status(), Some(DeliveryStatus::NotFound));
     }
     assert_eq!((a.stats().sent, a.stats().refused), (0, 5));
+    let refusal = SendError::NotFound { kernel: KernelId::new(3, 7) }.to_string();
+    assert!(refusal.contains("k3.7"), "{refusal}");
 }
 
 #[test]
