@@ -19,6 +19,7 @@ fn a_builder_sets_every_part_of_the_configuration() {
         .grace(Duration::from_nanos(77))
         .high_share(3)
         .tracing(true)
+        .latency(true)
         .build()
         .unwrap();
     let expected = Config {
@@ -28,6 +29,7 @@ fn a_builder_sets_every_part_of_the_configuration() {
         grace_ns: 77,
         high_share: 3,
         tracing: true,
+        latency: true,
         clock: k2k::platform::clock_id(),
         domain: k2k::owner::domain(),
     };

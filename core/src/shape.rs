@@ -20,7 +20,7 @@
 
 use crate::fabric::{AttachError, Fabric, Geometry, Held, Receipts, Transit};
 #[cfg(not(k2k_loom))]
-use crate::fabric::{Entry, FabricHeader, Failures, Hand, Trace};
+use crate::fabric::{Entry, FabricHeader, Failures, Hand, Latencies, Trace};
 use crate::in_place::memory_of;
 #[cfg(not(k2k_loom))]
 use crate::link::ReadFrames;
@@ -372,6 +372,7 @@ pub struct Numbers {
     pub(crate) transit: usize,
     pub(crate) traces: usize,
     pub(crate) failures: usize,
+    pub(crate) latencies: usize,
     pub(crate) size: usize,
 }
 
@@ -421,7 +422,8 @@ impl Numbers {
         let transit = held + k * held_len;
         let traces = transit + k * transit_len;
         let failures = traces + k * size::<Trace>();
-        let size = failures + k * size::<Failures>();
+        let latencies = failures + k * size::<Failures>();
+        let size = latencies + k * size::<Latencies>();
         if size > isize::MAX as u64 {
             return None;
         }
@@ -453,6 +455,7 @@ impl Numbers {
             transit: transit as usize,
             traces: traces as usize,
             failures: failures as usize,
+            latencies: latencies as usize,
             size: size as usize,
         })
     }
@@ -464,7 +467,7 @@ impl Numbers {
         let () = Message::<PAYLOAD>::SIZE_IS_RIGHT;
         let [high, inbox] = Whole::<KERNELS, SLOTS, PAYLOAD, S>::INBOX;
         let [terms, retracted, base, receipts_len] = Receipts::<KERNELS, SLOTS, S>::OFFSETS;
-        let [entries, routes, senders, inboxes, receipts, hands, held, transit, traces, failures, size] =
+        let [entries, routes, senders, inboxes, receipts, hands, held, transit, traces, failures, latencies, size] =
             Whole::<KERNELS, SLOTS, PAYLOAD, S>::OFFSETS;
         Self {
             kernels: KERNELS,
@@ -493,6 +496,7 @@ impl Numbers {
             transit,
             traces,
             failures,
+            latencies,
             size,
         }
     }

@@ -56,7 +56,7 @@ struct Header {
     delivery_timeout_ns: u64,
     max_clock_offset_ns: u64,
     hop_limit: u32,
-    tracing: u32,
+    switches: u32,
     domain: [u64; 2],
     next_place: u32,
     _zero: u32,
@@ -107,6 +107,7 @@ fn the_first_to_attach_decides_the_configuration() {
         grace_ns: 10,
         high_share: 11,
         tracing: true,
+        latency: true,
         domain,
         clock: 0,
     };

@@ -97,3 +97,34 @@ fn a_payload_of_any_length_arrives_whole_also_by_way_of_a_forwarder() {
         }
     }
 }
+
+#[test]
+fn latencies_are_counted_for_one_message_of_sixteen_while_that_is_switched_on() {
+    let platform = Manual::at(1);
+    let fabric = fabric::<2, 4, 64>(&Config { latency: true, ..Config::default() });
+    let mut kernels = register_all(&fabric, &platform, 2);
+    let to = kernels[1].id();
+    let mut go = |count: usize, ns: u64| {
+        for _ in 0..count {
+            kernels[0].send(to, &Message::new(1)).unwrap();
+            platform.advance(ns);
+            kernels[1].try_receive().unwrap();
+        }
+        fabric.latency(to).unwrap()
+    };
+    let counted = go(1_600, 500);
+    assert!((99..=101).contains(&counted.count()), "{}", counted.count());
+    assert_eq!((counted.sum_ns(), counted.quantile(0.5)), (500 * counted.count(), Some(511)));
+    // Tracing is another switch.
+    fabric.set_tracing(true);
+    fabric.set_latency(false);
+    assert_eq!((fabric.config().tracing, fabric.config().latency), (true, false));
+    assert_eq!(go(1_600, 90_000), counted, "switched off");
+    fabric.set_latency(true);
+    fabric.set_tracing(false);
+    assert_eq!((fabric.config().tracing, fabric.config().latency), (false, true));
+    let since = go(1_600, 90_000).since(&counted);
+    assert!((99..=101).contains(&since.count()));
+    assert_eq!((since.quantile(0.0), since.quantile(1.0)), (Some(98_303), Some(98_303)));
+    assert_eq!(fabric.latency(kernels[0].id()).unwrap().count(), 0, "the sender has received nothing");
+}

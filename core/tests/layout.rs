@@ -101,7 +101,7 @@ fn a_fabric_has_the_size_that_every_side_expects() {
     assert_eq!(align_of::<Fabric<4, 8, 64>>(), 128);
     assert_eq!(
         [size_of::<Fabric<1, 1, 0>>(), size_of::<Fabric<4, 8, 64>>(), size_of::<Fabric<16, 64, 192>>()],
-        [5_504 + 640, 53_120 + 4 * 640, 5_660_800 + 16 * 640]
+        [5_504 + 1_920, 53_120 + 4 * 1_920, 5_660_800 + 16 * 1_920]
     );
 }
 

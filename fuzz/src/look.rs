@@ -46,6 +46,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
             Region::Receipts(number),
             Region::Trace(number),
             Region::Failures(number),
+            Region::Latency(number),
         ] {
             let _ = fabric.fetch(region, |range| {
                 assert!(range.start < range.end && range.end <= Memory::LEN, "{range:?}");
@@ -67,6 +68,9 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
         );
         _ = (fabric.receipts_of(number).count(), fabric.trace_of_index(number).map(|trace| trace.read().count()));
         _ = fabric.failures_of_index(number).map(|failures| failures.read().count());
+        if let Some(latency) = fabric.latency_of_index(number) {
+            _ = (latency.quantile(0.5), latency.quantile(1.0), latency.steps().count(), latency.sum_ns());
+        }
         fabric.peek_inbox(number, limit.into(), &mut message, |_, _, message| drop(message.payload().to_vec()));
     }
     Ok(())

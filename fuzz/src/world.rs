@@ -298,7 +298,9 @@ impl<'m> World<'m> {
         if let Some(failures) = fabric.failures(id) {
             failures.read().for_each(|failure| drop(format!("{failure:?}")));
         }
+        _ = fabric.latency(id).map(|latency| latency.quantile(0.99));
         fabric.set_tracing(input.arbitrary()?);
+        fabric.set_latency(input.arbitrary()?);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::act::args::{ControlArgs, PingArgs, RecordArgs, ReplayArgs, SendArgs, TapArgs, TraceArgs};
-use crate::look::args::{DumpArgs, ErrorsArgs, LsArgs, MetricsArgs, TopArgs};
+use crate::look::args::{DumpArgs, ErrorsArgs, LatencyArgs, LsArgs, MetricsArgs, TopArgs};
 use crate::run::{MAX_KERNELS, MAX_MESSAGE_SIZE, USUAL_KERNELS};
 use crate::topology::Topology;
 use clap::{Args, Parser, Subcommand};
@@ -26,6 +26,7 @@ pub(crate) enum Command {
     Dump(DumpArgs),
     Metrics(MetricsArgs),
     Errors(ErrorsArgs),
+    Latency(LatencyArgs),
     Send(SendArgs),
     Ping(PingArgs),
     Trace(TraceArgs),

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Ok(Command::Dump(args)) => look::dump(&args),
         Ok(Command::Metrics(args)) => look::metrics(&args),
         Ok(Command::Errors(args)) => look::errors(&args),
+        Ok(Command::Latency(args)) => look::latency(&args),
         Ok(Command::Send(args)) => act::send::main(&args),
         Ok(Command::Ping(args)) => act::ping::main(&args),
         Ok(Command::Trace(args)) => act::trace::main(&args),

@@ -181,7 +181,7 @@ fn dump_shows_messages_without_their_payload_unless_it_is_asked_for() {
 }
 
 /// Every line of the text format of Prometheus: a comment, or a name, labels and a number.
-fn metrics_of(text: &str) -> Vec<(String, u64)> {
+fn metrics_of(text: &str) -> Vec<(String, f64)> {
     let mut families = Vec::new();
     let mut samples = Vec::new();
     for line in text.lines() {
@@ -193,7 +193,12 @@ fn metrics_of(text: &str) -> Vec<(String, u64)> {
         }
         let (series, value) = line.rsplit_once(' ').expect("a value");
         let name = series.split('{').next().unwrap();
-        assert_eq!(families.last().map(String::as_str), Some(name), "a sample stands with its family: {line}");
+        // Those of a histogram have a suffix.
+        let is_of = |family: &String| {
+            let rest = name.strip_prefix(family.as_str());
+            rest.is_some_and(|rest| matches!(rest, "" | "_bucket" | "_sum" | "_count"))
+        };
+        assert!(families.last().is_some_and(is_of), "a sample stands with its family: {line}");
         samples.push((series.to_owned(), value.parse().expect("a number")));
     }
     let mut unique: Vec<_> = samples.iter().map(|(series, _)| series).collect();
@@ -211,12 +216,16 @@ fn metrics_are_what_the_kernels_counted() {
         let is = |series: &str| series.starts_with(start) && has.iter().all(|label| series.contains(label));
         samples.iter().find(|(series, _)| is(series)).unwrap_or_else(|| panic!("{start} {has:?}: {samples:#?}")).1
     };
-    assert_eq!(of("k2k_messages_sent_total{", &["kernel=\"a\""]), 3);
-    assert_eq!(of("k2k_messages_not_found_total{", &["kernel=\"\"", "index=\"2\""]), 1, "counted by one that has left");
-    assert_eq!(of("k2k_messages_waiting{", &["kernel=\"b\"", "sender=\"a\"", "priority=\"high\""]), 1);
-    assert!(of("k2k_failure_last_timestamp_seconds{", &["index=\"2\"", "failure=\"not_found\""]) > 1_600_000_000);
-    assert_eq!(of("k2k_messages_unaccounted{", &[]), 2);
-    assert_eq!(of("k2k_kernel_condition{", &["kernel=\"c\\\"\\\\?\"", "condition=\"idle\""]), 1);
+    assert_eq!(of("k2k_messages_sent_total{", &["kernel=\"a\""]), 3.0);
+    assert_eq!(
+        of("k2k_messages_not_found_total{", &["kernel=\"\"", "index=\"2\""]),
+        1.0,
+        "counted by one that has left"
+    );
+    assert_eq!(of("k2k_messages_waiting{", &["kernel=\"b\"", "sender=\"a\"", "priority=\"high\""]), 1.0);
+    assert!(of("k2k_failure_last_timestamp_seconds{", &["index=\"2\"", "failure=\"not_found\""]) > 1.6e9);
+    assert_eq!(of("k2k_messages_unaccounted{", &[]), 2.0);
+    assert_eq!(of("k2k_kernel_condition{", &["kernel=\"c\\\"\\\\?\"", "condition=\"idle\""]), 1.0);
 }
 
 #[test]
@@ -243,7 +252,7 @@ fn metrics_are_served_until_the_command_ends_also_to_clients_that_misbehave() {
     let (head, body) = { get() }.split_once("\r\n\r\n").map(|(h, b)| (h.to_owned(), b.to_owned())).unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains(&format!("Content-Length: {}", body.len())), "{head}");
     assert!(
-        metrics_of(&body).iter().any(|(series, value)| series.starts_with("k2k_messages_sent_total") && *value == 3)
+        metrics_of(&body).iter().any(|(series, value)| series.starts_with("k2k_messages_sent_total") && *value == 3.0)
     );
     assert!(ask(b"GET /x HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
     assert!(ask(b"POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
@@ -257,6 +266,71 @@ fn metrics_are_served_until_the_command_ends_also_to_clients_that_misbehave() {
     let again: Broker<Fixed<2, 4, 0>> = Builder::new().create(&shm.0).build().unwrap();
     let _b = again.register("newcomer").unwrap();
     assert!(get().contains("newcomer"));
+}
+
+#[test]
+fn latencies_are_shown_by_all_that_look_while_they_are_counted() {
+    let (shm, broker) = shared("latency");
+    let (mut a, mut b) = (broker.register("a").unwrap(), broker.register("b").unwrap());
+    assert!(String::from_utf8(k2k(&["latency", &shm.0]).stdout).unwrap().ends_with("no latency was counted\n"));
+    assert_eq!(printed(&["latency", &shm.0, "on"]), "");
+    for _ in 0..320 {
+        a.send(b.id(), &Message::new(1)).unwrap();
+        b.try_receive().unwrap();
+    }
+    let of = json(&["latency", &shm.0, "--json"]);
+    assert_eq!((&of["on"], &of["kernels"][0]["latency"]["count"]), (&true.into(), &0.into()));
+    let counted = &of["kernels"][1]["latency"];
+    let times = ["p50_ns", "p90_ns", "p99_ns", "p999_ns"].map(|share| counted[share].as_u64().unwrap());
+    assert!((19..=21).contains(&counted["count"].as_u64().unwrap()) && times.is_sorted() && times[0] > 0, "{of:#}");
+    let text = printed(&["latency", &shm.0]);
+    assert!(text.lines().count() == 2 && text.contains("b  ") && text.contains("P99"), "{text}");
+    assert!(printed(&["top", &shm.0, "--once", "-i", "0.05"]).contains("P99"));
+    assert_eq!(&kernel(&json(&["ls", &shm.0, "--json"]), "b")["latency"]["p99_ns"], &counted["p99_ns"]);
+
+    let samples = metrics_of(&printed(&["metrics", &shm.0]));
+    let of_b = |part: &str| {
+        let name = format!("k2k_message_latency_seconds_{part}{{");
+        let of_b = samples.iter().filter(|(series, _)| series.starts_with(&name) && series.contains("kernel=\"b\""));
+        of_b.cloned().collect::<Vec<_>>()
+    };
+    let (buckets, all) = (of_b("bucket"), of_b("count")[0].1);
+    assert!(buckets.is_sorted_by_key(|(_, count)| *count as u64), "counts are cumulative: {buckets:#?}");
+    assert_eq!((buckets.len(), buckets.last().unwrap().1, all), (29, all, counted["count"].as_f64().unwrap()));
+    assert!(buckets[28].0.contains("le=\"+Inf\"") && buckets[4].0.contains("le=\"0.000001024\""), "{buckets:#?}");
+
+    assert_eq!(printed(&["latency", &shm.0, "off"]), "");
+    assert!(!broker.memory().config().latency && !broker.memory().config().tracing);
+    assert!(!printed(&["top", &shm.0, "--once", "-i", "0.05"]).contains("P99"));
+    assert!(!printed(&["metrics", &shm.0]).contains("latency_seconds"));
+    assert_eq!(k2k(&["latency", &shm.0, "perhaps"]).status.code(), Some(2));
+}
+
+#[test]
+fn dump_for_machines_has_what_it_has_for_people() {
+    let (shm, broker, [a, b, c]) = troubled("dump-json");
+    broker.memory().set_route(a.id(), b.id(), c.id()).unwrap();
+    broker.deny(b.id(), c.id()).unwrap();
+    let of = json(&["dump", &shm.0, "--json"]);
+    assert_eq!((&of["shape"]["slots"], &kernel(&of, "a")["counters"]["sent"]), (&16.into(), &3.into()), "{of:#}");
+    let [route, denial] = [&of["routes"][0], &of["denials"][0]];
+    assert_eq!((&route["at"]["index"], &route["next_hop"]["index"]), (&0.into(), &c.id().index().into()));
+    assert_eq!(
+        (&denial["receiver"]["index"], &denial["sender"]["generation"]),
+        (&1.into(), &c.id().generation().into())
+    );
+    assert_eq!(
+        (&of["receipts"][0]["latest"]["pending"], &of["receipts"][0]["latest"]["not_found"]),
+        (&2.into(), &1.into())
+    );
+    assert_eq!(
+        (&of["failures"][1]["failure"], &of["failures"][1]["example"]["sequence"]),
+        (&"not_found".into(), &3.into())
+    );
+    let kinds: Vec<_> = of["messages"].as_array().unwrap().iter().map(|message| message["kind"].clone()).collect();
+    assert_eq!((kinds, &of["messages"][0]["payload"]), (vec![8.into(), 7.into()], &Value::Null), "{of:#}");
+    let with = json(&["dump", &shm.0, "--json", "--payload", "--messages", "1"]);
+    assert_eq!(with["messages"][1]["payload"], "7365637265742121");
 }
 
 #[test]
@@ -294,7 +368,7 @@ fn what_cannot_be_looked_at_is_one_line_and_status_2() {
         (String::new(), "cannot name a fabric"),
         (path("missing\u{1b}[31m"), "missing?[31m"),
     ] {
-        for command in ["ls", "top", "dump", "metrics", "errors"] {
+        for command in ["ls", "top", "dump", "metrics", "errors", "latency"] {
             let output = k2k(&[command, &file]);
             let err = String::from_utf8(output.stderr).unwrap();
             assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{err}");

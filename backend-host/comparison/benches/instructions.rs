@@ -86,7 +86,13 @@ macro_rules! of_shape {
 of_shape!(Known: count_send count_receive count_forward);
 of_shape!(Found: count_read_send count_read_receive count_read_forward);
 
-const NAMES: [&str; 16] = [
+/// The same, while receivers count how long messages were on their way.
+fn with_latency(stage: Box<Stage<Known>>) -> Box<Stage<Known>> {
+    stage.b.fabric().set_latency(true);
+    stage
+}
+
+const NAMES: [&str; 18] = [
     "spsc_push",
     "spsc_pop",
     "spsc_push_batch",
@@ -98,6 +104,8 @@ const NAMES: [&str; 16] = [
     "send",
     "receive",
     "receive_nothing",
+    "send_latency",
+    "receive_latency",
     "forward",
     "read_send",
     "read_receive",
@@ -120,6 +128,8 @@ fn main() {
         Some("send") => count_send(&mut stage(0, false)),
         Some("receive") => count_receive(&mut stage(TIMES, false)),
         Some("receive_nothing") => count_receive(&mut stage(0, false)),
+        Some("send_latency") => count_send(&mut with_latency(stage(0, false))),
+        Some("receive_latency") => count_receive(&mut with_latency(stage(TIMES, false))),
         Some("forward") => count_forward(&mut stage(TIMES, true)),
         Some("read_send") => count_read_send(&mut stage_read(0, false)),
         Some("read_receive") => count_read_receive(&mut stage_read(TIMES, false)),

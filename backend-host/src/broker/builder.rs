@@ -134,6 +134,13 @@ impl<Sh: Shape<Scope = System>> Builder<Sh> {
         self
     }
 
+    /// Whether kernels count how long the messages that they receive were on their way. Default no;
+    /// [`Broker::set_latency`] switches it later.
+    pub const fn latency(mut self, on: bool) -> Self {
+        self.config.latency = on;
+        self
+    }
+
     /// In ordinary memory of this process: the default.
     pub fn heap(mut self) -> Self {
         self.place = Place::Heap;

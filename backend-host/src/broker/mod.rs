@@ -37,7 +37,7 @@ use crate::{Backing, Endpoint, Memory};
 use core::fmt;
 use k2k_core::Fixed;
 use k2k_core::Shape;
-use k2k_core::fabric::{Name, TraceEntry};
+use k2k_core::fabric::{Latency, Name, TraceEntry};
 use k2k_core::sync::System;
 use k2k_core::{Command, DeliveryReceipt, KernelId, MessageId, ReceiptError, Registration, Stats};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -341,6 +341,21 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         if self.is_here() {
             self.memory.fabric().set_tracing(on);
         }
+    }
+
+    /// Has all kernels count how long the messages that they receive were on their way, or no more, at any time: of
+    /// [`LATENCY_SAMPLE`](crate::fabric::LATENCY_SAMPLE) messages one is counted.
+    pub fn set_latency(&self, on: bool) {
+        if self.is_here() {
+            self.memory.fabric().set_latency(on);
+        }
+    }
+
+    /// How long the messages that were received at a kernel's place had been on their way, as far as that was counted;
+    /// `None` if no kernel has had this address yet.
+    #[must_use]
+    pub fn latency(&self, id: KernelId) -> Option<Latency> {
+        self.memory.fabric().latency(id)
     }
 
     /// The last events at a kernel's place, oldest first.

@@ -6,7 +6,7 @@ use crate::owner::{self, OwnerState};
 use crate::platform::{Host, clock_id};
 use core::time::Duration;
 use k2k_core::fabric::{
-    Failure, Geometry, LAYOUT_VERSION, Name, Observed, ObservedReceipt, Region, Status, TraceEntry,
+    Failure, Geometry, LAYOUT_VERSION, Latency, Name, Observed, ObservedReceipt, Region, Status, TraceEntry,
 };
 use k2k_core::{
     Command, Config, DeliveryStatus, FabricRef, Header, KernelId, Message, Phase, Platform as _, Priority, Stats,
@@ -70,6 +70,9 @@ pub struct KernelLook {
     pub backlog: Vec<Waiting>,
     /// Messages that it has deferred, by the index of the next hop that had no room.
     pub deferred: BTreeMap<u16, u64>,
+    /// How long the messages that it has received were on their way, as far as that was counted, over all owners of its
+    /// index; `None` while that is switched off. See [`Broker::set_latency`](crate::Broker::set_latency).
+    pub latency: Option<Box<Latency>>,
     /// The kernels whose inbox has no room for it: it has filled its shard there, or has deferred messages for them.
     pub waits_for: Vec<u16>,
 }
@@ -287,7 +290,11 @@ impl View {
             let index = number;
             self.fetch(Region::Backlog(index))?;
             let owner = observed.owner.map(|tag| *owners.entry(tag).or_insert_with(|| owner_of(tag, &config)));
-            kernels.push(self.kernel(&observed, owner));
+            let mut kernel = self.kernel(&observed, owner);
+            if config.latency {
+                kernel.latency = self.latency(index as u16)?.map(Box::new);
+            }
+            kernels.push(kernel);
         }
         Self::note_who_waits(&mut kernels);
         let file = self.file_state();
@@ -373,6 +380,16 @@ impl View {
         Ok(entries)
     }
 
+    /// How long the messages received at a kernel index were on their way, over all its owners, as far as that was counted:
+    /// also what was counted before it was switched off. `None` if there is no such index.
+    ///
+    /// # Errors
+    /// As for [`look`](Self::look).
+    pub fn latency(&mut self, index: u16) -> Result<Option<Latency>, InspectError> {
+        self.fetch(Region::Latency(usize::from(index)))?;
+        Ok(self.fabric.latency_of_index(usize::from(index)))
+    }
+
     /// What is noted of the failures at a kernel index, over all its owners, by kind: when the first and the last one were
     /// counted, and which message the last was. How many there were, its [counters](KernelLook::stats) say. Of a kind whose
     /// notes are written at this very moment, nothing.
@@ -417,6 +434,7 @@ impl View {
             stats: observed.stats,
             backlog: senders.into_values().collect(),
             deferred,
+            latency: None,
             waits_for: Vec::new(),
         }
     }

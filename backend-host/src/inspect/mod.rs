@@ -3,7 +3,7 @@
 //! | what | gives |
 //! | --- | --- |
 //! | [`find()`] | the fabrics on this machine |
-//! | [`View`] | one fabric: its header, its kernels and their owners, backlogs, routes, denials, receipts, waiting messages, failures, traces |
+//! | [`View`] | one fabric: its header, its kernels and their owners, backlogs, routes, denials, receipts, waiting messages, failures, latencies, traces |
 //! | [`Watch`] | what changes from look to look: rates, high-water marks, and which kernels are stuck, and how |
 //!
 //! # Looking costs the watched nothing
@@ -48,7 +48,7 @@ mod watch;
 pub use error::InspectError;
 pub use find::{Found, find};
 pub use look::{Denial, FileState, KernelLook, Look, Mail, Owner, ReceiptCounts, Route, View, Waiting};
-pub use watch::{Condition, Detail, Report, Watch};
+pub use watch::{Condition, Detail, Quantiles, Report, Watch};
 
 /// The largest shape that there is; what a fabric has is read from its header.
 type Any = k2k_core::Read<4096, 65472>;

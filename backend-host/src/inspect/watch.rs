@@ -5,7 +5,7 @@ use super::look::{KernelLook, Look, View};
 use crate::owner::OwnerState;
 use core::fmt;
 use core::time::Duration;
-use k2k_core::fabric::Status;
+use k2k_core::fabric::{Latency, Status};
 use k2k_core::{Command, KernelId, Phase, Stats};
 use std::collections::HashMap;
 use std::time::Instant;
@@ -56,6 +56,27 @@ impl fmt::Display for Condition {
     }
 }
 
+/// How long messages were on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quantiles {
+    /// Messages that were counted: of those that were received, one of
+    /// [`LATENCY_SAMPLE`](crate::fabric::LATENCY_SAMPLE).
+    pub count: u64,
+    /// A time that half of them did not exceed, ns: at most a quarter too long, as the other.
+    pub p50_ns: u64,
+    /// A time that 99 of 100 did not exceed, ns.
+    pub p99_ns: u64,
+}
+
+impl Quantiles {
+    /// Of a kernel's counts; `None` if nothing was counted.
+    #[must_use]
+    pub fn of(latency: &Latency) -> Option<Self> {
+        let [p50_ns, p99_ns] = [0.5, 0.99].map(|share| latency.quantile(share));
+        Some(Self { count: latency.count(), p50_ns: p50_ns?, p99_ns: p99_ns? })
+    }
+}
+
 /// What is known of a kernel beyond one look.
 #[derive(Clone, Copy, Debug)]
 pub struct Detail {
@@ -66,6 +87,8 @@ pub struct Detail {
     pub change: Stats,
     /// The most messages that waited in its inbox at any look of this watch.
     pub high_water: u64,
+    /// How long the messages that it has received since the last look were on their way; `None` if none was counted.
+    pub latency: Option<Quantiles>,
     /// For how long neither its heartbeat nor any counter has moved, as far as this watch has seen.
     pub still: Duration,
 }
@@ -98,6 +121,7 @@ impl Report {
 #[derive(Debug)]
 struct Seen {
     stats: Stats,
+    latency: Option<Box<Latency>>,
     heartbeat: u64,
     awake: bool,
     full: bool,
@@ -176,6 +200,7 @@ impl Watch {
         let awake = kernel.parks && !kernel.asleep;
         let seen = self.seen.entry(kernel.id).or_insert(Seen {
             stats: kernel.stats,
+            latency: kernel.latency.clone(),
             heartbeat: kernel.heartbeat,
             awake: false,
             full: false,
@@ -186,6 +211,9 @@ impl Watch {
             commanded: now,
         });
         let change = growth(&seen.stats, &kernel.stats);
+        let latency = kernel.latency.as_ref().zip(seen.latency.as_ref());
+        let latency = latency.and_then(|(now, before)| Quantiles::of(&now.since(before)));
+        seen.latency.clone_from(&kernel.latency);
         if kernel.stats != seen.stats || kernel.heartbeat != seen.heartbeat {
             seen.moved = now;
         }
@@ -229,7 +257,7 @@ impl Watch {
         } else {
             Condition::Idle
         };
-        Detail { condition, change, high_water: seen.high_water, still }
+        Detail { condition, change, high_water: seen.high_water, latency, still }
     }
 }
 

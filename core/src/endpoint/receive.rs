@@ -1,7 +1,7 @@
 //! Receiving: from the inbox to the caller, past what is for others.
 
 use super::Endpoint;
-use crate::fabric::{Counter, DeliveryStatus, Event};
+use crate::fabric::{Counter, DeliveryStatus};
 use crate::platform::Platform;
 use crate::shape::{Index, Packet, Shape};
 use crate::sync::zeroed_in;
@@ -187,7 +187,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             self.clock.now(wall_ns);
             self.ledger.count(Counter::ClockSkews);
         }
-        self.trace(Event::Received, None, header);
+        self.trace_received(header);
         true
     }
 }

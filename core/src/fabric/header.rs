@@ -29,7 +29,8 @@ shared_struct! {
         delivery_timeout_ns: AtomicU64,
         max_clock_offset_ns: AtomicU64,
         hop_limit: AtomicU32,
-        tracing: AtomicU32,
+        /// [`Switch`]es that are on.
+        switches: AtomicU32,
         /// In which boot and in which process id namespace the owners' numbers are meant.
         domain: [AtomicU64; 2],
         /// Where the search for a free place begins.
@@ -38,6 +39,47 @@ shared_struct! {
         /// Names the clock of all times; 0: not said.
         clock: AtomicU64,
         grace_ns: AtomicU64,
+    }
+}
+
+/// Tries of an exchange that puts a switch.
+const SWITCH_TRIES: u32 = 8;
+
+/// What a supervisor switches on and off for all kernels. The numbers stand in shared memory and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Switch {
+    /// Kernels write traces.
+    Tracing = 1,
+    /// Kernels count how long the messages that they receive were on their way.
+    Latency = 2,
+}
+
+impl Switch {
+    const fn bit(self, on: bool) -> u32 {
+        if on { self as u32 } else { 0 }
+    }
+}
+
+/// Which switches are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Switches(u32);
+
+impl Switches {
+    /// Whether any is.
+    #[inline(always)]
+    pub(crate) const fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn tracing(self) -> bool {
+        self.0 & Switch::Tracing as u32 != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn latency(self) -> bool {
+        self.0 & Switch::Latency as u32 != 0
     }
 }
 
@@ -230,7 +272,8 @@ impl FabricHeader {
         self.hop_limit.store(u32::from(config.hop_limit), Relaxed);
         self.grace_ns.store(config.grace_ns, Relaxed);
         self.high_share.store(config.high_share, Relaxed);
-        self.set_tracing(config.tracing);
+        let on = Switch::Tracing.bit(config.tracing) | Switch::Latency.bit(config.latency);
+        self.switches.store(on, Relaxed);
         // Relaxed, these too: `fabric-ready` makes them visible.
         for (word, value) in self.domain.iter().zip([config.domain.boot, config.domain.namespace]) {
             word.store(value, Relaxed);
@@ -261,16 +304,17 @@ impl FabricHeader {
             hop_limit: self.hop_limit.load(Relaxed).clamp(1, HOP_LIMIT_MAX as u32) as u8,
             grace_ns: self.grace_ns.load(Relaxed),
             high_share: self.high_share.load(Relaxed),
-            tracing: self.tracing(),
+            tracing: self.switches().tracing(),
+            latency: self.switches().latency(),
             domain: ProcessDomain { boot: self.domain[0].load(Relaxed), namespace: self.domain[1].load(Relaxed) },
             clock: self.clock.load(Relaxed),
         }
     }
 
     #[inline(always)]
-    pub(super) fn tracing(&self) -> bool {
-        // Relaxed: a switch that takes effect soon.
-        self.tracing.load(Relaxed) != 0
+    pub(super) fn switches(&self) -> Switches {
+        // Relaxed: they take effect soon.
+        Switches(self.switches.load(Relaxed))
     }
 
     #[cfg(all(test, not(k2k_loom)))]
@@ -279,9 +323,19 @@ impl FabricHeader {
         self.high_share.store(share, Relaxed);
     }
 
-    pub(super) fn set_tracing(&self, on: bool) {
-        // Relaxed: as above.
-        self.tracing.store(u32::from(on), Relaxed);
+    /// Puts a switch on or off, and leaves the others.
+    pub(super) fn switch(&self, switch: Switch, on: bool) {
+        // Relaxed, all: as above. An exchange that fails has met another switch that was put at the same moment.
+        let mut found = self.switches.load(Relaxed);
+        for _ in 0..SWITCH_TRIES {
+            let new = found & !switch.bit(true) | switch.bit(on);
+            match self.switches.compare_exchange(found, new, Relaxed, Relaxed) {
+                Ok(_) => return,
+                Err(other) => found = other,
+            }
+        }
+        // Somebody puts them on and off all the time.
+        self.switches.store(found & !switch.bit(true) | switch.bit(on), Relaxed);
     }
 
     /// Where the search for a free place begins, as a number that may be anything.

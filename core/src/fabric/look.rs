@@ -6,7 +6,7 @@
 //! an earlier fetch.
 
 use super::receipt::Latest;
-use super::{Command, DeliveryStatus, FabricRef, Failures, Name, Phase, Stats, Status, Trace};
+use super::{Command, DeliveryStatus, FabricRef, Failures, Latencies, Latency, Name, Phase, Stats, Status, Trace};
 use crate::message::{KernelId, MessageId, Priority};
 use crate::ring::ticket::TicketView;
 use crate::shape::{Index, Shape};
@@ -40,6 +40,8 @@ pub enum Region {
     Trace(usize),
     /// For [`FabricRef::failures_of_index`].
     Failures(usize),
+    /// For [`FabricRef::latency_of_index`].
+    Latency(usize),
 }
 
 /// What the kernel table says of a kernel index that is in use.
@@ -158,6 +160,11 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
                 let len = size_of::<Failures>();
                 copy(moved(numbers.failures + i * len, 0..len))
             }
+            Region::Latency(number) => {
+                let Some((_, i)) = of_kernel(number) else { return Ok(()) };
+                let len = size_of::<Latencies>();
+                copy(moved(numbers.latencies + i * len, 0..len))
+            }
         }
     }
 
@@ -198,6 +205,11 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// What is noted of the failures at a kernel index, over all its owners. After [`Region::Failures`].
     pub fn failures_of_index(&self, number: usize) -> Option<&'f Failures> {
         self.index(number).map(|at| self.failures_at(at))
+    }
+
+    /// How long the messages received at a kernel index were on their way, over all its owners. After [`Region::Latency`].
+    pub fn latency_of_index(&self, number: usize) -> Option<Latency> {
+        self.index(number).map(|at| self.latencies_at(at).read())
     }
 
     /// Messages of normal priority that wait in an inbox, by sender: those of whom something waits. After
@@ -482,6 +494,17 @@ mod tests {
         copy.fetch(Region::Failures(2));
         let failed = fabric.failures_of_index(2).unwrap().read().next().unwrap();
         assert_eq!((failed.status, failed.example), (DeliveryStatus::NotAllowed, id));
+
+        FABRIC.set_latency(true);
+        let id = c.id();
+        (0..64).for_each(|_| {
+            send(&mut c, id, Priority::Normal);
+            c.try_receive().unwrap();
+        });
+        FABRIC.set_latency(false);
+        copy.fetch(Region::Latency(2));
+        assert_eq!(fabric.latency_of_index(2), FABRIC.latency(c.id()));
+        assert!((3..=5).contains(&fabric.latency_of_index(2).unwrap().count()));
 
         // The receiver has taken some, and not said so yet.
         (0..43 + 4).for_each(|_| assert!(b.try_receive().is_some()));

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+----------+
-//!   | header | kernel table | routes | inboxes                               | receipts | hands | held | transit | traces | failures |
-//!   |        | [KERNELS]    | [K][K] | [KERNELS]: lanes[KERNELS] + high ring | [K]      | [K]   | [K]  | [K]     | [K]    | [K]      |
+//!   | header | kernel table | routes | inboxes                               | receipts | hands | held | transit | traces | failures | latencies |
+//!   |        | [KERNELS]    | [K][K] | [KERNELS]: lanes[KERNELS] + high ring | [K]      | [K]   | [K]  | [K]     | [K]    | [K]      | [K]       |
 //!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+----------+
 //! ```
 //!
@@ -14,6 +14,7 @@ mod failures;
 mod hand;
 mod header;
 mod held;
+mod latency;
 #[cfg(not(k2k_loom))]
 mod look;
 mod name;
@@ -31,6 +32,7 @@ mod transit;
 
 pub use failures::{Failure, Failures};
 pub use header::{AttachError, FabricHeader, Geometry, LAYOUT_VERSION, MAGIC};
+pub use latency::{LATENCY_SAMPLE, Latency};
 #[cfg(not(k2k_loom))]
 pub use look::{Observed, ObservedReceipt, ObservedShard, Region};
 pub use name::{NAME_LEN, Name, NameError};
@@ -40,7 +42,9 @@ pub use table::{Command, Phase, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
 pub(crate) use hand::{Deposit, Hand, Ledger, Noted, Step};
+pub(crate) use header::{Switch, Switches};
 pub(crate) use held::{Held, HeldView};
+pub(crate) use latency::{Latencies, is_sampled};
 pub(crate) use own::Own;
 pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, ReceiptsView, Settled, Unsettled, Verdict};
 pub(crate) use route::Routes;
@@ -82,6 +86,9 @@ pub struct Config {
     pub high_share: u32,
     /// Whether kernels write traces.
     pub tracing: bool,
+    /// Whether kernels count how long the messages that they receive were on their way: see
+    /// [`FabricRef::set_latency`].
+    pub latency: bool,
     /// Where the [owners](crate::Platform::owner) of kernels can be told apart.
     pub domain: ProcessDomain,
     /// Which clock the times in the fabric are on: a number of the backend's, the same for two kernels exactly when
@@ -100,7 +107,7 @@ pub struct ProcessDomain {
 }
 
 impl Config {
-    /// 5 s, 500 ms, 8 hops, 1 s, equal shares, no tracing; neither the clock nor the domain is named.
+    /// 5 s, 500 ms, 8 hops, 1 s, equal shares, no tracing, no latencies; neither the clock nor the domain is named.
     pub const DEFAULT: Self = Self {
         delivery_timeout_ns: 5_000_000_000,
         max_clock_offset_ns: 500_000_000,
@@ -108,6 +115,7 @@ impl Config {
         grace_ns: 1_000_000_000,
         high_share: 0,
         tracing: false,
+        latency: false,
         domain: ProcessDomain { boot: 0, namespace: 0 },
         clock: 0,
     };
@@ -151,6 +159,7 @@ shared_struct! {
         pub(crate) transit: [Transit<SLOTS, PAYLOAD>; KERNELS],
         pub(crate) traces: [Trace; KERNELS],
         pub(crate) failures: [Failures; KERNELS],
+        pub(crate) latencies: [Latencies; KERNELS],
     }
 }
 
@@ -220,7 +229,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     };
 
     /// Where the parts are, and the length.
-    pub(crate) const OFFSETS: [usize; 11] = [
+    pub(crate) const OFFSETS: [usize; 12] = [
         offset_of!(Self, kernels),
         offset_of!(Self, routes),
         offset_of!(Self, senders),
@@ -231,6 +240,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         offset_of!(Self, transit),
         offset_of!(Self, traces),
         offset_of!(Self, failures),
+        offset_of!(Self, latencies),
         size_of::<Self>(),
     ];
 
@@ -433,6 +443,16 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// See [`FabricRef::set_tracing`].
     pub fn set_tracing(&self, on: bool) {
         self.handle().set_tracing(on)
+    }
+
+    /// See [`FabricRef::set_latency`].
+    pub fn set_latency(&self, on: bool) {
+        self.handle().set_latency(on)
+    }
+
+    /// See [`FabricRef::latency`].
+    pub fn latency(&self, id: KernelId) -> Option<Latency> {
+        self.handle().latency(id)
     }
 
     /// See [`FabricRef::is_registered`].
@@ -811,6 +831,12 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         unsafe { self.part.item(self.part.shape.numbers().failures, self.part.shape.below(at)) }
     }
 
+    /// A kernel's counts of latencies.
+    pub(crate) fn latencies_at(&self, at: Index<Sh>) -> &'f Latencies {
+        // SAFETY: each kernel has some.
+        unsafe { self.part.item(self.part.shape.numbers().latencies, self.part.shape.below(at)) }
+    }
+
     /// Checks that the times in this fabric are on a certain clock: deadlines on another one would be over at once or
     /// never. A backend that names its clock checks what it opens; a side that gives 0, or did when it set the fabric
     /// up, is not checked.
@@ -828,7 +854,13 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
 
     /// Switches tracing on or off for all kernels, at any time.
     pub fn set_tracing(&self, on: bool) {
-        self.header().set_tracing(on);
+        self.header().switch(Switch::Tracing, on);
+    }
+
+    /// Has all kernels count how long the messages that they receive were on their way, or no more, at any time:
+    /// [`latency`](Self::latency) has the counts. Of the received messages, one of [`LATENCY_SAMPLE`] is counted.
+    pub fn set_latency(&self, on: bool) {
+        self.header().switch(Switch::Latency, on);
     }
 
     #[cfg(all(test, not(k2k_loom)))]
@@ -837,8 +869,8 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     }
 
     #[inline(always)]
-    pub(crate) fn tracing(&self) -> bool {
-        self.header().tracing()
+    pub(crate) fn switches(&self) -> Switches {
+        self.header().switches()
     }
 
     /// Whether `id` can be sent to now.
@@ -1083,6 +1115,13 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     pub fn trace(&self, id: KernelId) -> Option<&'f Trace> {
         self.once_of(id)?;
         self.index(id.index()).map(|i| self.trace_at(i))
+    }
+
+    /// How long the messages that were received at a kernel's place had been on their way, as far as that was counted: see
+    /// [`set_latency`](Self::set_latency). `None` if no kernel has had this address yet.
+    pub fn latency(&self, id: KernelId) -> Option<Latency> {
+        self.once_of(id)?;
+        self.index(id.index()).map(|i| self.latencies_at(i).read())
     }
 
     /// What is noted of the failures that were counted at a kernel's place; `None` if no kernel has had this address yet.

@@ -5,7 +5,7 @@
 //! methods. A copy is no snapshot: each aligned word was there at some moment, but two words may be of different
 //! moments.
 
-use super::{Command, Entry, FabricRef, Failures, NotRegistered, Trace};
+use super::{Command, Entry, FabricRef, Latencies, NotRegistered, Trace};
 use crate::message::KernelId;
 use crate::shape::Shape;
 use crate::sync::AtomicU64;
@@ -27,11 +27,12 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
         numbers.traces..numbers.traces + numbers.kernels * size_of::<Trace>()
     }
 
-    /// Where the notes of failures are. As [`table_bytes`](Self::table_bytes).
+    /// Where the traces, the notes of failures and the counts of latencies are, which lie side by side. As
+    /// [`table_bytes`](Self::table_bytes).
     #[must_use]
-    pub fn failure_bytes(&self) -> Range<usize> {
+    pub fn record_bytes(&self) -> Range<usize> {
         let numbers = self.shape().numbers();
-        numbers.failures..numbers.failures + numbers.kernels * size_of::<Failures>()
+        numbers.traces..numbers.latencies + numbers.kernels * size_of::<Latencies>()
     }
 
     /// Where it stands how much mail waits at a kernel index, for [`waiting`](Self::waiting). As
@@ -124,7 +125,7 @@ mod tests {
             [
                 fabric.table_bytes(),
                 fabric.trace_bytes(),
-                fabric.failure_bytes(),
+                fabric.record_bytes(),
                 fabric.bell_bytes(0),
                 fabric.bell_bytes(2),
             ]

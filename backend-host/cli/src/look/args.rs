@@ -1,6 +1,6 @@
 //! Their command lines.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use core::time::Duration;
 use std::net::SocketAddr;
 
@@ -72,6 +72,10 @@ pub(crate) struct DumpArgs {
     /// Show their payloads, in hexadecimal.
     #[arg(long)]
     pub(crate) payload: bool,
+
+    /// Print one JSON object instead: what k2k ls prints as JSON, and failures, routes, denials, receipts and messages.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Print a fabric's counters and gauges in the text format of Prometheus.
@@ -104,6 +108,35 @@ pub(crate) struct ErrorsArgs {
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Show how long messages were on their way to each kernel, or have that counted.
+///
+/// With on, all kernels of the fabric count it from now on, for one received message of 16; with off, no more. A receiver's
+/// counts are kept by its index, on a scale of four steps per power of two: a percentile is at most a quarter too long. Times
+/// are from the sender's timestamp to the receiver's, both on the hybrid clock. k2k top and k2k metrics show them as well,
+/// while it is on. Exit status 0; 2 if the fabric cannot be looked at, or, for on and off, written to.
+#[derive(Args, Debug)]
+pub(crate) struct LatencyArgs {
+    /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: String,
+
+    /// Switch it on or off, instead.
+    #[arg(value_name = "SWITCH", conflicts_with = "json")]
+    pub(crate) switch: Option<Switch>,
+
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// Kernels count.
+    On,
+    /// Kernels count no more.
+    Off,
 }
 
 const CONDITIONS: &str = "Conditions:\n  \

@@ -6,8 +6,9 @@ use super::{errors, file_state, label, label_of, lower, owner, printable, shape}
 use crate::text::{grouped, time_ns};
 use core::error::Error;
 use core::fmt::Write as _;
-use k2k::inspect::{Look, Mail, ReceiptCounts, Report, View, Watch};
-use k2k::{Priority, Stats};
+use k2k::inspect::{Denial, Look, Mail, ReceiptCounts, Report, Route, View, Watch};
+use k2k::{KernelId, Priority, Stats};
+use serde_json::{Map, Value, json};
 use std::process::ExitCode;
 
 const NAME: &str = "k2k dump";
@@ -23,6 +24,10 @@ fn run(args: &DumpArgs) -> Result<ExitCode, Box<dyn Error>> {
     let report = watch.look()?;
     let look = &report.look;
     let view = watch.view();
+    if args.json {
+        k2k_command::say!("{:#}", json(view, &report, args)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     k2k_command::print(header(view, look))?;
     k2k_command::print(kernels(&report))?;
     let failures = errors::counted(view, look)?;
@@ -68,6 +73,63 @@ fn run(args: &DumpArgs) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The same for machines.
+fn json(view: &mut View, report: &Report, args: &DumpArgs) -> Result<Value, Box<dyn Error>> {
+    let look = &report.look;
+    let mut whole = super::json::report(view, report);
+    let address = |id: KernelId| json!({ "index": id.index(), "generation": id.generation() });
+    whole["failures"] = errors::counted(view, look)?.iter().map(errors::Counted::json).collect();
+    let route = |route: &Route| {
+        json!({
+            "at": address(route.at),
+            "destination": address(route.destination),
+            "next_hop": address(route.next_hop),
+        })
+    };
+    whole["routes"] = view.routes(look)?.iter().map(route).collect();
+    let denial = |denial: &Denial| json!({ "receiver": address(denial.receiver), "sender": address(denial.sender) });
+    whole["denials"] = view.denials(look)?.iter().map(denial).collect();
+    let mut receipts = Vec::new();
+    for kernel in look.kernels.iter().filter(|kernel| kernel.stats.sent > 0) {
+        let counts = by_state(&view.receipts(kernel.id.index() as u16)?);
+        let counts: Map<String, Value> = counts.iter().map(|(name, n)| (name.replace(' ', "_"), json!(n))).collect();
+        receipts.push(json!({ "sender": address(kernel.id), "latest": counts }));
+    }
+    whole["receipts"] = receipts.into();
+    let mut mail = Vec::new();
+    for kernel in look.kernels.iter().filter(|kernel| kernel.waiting() > 0) {
+        for message in view.inbox(kernel.id.index() as u16, args.messages)? {
+            mail.push(mail_json(kernel.id, &message, args.payload));
+        }
+    }
+    whole["messages"] = mail.into();
+    Ok(whole)
+}
+
+/// A message's header as it stands there, and of its payload what was asked for.
+fn mail_json(inbox: KernelId, mail: &Mail, with_payload: bool) -> Value {
+    let header = &mail.header;
+    json!({
+        "inbox": inbox.index(),
+        "from": mail.from,
+        "priority": lower(mail.priority),
+        "source_index": header.source_index,
+        "source_generation": header.source_generation,
+        "destination_index": header.destination_index,
+        "destination_generation": header.destination_generation,
+        "sequence": header.sequence,
+        "kind": header.kind,
+        "correlation_id": header.correlation_id,
+        "flags": header.flags,
+        "payload_len": header.payload_len,
+        "hops": header.hops,
+        "hop_limit": header.hop_limit(),
+        "sent_wall_ns": header.wall_time_ns,
+        "deadline_ns": header.deadline_ns,
+        "payload": with_payload.then(|| mail.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+    })
+}
+
 fn name(look: &Look, index: usize) -> String {
     label_of(look, u16::try_from(index).unwrap_or(u16::MAX))
 }
@@ -78,7 +140,7 @@ fn header(view: &View, look: &Look) -> String {
     let share = if config.high_share == 0 { "equal".to_owned() } else { config.high_share.to_string() };
     format!(
         "{}: {}{}\nlayout {}, clock {:#018x} ({clock}), boot {:#018x}, namespace {:#018x}\ndelivery timeout {}, grace {}, \
-         clock offset at most {}, hop limit {}, share of high priority {share}, tracing {}\nlook took {}\n",
+         clock offset at most {}, hop limit {}, share of high priority {share}, tracing {}, latencies {}\nlook took {}\n",
         printable(&view.path().to_string_lossy()),
         shape(view.geometry()),
         file_state(look.file),
@@ -91,6 +153,7 @@ fn header(view: &View, look: &Look) -> String {
         time_ns(config.max_clock_offset_ns as f64),
         config.hop_limit,
         if config.tracing { "on" } else { "off" },
+        if config.latency { "on" } else { "off" },
         time_ns(look.took.as_nanos() as f64),
     )
 }
@@ -131,7 +194,13 @@ fn counters(stats: &Stats) -> String {
 }
 
 fn receipts(counts: &ReceiptCounts) -> String {
-    let all = [
+    let all = by_state(counts);
+    let some: Vec<_> = all.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{n} {name}")).collect();
+    some.join(", ")
+}
+
+const fn by_state(counts: &ReceiptCounts) -> [(&'static str, u64); 10] {
+    [
         ("pending", counts.pending),
         ("of these overdue", counts.overdue),
         ("with a gateway", counts.in_transit),
@@ -142,9 +211,7 @@ fn receipts(counts: &ReceiptCounts) -> String {
         ("hop limit exceeded", counts.max_hops_exceeded),
         ("unanswered", counts.unanswered),
         ("not allowed", counts.not_allowed),
-    ];
-    let some: Vec<_> = all.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{n} {name}")).collect();
-    some.join(", ")
+    ]
 }
 
 /// A message's header as it stands there, and of its payload what was asked for.

@@ -3,8 +3,8 @@
 use super::{lower, state};
 use core::time::Duration;
 use k2k::Stats;
-use k2k::fabric::Geometry;
-use k2k::inspect::{Detail, FileState, KernelLook, Look, Report, View};
+use k2k::fabric::{Geometry, Latency};
+use k2k::inspect::{Detail, FileState, KernelLook, Look, Quantiles, Report, View};
 use serde_json::{Map, Value, json};
 
 /// A fabric, without its kernels.
@@ -29,6 +29,7 @@ pub(super) fn fabric(view: &View, look: &Look) -> Map<String, Value> {
             "grace_ns": config.grace_ns,
             "high_share": config.high_share,
             "tracing": config.tracing,
+            "latency": config.latency,
             "clock": config.clock,
             "boot": config.domain.boot,
             "namespace": config.domain.namespace,
@@ -85,16 +86,28 @@ fn kernel(look: &Look, kernel: &KernelLook) -> Map<String, Value> {
         "backlog": backlog,
         "deferred": deferred,
         "waits_for": waits_for,
+        "latency": kernel.latency.as_deref().map(latency),
     }))
+}
+
+/// Times in ns; `null` if nothing was counted.
+pub(super) fn latency(latency: &Latency) -> Value {
+    let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|share| latency.quantile(share));
+    let sum = latency.sum_ns();
+    json!({ "count": latency.count(), "sum_ns": sum, "p50_ns": p50, "p90_ns": p90, "p99_ns": p99, "p999_ns": p999 })
 }
 
 fn detail(report: &Report, detail: &Detail) -> Map<String, Value> {
     let rates: Map<String, Value> =
         FIELDS.iter().map(|(name, of)| ((*name).to_owned(), json!(report.per_second(of(&detail.change))))).collect();
+    let since = detail
+        .latency
+        .map(|Quantiles { count, p50_ns, p99_ns }| json!({ "count": count, "p50_ns": p50_ns, "p99_ns": p99_ns }));
     object(json!({
         "condition": detail.condition.to_string(),
         "still_seconds": detail.still.as_secs_f64(),
         "high_water": detail.high_water,
+        "latency_since": since,
         "per_second": rates,
     }))
 }

@@ -5,6 +5,7 @@ use super::errors::{self, Counted};
 use super::{json, label, label_of, printable, state};
 use core::error::Error;
 use core::fmt::{self, Write as _};
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use k2k::fabric::{Failure, Geometry};
 use k2k::inspect::{FileState, InspectError, KernelLook, Report, View, Watch};
@@ -19,6 +20,9 @@ const NAME: &str = "k2k metrics";
 const PATIENCE: Duration = Duration::from_secs(2);
 
 const NS_PER_S: u64 = 1_000_000_000;
+
+/// Shortest and longest limit in a histogram, ns.
+const LATENCIES: RangeInclusive<u64> = 1 << 6..=1 << 33;
 
 /// A metric of what kernels have noted of failures: name, help, value in ns.
 type FailureTime = (&'static str, &'static str, fn(&Failure) -> u64);
@@ -98,6 +102,9 @@ fn text(view: &View, report: &Report, failures: &[Counted<'_>]) -> String {
     }
     out.family("k2k_kernel_heartbeats_total", "counter", "Passes of the kernel's run loop.");
     out.of_kernels("k2k_kernel_heartbeats_total", report, |kernel| kernel.heartbeat);
+    if report.look.config.latency {
+        latencies(&mut out, report);
+    }
     out.family("k2k_messages_deferred", "gauge", "Messages put aside because the next hop has no room.");
     out.of_kernels("k2k_messages_deferred", report, KernelLook::deferred);
     out.family("k2k_messages_waiting", "gauge", "Messages in the kernel's inbox, by sender and priority.");
@@ -123,6 +130,31 @@ fn text(view: &View, report: &Report, failures: &[Counted<'_>]) -> String {
     out.text
 }
 
+/// Histograms, of one message of sixteen.
+fn latencies(out: &mut Metrics, report: &Report) {
+    const NAME: &str = "k2k_message_latency_seconds";
+    let [bucket, sum, all] = ["bucket", "sum", "count"].map(|part| format!("{NAME}_{part}"));
+    let seconds = |ns: u64| ns as f64 / NS_PER_S as f64;
+    out.family(NAME, "histogram", "From sending to receiving, of one received message of 16.");
+    for kernel in &report.look.kernels {
+        let Some(latency) = &kernel.latency else { continue };
+        let (label, index) = (label(kernel), kernel.id.index().to_string());
+        let labels: [(&str, &str); 2] = [("kernel", &label), ("index", &index)];
+        let mut count = 0_u64;
+        for (longest, more) in latency.steps() {
+            count = count.saturating_add(more);
+            // Of the steps, each power of two.
+            let next = longest.wrapping_add(1);
+            if next.is_power_of_two() && LATENCIES.contains(&next) {
+                out.sample(&bucket, &[labels[0], labels[1], ("le", &seconds(next).to_string())], count);
+            }
+        }
+        out.sample(&bucket, &[labels[0], labels[1], ("le", "+Inf")], count);
+        out.sample(&sum, &labels, seconds(latency.sum_ns()));
+        out.sample(&all, &labels, count);
+    }
+}
+
 struct Metrics {
     text: String,
     fabric: String,
@@ -133,7 +165,7 @@ impl Metrics {
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl fmt::Display) {
         let _ = write!(self.text, "{name}{{fabric=\"{}\"", Escaped(&self.fabric));
         for (label, text) in labels {
             let _ = write!(self.text, ",{label}=\"{}\"", Escaped(text));

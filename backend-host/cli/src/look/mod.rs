@@ -1,9 +1,11 @@
-//! The commands that look into a running fabric and change nothing: `ls`, `top`, `dump`, `metrics` and `errors`.
+//! The commands that look into a running fabric and change nothing: `ls`, `top`, `dump`, `metrics`, `errors` and `latency`,
+//! of which the last also has a switch.
 
 pub(crate) mod args;
 mod dump;
 mod errors;
 mod json;
+mod latency;
 mod ls;
 mod metrics;
 mod table;
@@ -11,6 +13,7 @@ mod top;
 
 pub(crate) use dump::main as dump;
 pub(crate) use errors::main as errors;
+pub(crate) use latency::main as latency;
 pub(crate) use ls::main as ls;
 pub(crate) use metrics::main as metrics;
 pub(crate) use top::main as top;

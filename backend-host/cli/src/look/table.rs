@@ -8,12 +8,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn new<const N: usize>(left: usize, heading: [&str; N]) -> Self {
-        Self { left, rows: vec![heading.map(str::to_owned).to_vec()] }
+    pub(super) fn new<'h>(left: usize, heading: impl IntoIterator<Item = &'h str>) -> Self {
+        Self { left, rows: vec![heading.into_iter().map(str::to_owned).collect()] }
     }
 
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.to_vec());
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
     }
 
     /// Two spaces between columns, none at the end of a line.

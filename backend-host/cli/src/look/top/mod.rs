@@ -7,10 +7,10 @@ mod screen;
 use super::args::TopArgs;
 use super::table::Table;
 use super::{file_state, json, label, labels, printable, shape};
-use crate::text::{grouped, rate};
+use crate::text::{grouped, rate, time_ns};
 use core::error::Error;
 use core::fmt::Write as _;
-use k2k::inspect::{Report, View, Watch};
+use k2k::inspect::{Detail, Quantiles, Report, View, Watch};
 #[cfg(feature = "top")]
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -54,6 +54,11 @@ fn print(args: &TopArgs, mut watch: Watch) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A time of the messages received since the last look.
+fn quantile(detail: &Detail, of: fn(Quantiles) -> u64) -> String {
+    detail.latency.map_or_else(|| "-".to_owned(), |latency| time_ns(of(latency) as f64))
+}
+
 /// A look as a table, the worst first.
 fn text(view: &View, report: &Report) -> String {
     let mut text = String::new();
@@ -64,23 +69,13 @@ fn text(view: &View, report: &Report) -> String {
         shape(view.geometry()),
         file_state(report.look.file)
     );
-    let heading = [
-        "KERNEL",
-        "CONDITION",
-        "SENT/s",
-        "RECV/s",
-        "FWD/s",
-        "FAIL/s",
-        "REFUSED/s",
-        "WAIT",
-        "MOST",
-        "DEFER",
-        "WAITS FOR",
-    ];
-    let mut table = Table::new(2, heading);
+    let latency = if report.look.config.latency { &["P50", "P99"][..] } else { &[] };
+    let rates = ["KERNEL", "CONDITION", "SENT/s", "RECV/s", "FWD/s", "FAIL/s", "REFUSED/s"];
+    let heading = rates.iter().chain(latency).chain(&["WAIT", "MOST", "DEFER", "WAITS FOR"]);
+    let mut table = Table::new(2, heading.copied());
     for (kernel, detail) in order::Order::Condition.sorted(report) {
         let per_second = |count| rate(report.per_second(count));
-        table.row([
+        let mut cells = vec![
             label(kernel),
             detail.condition.to_string(),
             per_second(detail.change.sent),
@@ -88,11 +83,17 @@ fn text(view: &View, report: &Report) -> String {
             per_second(detail.change.forwarded),
             per_second(detail.change.failed()),
             per_second(detail.change.refused),
+        ];
+        if report.look.config.latency {
+            cells.extend([quantile(detail, |latency| latency.p50_ns), quantile(detail, |latency| latency.p99_ns)]);
+        }
+        cells.extend([
             grouped(kernel.waiting()),
             grouped(detail.high_water),
             grouped(kernel.deferred()),
             labels(&report.look, &kernel.waits_for),
         ]);
+        table.row(cells);
     }
     text.push_str(&table.render());
     text

@@ -3,13 +3,14 @@
 use super::super::json::FIELDS;
 use super::super::{file_state, label, label_of, labels, lower, owner, printable};
 use super::order::Order;
+use super::quantile;
 use crate::interrupt;
 use crate::text::{bytes, grouped, rate, time_ns};
 use core::error::Error;
 use core::time::Duration;
 use k2k::KernelId;
 use k2k::fabric::Geometry;
-use k2k::inspect::{Condition, Detail, KernelLook, Report, Watch};
+use k2k::inspect::{Condition, Detail, KernelLook, Quantiles, Report, Watch};
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -330,6 +331,10 @@ fn facts(report: &Report, kernel: &KernelLook, detail: &Detail) -> Vec<Line<'sta
         fact("heartbeat", heartbeat(kernel, detail)),
         fact("waiting", format!("{}, at most {}", grouped(kernel.waiting()), grouped(detail.high_water))),
     ];
+    if let Some(Quantiles { count, p50_ns, p99_ns }) = detail.latency {
+        let [p50, p99] = [p50_ns, p99_ns].map(|ns| time_ns(ns as f64));
+        facts.push(fact("latency", format!("p50 {p50}, p99 {p99}, of {} counted", grouped(count))));
+    }
     for from in kernel.backlog.iter().take(10) {
         let high = if from.high > 0 { format!(", {} of high priority", grouped(from.high)) } else { String::new() };
         facts.push(fact("", format!("{} from {}{high}", grouped(from.normal), label_of(&report.look, from.sender))));
@@ -407,23 +412,29 @@ const fn column(heading: &'static str, width: u16, cell: fn(&Report, &KernelLook
     Column { heading, width, right: true, cell }
 }
 
-/// From left to right, each with the width of a terminal from which on it is shown.
-const COLUMNS: [(u16, Column); 14] = [
-    (0, Column { right: false, ..column("KERNEL", 0, |_, kernel, _| label(kernel)) }),
-    (0, Column { right: false, ..column(CONDITION, 9, |_, _, detail| detail.condition.to_string()) }),
-    (60, column("SENT/s", 7, |report, _, detail| rate(report.per_second(detail.change.sent)))),
-    (0, column("RECV/s", 7, |report, _, detail| rate(report.per_second(detail.change.received)))),
-    (70, column("FWD/s", 7, |report, _, detail| rate(report.per_second(detail.change.forwarded)))),
-    (60, column("FAIL/s", 7, |report, _, detail| rate(report.per_second(detail.change.failed())))),
-    (100, column("REFUSED/s", 9, |report, _, detail| rate(report.per_second(detail.change.refused)))),
-    (0, column("WAIT", 7, |_, kernel, _| grouped(kernel.waiting()))),
-    (70, column("MOST", 7, |_, _, detail| grouped(detail.high_water))),
-    (90, column("DEFER", 7, |_, kernel, _| grouped(kernel.deferred()))),
-    (150, column("HEARTBEAT", 9, |_, kernel, detail| heartbeat(kernel, detail))),
-    (160, Column { right: false, ..column("PHASE", 8, |_, kernel, _| lower(kernel.phase)) }),
-    (130, Column { right: false, ..column("OWNER", 17, |_, kernel, _| owner(kernel.owner)) }),
+/// At no width.
+const NEVER: u16 = u16::MAX;
+
+/// From left to right, each with the width of a terminal from which on it is shown, while no latencies are counted and while
+/// some are.
+const COLUMNS: [([u16; 2], Column); 16] = [
+    ([0, 0], Column { right: false, ..column("KERNEL", 0, |_, kernel, _| label(kernel)) }),
+    ([0, 0], Column { right: false, ..column(CONDITION, 9, |_, _, detail| detail.condition.to_string()) }),
+    ([60, 60], column("SENT/s", 7, |report, _, detail| rate(report.per_second(detail.change.sent)))),
+    ([0, 0], column("RECV/s", 7, |report, _, detail| rate(report.per_second(detail.change.received)))),
+    ([70, 70], column("FWD/s", 7, |report, _, detail| rate(report.per_second(detail.change.forwarded)))),
+    ([60, 60], column("FAIL/s", 7, |report, _, detail| rate(report.per_second(detail.change.failed())))),
+    ([100, 100], column("REFUSED/s", 9, |report, _, detail| rate(report.per_second(detail.change.refused)))),
+    ([NEVER, 100], column("P50", 7, |_, _, detail| quantile(detail, |latency| latency.p50_ns))),
+    ([NEVER, 70], column("P99", 7, |_, _, detail| quantile(detail, |latency| latency.p99_ns))),
+    ([0, 0], column("WAIT", 7, |_, kernel, _| grouped(kernel.waiting()))),
+    ([70, 90], column("MOST", 7, |_, _, detail| grouped(detail.high_water))),
+    ([90, 90], column("DEFER", 7, |_, kernel, _| grouped(kernel.deferred()))),
+    ([150, 150], column("HEARTBEAT", 9, |_, kernel, detail| heartbeat(kernel, detail))),
+    ([160, 160], Column { right: false, ..column("PHASE", 8, |_, kernel, _| lower(kernel.phase)) }),
+    ([130, 130], Column { right: false, ..column("OWNER", 17, |_, kernel, _| owner(kernel.owner)) }),
     (
-        80,
+        [80, 80],
         Column { right: false, ..column("WAITS FOR", 0, |report, kernel, _| labels(&report.look, &kernel.waits_for)) },
     ),
 ];
@@ -431,8 +442,9 @@ const COLUMNS: [(u16, Column); 14] = [
 /// The columns for a terminal so many characters wide. What is left goes to the names, as far as they need it, and to the
 /// last column.
 fn columns(report: &Report, width: u16) -> Vec<Column> {
+    let mode = usize::from(report.look.config.latency);
     let mut columns: Vec<Column> =
-        COLUMNS.iter().filter(|(from, _)| width >= *from).map(|(_, column)| *column).collect();
+        COLUMNS.iter().filter(|(from, _)| width >= from[mode]).map(|(_, column)| *column).collect();
     let fixed: u16 = columns.iter().map(|column| column.width + GAP).sum::<u16>().saturating_sub(GAP);
     let left = width.saturating_sub(fixed);
     let longest = report.look.kernels.iter().map(|kernel| label(kernel).chars().count()).max().unwrap_or(0);
@@ -474,13 +486,14 @@ mod tests {
             stats: Stats { sent: 1_234_567, received: 3, ..Stats::default() },
             backlog: vec![Waiting { sender: 1, normal: waiting, high: 2, full: false }],
             deferred: BTreeMap::new(),
+            latency: None,
             waits_for: waits_for.to_vec(),
         }
     }
 
     fn detail(condition: Condition, received: u64) -> Detail {
         let change = Stats { received, sent: 12_300, ..Stats::default() };
-        Detail { condition, change, high_water: 256, still: Duration::ZERO }
+        Detail { condition, change, high_water: 256, latency: None, still: Duration::ZERO }
     }
 
     fn screen() -> Screen {
@@ -541,6 +554,22 @@ mod tests {
         let lines = drawn(&mut screen(), 200, 50);
         assert!(lines[4].ends_with("a name of twenty-nine bytes") && lines[4].contains("4711"), "{lines:#?}");
         assert!(drawn(&mut screen(), 80, 24)[4].ends_with("a name of"), "{:#?}", drawn(&mut screen(), 80, 24));
+    }
+
+    #[test]
+    fn latencies_have_columns_while_they_are_counted() {
+        let mut screen = screen();
+        screen.report.look.config.latency = true;
+        screen.report.details[1].latency = Some(Quantiles { count: 9, p50_ns: 1_234, p99_ns: 56_789 });
+        let lines = drawn(&mut screen, 80, 24);
+        assert!(lines[2].contains("P99") && !lines[2].contains("P50") && lines[5].contains("56.8 µs"), "{lines:#?}");
+        let lines = drawn(&mut screen, 200, 50);
+        assert!(lines[2].contains("P50") && lines[5].contains("1.23 µs"), "{lines:#?}");
+        assert!(lines[4].contains(" - "), "no message was counted: {lines:#?}");
+        screen.picked = Some(KernelId::new(1, 1));
+        screen.page = Page::Detail;
+        let lines = drawn(&mut screen, 40, 24);
+        assert!(lines.iter().any(|line| line.contains("p50 1.23 µs, p99 56.8")), "{lines:#?}");
     }
 
     #[test]
