@@ -54,6 +54,8 @@ struct Inner {
     state: Mutex<State>,
     /// See [`Device::on_compile`].
     listener: Mutex<Option<Listener>>,
+    /// See [`Device::publish`].
+    published: Mutex<Option<String>>,
 }
 
 type Listener = Arc<dyn Fn(Compile<'_>) + Send + Sync>;
@@ -184,8 +186,9 @@ impl Device {
     fn new(driver: Box<dyn Driver>) -> Result<Self, Error> {
         let probe = driver.probe()?;
         let placement = Placement::choose(&probe)?;
-        let (driver, state, listener) = (Own::new(driver), Mutex::default(), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { driver, probe, placement, state, listener }) })
+        let (driver, state) = (Own::new(driver), Mutex::default());
+        let (listener, published) = (Mutex::default(), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { driver, probe, placement, state, listener, published }) })
     }
 
     /// What the device says of itself.
@@ -217,6 +220,16 @@ impl Device {
     /// one before. The device is locked meanwhile, so the listener must not use it. A panic of the listener is contained.
     pub fn on_compile(&self, listener: impl Fn(Compile<'_>) + Send + Sync + 'static) {
         *self.inner.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(listener));
+    }
+
+    /// Has each session that starts here from now on [published](crate::Running::publish) in a file of this name, or with
+    /// `None` no more.
+    pub fn publish(&self, name: Option<&str>) {
+        *self.inner.published.lock().unwrap_or_else(PoisonError::into_inner) = name.map(str::to_owned);
+    }
+
+    pub(crate) fn published(&self) -> Option<String> {
+        self.inner.published.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn tell(&self, compile: Compile<'_>) {

@@ -3,7 +3,9 @@
 #![cfg(feature = "emulated")]
 
 use core::time::Duration;
-use k2k::{Fixed, Host, Memory};
+use k2k::inspect::{Condition, View, Watch};
+use k2k::memory::{self, FileOptions};
+use k2k::{Fixed, Host, Memory, Read};
 use k2k_cuda::k2k_core::fabric::Status;
 use k2k_cuda::k2k_core::sync::Ordering::Acquire;
 use k2k_cuda::k2k_core::sync::{AtomicU32, Gpu};
@@ -404,4 +406,86 @@ fn panics_of_users_code_keep_a_device_from_nothing() {
         assert_eq!((*dropped.lock().unwrap(), device.is_busy()), (2 * n, false));
     }
     device.allocate(256).unwrap();
+}
+
+/// What an onlooker finds in a file: the name, phase and heartbeat of each kernel.
+fn published(file: &str) -> Vec<(String, Phase, u64)> {
+    let mut view = View::open(file).unwrap();
+    assert!(view.is_copy());
+    let look = view.look().unwrap();
+    look.kernels.iter().map(|kernel| (kernel.label(), kernel.phase, kernel.heartbeat)).collect()
+}
+
+#[test]
+fn onlookers_see_a_sessions_kernels_in_a_file_while_it_waits_for_them() {
+    let device = device();
+    let file = format!("k2k-test-published-{}", std::process::id());
+    let mut running = start(&device, [Grid::new("test_loop").name("a").blocks(2)]);
+    running.publish(&file, FileOptions::new()).unwrap();
+    running.wait_ready(LONG).unwrap();
+    running.observe().unwrap();
+    assert_eq!(published(&file).iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>(), ["a-0", "a-1"]);
+    // While the session waits, and its kernels do not end.
+    std::thread::scope(|scope| {
+        let onlooker = scope.spawn(|| {
+            let first = published(&file);
+            until("both heartbeats go on", || {
+                let now = published(&file);
+                first.iter().zip(&now).all(|(first, now)| now.2 > first.2 && now.1 == Phase::Running)
+            });
+        });
+        while !onlooker.is_finished() {
+            assert!(matches!(running.join(Duration::from_millis(300)), Err(Error::Hung(_))));
+        }
+    });
+    // Nobody takes it for a fabric in which there is somebody to talk to.
+    let refused = Memory::<Read>::open(&file).unwrap_err();
+    assert!(refused.to_string().contains("it is a copy, for onlookers"), "{refused}");
+    // Nor is another's file taken for a copy.
+    let other = format!("{file}-other");
+    let memory =
+        Memory::<Read>::create_of(Read::new(2, 4, 0).unwrap(), &other, &Config::default(), &FileOptions::new());
+    assert!(matches!(running.publish(&other, FileOptions::new()), Err(Error::Memory(_))));
+    drop(memory.unwrap());
+    memory::remove(&other).unwrap();
+    running.publish(&file, FileOptions::new()).unwrap();
+    running.stop(LONG).unwrap();
+    assert!(published(&file).iter().all(|(_, phase, _)| *phase == Phase::Stopped));
+    drop(running);
+    assert!(!memory::path_of(&file).unwrap().exists());
+}
+
+#[test]
+fn a_kernel_that_hangs_is_seen_to_hang_while_it_does_and_not_if_nobody_looks_after_it() {
+    let device = device();
+    let file = format!("k2k-test-hangs-{}", std::process::id());
+    device.publish(Some(&file));
+    let mut running = start(&device, [Grid::new("test_loop").name("good"), Grid::new("test_stuck").name("stuck")]);
+    running.wait_ready(LONG).unwrap();
+    running.observe().unwrap();
+    let mut watch = Watch::new(View::open(&file).unwrap()).patience(Duration::from_millis(400));
+    let conditions = |watch: &mut Watch| {
+        let report = watch.look().unwrap();
+        report.kernels().map(|(kernel, detail)| (kernel.label(), detail.condition)).collect::<Vec<_>>()
+    };
+    // The copy is as old as the session's last look: that nothing moves in it says nothing.
+    for _ in 0..8 {
+        let seen = conditions(&mut watch);
+        assert!(seen.iter().all(|(_, condition)| *condition > Condition::Stalled), "{seen:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    std::thread::scope(|scope| {
+        let onlooker = scope.spawn(|| {
+            until("one is seen to hang, and the other is not", || {
+                let seen = conditions(&mut watch);
+                let of = |name: &str| seen.iter().find(|(kernel, _)| kernel == name).map(|(_, condition)| *condition);
+                of("stuck") == Some(Condition::Hung) && of("good") != Some(Condition::Hung)
+            });
+        });
+        while !onlooker.is_finished() {
+            assert!(matches!(running.join(Duration::from_millis(300)), Err(Error::Hung(_))));
+        }
+    });
+    drop(running);
+    assert!(device.is_busy() && !memory::path_of(&file).unwrap().exists());
 }

@@ -12,6 +12,7 @@
 
 mod grid;
 mod image;
+mod publish;
 mod running;
 
 pub use grid::Grid;
@@ -27,6 +28,7 @@ use crate::ptx::Ptx;
 use core::fmt;
 use image::Image;
 use k2k::Memory;
+use k2k::memory::FileOptions;
 use k2k_core::fabric::NAME_LEN;
 use k2k_core::gateway::GatewayConfig;
 use k2k_core::sync::{Gpu, System};
@@ -278,6 +280,9 @@ impl<Sh: Shape<Scope = Gpu>> Session<Sh> {
                 // Dropping `running` stops the others.
                 Err(e) => return Err(e),
             }
+        }
+        if let Some(name) = running.device().published() {
+            running.publish(&name, FileOptions::new())?;
         }
         Ok(running)
     }

@@ -2,6 +2,7 @@
 
 use super::grid::Grid;
 use super::image::Image;
+use super::publish::Published;
 use crate::bridge::Bridge;
 use crate::buffer::DeviceBuffer;
 use crate::clock::ClockOffset;
@@ -14,6 +15,7 @@ use bytemuck::Zeroable as _;
 use core::fmt;
 use core::ops::{Deref, Range};
 use core::time::Duration;
+use k2k::memory::FileOptions;
 use k2k_core::fabric::TraceEntry;
 use k2k_core::sync::Gpu;
 use k2k_core::sync::Ordering::Relaxed;
@@ -81,6 +83,8 @@ pub struct Running<Sh: Shape<Scope = Gpu>> {
     _modules: Vec<Module>,
     grids: Vec<Started>,
     bridges: Vec<Bridge>,
+    /// Where onlookers see the fabric.
+    published: Option<Published<Sh>>,
     /// Nothing runs, and the device is told so.
     ended: bool,
 }
@@ -106,7 +110,8 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
         modules: Vec<Module>,
         bridges: Vec<Bridge>,
     ) -> Self {
-        Self { device, shape, config, clock, fabric, _modules: modules, grids: Vec::new(), bridges, ended: false }
+        let grids = Vec::new();
+        Self { device, shape, config, clock, fabric, _modules: modules, grids, bridges, published: None, ended: false }
     }
 
     pub(super) fn push(&mut self, grid: Started) {
@@ -135,17 +140,45 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
         self.clock
     }
 
-    /// Copies the fabric's table, traces and counts of mail, to look at.
+    /// Copies the fabric's table, routes, traces, failures, latencies and counts of mail, to look at.
     ///
     /// # Errors
     /// [`Error::NoAnswer`] if the device does not copy; [`Error::Memory`].
     pub fn observe(&self) -> Result<Snapshot<Sh>, Error> {
         let snapshot = self.look_at_table()?;
-        self.copy(&snapshot, snapshot.fabric().trace_bytes())?;
+        self.copy(&snapshot, snapshot.fabric().route_bytes())?;
+        self.copy(&snapshot, snapshot.fabric().record_bytes())?;
         for place in 0..self.places() {
             self.copy(&snapshot, snapshot.fabric().bell_bytes(place))?;
         }
+        if let Some(published) = &self.published {
+            published.show(snapshot.fabric());
+        }
         Ok(snapshot)
+    }
+
+    /// Publishes the fabric to onlookers of this machine, in a shared-memory file: `k2k ls` and `k2k top` show these kernels
+    /// beside a host's, [`k2k::inspect`] gives them as data, and a hang is seen while it hangs.
+    ///
+    /// The file shows what this session copies: ten times a second while it waits, in [`join`](Self::join),
+    /// [`stop`](Self::stop), [`drain`](Self::drain) and [`wait_ready`](Self::wait_ready), and at each
+    /// [`observe`](Self::observe). It has the fabric's layout, without mail and receipts, and is marked as a copy: nobody can
+    /// register there. It is removed when the session is dropped. Publishing again takes the first file's place.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the file cannot be made; [`Error::NoAnswer`] if the device does not copy.
+    pub fn publish(&mut self, name: &str, options: FileOptions) -> Result<(), Error> {
+        self.published = None;
+        self.published = Some(Published::new(self.shape, name, &self.config, options)?);
+        self.observe().map(drop)
+    }
+
+    /// Shows onlookers how things are, if that is due.
+    fn show(&self) {
+        if self.published.as_ref().is_some_and(Published::is_due) {
+            // A device that does not copy is told of by whatever this session does next; onlookers see what was.
+            let _ = self.observe();
+        }
     }
 
     /// As [`observe`](Self::observe), but only header and table.
@@ -200,6 +233,7 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
             if count == reports.len() {
                 return Ok(reports.iter().filter_map(BlockReport::kernel).collect());
             }
+            self.show();
             let waited = started.elapsed();
             if waited >= timeout {
                 return Err(Error::NotReady { waited, ready: count, blocks: reports.len() });
@@ -272,8 +306,13 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
         let mut next_tell = Duration::ZERO;
         loop {
             if self.poll()? {
+                if self.published.is_some() {
+                    // How they ended.
+                    let _ = self.observe();
+                }
                 return self.reports();
             }
+            self.show();
             let waited = started.elapsed();
             if first.is_none() {
                 first = Some(self.look_at_table()?);
@@ -386,7 +425,7 @@ impl<Sh: Shape<Scope = Gpu>> Drop for Running<Sh> {
     }
 }
 
-/// A copy of a fabric's table, traces and counts of mail, as they were at about the same time. Inboxes and receipts are
+/// A copy of a fabric's table, routes, traces, failures, latencies and counts of mail, as they were at about the same time. Inboxes and receipts are
 /// not in it. The fabric is one of a GPU: nobody can register there. Of a [`Fixed`] shape, a snapshot derefs to it.
 pub struct Snapshot<Sh: Shape<Scope = Gpu>> {
     image: Image<Sh>,

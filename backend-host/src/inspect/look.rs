@@ -119,6 +119,8 @@ pub struct Look {
     pub took: Duration,
     /// What has become of the file's name.
     pub file: FileState,
+    /// Of a [copy](View::is_copy), how often it was brought up to date: two looks with the same number saw the same.
+    pub shown: Option<u32>,
     /// The configuration in force.
     pub config: Config,
     /// All kernel indices in use, in order.
@@ -258,6 +260,13 @@ impl View {
         LAYOUT_VERSION
     }
 
+    /// Whether this is a copy for onlookers of a fabric in other memory, such as a GPU's: without mail and receipts, and as
+    /// new as the program that publishes it has made it last.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        self.fabric.shown().is_some()
+    }
+
     /// Whether the fabric's times are on this process's clock. If not, it is of an earlier boot or another time
     /// namespace, and its deadlines mean nothing here.
     #[must_use]
@@ -298,7 +307,8 @@ impl View {
         }
         Self::note_who_waits(&mut kernels);
         let file = self.file_state();
-        Ok(Look { at, now_ns: host.now_ns(), took: at.elapsed(), file, config, kernels, left })
+        let (took, shown) = (at.elapsed(), self.fabric.shown());
+        Ok(Look { at, now_ns: host.now_ns(), took, file, shown, config, kernels, left })
     }
 
     /// The routes between the kernels of a look.

@@ -156,6 +156,8 @@ pub struct Watch {
     view: View,
     patience: Duration,
     last: Option<Instant>,
+    /// Of a copy, how often it had been brought up to date at the last look.
+    shown: Option<u32>,
     seen: HashMap<KernelId, Seen>,
 }
 
@@ -167,7 +169,7 @@ impl Watch {
     /// Watches the fabric of a view, with [`PATIENCE`](Self::PATIENCE).
     #[must_use]
     pub fn new(view: View) -> Self {
-        Self { view, patience: Self::PATIENCE, last: None, seen: HashMap::new() }
+        Self { view, patience: Self::PATIENCE, last: None, shown: None, seen: HashMap::new() }
     }
 
     /// With another patience.
@@ -190,6 +192,15 @@ impl Watch {
         let look = self.view.look()?;
         let since = self.last.map_or(Duration::ZERO, |last| look.at.saturating_duration_since(last));
         self.last = Some(look.at);
+        if look.shown.is_some() && look.shown == self.shown {
+            // The same copy once more: nobody has stood still for that.
+            for seen in self.seen.values_mut() {
+                seen.moved += since;
+                seen.took += since;
+                seen.commanded += since;
+            }
+        }
+        self.shown = look.shown;
         self.seen.retain(|id, _| look.kernels.iter().any(|kernel| kernel.id == *id));
         let details = look.kernels.iter().map(|kernel| self.detail(kernel, look.at)).collect();
         Ok(Report { look, since, details })
@@ -197,7 +208,8 @@ impl Watch {
 
     fn detail(&mut self, kernel: &KernelLook, now: Instant) -> Detail {
         let waiting = kernel.waiting();
-        let awake = kernel.parks && !kernel.asleep;
+        // One that does not park passes again and again.
+        let awake = !kernel.parks || !kernel.asleep;
         let seen = self.seen.entry(kernel.id).or_insert(Seen {
             stats: kernel.stats,
             latency: kernel.latency.clone(),

@@ -14,6 +14,11 @@ const CLAIMED: u64 = u64::from_le_bytes(*b"K2Kbegun");
 /// Version of the layout of everything in a [`Fabric`](super::Fabric).
 pub const LAYOUT_VERSION: u32 = 3;
 
+/// Stands in the place of the clock in a copy for onlookers: see [`FabricRef::show`](super::FabricRef::show). No backend's
+/// clock has this number, so a program that names its clock does not take the copy for a fabric.
+#[cfg(not(k2k_loom))]
+pub const COPY_CLOCK: u64 = u64::from_le_bytes(*b"K2Kcopy\0");
+
 shared_struct! {
     /// Two cache lines at the start of a fabric.
     #[repr(align(128))]
@@ -33,7 +38,7 @@ shared_struct! {
         switches: AtomicU32,
         /// In which boot and in which process id namespace the owners' numbers are meant.
         domain: [AtomicU64; 2],
-        /// Where the search for a free place begins.
+        /// Where the search for a free place begins; in a copy for onlookers, how often it was brought up to date.
         next_place: AtomicU32,
         high_share: AtomicU32,
         /// Names the clock of all times; 0: not said.
@@ -204,6 +209,11 @@ impl fmt::Display for AttachError {
                  1 to {most_kernels}, slots a power of two up to 32768, payload a multiple of 64 up to {most_payload}; for \
                  more kernels or payload, attach with a `Read` shape of larger limits"
             ),
+            #[cfg(not(k2k_loom))]
+            Self::Clock { found: COPY_CLOCK, .. } => f.write_str(
+                "it is a copy, for onlookers, of a fabric in other memory: nobody can register or send there; look at it with \
+                 `k2k ls` and `k2k top`, and act through the program that publishes it",
+            ),
             Self::Clock { found, expected } => write!(
                 f,
                 "the fabric's times are on clock {found:#018x}, this program reads clock {expected:#018x}: the fabric was \
@@ -315,6 +325,22 @@ impl FabricHeader {
     pub(super) fn switches(&self) -> Switches {
         // Relaxed: they take effect soon.
         Switches(self.switches.load(Relaxed))
+    }
+
+    /// For a copy for onlookers: shows the switches of another fabric, and says that this is a copy, and was brought up to date.
+    #[cfg(not(k2k_loom))]
+    pub(super) fn show(&self, from: &Self) {
+        // Relaxed, all: numbers to show; a program that opens the fabric later reads the clock after the magic.
+        self.switches.store(from.switches.load(Relaxed), Relaxed);
+        self.clock.store(COPY_CLOCK, Relaxed);
+        self.next_place.store(self.next_place.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// Of a copy for onlookers, how often it was brought up to date, modulo 2³².
+    #[cfg(not(k2k_loom))]
+    pub(super) fn shown(&self) -> Option<u32> {
+        // Relaxed, both: numbers to show.
+        (self.clock.load(Relaxed) == COPY_CLOCK).then(|| self.next_place.load(Relaxed))
     }
 
     #[cfg(all(test, not(k2k_loom)))]

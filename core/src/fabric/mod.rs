@@ -31,6 +31,8 @@ mod trace;
 mod transit;
 
 pub use failures::{Failure, Failures};
+#[cfg(not(k2k_loom))]
+pub use header::COPY_CLOCK;
 pub use header::{AttachError, FabricHeader, Geometry, LAYOUT_VERSION, MAGIC};
 pub use latency::{LATENCY_SAMPLE, Latency};
 #[cfg(not(k2k_loom))]

@@ -9,6 +9,7 @@ use super::{Command, Entry, FabricRef, Latencies, NotRegistered, Trace};
 use crate::message::KernelId;
 use crate::shape::Shape;
 use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
 use core::ops::Range;
 
 impl<Sh: Shape> FabricRef<'_, Sh> {
@@ -33,6 +34,56 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
     pub fn record_bytes(&self) -> Range<usize> {
         let numbers = self.shape().numbers();
         numbers.traces..numbers.latencies + numbers.kernels * size_of::<Latencies>()
+    }
+
+    /// Where the routes are. As [`table_bytes`](Self::table_bytes).
+    #[must_use]
+    pub fn route_bytes(&self) -> Range<usize> {
+        let numbers = self.shape().numbers();
+        numbers.routes..numbers.senders
+    }
+
+    /// Lets onlookers see in this fabric what another one of the same shape shows, which lies in memory that they cannot
+    /// map, or is a copy of such a one: kernel table, switches, routes, traces, failures, latencies, and how much mail of
+    /// normal priority waits. Inboxes and receipts stay empty. To be called again and again, while onlookers look. `false`,
+    /// and nothing is written, if the shapes are not the same.
+    ///
+    /// This fabric is marked as a copy: nobody can open it in order to register there. No kernel must have done so before.
+    pub fn show<T: Shape>(&self, from: FabricRef<'_, T>) -> bool {
+        if !self.shape().numbers().is(&from.shape().numbers()) {
+            return false;
+        }
+        // Magic, geometry and configuration are this fabric's own.
+        let entries = self.shape().numbers().entries..self.table_bytes().end;
+        for range in [entries, self.route_bytes(), self.record_bytes()] {
+            for (to, from) in self.words(range.clone()).iter().zip(from.words(range)) {
+                // Relaxed, both: numbers to show.
+                to.store(from.load(Relaxed), Relaxed);
+            }
+        }
+        for (to, other) in self.indices().zip(from.indices()) {
+            self.lanes(to).show(from.lanes(other));
+        }
+        self.header().show(from.header());
+        true
+    }
+
+    /// Whether this is a copy for onlookers, made by [`show`](Self::show): how often it was brought up to date, modulo 2³².
+    #[must_use]
+    pub fn shown(&self) -> Option<u32> {
+        self.header().shown()
+    }
+
+    /// The words of a part that consists of words.
+    fn words(&self, range: Range<usize>) -> &[AtomicU64] {
+        let size = self.shape().numbers().size;
+        let range = range.start.min(size)..range.end.min(size);
+        // SAFETY: inside of the fabric, which is borrowed and aligned to more than 8. Table, routes and records are behind
+        // atomics; where a smaller one is part of a word, it is only read, or is a copy's, which nobody else uses.
+        unsafe {
+            let start = self.as_ptr().add(range.start).cast::<AtomicU64>();
+            core::slice::from_raw_parts(start, range.len() / size_of::<AtomicU64>())
+        }
     }
 
     /// Where it stands how much mail waits at a kernel index, for [`waiting`](Self::waiting). As
@@ -104,6 +155,7 @@ mod tests {
     use crate::platform::Platform;
     use crate::sync::Gpu;
     use crate::{Config, Registration, WakeFlag};
+    use std::string::ToString as _;
 
     struct Manual;
 
@@ -187,6 +239,22 @@ mod tests {
         FABRIC.command(b.id(), Command::Drain, &Manual).unwrap();
         // SAFETY: as above; a word of the table.
         assert_eq!(unsafe { core::ptr::from_ref(&FABRIC).cast::<u8>().add(place).cast::<u64>().read() }, word);
+        // What a copy shows can be shown once more, also by way of a fabric that has its bells elsewhere.
+        static OF_GPU: Fabric<3, 8, 64, Gpu> = Fabric::new();
+        static SHOWN: Observed = Fabric::new();
+        OF_GPU.init(&Config::default()).unwrap();
+        SHOWN.init(&Config { clock: 7, ..Config::default() }).unwrap();
+        let shown = SHOWN.handle();
+        assert_eq!(shown.shown(), None);
+        assert!(OF_GPU.handle().show(copy) && shown.show(OF_GPU.handle()) && shown.show(OF_GPU.handle()));
+        assert_eq!((shown.shown(), SHOWN.config().tracing), (Some(2), true));
+        assert_eq!((SHOWN.find("a"), SHOWN.find("b")), (Some(a.id()), Some(b.id())));
+        assert_eq!((shown.waiting(a.id()), shown.waiting(b.id())), (Some(0), waiting));
+        assert_eq!(SHOWN.stats(a.id()), FABRIC.stats(a.id()));
+        assert_eq!(SHOWN.trace(a.id()).unwrap().read().count(), 5);
+        assert!(shown.check_clock(7).unwrap_err().to_string().starts_with("it is a copy, for onlookers"));
+        static OTHER: Fabric<2, 8, 64> = Fabric::new();
+        assert!(!OTHER.handle().show(copy) && OTHER.handle().shown().is_none(), "another shape");
         let gone = KernelId::new(2, c.id().generation() + 1);
         assert_eq!(copy.command_word(gone, Command::Stop), Err(NotRegistered(gone)));
     }

@@ -368,6 +368,19 @@ impl<'q, F: Fan> LanesView<'q, F> {
         [0..rows * size_of::<BellRow<F::Scope>>(), notes..notes + producers * size_of::<AtomicU64<F::Scope>>()]
     }
 
+    /// Lets an onlooker see here what another queue shows: bells, wherever its scope has them, and notes, for which
+    /// producers count as told of everything that was taken.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn show<G: Fan>(self, from: LanesView<'_, G>) {
+        for (to, other) in self.fan.indices().zip(from.fan.indices()) {
+            // Relaxed, all: numbers to show.
+            self.bell(to).store(from.bell(other).load(Relaxed), Relaxed);
+            let taken = from.taken(other).load(Relaxed);
+            self.taken(to).store(taken, Relaxed);
+            self.lane(to).show_credit(taken);
+        }
+    }
+
     /// As [`counts_bytes`](Self::counts_bytes): where the word is that tells a lane's producer how far the consumer has
     /// read.
     #[cfg(not(k2k_loom))]

@@ -210,6 +210,13 @@ impl<'r, R: Ring> SpscView<'r, R> {
         ProducerState { tail, credit: head }
     }
 
+    /// In a copy for onlookers: says how far the consumer has read.
+    #[cfg(not(k2k_loom))]
+    pub(crate) fn show_credit(self, position: u64) {
+        // Relaxed: a number to show.
+        self.credit.position.store(position, Relaxed);
+    }
+
     /// For an onlooker: how far the consumer has told the producer that it has read.
     #[cfg(not(k2k_loom))]
     pub(crate) fn credit(self) -> u64 {

@@ -22,6 +22,7 @@ pub(super) fn fabric(view: &View, look: &Look) -> Map<String, Value> {
         "shape": { "kernels": kernels, "slots": slots, "payload": payload, "size": size },
         "layout_version": view.version(),
         "on_this_clock": view.is_on_this_clock(),
+        "is_copy": view.is_copy(),
         "config": {
             "delivery_timeout_ns": config.delivery_timeout_ns,
             "max_clock_offset_ns": config.max_clock_offset_ns,

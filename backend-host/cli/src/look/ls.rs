@@ -34,7 +34,11 @@ fn all(as_json: bool) -> Result<ExitCode, Box<dyn Error>> {
                 let dead = |kernel: &&KernelLook| kernel.owner.is_some_and(|owner| owner.state == OwnerState::Dead);
                 let (used, dead) = (look.kernels.len(), look.kernels.iter().filter(dead).count());
                 let geometry = view.geometry();
-                let remark = if view.is_on_this_clock() { "" } else { "of an earlier boot, or another namespace" };
+                let remark = match (view.is_copy(), view.is_on_this_clock()) {
+                    (true, _) => "a copy of other memory",
+                    (false, true) => "",
+                    (false, false) => "of an earlier boot, or another namespace",
+                };
                 table.row([
                     printable(&file),
                     geometry.kernels.to_string(),

@@ -61,6 +61,11 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "device")]
     emulated: bool,
 
+    /// Show the kernels of each check and benchmark in a shared-memory file of this name while they run, for k2k top and
+    /// k2k ls: also those that hang.
+    #[arg(long, value_name = "NAME")]
+    publish: Option<String>,
+
     /// How many messages each check sends, and each ring of a benchmark carries, 1 to 1000000000; by default a million,
     /// and some hundred without a GPU.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = RangedI64ValueParser::<u64>::new().range(1..=1_000_000_000))]
@@ -155,6 +160,12 @@ impl Args {
     }
 
     fn open(&self) -> Result<Device, Error> {
+        let device = self.open_unpublished()?;
+        device.publish(self.publish.as_deref());
+        Ok(device)
+    }
+
+    fn open_unpublished(&self) -> Result<Device, Error> {
         #[cfg(feature = "emulated")]
         if self.emulated {
             return Device::emulated(k2k_cuda::EmulatedOptions::default());
@@ -246,6 +257,7 @@ impl Args {
         all.extend(["--limit".to_owned(), seconds(self.item_limit(item.pass))]);
         all.extend(self.device.map(|device| format!("--device={device}")));
         all.extend(self.is_emulated().then(|| "--emulated".to_owned()));
+        all.extend(self.publish.as_ref().map(|name| format!("--publish={name}")));
         all
     }
 }

@@ -64,9 +64,10 @@ fn text(view: &View, report: &Report) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{}: {}{}",
+        "{}: {}{}{}",
         printable(&view.path().to_string_lossy()),
         shape(view.geometry()),
+        if view.is_copy() { ", a copy of other memory" } else { "" },
         file_state(report.look.file)
     );
     let latency = if report.look.config.latency { &["P50", "P99"][..] } else { &[] };

@@ -44,7 +44,8 @@ pub(super) fn show(mut watch: Watch, interval: Duration) -> Result<ExitCode, Box
     // Rates from the first picture on.
     std::thread::sleep(interval.min(FIRST));
     let report = watch.look()?;
-    let file = printable(&watch.view().path().to_string_lossy());
+    let copy = if watch.view().is_copy() { " (a copy)" } else { "" };
+    let file = format!("{}{copy}", printable(&watch.view().path().to_string_lossy()));
     let mut screen = Screen::new(file, watch.view().geometry(), report);
     interrupt::catch_all();
     let keys = keys()?;
@@ -507,6 +508,7 @@ mod tests {
             now_ns: 0,
             took: Duration::ZERO,
             file: FileState::Named,
+            shown: None,
             config: Config::default(),
             kernels,
             left: Vec::new(),
