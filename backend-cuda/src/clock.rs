@@ -41,7 +41,7 @@ const SPIN: Duration = Duration::from_millis(1);
 
 /// A kernel that reads the clock and ends: the least that can be launched.
 #[derive(Debug)]
-pub(crate) struct Blink<'d> {
+pub struct Blink<'d> {
     device: &'d Device,
     entry: Handle,
     shape: Shape,
@@ -52,7 +52,11 @@ pub(crate) struct Blink<'d> {
 }
 
 impl<'d> Blink<'d> {
-    pub(crate) fn new(device: &'d Device) -> Result<Self, Error> {
+    /// Loads it.
+    ///
+    /// # Errors
+    /// Those of the driver; [`Error::Busy`] while a session runs.
+    pub fn new(device: &'d Device) -> Result<Self, Error> {
         let module = device.load(&Ptx::new(include_str!("clock.ptx"))?)?;
         let entry = device
             .while_idle("look up an entry point", |driver| driver.entry(module.handle, "k2k_read_globaltimer"))?;
@@ -64,7 +68,10 @@ impl<'d> Blink<'d> {
     }
 
     /// Records the launch for [`replay`](Self::replay). Whether the driver can.
-    pub(crate) fn record(&mut self) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    /// Those of the driver; [`Error::Busy`] while a session runs.
+    pub fn record(&mut self) -> Result<bool, Error> {
         // SAFETY: the entry point takes the address of a `Launch` and writes one `Report`; both live as long as `self`,
         // and longer if the device hangs.
         self.record =
@@ -73,13 +80,19 @@ impl<'d> Blink<'d> {
     }
 
     /// Launches the kernel and waits for its end.
-    pub(crate) fn launch(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// Those of the driver; [`Error::Busy`] while a session runs; one of time after ten seconds.
+    pub fn launch(&self) -> Result<(), Error> {
         // SAFETY: as in `record`.
         self.wait_for(|driver| unsafe { driver.launch(self.entry, self.shape) })
     }
 
-    /// The same with the recorded launch.
-    pub(crate) fn replay(&self) -> Result<(), Error> {
+    /// The same with the recorded launch, if there is one.
+    ///
+    /// # Errors
+    /// As for [`launch`](Self::launch).
+    pub fn replay(&self) -> Result<(), Error> {
         let Some(record) = self.record else { return self.launch() };
         // SAFETY: recorded, and forgotten when `self` is dropped.
         self.wait_for(|driver| unsafe { driver.replay(record) })

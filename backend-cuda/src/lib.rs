@@ -11,27 +11,22 @@
 //! | [`Session`], [`Running`] | a fabric in device memory, and the kernels that run on it |
 //! | [`Bridge`] | a host's kernels and a device's, as if they were in one fabric |
 //! | [`HangReport`] | what kernels that do not stop were doing |
-//! | [`check`] | does it work on this device? |
-//! | [`denoise`] | a job for a device's kernels, checked bit by bit |
-//! | [`mod@bench`] | how fast is it there? |
 //! | [`ClockOffset`] | the device's clock |
+//! | [`Blink`] | the least that can be launched: what a launch costs |
 //! | [`Queues`], [`Residency`] | what runs side by side on the device, tried out |
 //!
 //! It builds and starts without CUDA: the driver's library is looked for when a [`Device`] is asked for. Without one,
-//! `Device::emulated` runs the same PTX on the CPU.
+//! `Device::emulated` runs the same PTX on the CPU. The package `k2k-gpu` checks a device and measures it.
 //!
 //! # Waiting
 //!
 //! No call waits for a kernel without a limit. But the end of a process may: one whose kernels hang is to [`abandon`] itself. While a session runs, nothing is allocated, loaded or freed on its
 //! device, because a driver may wait for all kernels before it does; see [`Busy`](Error::Busy).
 
-pub mod bench;
 mod bridge;
 mod buffer;
-pub mod check;
 mod clock;
 mod cut;
-pub mod denoise;
 mod device;
 mod driver;
 mod error;
@@ -45,7 +40,7 @@ mod session;
 
 pub use bridge::Bridge;
 pub use buffer::{DeviceBuffer, HostBuffer, Registered};
-pub use clock::ClockOffset;
+pub use clock::{Blink, ClockOffset};
 pub use device::{Compile, Device};
 #[cfg(feature = "emulated")]
 pub use driver::emulated::EmulatedOptions;

@@ -1,7 +1,6 @@
 //! Which auto traits the public types have is a promise: a field of another type must not take one away unseen.
 
 use core::panic::{RefUnwindSafe, UnwindSafe};
-use k2k_cuda::check::{CheckOptions, CheckResult};
 use k2k_cuda::k2k_core::Fixed;
 use k2k_cuda::k2k_core::sync::Gpu;
 use k2k_cuda::{
@@ -20,8 +19,6 @@ fn error<T: core::error::Error + Send + Sync + Unpin + 'static>() {}
 
 #[test]
 fn public_types_have_the_auto_traits_that_they_promise() {
-    plain::<CheckOptions>();
-    plain::<CheckResult>();
     plain::<ClockOffset>();
     plain::<Compile<'static>>();
     shared::<Grid>();

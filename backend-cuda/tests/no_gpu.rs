@@ -1,49 +1,21 @@
 //! The CUDA driver's side without a GPU: a library that answers as a driver would, found and called as the real one is.
 //! Each case is a process of its own, which runs the test `child` of this file.
 
+mod fake;
+
 use core::time::Duration;
+use fake::{build, driver};
 use k2k::{Fixed, Memory};
 use k2k_cuda::k2k_core::Config;
 use k2k_cuda::k2k_core::sync::Gpu;
 use k2k_cuda::{Device, Error, Grid, Ptx, Session};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 use tempfile::TempDir;
 
 type TestSession = Session<Fixed<8, 8, 64, Gpu>>;
 
 const LONG: Duration = Duration::from_secs(30);
-
-/// A folder with the library; `None`, and a word why, if it cannot be built.
-fn build(flags: &[&str]) -> Option<PathBuf> {
-    // Not in the system's folder for temporary files: a `static` has it until the test program ends.
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fake-cuda{}", flags.concat()));
-    std::fs::create_dir_all(&folder).ok()?;
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/cuda.c");
-    let library = folder.join("libcuda.so.1");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-pthread", "-Wall", "-o"])
-        .args([&library, &source])
-        .args(flags)
-        .output();
-    match built {
-        Ok(output) if output.status.success() => {
-            std::fs::copy(&library, folder.join("libcuda.so")).ok()?;
-            Some(folder)
-        }
-        Ok(output) => panic!("the fake driver does not compile: {}", String::from_utf8_lossy(&output.stderr)),
-        Err(e) => {
-            println!("skipped: no C compiler for the fake driver (cc: {e})");
-            None
-        }
-    }
-}
-
-fn driver() -> Option<&'static Path> {
-    static DRIVER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    DRIVER.get_or_init(|| build(&[])).as_deref()
-}
 
 /// Runs a case in a process that finds the library in `folder`. Returns what it printed.
 fn run_in(folder: &Path, mode: &str, case: &str) -> String {
@@ -291,32 +263,6 @@ fn a_device_is_described() {
                     limit on kernels     no\n  PCI, NUMA node            ffff:ab:00.0\nfabric in device memory, links in \
                     pinned host memory that the device maps\n";
     assert!(printed.contains(expected), "{printed}");
-}
-
-#[cfg(feature = "cli")]
-#[test]
-fn the_doctor_tries_each_device() {
-    let Some(driver) = driver() else { return };
-    let doctor = |mode: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_k2k-gpu"));
-        command.env_remove("CUDA_DEVICE_MAX_CONNECTIONS").env_remove("CUDA_LAUNCH_BLOCKING");
-        let output = command.arg("doctor").env("LD_LIBRARY_PATH", driver).env("FAKE_CUDA", mode).output().unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    let (works, printed) = doctor("");
-    assert!(works && printed.contains("GPU 0: Fake 0\n") && printed.contains("GPU 1: Fake 1\n"), "{printed}");
-    assert!(printed.contains("  a kernel ran              clock known to within "), "{printed}");
-    assert!(printed.contains("  side by side              7 grids, a copy beside them in "), "{printed}");
-    assert!(!printed.contains("--emulated"), "{printed}");
-    let (works, printed) = doctor("old-device");
-    assert!(!works && printed.contains("GPU 1: Fake 1 has compute capability 6.1;"), "{printed}");
-    #[cfg(feature = "emulated")]
-    for part in
-        ["Without a GPU: emulated device (PTX on the CPU)\n", "To try K2K without a GPU: k2k-gpu-check --emulated\n"]
-    {
-        assert!(printed.contains(part), "{part:?} is not in {printed}");
-    }
-    assert!(!printed.contains("Device::emulated"), "a call, which nobody can type at a prompt: {printed}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The GPU entry points that come with K2K. `k2k-ptx build` makes a module of each feature: `backend-cuda/ptx/k2k.ptx`
-//! and `check.ptx`.
+//! and `backend-cuda/cli/ptx/check.ptx`.
 //!
 //! On a host only the handlers and the shapes are there; the entry points are for `nvptx64`.
 //!
@@ -8,7 +8,6 @@
 //! | `kernels` | `k2k_echo` | a kernel that answers each message with itself |
 //! | | `k2k_relay` | a kernel that only passes on |
 //! | | `k2k_gateway` | one side of a link to another domain |
-//! | | `k2k_tile` | a tile of the picture that `denoise` works on |
 //! | `check` | `k2k_role`, `k2k_chip_role` | a kernel as tests and benchmarks need it: see [`handlers::Role`] |
 //! | | `k2k_adder` | a kernel that all threads of its block work for |
 //! | | `k2k_spsc_*`, `k2k_warp_*`, `k2k_lanes_*`, `k2k_ticket_*` | an end of a ring |

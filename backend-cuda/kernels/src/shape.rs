@@ -1,6 +1,5 @@
 //! The shapes that the entry points are compiled for.
 
-use bytemuck::{Pod, Zeroable};
 use k2k_core::ring::{Lanes, Spsc, Ticket};
 use k2k_core::sync::{Gpu, Shared};
 use k2k_core::{Fabric, Header};
@@ -44,22 +43,6 @@ pub type TestSpsc<S> = Spsc<Body, RING_SLOTS, S>;
 pub type TestLanes<S> = Lanes<Body, PRODUCERS, RING_SLOTS, S>;
 /// A ticket ring as the tests use it. Only within one GPU: claims are compare-exchanged.
 pub type TestTicket = Ticket<Body, RING_SLOTS, Gpu>;
-
-/// A tile of `k2k_tile`: parameter 0 of the launch is the address of one per block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct TileSpec {
-    /// Device address of its `f32` values, as many as `k2k_denoise::Shape::storage_len` says.
-    pub storage: u64,
-    /// Pixels in a row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// Values per pixel.
-    pub channels: u32,
-    /// Zero.
-    pub reserved: u32,
-}
 
 /// Element number `number`: every word follows from it.
 #[must_use]

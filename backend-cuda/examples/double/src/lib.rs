@@ -3,12 +3,11 @@
 //! ```sh
 //! cargo test -p k2k-double             # on the host
 //! cargo run -p k2k-ptx -- build --manifest-path backend-cuda/examples/double/Cargo.toml --out double.ptx
-//! cargo run -p k2k-cuda --example double -- double.ptx
+//! cargo run -p k2k-double -- double.ptx
 //! ```
 //!
 //! The second command needs a device toolchain, and says how to get one. Without it, leave out the argument of the
-//! third: the PTX lies beside this crate. The third needs no GPU; its source, `backend-cuda/examples/double.rs`, is the
-//! host's half.
+//! third: the PTX lies beside this crate. The third needs no GPU; its source, `main.rs`, is the host's half.
 #![no_std]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx))]
 

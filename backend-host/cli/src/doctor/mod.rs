@@ -116,7 +116,7 @@ impl Diagnosis {
             works(self.device_code_can_be_built)
         );
         if self.gpu_works {
-            let _ = writeln!(text, "To try the GPU out, and for more about it: k2k-gpu doctor (package k2k-cuda)");
+            let _ = writeln!(text, "To try the GPU out, and for more about it: k2k-gpu doctor (package k2k-gpu)");
         }
         text
     }
