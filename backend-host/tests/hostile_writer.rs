@@ -10,6 +10,7 @@ mod common;
 use common::{GUARD, Process, Shm};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use core::time::Duration;
+use fastrand::Rng;
 use k2k::{
     Broker, Builder, Command, Context, Endpoint, Fixed, Kernel, KernelId, Message, Priority, StartOptions, Wait,
 };
@@ -22,22 +23,6 @@ type Shared = Broker<Fixed<KERNELS, 16, 64>>;
 fn duration() -> Duration {
     let seconds = std::env::var("K2K_SECONDS").ok().and_then(|s| s.parse().ok());
     Duration::from_secs(seconds.unwrap_or(3))
-}
-
-/// xorshift64*: which word, and what is written there, from a seed that a failure prints.
-struct Random(u64);
-
-impl Random {
-    const fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    const fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
 }
 
 /// The other process: maps the file by itself and stores words into it until it is killed.
@@ -54,25 +39,25 @@ fn writer() {
     let words = base.unwrap().cast::<AtomicU64>();
     // SAFETY: `len / 8` words lie in the mapping, which stays for the life of this process.
     let words = unsafe { core::slice::from_raw_parts(words, len / 8) };
-    let mut random = Random(seed);
+    let mut random = Rng::with_seed(seed);
     // Some words are written far more often than others: the first pages hold the kernel table.
     let table = (words.len() as u64).min(1024);
     let mut last = 0;
     loop {
         for _ in 0..256 {
-            let at = if random.below(2) == 0 { random.below(table) } else { random.below(words.len() as u64) };
+            let at = if random.u64(..2) == 0 { random.u64(..table) } else { random.u64(..words.len() as u64) };
             let word = &words[at as usize];
-            let value = match random.below(8) {
+            let value = match random.u64(..8) {
                 0 => 0,
                 1 => u64::MAX,
-                2 => random.below(1 << 16),
+                2 => random.u64(..1 << 16),
                 // One bit of what is there, or one more, or one less: nearly right is worse than wrong.
-                3 => word.load(Relaxed) ^ 1 << random.below(64),
+                3 => word.load(Relaxed) ^ 1 << random.u64(..64),
                 4 => word.load(Relaxed).wrapping_add(1),
                 5 => word.load(Relaxed).wrapping_sub(1),
                 // What stood somewhere else.
                 6 => last,
-                _ => random.next(),
+                _ => random.u64(..),
             };
             last = word.load(Relaxed);
             // Not the magic and the shape: who attaches must still find a fabric.
@@ -81,33 +66,33 @@ fn writer() {
             }
         }
         // Endpoints that never see a whole message never get past the first check: let some through.
-        std::thread::sleep(Duration::from_micros(random.below(200)));
+        std::thread::sleep(Duration::from_micros(random.u64(..200)));
     }
 }
 
 /// Does something, whatever it is told.
-struct Anything(Random);
+struct Anything(Rng);
 
 impl Kernel<64> for Anything {
     fn on_message(&mut self, context: &mut impl Context<64>, message: &Message<64>) {
         let _ = context.reply(message, message);
         let _ = context.receipt(message.header.id());
-        let to = KernelId::from_raw(self.0.next() as _);
+        let to = KernelId::from_raw(self.0.u64(..) as _);
         let _ = context.send_priority(to, message, Priority::High);
     }
 }
 
 /// One operation of an endpoint, chosen at random.
-fn operate(broker: &Shared, endpoint: &mut Endpoint<Fixed<KERNELS, 16, 64>>, random: &mut Random) {
+fn operate(broker: &Shared, endpoint: &mut Endpoint<Fixed<KERNELS, 16, 64>>, random: &mut Rng) {
     let kernels = broker.kernels();
-    let to = match random.below(4) {
-        0 => KernelId::from_raw(random.next() as _),
+    let to = match random.u64(..4) {
+        0 => KernelId::from_raw(random.u64(..) as _),
         _ if kernels.is_empty() => endpoint.id(),
-        _ => kernels[random.below(kernels.len() as u64) as usize].0,
+        _ => kernels[random.u64(..kernels.len() as u64) as usize].0,
     };
-    let mut message = Message::from_value(1, &random.next());
-    message.header.hop_limit = random.next() as u8;
-    match random.below(16) {
+    let mut message = Message::from_value(1, &random.u64(..));
+    message.header.hop_limit = random.u64(..) as u8;
+    match random.u64(..16) {
         0..=3 => drop(endpoint.send(to, &message)),
         4 => drop(endpoint.send_priority(to, &message, Priority::High)),
         5..=8 => {
@@ -122,18 +107,18 @@ fn operate(broker: &Shared, endpoint: &mut Endpoint<Fixed<KERNELS, 16, 64>>, ran
         11 => _ = (endpoint.pending_count(), endpoint.backlog(), endpoint.command(), endpoint.stats()),
         12 => {
             let began = Instant::now();
-            let _ = endpoint.receive(Duration::from_millis(random.below(5)));
+            let _ = endpoint.receive(Duration::from_millis(random.u64(..5)));
             assert!(began.elapsed() < GUARD, "a receive of milliseconds");
         }
         13 => {
-            let _ = broker.add_route(endpoint.id(), to, KernelId::from_raw(random.next() as _));
+            let _ = broker.add_route(endpoint.id(), to, KernelId::from_raw(random.u64(..) as _));
             let _ = broker.route(endpoint.id(), to);
             broker.remove_route(endpoint.id(), to);
             let _ = (broker.deny(endpoint.id(), to), broker.is_allowed(endpoint.id(), to));
             broker.allow(endpoint.id(), to);
         }
         14 => {
-            let _ = broker.command(to, [Command::Run, Command::Pause][random.below(2) as usize]);
+            let _ = broker.command(to, [Command::Run, Command::Pause][random.u64(..2) as usize]);
             let _ = (broker.stats(), broker.trace(to), broker.find("worker-1"));
         }
         _ => {
@@ -161,17 +146,17 @@ fn nothing_that_is_written_during_an_operation_breaks_it() {
         for number in 0..3u64 {
             let (broker, over, operations) = (&broker, &over, &operations);
             scope.spawn(move || {
-                let mut random = Random(seed ^ (number + 1) << 40 | 1);
+                let mut random = Rng::with_seed(seed ^ (number + 1) << 40);
                 while !over.load(Relaxed) {
                     // The table may say that all places are taken, or that the name is.
-                    let name = format!("worker-{}-{}", number, random.below(1 << 20));
-                    let register = if random.below(2) == 0 { Broker::register } else { Broker::register_parking };
+                    let name = format!("worker-{}-{}", number, random.u64(..1 << 20));
+                    let register = if random.u64(..2) == 0 { Broker::register } else { Broker::register_parking };
                     let Ok(endpoint) = register(broker, &name) else {
                         operations.fetch_add(1, Relaxed);
                         continue;
                     };
-                    let mut endpoint = endpoint.with_wait([Wait::Park, Wait::Yield][random.below(2) as usize]);
-                    for _ in 0..random.below(2000) {
+                    let mut endpoint = endpoint.with_wait([Wait::Park, Wait::Yield][random.u64(..2) as usize]);
+                    for _ in 0..random.u64(..2000) {
                         operate(broker, &mut endpoint, &mut random);
                         operations.fetch_add(1, Relaxed);
                         if over.load(Relaxed) {
@@ -187,7 +172,7 @@ fn nothing_that_is_written_during_an_operation_breaks_it() {
             let mut number = 0;
             while !over.load(Relaxed) {
                 number += 1;
-                let handler = Anything(Random(seed ^ number));
+                let handler = Anything(Rng::with_seed(seed ^ number));
                 let options = StartOptions { heartbeat: Duration::from_millis(5), ..StartOptions::default() };
                 let Ok(handle) = broker.start(&format!("loop-{number}"), handler, options) else { continue };
                 std::thread::sleep(Duration::from_millis(20));

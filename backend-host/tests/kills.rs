@@ -6,6 +6,7 @@
 mod common;
 use common::{Process, Shm, eventually};
 use core::time::Duration;
+use fastrand::Rng;
 use k2k::k2k_core::sync::AtomicU64;
 use k2k::k2k_core::sync::Ordering::Relaxed;
 use k2k::{Broker, Builder, DeliveryStatus, Endpoint, Fixed, KernelId, Message, MessageId, Priority};
@@ -28,18 +29,6 @@ const TIMEOUT: Duration = Duration::from_millis(100);
 fn duration() -> Duration {
     let seconds = std::env::var("K2K_SECONDS").ok().and_then(|s| s.parse().ok());
     Duration::from_secs(seconds.unwrap_or(3))
-}
-
-/// xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16) % n.max(1)
-    }
 }
 
 /// What is known of one message. The sender writes all words but `received`.
@@ -100,15 +89,15 @@ fn worker() {
     let Ok(file) = std::env::var("K2K_KILLS_FILE") else { return };
     let text = |name: &str| std::env::var(name).unwrap();
     let ledger = Ledger::of(&text("K2K_KILLS_LEDGER"));
-    let mut random = Random(text("K2K_KILLS_SEED").parse::<u64>().unwrap() | 1);
+    let mut random = Rng::with_seed(text("K2K_KILLS_SEED").parse().unwrap());
     let broker: Shared = Builder::new().open(&file).build().unwrap();
     loop {
         let name = text("K2K_KILLS_NAME");
-        let registered = if random.below(2) == 0 { broker.register(&name) } else { broker.register_parking(&name) };
+        let registered = if random.u64(..2) == 0 { broker.register(&name) } else { broker.register_parking(&name) };
         // The name is a dead predecessor's, until that is reaped.
         let Ok(mut endpoint) = registered else { continue };
         let mut asked = VecDeque::new();
-        for _ in 0..random.below(5000) {
+        for _ in 0..random.u64(..5000) {
             operate(&broker, &mut endpoint, ledger, &mut asked, &mut random);
         }
     }
@@ -120,9 +109,9 @@ fn operate(
     endpoint: &mut End,
     ledger: &Ledger,
     asked: &mut VecDeque<(MessageId, u64)>,
-    random: &mut Random,
+    random: &mut Rng,
 ) {
-    match random.below(16) {
+    match random.u64(..16) {
         0..=5 => send(broker, endpoint, ledger, asked, random),
         6..=11 => {
             while let Some(message) = endpoint.try_receive() {
@@ -130,7 +119,7 @@ fn operate(
             }
         }
         12 => {
-            if let Ok(message) = endpoint.receive(Duration::from_micros(random.below(500))) {
+            if let Ok(message) = endpoint.receive(Duration::from_micros(random.u64(..500))) {
                 add_one(&ledger.entry(message.value::<u64>().unwrap()).received);
             }
         }
@@ -139,7 +128,7 @@ fn operate(
         }
         14 => {
             let kernels = broker.kernels();
-            let mut any = || kernels[random.below(kernels.len() as u64) as usize].0;
+            let mut any = || kernels[random.u64(..kernels.len() as u64) as usize].0;
             if kernels.is_empty() {
                 return;
             }
@@ -165,11 +154,11 @@ fn send(
     endpoint: &mut End,
     ledger: &Ledger,
     asked: &mut VecDeque<(MessageId, u64)>,
-    random: &mut Random,
+    random: &mut Rng,
 ) {
-    let to = broker.find(&format!("worker-{}", random.below(WORKERS as u64)));
+    let to = broker.find(&format!("worker-{}", random.u64(..WORKERS as u64)));
     let (Some(to), Some(number)) = (to, ledger.begin()) else { return };
-    let priority = if random.below(4) == 0 { Priority::High } else { Priority::Normal };
+    let priority = if random.u64(..4) == 0 { Priority::High } else { Priority::Normal };
     let Ok(id) = endpoint.send_priority(to, &Message::from_value(0, &number), priority) else { return };
     let entry = ledger.entry(number);
     entry.sequence.store(id.sequence, Relaxed);
@@ -181,13 +170,13 @@ fn send(
 }
 
 /// Kills, reaps and starts again for a while, and checks the ledger then. Returns kills, messages and receipts seen.
-fn round(random: &mut Random, time: Duration) -> [u64; 3] {
+fn round(random: &mut Rng, time: Duration) -> [u64; 3] {
     let (shm, ledger_file) = (Shm::new("kills"), Shm::new("kills-ledger"));
     let path = ledger_file.path().into_os_string().into_string().unwrap();
     let ledger = Ledger::of(&path);
     let broker: Shared = Builder::new().create(&shm.0).delivery_timeout(TIMEOUT).build().unwrap();
-    let start = |number: usize, random: &mut Random| {
-        let seed = random.below(1 << 40).to_string();
+    let start = |number: usize, random: &mut Rng| {
+        let seed = random.u64(..1 << 40).to_string();
         let name = format!("worker-{number}");
         let role = [
             ("K2K_KILLS_FILE", &*shm.0),
@@ -201,13 +190,13 @@ fn round(random: &mut Random, time: Duration) -> [u64; 3] {
     let began = Instant::now();
     let mut kills = 0;
     while began.elapsed() < time {
-        std::thread::sleep(Duration::from_micros(random.below(20_000)));
-        let number = random.below(WORKERS as u64) as usize;
+        std::thread::sleep(Duration::from_micros(random.u64(..20_000)));
+        let number = random.u64(..WORKERS as u64) as usize;
         assert!(workers[number].0.try_wait().unwrap().is_none(), "a worker ended by itself");
         workers[number].kill();
         kills += 1;
         // Sometimes the dead are found late, or by nobody but the last look.
-        if random.below(4) != 0 {
+        if random.u64(..4) != 0 {
             let report = broker.reap();
             assert!(report.unknown.is_empty(), "{report}");
         }
@@ -275,7 +264,7 @@ fn status_of(raw: u8) -> Option<DeliveryStatus> {
 fn no_kill_at_a_random_moment_breaks_a_promise() {
     let seed = 0x9e37_79b9_7f4a_7c15 ^ u64::from(std::process::id()) << 17;
     println!("seed {seed}");
-    let mut random = Random(seed | 1);
+    let mut random = Rng::with_seed(seed);
     let began = Instant::now();
     let mut tried = [0; 3];
     while began.elapsed() < duration() {

@@ -96,20 +96,17 @@ fn a_receiver_asleep_in_another_process_gets_each_message() {
     let other = start("count", &shm.0);
     eventually("the other process has registered", || broker.find("other").is_some());
     let to = broker.find("other").unwrap();
-    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = fastrand::Rng::with_seed(7);
     for i in 0..SINGLES {
         let id = first.send_blocking(to, &Message::from_value(0, &i)).unwrap();
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        match random % 3 {
+        match random.u32(..3) {
             0 => {
                 // With nobody else to wake it, the receiver must get this one before there is a next.
                 let delivered = |first: &mut Endpoint<Fixed<4, 64, 64>>| first.receipt(id).unwrap().status;
                 eventually("it was received", || delivered(&mut first) == DeliveryStatus::Delivered);
             }
-            1 => std::thread::sleep(Duration::from_micros(random % 500)),
-            _ => (0..random % 3000).for_each(|_| core::hint::spin_loop()),
+            1 => std::thread::sleep(Duration::from_micros(random.u64(..500))),
+            _ => (0..random.u32(..3000)).for_each(|_| core::hint::spin_loop()),
         }
     }
     first.receive(GUARD).unwrap();

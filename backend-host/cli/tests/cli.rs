@@ -38,15 +38,8 @@ struct Input {
 impl Input {
     fn new(len: usize) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut state = len as u32 | 1;
-        let next = |_| {
-            // xorshift32 (Marsaglia 2003)
-            state ^= state << 13;
-            state ^= state >> 17;
-            state ^= state << 5;
-            state as u8
-        };
-        let content: Vec<u8> = (0..len).map(next).collect();
+        let mut content = vec![0; len];
+        fastrand::Rng::with_seed(len as u64).fill(&mut content);
         fs::write(dir.path().join("input"), &content).expect("written");
         Self { dir, content }
     }

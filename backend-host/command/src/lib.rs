@@ -28,7 +28,7 @@ use core::error::Error;
 use core::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 /// Exit status of a command whose reader has closed the pipe: 128 + `SIGPIPE`.
 pub const READER_GONE: u8 = 141;
@@ -92,21 +92,11 @@ pub fn note(line: impl fmt::Display) {
     let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Day and time (UTC) of now, `2026-11-26 16:30`, for records: days since 1970 to the civil calendar.
+/// Day and time (UTC) of now, `2026-11-26 16:30`, for records.
 #[must_use]
 pub fn date() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-    let (days, second) = (now / 86_400 + 719_468, now % 86_400);
-    let era = days / 146_097;
-    let day_of_era = days - era * 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute) = (second / 3600, second / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}")
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    now[..16].replace('T', " ")
 }
 
 /// The exit status of a command called `name`, after a line on standard error if one is due: see the

@@ -6,6 +6,7 @@ use super::world::{LONG, Node, TIMEOUT, World};
 use super::{Fate, stop, with_fate};
 use crate::{Command, KernelId, Priority, RegisterError, Registration};
 use Priority::{High, Normal};
+use fastrand::Rng;
 use std::string::String;
 use std::vec::Vec;
 use std::{format, println};
@@ -691,27 +692,11 @@ fn a_kernel_that_was_taken_for_dead_does_no_harm() {
     tried.finish("evicted kernels", 0);
 }
 
-/// xorshift64*: what happens in a random world, from a seed that a failure prints.
-struct Random(u64);
-
-impl Random {
-    const fn below(&mut self, n: u32) -> u32 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32 % n
-    }
-
-    const fn node(&mut self) -> usize {
-        self.below(3) as usize
-    }
-}
-
 /// One operation of a node, on whatever the traffic before it has left.
-fn operate(node: &mut Node, ids: [KernelId; 3], random: &mut Random) {
-    let priority = if random.below(4) == 0 { High } else { Normal };
-    match random.below(12) {
-        0..=4 => drop(node.send(ids[random.node()], priority)),
+fn operate(node: &mut Node, ids: [KernelId; 3], random: &mut Rng) {
+    let priority = if random.u32(..4) == 0 { High } else { Normal };
+    match random.u32(..12) {
+        0..=4 => drop(node.send(ids[random.usize(..3)], priority)),
         5..=8 => _ = node.receive(),
         9 => _ = node.serve(),
         10 => _ = node.endpoint().poll(),
@@ -721,28 +706,25 @@ fn operate(node: &mut Node, ids: [KernelId; 3], random: &mut Random) {
 
 /// Random traffic over random routes, until the actor dies at a random step, and then any of the ways on.
 fn random_death(seed: u64) -> Result<u32, String> {
-    let mut random = Random(seed << 1 | 1);
-    for _ in 0..8 {
-        random.below(1);
-    }
+    let mut random = Rng::with_seed(seed);
     let mut world = World::new();
     let mut through_the_actor = false;
-    for _ in 0..random.below(4) {
-        let hop = random.node();
+    for _ in 0..random.u32(..4) {
+        let hop = random.usize(..3);
         through_the_actor |= hop == ACTOR;
-        world.route(random.node(), random.node(), hop);
+        world.route(random.usize(..3), random.usize(..3), hop);
     }
     let ids = [world.id(0), world.id(1), world.id(2)];
     let mut messages = 0;
-    for _ in 0..random.below(60) {
-        if random.below(16) == 0 {
+    for _ in 0..random.u32(..60) {
+        if random.u32(..16) == 0 {
             world.platform.advance(TIMEOUT / 3);
         }
-        let node = random.node();
+        let node = random.usize(..3);
         operate(&mut world.nodes[node], ids, &mut random);
     }
     loop {
-        let at = random.below(60);
+        let at = random.u32(..60);
         // Several operations, so that a late step is reached as well.
         let died = with_fate(at, Fate::Dies, || {
             for _ in 0..4 {
@@ -752,7 +734,7 @@ fn random_death(seed: u64) -> Result<u32, String> {
         if died {
             break;
         }
-        let other = [0, 2][random.below(2) as usize];
+        let other = [0, 2][random.u32(..2) as usize];
         operate(&mut world.nodes[other], ids, &mut random);
     }
     world.kill(ACTOR);
@@ -761,7 +743,7 @@ fn random_death(seed: u64) -> Result<u32, String> {
     }
     // A route through the actor ends when its place is taken away, and order holds over an unchanged route alone.
     let ways = if through_the_actor { 4 } else { Then::ALL.len() as u32 };
-    let then = Then::ALL[random.below(ways) as usize];
+    let then = Then::ALL[random.u32(..ways) as usize];
     then.happens_in(&mut world).map_err(|why| format!("{then:?}: {why}")).map(|()| messages)
 }
 

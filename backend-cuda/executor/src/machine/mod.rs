@@ -25,7 +25,7 @@ use crate::race::Detector;
 use block::Block;
 use clock::Timer;
 use launch::Launch;
-use schedule::{Random, Scheduler};
+use schedule::Scheduler;
 use std::sync::Arc;
 
 /// What a machine does beside running.
@@ -91,7 +91,7 @@ impl Machine {
     /// A machine without modules, whose interleaving is drawn from `seed`.
     #[must_use]
     pub fn new(seed: u64, options: Options) -> Self {
-        Self::with_scheduler(Scheduler::Random(Random::new(seed)), options)
+        Self::with_scheduler(Scheduler::Random(fastrand::Rng::with_seed(seed)), options)
     }
 
     fn with_scheduler(scheduler: Scheduler, options: Options) -> Self {

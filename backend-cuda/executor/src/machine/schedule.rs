@@ -1,26 +1,6 @@
 //! Who runs next: at random from a seed, or along a recorded path.
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
-}
+use fastrand::Rng;
 
 /// One choice on a path.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +75,7 @@ impl Path {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Scheduler {
-    Random(Random),
+    Random(Rng),
     Path(Path),
 }
 
@@ -103,7 +83,7 @@ impl Scheduler {
     /// The position in `ready` of the thread to run, which is not empty.
     pub(crate) fn pick(&mut self, ready: &[u32], yields: bool) -> usize {
         match self {
-            Self::Random(random) => random.below(ready.len()),
+            Self::Random(random) => random.usize(..ready.len()),
             Self::Path(path) => {
                 let picked = path.pick(ready, yields);
                 ready.iter().position(|t| *t == picked).unwrap_or(0)
@@ -115,8 +95,8 @@ impl Scheduler {
     pub(crate) fn burst(&mut self, most: u32) -> u32 {
         match self {
             Self::Random(random) => {
-                let most = if random.below(16) == 0 { most.saturating_mul(8) } else { most };
-                1 + random.below(most.max(1) as usize) as u32
+                let most = if random.usize(..16) == 0 { most.saturating_mul(8) } else { most };
+                1 + random.usize(..most.max(1) as usize) as u32
             }
             Self::Path(_) => 1,
         }
@@ -124,7 +104,7 @@ impl Scheduler {
 
     pub(crate) fn coin(&mut self) -> bool {
         match self {
-            Self::Random(random) => random.below(4) == 0,
+            Self::Random(random) => random.usize(..4) == 0,
             Self::Path(_) => false,
         }
     }

@@ -67,19 +67,10 @@ impl Supply {
     }
 }
 
-/// The content of a generated chunk: splitmix64 (Steele, Lea, Flood 2014), started from the index.
+/// The content of a generated chunk, from its index.
 fn generate(index: u64, size: usize, chunk: &mut Vec<u8>) {
-    chunk.clear();
-    let mut state = index.wrapping_mul(0xd134_2543_de82_ef95);
-    while chunk.len() < size {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = state;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^= word >> 31;
-        let missing = (size - chunk.len()).min(8);
-        chunk.extend_from_slice(&word.to_le_bytes()[..missing]);
-    }
+    chunk.resize(size, 0);
+    fastrand::Rng::with_seed(index).fill(chunk);
 }
 
 /// Checks a generated chunk. Keeps a buffer, so that checking allocates once.
