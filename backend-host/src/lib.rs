@@ -26,12 +26,22 @@
 //! it has inherited: `Broker::new(memory.clone())`. Memory on the heap is a private copy in the child, so nobody can
 //! register in it.
 //!
-//! The smallest program is in the repository's README; [`Builder`], [`Endpoint`] and [`Memory`] have examples too.
+//! The smallest program is in the repository's README, what becomes of a message in its
+//! `docs/statuses.md`, more programs in `docs/recipes.md`; [`Builder`], [`Endpoint`] and [`Memory`] have examples too.
 
 /// The README's program, which is compiled and run with the tests of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The pages for users, likewise.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../docs/recipes.md")]
+    struct Recipes;
+    #[doc = include_str!("../docs/statuses.md")]
+    struct Statuses;
+}
 
 // Where a 64-bit word is accessed under a lock of the program, two processes that share a file would not exclude each
 // other: see the page of `k2k_core::sync`.
