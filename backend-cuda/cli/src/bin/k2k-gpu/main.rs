@@ -1,8 +1,6 @@
 //! `k2k-gpu`: what the GPUs of this machine can do, tried out; whether K2K works there, and how fast.
 
-#[path = "command/check/mod.rs"]
 mod check;
-#[path = "command/doctor.rs"]
 mod doctor;
 
 use clap::{Parser, Subcommand};
