@@ -156,8 +156,8 @@ pub struct Watch {
     view: View,
     patience: Duration,
     last: Option<Instant>,
-    /// Of a copy, how often it had been brought up to date at the last look.
-    shown: Option<u32>,
+    /// Of a copy, how often it had been brought up to date at the last look, and when that was first seen.
+    shown: Option<(u32, Instant)>,
     seen: HashMap<KernelId, Seen>,
 }
 
@@ -192,17 +192,14 @@ impl Watch {
         let look = self.view.look()?;
         let since = self.last.map_or(Duration::ZERO, |last| look.at.saturating_duration_since(last));
         self.last = Some(look.at);
-        if look.shown.is_some() && look.shown == self.shown {
-            // The same copy once more: nobody has stood still for that.
-            for seen in self.seen.values_mut() {
-                seen.moved += since;
-                seen.took += since;
-                seen.commanded += since;
-            }
-        }
-        self.shown = look.shown;
+        // The same copy once more says nothing new: a copy's kernels are judged by the times at which copies were new.
+        let now = match (self.shown, look.shown) {
+            (Some((before, at)), Some(shown)) if before == shown => at,
+            _ => look.at,
+        };
+        self.shown = look.shown.map(|shown| (shown, now));
         self.seen.retain(|id, _| look.kernels.iter().any(|kernel| kernel.id == *id));
-        let details = look.kernels.iter().map(|kernel| self.detail(kernel, look.at)).collect();
+        let details = look.kernels.iter().map(|kernel| self.detail(kernel, now)).collect();
         Ok(Report { look, since, details })
     }
 
