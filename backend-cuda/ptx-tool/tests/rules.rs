@@ -34,8 +34,8 @@ fn each_rule_finds_what_breaks_it_and_nothing_else() {
 
 #[test]
 fn what_a_hot_function_may_not_do_is_found_in_each_of_the_modules_in_use() {
-    for name in ["k2k", "check"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ptx").join(name);
+    for name in ["ptx/k2k", "cli/ptx/check"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
         let mut module = Module::parse(&fs::read_to_string(path.with_extension("ptx")).unwrap()).unwrap();
         let contract = Contract::parse(&fs::read_to_string(path.with_extension("audit")).unwrap()).unwrap();
         let hot: BTreeSet<_> = contract.entries.values().flat_map(|clause| clause.hot_functions.keys()).collect();
