@@ -16,6 +16,7 @@ use core::fmt;
 use core::ops::{Deref, Range};
 use core::time::Duration;
 use k2k::memory::FileOptions;
+use k2k::process::Own;
 use k2k_core::fabric::TraceEntry;
 use k2k_core::sync::Gpu;
 use k2k_core::sync::Ordering::Relaxed;
@@ -83,8 +84,8 @@ pub struct Running<Sh: Shape<Scope = Gpu>> {
     _modules: Vec<Module>,
     grids: Vec<Started>,
     bridges: Vec<Bridge>,
-    /// Where onlookers see the fabric.
-    published: Option<Published<Sh>>,
+    /// Where onlookers see the fabric. A forked process does not remove the file.
+    published: Option<Own<Published<Sh>>>,
     /// Nothing runs, and the device is told so.
     ended: bool,
 }
@@ -169,13 +170,13 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
     /// [`Error::Memory`] if the file cannot be made; [`Error::NoAnswer`] if the device does not copy.
     pub fn publish(&mut self, name: &str, options: FileOptions) -> Result<(), Error> {
         self.published = None;
-        self.published = Some(Published::new(self.shape, name, &self.config, options)?);
+        self.published = Some(Own::new(Published::new(self.shape, name, &self.config, options)?));
         self.observe().map(drop)
     }
 
     /// Shows onlookers how things are, if that is due.
     fn show(&self) {
-        if self.published.as_ref().is_some_and(Published::is_due) {
+        if self.published.as_ref().is_some_and(|published| published.is_due()) {
             // A device that does not copy is told of by whatever this session does next; onlookers see what was.
             let _ = self.observe();
         }
