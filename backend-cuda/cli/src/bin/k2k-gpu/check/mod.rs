@@ -304,7 +304,8 @@ pub(crate) fn main(args: &Args, what: What) -> ExitCode {
     let mut plan = args.plan(what);
     if plan.is_empty() {
         let only = args.only.iter().map(|only| format!("{only:?}")).collect::<Vec<_>>().join(" or ");
-        complain(NAME, format_args!("no check or benchmark has {only} in its name: see --list"));
+        let kind = if what == What::Benchmarks { "benchmark" } else { "check or benchmark" };
+        complain(NAME, format_args!("no {kind} has {only} in its name: see --list"));
         return ExitCode::from(USAGE);
     }
     let mut record = Record::new(args.options());
