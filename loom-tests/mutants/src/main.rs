@@ -196,8 +196,12 @@ impl Copy<'_> {
 
     fn weave(&mut self) -> Result<()> {
         let mut files: BTreeMap<&str, Vec<(usize, &Mutant)>> = BTreeMap::new();
-        for (number, mutant) in self.mutants.iter().enumerate().filter(|(number, _)| !self.dropped.contains(number)) {
-            files.entry(&mutant.file).or_default().push((number, mutant));
+        for (number, mutant) in self.mutants.iter().enumerate() {
+            // A file of which every mutant was dropped is woven as well: what an earlier round wrote is not to stay.
+            let mutants = files.entry(&mutant.file).or_default();
+            if !self.dropped.contains(&number) {
+                mutants.push((number, mutant));
+            }
         }
         let mut all = BTreeMap::new();
         for (file, mutants) in files {
