@@ -133,6 +133,48 @@ fn top_prints_as_many_tables_as_it_is_told_and_an_object_a_line() {
     assert_eq!(objects.len(), 2);
 }
 
+#[test]
+fn top_shows_several_fabrics_and_goes_on_when_one_of_them_goes_away() {
+    let ((here, one), (there, other)) = (shared("top-here"), shared("top-there"));
+    let (_a, b) = (one.register("a").unwrap(), other.register("b").unwrap());
+    let text = printed(&["top", &here.0, &there.0, "-n", "2", "--interval", "0.05"]);
+    let tables: Vec<&str> = text.split("\n\n").collect();
+    assert_eq!(tables.len(), 4, "{text}");
+    for (table, (file, kernel)) in tables.iter().zip([(&here.0, "\na "), (&there.0, "\nb ")].iter().cycle()) {
+        assert!(table.contains(file.as_str()) && table.contains(kernel), "{text}");
+    }
+    let lines = printed(&["top", &here.0, &there.0, "--once", "-i", "0.05", "--json"]);
+    let objects: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.len(), 2);
+    assert!(objects[0]["file"].as_str().unwrap().ends_with(&here.0), "{lines}");
+
+    // Shorter, as by a program that writes over it. Nothing of this process may touch it any more.
+    let path = format!("/dev/shm/{}", there.0.trim_start_matches("/dev/shm/"));
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
+        .args(["top", &here.0, &there.0, "-n", "20", "--interval", "0.05"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Process(child);
+    let mut out = std::io::BufReader::new(child.0.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("b ") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut out, &mut line).unwrap() > 0);
+    }
+    let _ = core::mem::ManuallyDrop::new((b, other));
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut out, &mut rest).unwrap();
+    let status = child.0.wait().unwrap();
+    let mut err = String::new();
+    std::io::Read::read_to_string(&mut child.0.stderr.take().unwrap(), &mut err).unwrap();
+    assert_eq!(status.code(), Some(1), "{err}");
+    assert!(err.lines().count() == 1 && err.contains("made shorter") && err.contains(&path), "{err}");
+    assert!(rest.matches("\na ").count() > 10, "the other one is watched on: {rest}");
+}
+
 /// `sent` messages of `a` wait at `b`; one more was forwarded to nobody.
 fn troubled(test: &str) -> (Shm, Shared, [Endpoint<Fixed<4, 16, 64>>; 3]) {
     let shm = Shm::new(test);

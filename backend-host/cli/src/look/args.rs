@@ -20,17 +20,18 @@ pub(crate) struct LsArgs {
     pub(crate) json: bool,
 }
 
-/// Watch a fabric: rates, backlogs, who waits for whom, and which kernels are stuck.
+/// Watch a fabric, or several: rates, backlogs, who waits for whom, and which kernels are stuck.
 ///
 /// On a terminal, a picture that is drawn anew until q is pressed; h lists the keys. Elsewhere, a table for each look.
 /// Kernels that are dead, failed, stopped, hung, deaf to a command or stalled come first. Nothing is written to the fabric.
-/// Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile.
+/// Of several fabrics, such as a host's and the published copy of a GPU's, each has a part of the picture, or a table of its
+/// own. Exit status 0; 2 if a fabric cannot be looked at, 1 if one goes away meanwhile.
 #[derive(Args, Debug)]
 #[command(after_long_help = CONDITIONS)]
 pub(crate) struct TopArgs {
-    /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: String,
+    /// The fabrics' shared-memory files: paths, or names without a slash for files in /dev/shm.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<String>,
 
     /// Time between two looks, 0.05 to 3600 s. A kernel is called stuck when it has stood still for this long, and for 1 s
     /// at least.
@@ -45,7 +46,7 @@ pub(crate) struct TopArgs {
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
 
-    /// Print one JSON object per look, each on a line.
+    /// Print one JSON object per look and fabric, each on a line.
     #[arg(long)]
     pub(crate) json: bool,
 

@@ -1,4 +1,4 @@
-//! `k2k top`: a fabric, look after look.
+//! `k2k top`: one fabric or several, look after look.
 
 mod order;
 #[cfg(feature = "top")]
@@ -24,18 +24,22 @@ pub(crate) fn main(args: &TopArgs) -> ExitCode {
 
 fn run(args: &TopArgs) -> Result<ExitCode, Box<dyn Error>> {
     let patience = if args.once { args.interval } else { args.interval.max(Watch::PATIENCE) };
-    let watch = Watch::new(super::open(&args.file)?).patience(patience);
+    let open = |file: &String| super::open(file).map(|view| Watch::new(view).patience(patience));
+    let watches = args.files.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     #[cfg(feature = "top")]
     if !args.once && args.count.is_none() && !args.json && !args.plain && std::io::stdout().is_terminal() {
-        return screen::show(watch, args.interval);
+        return screen::show(watches, args.interval);
     }
-    print(args, watch)
+    print(args, watches)
 }
 
-/// A table or an object for each interval.
-fn print(args: &TopArgs, mut watch: Watch) -> Result<ExitCode, Box<dyn Error>> {
+/// A table or an object for each interval and fabric.
+fn print(args: &TopArgs, mut watches: Vec<Watch>) -> Result<ExitCode, Box<dyn Error>> {
     let count = if args.once { Some(1) } else { args.count };
-    watch.look()?;
+    for watch in &mut watches {
+        watch.look()?;
+    }
+    let (mut status, mut gap) = (ExitCode::SUCCESS, "");
     let mut next = Instant::now();
     for number in 0.. {
         if count.is_some_and(|count| number >= count) {
@@ -43,15 +47,25 @@ fn print(args: &TopArgs, mut watch: Watch) -> Result<ExitCode, Box<dyn Error>> {
         }
         next = (next + args.interval).max(Instant::now());
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        let report = watch.look()?;
-        if args.json {
-            k2k_command::say!("{}", json::report(watch.view(), &report))?;
-        } else {
-            let gap = if number > 0 { "\n" } else { "" };
-            k2k_command::print(format!("{gap}{}", text(watch.view(), &report)))?;
+        let mut at = 0;
+        while let Some(watch) = watches.get_mut(at) {
+            match watch.look() {
+                Ok(report) if args.json => k2k_command::say!("{}", json::report(watch.view(), &report))?,
+                Ok(report) => k2k_command::print(format!("{gap}{}", text(watch.view(), &report)))?,
+                Err(why) if watches.len() == 1 => return Err(why.into()),
+                // The others are watched on.
+                Err(why) => {
+                    k2k_command::complain(NAME, printable(&why.to_string()));
+                    status = ExitCode::FAILURE;
+                    watches.remove(at);
+                    continue;
+                }
+            }
+            gap = "\n";
+            at += 1;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(status)
 }
 
 /// A time of the messages received since the last look.

@@ -10,7 +10,7 @@ use core::error::Error;
 use core::time::Duration;
 use k2k::KernelId;
 use k2k::fabric::Geometry;
-use k2k::inspect::{Condition, Detail, KernelLook, Quantiles, Report, Watch};
+use k2k::inspect::{Condition, Detail, InspectError, KernelLook, Quantiles, Report, Watch};
 use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -23,6 +23,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{self, ExitCode};
+use std::rc::Rc;
 use std::time::Instant;
 
 /// Looks that the picture of a kernel's rates goes back.
@@ -38,19 +39,24 @@ const TICK: Duration = Duration::from_millis(100);
 const HUNG_UP: u8 = 129;
 
 /// Draws until the user has enough.
-pub(super) fn show(mut watch: Watch, interval: Duration) -> Result<ExitCode, Box<dyn Error>> {
+pub(super) fn show(mut watches: Vec<Watch>, interval: Duration) -> Result<ExitCode, Box<dyn Error>> {
     // Before the terminal is changed: a fabric that cannot be looked at is a plain line.
-    watch.look()?;
+    for watch in &mut watches {
+        watch.look()?;
+    }
     // Rates from the first picture on.
     std::thread::sleep(interval.min(FIRST));
-    let report = watch.look()?;
-    let copy = if watch.view().is_copy() { " (a copy)" } else { "" };
-    let file = format!("{}{copy}", printable(&watch.view().path().to_string_lossy()));
-    let mut screen = Screen::new(file, watch.view().geometry(), report);
+    let panes = watches.iter_mut().map(|watch| {
+        let report = watch.look()?;
+        let copy = if watch.view().is_copy() { " (a copy)" } else { "" };
+        let file = format!("{}{copy}", printable(&watch.view().path().to_string_lossy()));
+        Ok(Pane::new(file, watch.view().geometry(), report))
+    });
+    let mut screen = Screen::new(panes.collect::<Result<_, InspectError>>()?);
     interrupt::catch_all();
     let keys = keys()?;
     let ended = ratatui::try_init().map_err(Into::into).and_then(|mut terminal| {
-        let result = draw(&mut terminal, &mut screen, &mut watch, interval, &keys);
+        let result = draw(&mut terminal, &mut screen, &mut watches, interval, &keys);
         let restored = ratatui::try_restore();
         let status = result?;
         restored?;
@@ -87,7 +93,7 @@ fn is_gone(keys: &OwnedFd) -> bool {
 fn draw(
     terminal: &mut ratatui::DefaultTerminal,
     screen: &mut Screen,
-    watch: &mut Watch,
+    watches: &mut [Watch],
     interval: Duration,
     keys: &OwnedFd,
 ) -> Result<ExitCode, Box<dyn Error>> {
@@ -106,7 +112,7 @@ fn draw(
             }
             if left.is_zero() {
                 next = Instant::now() + interval;
-                screen.update(watch.look()?);
+                screen.look(watches)?;
                 changed = true;
             } else if event::poll(Duration::ZERO)? {
                 match event::read()? {
@@ -139,48 +145,50 @@ enum Page {
     Help,
 }
 
+/// One fabric's part of the picture.
 #[derive(Debug)]
-struct Screen {
+struct Pane {
     file: String,
     geometry: Geometry,
     report: Report,
     /// Messages received per second, look after look.
     history: HashMap<KernelId, VecDeque<u64>>,
+    picked: Option<KernelId>,
+    table: TableState,
+    /// Why the fabric cannot be looked at any more.
+    gone: Option<InspectError>,
+}
+
+#[derive(Debug)]
+struct Screen {
+    panes: Vec<Pane>,
+    /// The pane that keys move in.
+    focus: usize,
     order: Order,
     page: Page,
     paused: bool,
-    picked: Option<KernelId>,
-    table: TableState,
 }
 
 impl Screen {
-    fn new(file: String, geometry: Geometry, report: Report) -> Self {
-        Self {
-            file,
-            geometry,
-            report,
-            history: HashMap::new(),
-            order: Order::default(),
-            page: Page::Kernels,
-            paused: false,
-            picked: None,
-            table: TableState::default(),
-        }
+    fn new(panes: Vec<Pane>) -> Self {
+        Self { panes, focus: 0, order: Order::default(), page: Page::Kernels, paused: false }
     }
 
-    /// Rates are kept also while the picture stands still.
-    fn update(&mut self, report: Report) {
-        self.history.retain(|id, _| report.look.kernels.iter().any(|kernel| kernel.id == *id));
-        for (kernel, detail) in report.kernels() {
-            let rates = self.history.entry(kernel.id).or_default();
-            if rates.len() == HISTORY {
-                rates.pop_front();
+    /// Looks at every fabric that is still there.
+    ///
+    /// # Errors
+    /// None is there any more.
+    fn look(&mut self, watches: &mut [Watch]) -> Result<(), InspectError> {
+        for (pane, watch) in self.panes.iter_mut().zip(watches).filter(|(pane, _)| pane.gone.is_none()) {
+            match watch.look() {
+                Ok(report) => pane.update(report, self.paused),
+                Err(why) => pane.gone = Some(why),
             }
-            rates.push_back(report.per_second(detail.change.received) as u64);
         }
-        if !self.paused {
-            self.report = report;
+        if self.panes.iter().all(|pane| pane.gone.is_some()) {
+            return self.panes.iter_mut().find_map(|pane| pane.gone.take()).map_or(Ok(()), Err);
         }
+        Ok(())
     }
 
     fn press(&mut self, key: KeyCode) -> Pressed {
@@ -191,6 +199,8 @@ impl Screen {
             KeyCode::Char('h' | '?') => self.page = if self.page == Page::Help { Page::Kernels } else { Page::Help },
             KeyCode::Char('p' | ' ') => self.paused = !self.paused,
             KeyCode::Char('s') => self.order = self.order.next(),
+            KeyCode::Tab => self.focus = (self.focus + 1) % self.panes.len(),
+            KeyCode::BackTab => self.focus = (self.focus + self.panes.len() - 1) % self.panes.len(),
             KeyCode::Enter => {
                 self.pick(0);
                 self.page = if self.page == Page::Kernels { Page::Detail } else { Page::Kernels };
@@ -206,38 +216,98 @@ impl Screen {
         Pressed::Stay
     }
 
-    /// Moves on from the kernel that is picked; from none, to the first.
     fn pick(&mut self, by: isize) {
-        let kernels = self.order.sorted(&self.report);
+        if let Some(pane) = self.panes.get_mut(self.focus) {
+            pane.pick(self.order, by);
+        }
+    }
+
+    fn draw(&mut self, frame: &mut Frame<'_>) {
+        let [body, foot] = Layout::vertical([Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
+        if self.page == Page::Help {
+            frame.render_widget(Paragraph::new(HELP), body);
+        } else {
+            let (panes, focus) = (self.panes.len(), self.focus);
+            for ((at, pane), area) in self.panes.iter_mut().enumerate().zip(split(body, panes).iter()) {
+                let is_focus = at == focus;
+                let page = if is_focus { self.page } else { Page::Kernels };
+                pane.draw(frame, *area, page, self.order, Head { paused: self.paused, is_focus });
+            }
+        }
+        let narrow = frame.area().width < 60;
+        let tab = if self.panes.len() > 1 { "tab fabric  " } else { "" };
+        let keys = match self.page {
+            Page::Kernels if narrow => format!("q quit  {tab}s sort: {}  h help", self.order.name()),
+            Page::Kernels => {
+                format!("q quit  p pause  {tab}s sort: {}  ↑↓ pick  enter one  h help", self.order.name())
+            }
+            Page::Detail => format!("q quit  p pause  {tab}↑↓ another  enter back"),
+            Page::Help => "q quit  h back".to_owned(),
+        };
+        frame.render_widget(Line::styled(keys, DIM), foot);
+    }
+}
+
+/// Room for several fabrics: beside one another if each has the width of a whole table, else one above the other.
+fn split(area: Rect, panes: usize) -> Rc<[Rect]> {
+    let fits = usize::from(area.width) >= panes * (usize::from(WHOLE) + 2);
+    let layout = if fits {
+        Layout::horizontal(vec![Constraint::Fill(1); panes]).spacing(2)
+    } else {
+        Layout::vertical(vec![Constraint::Fill(1); panes])
+    };
+    layout.split(area)
+}
+
+/// How a pane's heading is drawn.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    paused: bool,
+    is_focus: bool,
+}
+
+impl Pane {
+    fn new(file: String, geometry: Geometry, report: Report) -> Self {
+        Self { file, geometry, report, history: HashMap::new(), picked: None, table: TableState::default(), gone: None }
+    }
+
+    /// Rates are kept also while the picture stands still.
+    fn update(&mut self, report: Report, paused: bool) {
+        self.history.retain(|id, _| report.look.kernels.iter().any(|kernel| kernel.id == *id));
+        for (kernel, detail) in report.kernels() {
+            let rates = self.history.entry(kernel.id).or_default();
+            if rates.len() == HISTORY {
+                rates.pop_front();
+            }
+            rates.push_back(report.per_second(detail.change.received) as u64);
+        }
+        if !paused {
+            self.report = report;
+        }
+    }
+
+    /// Moves on from the kernel that is picked; from none, to the first.
+    fn pick(&mut self, order: Order, by: isize) {
+        let kernels = order.sorted(&self.report);
         let at = kernels.iter().position(|(kernel, _)| Some(kernel.id) == self.picked);
         let to = at.map_or(0, |at| at.saturating_add_signed(by)).min(kernels.len().saturating_sub(1));
         self.picked = kernels.get(to).map(|(kernel, _)| kernel.id);
     }
 
-    fn draw(&mut self, frame: &mut Frame<'_>) {
-        let [head, body, foot] =
-            Layout::vertical([Constraint::Length(2), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
-        self.draw_head(frame, head);
-        match self.page {
-            Page::Kernels => self.draw_kernels(frame, body),
+    fn draw(&mut self, frame: &mut Frame<'_>, area: Rect, page: Page, order: Order, head: Head) {
+        let [top, body] = Layout::vertical([Constraint::Length(2), Constraint::Min(1)]).areas(area);
+        self.draw_head(frame, top, head);
+        match page {
             Page::Detail => self.draw_detail(frame, body),
-            Page::Help => frame.render_widget(Paragraph::new(HELP), body),
+            _ => self.draw_kernels(frame, body, order),
         }
-        let keys = match self.page {
-            Page::Kernels if frame.area().width < 60 => format!("q quit  s sort: {}  h help", self.order.name()),
-            Page::Kernels => {
-                format!("q quit  p pause  s sort: {}  ↑↓ pick  enter one kernel  h help", self.order.name())
-            }
-            Page::Detail => "q quit  p pause  ↑↓ another  enter back".to_owned(),
-            Page::Help => "q quit  h back".to_owned(),
-        };
-        frame.render_widget(Line::styled(keys, DIM), foot);
     }
 
-    fn draw_head(&self, frame: &mut Frame<'_>, area: Rect) {
+    fn draw_head(&self, frame: &mut Frame<'_>, area: Rect, head: Head) {
         let Geometry { kernels, slots, payload, size } = self.geometry;
         let report = &self.report;
-        let paused = if self.paused { "  PAUSED" } else { "" };
+        let paused = if head.paused { "  PAUSED" } else { "" };
+        let style = if head.is_focus { BOLD } else { DIM };
         let stuck = report.details.iter().filter(|detail| detail.condition <= Condition::Stalled).count();
         let stuck = if stuck > 0 { format!("  {stuck} stuck") } else { String::new() };
         let first = format!(
@@ -258,11 +328,16 @@ impl Screen {
             sum(|detail| detail.change.failed()),
             grouped(waiting),
         );
-        frame.render_widget(Paragraph::new(vec![Line::styled(first, BOLD), Line::from(second)]), area);
+        let second = match &self.gone {
+            None => Line::from(second),
+            // The last look stays.
+            Some(why) => Line::styled(format!("GONE: {}", printable(&why.to_string())), GONE),
+        };
+        frame.render_widget(Paragraph::new(vec![Line::styled(first, style), second]), area);
     }
 
-    fn draw_kernels(&mut self, frame: &mut Frame<'_>, area: Rect) {
-        let kernels = self.order.sorted(&self.report);
+    fn draw_kernels(&mut self, frame: &mut Frame<'_>, area: Rect, order: Order) {
+        let kernels = order.sorted(&self.report);
         let columns = columns(&self.report, area.width);
         let rows: Vec<Row<'_>> = kernels
             .iter()
@@ -361,6 +436,7 @@ const HELP: &str = "\
 q, Esc      quit            s  sort by the next of condition, name, sent, received, failed, waiting
 p, space    stand still     enter  one kernel, or back
 ↑ ↓ k j     pick a kernel   page up, page down, home, end
+tab         the next fabric, of several
 
 dead     its process is gone: k2k reap frees its name
 failed   its handler failed
@@ -376,6 +452,10 @@ idle     nothing waits, and nothing happens";
 
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
+const GONE: Style = Style::new().add_modifier(Modifier::REVERSED);
+
+/// Width from which a table has all that a person looks for.
+const WHOLE: u16 = 80;
 
 fn colour(condition: Condition) -> Style {
     // https://no-color.org
@@ -497,7 +577,7 @@ mod tests {
         Detail { condition, change, high_water: 256, latency: None, still: Duration::ZERO }
     }
 
-    fn screen() -> Screen {
+    fn pane(file: &str) -> Pane {
         let kernels = vec![
             kernel(0, "source", 0, &[2]),
             kernel(1, "relay", 4, &[]),
@@ -515,13 +595,14 @@ mod tests {
         };
         let details = vec![detail(Condition::Busy, 0), detail(Condition::Busy, 45_600), detail(Condition::Hung, 0)];
         let report = Report { look, since: Duration::from_secs(1), details };
-        let mut screen = Screen::new(
-            "/dev/shm/mesh".to_owned(),
-            Geometry { kernels: 4, slots: 64, payload: 64, size: 1 << 20 },
-            report.clone(),
-        );
-        screen.update(report);
-        screen
+        let geometry = Geometry { kernels: 4, slots: 64, payload: 64, size: 1 << 20 };
+        let mut pane = Pane::new(file.to_owned(), geometry, report.clone());
+        pane.update(report, false);
+        pane
+    }
+
+    fn screen() -> Screen {
+        Screen::new(vec![pane("/dev/shm/mesh")])
     }
 
     fn drawn(screen: &mut Screen, width: u16, height: u16) -> Vec<String> {
@@ -561,14 +642,14 @@ mod tests {
     #[test]
     fn latencies_have_columns_while_they_are_counted() {
         let mut screen = screen();
-        screen.report.look.config.latency = true;
-        screen.report.details[1].latency = Some(Quantiles { count: 9, p50_ns: 1_234, p99_ns: 56_789 });
+        screen.panes[0].report.look.config.latency = true;
+        screen.panes[0].report.details[1].latency = Some(Quantiles { count: 9, p50_ns: 1_234, p99_ns: 56_789 });
         let lines = drawn(&mut screen, 80, 24);
         assert!(lines[2].contains("P99") && !lines[2].contains("P50") && lines[5].contains("56.8 µs"), "{lines:#?}");
         let lines = drawn(&mut screen, 200, 50);
         assert!(lines[2].contains("P50") && lines[5].contains("1.23 µs"), "{lines:#?}");
         assert!(lines[4].contains(" - "), "no message was counted: {lines:#?}");
-        screen.picked = Some(KernelId::new(1, 1));
+        screen.panes[0].picked = Some(KernelId::new(1, 1));
         screen.page = Page::Detail;
         let lines = drawn(&mut screen, 40, 24);
         assert!(lines.iter().any(|line| line.contains("p50 1.23 µs, p99 56.8")), "{lines:#?}");
@@ -598,11 +679,43 @@ mod tests {
     fn a_paused_picture_stands_still_and_says_so() {
         let mut screen = screen();
         screen.press(KeyCode::Char('p'));
-        let mut report = screen.report.clone();
+        let mut report = screen.panes[0].report.clone();
         report.look.kernels.clear();
         report.details.clear();
-        screen.update(report);
+        screen.panes[0].update(report, screen.paused);
         let lines = drawn(&mut screen, 80, 24);
         assert!(lines[0].contains("PAUSED") && lines[3].starts_with("a name"), "{lines:#?}");
+    }
+
+    #[test]
+    fn several_fabrics_stand_beside_one_another_or_one_above_the_other_and_tab_moves_between_them() {
+        let two = || Screen::new(vec![pane("/dev/shm/host"), pane("/dev/shm/gpu (a copy)")]);
+        let at = |lines: &[String], text: &str| {
+            let y = lines.iter().position(|line| line.contains(text)).unwrap_or_else(|| panic!("{text}: {lines:#?}"));
+            (y, lines[y].find(text).unwrap())
+        };
+        let lines = drawn(&mut two(), 200, 50);
+        assert_eq!((at(&lines, "/dev/shm/host").0, at(&lines, "/dev/shm/gpu").0), (0, 0), "{lines:#?}");
+        assert!(lines[3].matches("a name of").count() == 2, "{lines:#?}");
+        for (width, height) in [(80, 24), (40, 24)] {
+            let lines = drawn(&mut two(), width, height);
+            let (host, gpu) = (at(&lines, "/dev/shm/host"), at(&lines, "/dev/shm/gpu"));
+            assert!(host == (0, 0) && gpu.0 > 6 && gpu.1 == 0, "{lines:#?}");
+            assert_eq!(lines.iter().filter(|line| line.starts_with("KERNEL")).count(), 2, "{lines:#?}");
+            assert!(lines[usize::from(height) - 1].contains("tab fabric"), "{lines:#?}");
+        }
+        let mut screen = two();
+        screen.press(KeyCode::Tab);
+        screen.press(KeyCode::Down);
+        screen.press(KeyCode::Enter);
+        assert_eq!((screen.panes[0].picked, screen.panes[1].picked), (None, Some(KernelId::new(2, 1))));
+        let lines = drawn(&mut screen, 80, 40);
+        let (table, detail) = (at(&lines, "KERNEL").0, at(&lines, "owner       4711").0);
+        assert!(table < detail && lines.iter().filter(|line| line.starts_with("KERNEL")).count() == 1, "{lines:#?}");
+        screen.press(KeyCode::BackTab);
+        assert_eq!(screen.focus, 0);
+        screen.panes[1].gone = Some(InspectError::Changed { path: "/dev/shm/gpu".into() });
+        let lines = drawn(&mut screen, 80, 40);
+        assert!(lines.iter().any(|line| line.starts_with("GONE: /dev/shm/gpu has another header")), "{lines:#?}");
     }
 }
