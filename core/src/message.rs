@@ -513,6 +513,22 @@ impl<const PAYLOAD: usize> Message<PAYLOAD> {
         self
     }
 
+    /// Sets that delivery has failed once `timeout` has passed from now, on the clock of the kernel that sends the message:
+    /// its endpoint, or the context of its handler.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use k2k_core::{Context, Message};
+    ///
+    /// fn urgent(sender: &impl Context<64>) -> Message<64> {
+    ///     Message::new(1).with_timeout(sender, Duration::from_millis(5))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_timeout(self, sender: &impl crate::Context<PAYLOAD>, timeout: core::time::Duration) -> Self {
+        self.with_deadline_ns(sender.deadline_in(timeout))
+    }
+
     /// Sets the caller's flags.
     #[must_use]
     pub const fn with_flags(mut self, flags: u8) -> Self {
