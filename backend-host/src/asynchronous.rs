@@ -32,9 +32,9 @@ use crate::wait::{self, Awaited, ReceiveError};
 use crate::{Endpoint, Memory};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
-use k2k_core::Shape;
+use core::time::Duration;
 use k2k_core::sync::System;
-use k2k_core::{KernelId, Platform as _, Sleep, WakeFlag};
+use k2k_core::{Command, Kernel, KernelId, Message, Pass, Platform as _, RunLoop, Shape, Sleep, WakeFlag};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -42,8 +42,8 @@ use std::time::Instant;
 impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// The next message; `await` it in any executor. Dropping the future loses nothing.
     ///
-    /// The endpoint should have registered as parking; another one is looked at every millisecond. A timeout is the
-    /// executor's: `tokio::time::timeout(t, endpoint.receive_async())`.
+    /// The endpoint should have registered as parking; another one is looked at every millisecond. For a time limit see
+    /// [`receive_async_until`](Self::receive_async_until), or the executor's timeout.
     ///
     /// # Errors
     /// [`ReceiveError::Stopped`] as for [`receive`](Endpoint::receive).
@@ -51,7 +51,181 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// # Panics
     /// If the system gives no thread for the watcher.
     pub const fn receive_async(&mut self) -> ReceiveAsync<'_, Sh> {
-        ReceiveAsync { endpoint: self, asleep: None, slices: 0 }
+        ReceiveAsync { sleeper: Sleeper::new(self), deadline: None, drains: true }
+    }
+
+    /// As [`receive_async`](Self::receive_async), until a point in time. The endpoint's watcher keeps the time: the
+    /// executor needs no timer.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use k2k::{Broker, ReceiveError};
+    /// use std::time::Instant;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let broker: Broker = Broker::builder().build()?;
+    /// let mut me = broker.register_parking("me")?;
+    /// let soon = Instant::now() + Duration::from_millis(5);
+    /// assert_eq!(me.receive_async_until(soon).await, Err(ReceiveError::Timeout));
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`receive_async`](Self::receive_async), and [`ReceiveError::Timeout`].
+    ///
+    /// # Panics
+    /// If the system gives no thread for the watcher.
+    pub const fn receive_async_until(&mut self, deadline: Instant) -> ReceiveAsync<'_, Sh> {
+        ReceiveAsync { sleeper: Sleeper::new(self), deadline: Some(deadline), drains: true }
+    }
+
+    /// As [`receive_async_until`](Self::receive_async_until), for a kernel that goes on waiting while it drains.
+    pub(crate) const fn receive_async_draining(&mut self, deadline: Instant) -> ReceiveAsync<'_, Sh> {
+        ReceiveAsync { sleeper: Sleeper::new(self), deadline: Some(deadline), drains: false }
+    }
+
+    /// [`run`](Self::run) as a task, with any executor. The handler's methods must not block; after 64 messages in a row
+    /// the other tasks have their turn.
+    ///
+    /// A future that is dropped ends the loop between two messages, without [`Kernel::on_stop`].
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use k2k::{Broker, Context, Kernel, Message};
+    ///
+    /// struct Echo;
+    /// impl Kernel<192> for Echo {
+    ///     fn on_message(&mut self, context: &mut impl Context<192>, message: &Message<192>) {
+    ///         let _ = context.reply(message, message);
+    ///         context.stop();
+    ///     }
+    /// }
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// let broker: Broker = Broker::builder().build()?;
+    /// let (mut echo, mut me) = (broker.register_parking("echo")?, broker.register_parking("me")?);
+    /// let to = echo.id();
+    /// let running = tokio::spawn(async move { echo.run_async(&mut Echo, Duration::from_secs(1)).await });
+    /// me.send(to, &Message::from_bytes(1, b"hello")?)?;
+    /// assert_eq!(me.receive_async().await?.payload(), b"hello");
+    /// running.await?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If the system gives no thread for the watcher.
+    pub async fn run_async<const PAYLOAD: usize>(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration)
+    where
+        Sh: Shape<Item = Message<PAYLOAD>>,
+    {
+        /// Messages in a row, after which other tasks have their turn.
+        const TURN: u32 = 64;
+        let (mut passes, mut worked) = (RunLoop::new(), 0);
+        passes.start(self.core(), kernel);
+        loop {
+            match passes.pass(self.core(), kernel) {
+                Pass::Worked if worked < TURN => worked += 1,
+                Pass::Worked => {
+                    worked = 0;
+                    yield_now().await;
+                }
+                Pass::Idle(hint) => {
+                    worked = 0;
+                    let awaited = match hint.command {
+                        Command::Pause => Awaited::Transit,
+                        obeyed => Awaited::Mail(obeyed),
+                    };
+                    let limit = if hint.soon { heartbeat.min(wait::LONGEST_NAP) } else { heartbeat };
+                    let until = Instant::now().checked_add(limit);
+                    if (IdleAsync { sleeper: Sleeper::new(self), awaited, until }).await && !hint.soon {
+                        self.expire();
+                    }
+                }
+                Pass::Stopped => break,
+            }
+        }
+        passes.finish(self.core(), kernel);
+    }
+}
+
+/// Lets other tasks of the executor have their turn.
+async fn yield_now() {
+    let mut yielded = false;
+    core::future::poll_fn(|context| {
+        if core::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// An endpoint that a task waits at, and the sleep that its last poll began. Dropping it ends the sleep.
+#[derive(Debug)]
+pub(crate) struct Sleeper<'e, Sh: Shape<Scope = System>> {
+    endpoint: &'e mut Endpoint<Sh>,
+    asleep: Option<Sleep<'static>>,
+    /// Sleeps so far.
+    slices: u32,
+    /// The watcher knows of this task.
+    armed: bool,
+}
+
+impl<'e, Sh: Shape<Scope = System>> Sleeper<'e, Sh> {
+    pub(crate) const fn new(endpoint: &'e mut Endpoint<Sh>) -> Self {
+        Self { endpoint, asleep: None, slices: 0, armed: false }
+    }
+
+    pub(crate) const fn endpoint(&mut self) -> &mut Endpoint<Sh> {
+        self.endpoint
+    }
+
+    /// Ends the sleep that the last poll began. `true` if its kernel was woken, or naps because something that it waits
+    /// for wakes nobody.
+    fn wake_up(&mut self) -> bool {
+        let Some(sleep) = self.asleep.take() else { return false };
+        let done = sleep.is_over() || wait::naps(self.endpoint.core(), &sleep);
+        sleep.end();
+        done
+    }
+
+    /// Has the task polled again when something awaited is there, at the end of a slice, or at `until`. `false` if it is
+    /// there already.
+    fn sleep(&mut self, awaited: Awaited, until: Option<Instant>, waker: &Waker) -> bool {
+        let core = self.endpoint.core();
+        let Some(sleep) = awaited.fall_asleep(core) else { return false };
+        let slice_ends = Instant::now() + wait::rest(core, &sleep, self.slices);
+        self.slices = self.slices.saturating_add(1);
+        self.asleep = Some(sleep);
+        let until = until.map_or(slice_ends, |until| until.min(slice_ends));
+        self.arm(waker, Armed { sleep: Some(sleep), until });
+        true
+    }
+
+    /// Has the task polled again after a nap.
+    pub(crate) fn nap(&mut self, waker: &Waker) {
+        self.arm(waker, Armed { sleep: None, until: Instant::now() + wait::LONGEST_NAP });
+    }
+
+    fn arm(&mut self, waker: &Waker, armed: Armed) {
+        self.armed = true;
+        self.endpoint.watch(waker, armed);
+    }
+}
+
+impl<Sh: Shape<Scope = System>> Drop for Sleeper<'_, Sh> {
+    fn drop(&mut self) {
+        if !self.armed || !self.endpoint.as_core().platform().is_here() {
+            return;
+        }
+        if let Some(sleep) = self.asleep.take() {
+            sleep.end();
+        }
+        if let Some(watcher) = &self.endpoint.watcher {
+            watcher.disarm();
+        }
     }
 }
 
@@ -59,11 +233,10 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
 #[must_use = "a future does nothing until it is awaited"]
 #[derive(Debug)]
 pub struct ReceiveAsync<'e, Sh: Shape<Scope = System>> {
-    endpoint: &'e mut Endpoint<Sh>,
-    /// The sleep that the last poll began.
-    asleep: Option<Sleep<'static>>,
-    /// Sleeps so far.
-    slices: u32,
+    sleeper: Sleeper<'e, Sh>,
+    deadline: Option<Instant>,
+    /// Whether [`Command::Drain`] ends the wait at an empty inbox.
+    drains: bool,
 }
 
 impl<Sh: Shape<Scope = System>> Future for ReceiveAsync<'_, Sh> {
@@ -71,43 +244,48 @@ impl<Sh: Shape<Scope = System>> Future for ReceiveAsync<'_, Sh> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let core = this.endpoint.core();
-        if !core.platform().is_here() {
+        if !this.sleeper.endpoint.core().platform().is_here() {
             return Poll::Ready(Err(ReceiveError::Forked));
         }
-        if let Some(sleep) = this.asleep.take() {
-            sleep.end();
-        }
+        this.sleeper.wake_up();
+        let core = this.sleeper.endpoint.core();
         if let Some(message) = core.try_receive() {
             return Poll::Ready(Ok(message));
         }
-        let obeyed = match wait::obeyed(core) {
+        let goes_on = if this.drains { wait::obeyed(core) } else { wait::stopped(core) };
+        let obeyed = match goes_on {
             Ok(obeyed) => obeyed,
             Err(why) => return Poll::Ready(Err(why)),
         };
-        match Awaited::Mail(obeyed).fall_asleep(core) {
-            Some(sleep) => {
-                let until = Instant::now() + wait::rest(core, &sleep, this.slices);
-                this.slices = this.slices.saturating_add(1);
-                this.asleep = Some(sleep);
-                this.endpoint.watch(context.waker(), Armed { sleep, until });
-            }
-            None => context.waker().wake_by_ref(),
+        if this.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Poll::Ready(Err(ReceiveError::Timeout));
+        }
+        if !this.sleeper.sleep(Awaited::Mail(obeyed), this.deadline, context.waker()) {
+            context.waker().wake_by_ref();
         }
         Poll::Pending
     }
 }
 
-impl<Sh: Shape<Scope = System>> Drop for ReceiveAsync<'_, Sh> {
-    fn drop(&mut self) {
-        if let Some(sleep) = self.asleep.take()
-            && self.endpoint.as_core().platform().is_here()
-        {
-            sleep.end();
-            if let Some(watcher) = &self.endpoint.watcher {
-                watcher.disarm();
-            }
+/// The sleep of a run loop between two passes. `true` if it lasted until `until`.
+struct IdleAsync<'e, Sh: Shape<Scope = System>> {
+    sleeper: Sleeper<'e, Sh>,
+    awaited: Awaited,
+    until: Option<Instant>,
+}
+
+impl<Sh: Shape<Scope = System>> Future for IdleAsync<'_, Sh> {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<bool> {
+        let this = &mut *self;
+        if !this.sleeper.endpoint.core().platform().is_here() || this.sleeper.wake_up() {
+            return Poll::Ready(false);
         }
+        if this.until.is_some_and(|until| until <= Instant::now()) {
+            return Poll::Ready(true);
+        }
+        if this.sleeper.sleep(this.awaited, this.until, context.waker()) { Poll::Pending } else { Poll::Ready(false) }
     }
 }
 
@@ -115,7 +293,8 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// Lets the watcher wake a task when the sleep is over.
     fn watch(&mut self, waker: &Waker, armed: Armed) {
         if self.watcher.is_none() {
-            self.watcher = Some(Watcher::start(self.memory().clone(), self.id(), armed.sleep.flag()));
+            let flag = self.core().wake_flag();
+            self.watcher = Some(Watcher::start(self.memory().clone(), self.id(), flag));
         }
         if let Some(watcher) = &self.watcher {
             watcher.arm(waker.clone(), armed);
@@ -142,11 +321,11 @@ struct State {
     quit: bool,
 }
 
-/// A kernel's sleep, and when it ends by itself.
+/// A kernel's sleep, or a nap that nothing ends early (`None`); and when it ends by itself.
 #[derive(Clone, Copy, Debug)]
 struct Armed {
     /// Lives as long as the memory, of which the endpoint and the watcher's thread have a share each.
-    sleep: Sleep<'static>,
+    sleep: Option<Sleep<'static>>,
     until: Instant,
 }
 
@@ -216,14 +395,22 @@ impl Shared {
                 continue;
             };
             let rest = armed.until.saturating_duration_since(Instant::now());
-            if !rest.is_zero() && !armed.sleep.is_over() {
-                state.asleep = true;
-                drop(state);
-                sleep_for(&armed.sleep, rest);
-                state = self.lock();
-                state.asleep = false;
-                // Whatever is armed now is looked at anew.
-                continue;
+            // After a sleep or a nap, whatever is armed now is looked at anew.
+            match armed.sleep {
+                _ if rest.is_zero() => {}
+                Some(sleep) if sleep.is_over() => {}
+                Some(sleep) => {
+                    state.asleep = true;
+                    drop(state);
+                    sleep_for(&sleep, rest);
+                    state = self.lock();
+                    state.asleep = false;
+                    continue;
+                }
+                None => {
+                    state = self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
             }
             state.armed = None;
             let waker = state.waker.take();
@@ -250,8 +437,8 @@ impl Drop for Watcher {
         drop(state);
         self.shared.changed.notify_one();
         // The watcher finds its sleep over, or is in the futex by now.
-        if let Some(armed) = armed {
-            armed.sleep.end();
+        if let Some(sleep) = armed.and_then(|armed| armed.sleep) {
+            sleep.end();
         }
         nudge(self.flag);
         // A waker may drop the task, and with it the endpoint, on the watcher's own thread.
@@ -264,8 +451,7 @@ impl Drop for Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::time::Duration;
-    use k2k_core::{Command, Config};
+    use k2k_core::Config;
     use std::sync::mpsc;
     use std::task::Wake;
 
@@ -285,7 +471,7 @@ mod tests {
         for pause in [Duration::ZERO, Duration::from_millis(20)] {
             for rest in [Duration::from_secs(600), Duration::from_millis(10)] {
                 let sleep = endpoint.core().fall_asleep(Command::Run).unwrap();
-                endpoint.watch(&waker, Armed { sleep, until: Instant::now() + rest });
+                endpoint.watch(&waker, Armed { sleep: Some(sleep), until: Instant::now() + rest });
                 std::thread::sleep(pause);
             }
             told.recv_timeout(Duration::from_secs(60)).expect("the end of the shorter sleep");

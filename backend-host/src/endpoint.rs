@@ -300,7 +300,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         timeout: impl Into<Option<Duration>>,
     ) -> Result<(), ReceiveError> {
         let deadline = timeout.into().and_then(|timeout| Instant::now().checked_add(timeout));
-        wait::receive_into(&mut self.inner, message, self.wait, deadline)
+        wait::receive_into(&mut self.inner, message, self.wait, deadline, wait::obeyed)
     }
 
     /// As [`receive`](Self::receive), until a point in time.

@@ -158,7 +158,7 @@ impl Wait {
                 std::thread::yield_now();
                 return false;
             };
-            let naps = sleep.soon() || !endpoint.parks();
+            let naps = naps(endpoint, &sleep);
             let longest = if naps { nap_length(passes) } else { slice(endpoint, slices) };
             sleep_for(&sleep, rest.map_or(longest, |rest| rest.min(longest)));
             let woken = sleep.is_over();
@@ -192,14 +192,22 @@ fn slice<Sh: Shape<Scope = System>>(endpoint: &Core<'_, Host, Sh>, slices: u32) 
     (FIRST_SLICE * (1 << slices.min(16))).min(longest_slice(endpoint.fabric().geometry().kernels as usize))
 }
 
+/// Whether a kernel naps that sleeps, since something that it waits for wakes nobody.
+pub(crate) fn naps<Sh: Shape<Scope = System>>(endpoint: &Core<'_, Host, Sh>, sleep: &Sleep<'_>) -> bool {
+    sleep.soon() || !endpoint.parks()
+}
+
 /// For how long a task's watcher sleeps in its place: a waker is no cheap thing, so naps are the longest.
 pub(crate) fn rest<Sh: Shape<Scope = System>>(
     endpoint: &Core<'_, Host, Sh>,
     sleep: &Sleep<'_>,
     slices: u32,
 ) -> Duration {
-    if sleep.soon() || !endpoint.parks() { NAP.1 } else { slice(endpoint, slices) }
+    if naps(endpoint, sleep) { NAP.1 } else { slice(endpoint, slices) }
 }
+
+/// The longest nap of a task that waits for something that wakes nobody.
+pub(crate) const LONGEST_NAP: Duration = NAP.1;
 
 /// Receives, waiting until `deadline` at most.
 pub(crate) fn receive<Sh: Shape<Scope = System>>(
@@ -208,16 +216,18 @@ pub(crate) fn receive<Sh: Shape<Scope = System>>(
     deadline: Option<Instant>,
 ) -> Result<Sh::Item, ReceiveError> {
     let mut message = <Sh::Item as k2k_core::Packet>::empty();
-    receive_into(endpoint, &mut message, wait, deadline)?;
+    receive_into(endpoint, &mut message, wait, deadline, obeyed)?;
     Ok(message)
 }
 
-/// As [`receive`], into a message that the caller has.
+/// As [`receive`], into a message that the caller has. `goes_on` is [`obeyed`] or [`stopped`]: whether a kernel that
+/// drains its inbox goes on waiting when that is empty.
 pub(crate) fn receive_into<Sh: Shape<Scope = System>>(
     endpoint: &mut Core<'_, Host, Sh>,
     message: &mut Sh::Item,
     wait: Wait,
     deadline: Option<Instant>,
+    goes_on: impl Fn(&mut Core<'_, Host, Sh>) -> Result<Command, ReceiveError>,
 ) -> Result<(), ReceiveError> {
     let mut passes = 0u32;
     loop {
@@ -227,7 +237,7 @@ pub(crate) fn receive_into<Sh: Shape<Scope = System>>(
         if endpoint.try_receive_into(message) {
             return Ok(());
         }
-        let obeyed = obeyed(endpoint)?;
+        let obeyed = goes_on(endpoint)?;
         let rest = match deadline {
             None => None,
             Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
@@ -276,6 +286,16 @@ pub(crate) fn obeyed<Sh: Shape<Scope = System>>(endpoint: &mut Core<'_, Host, Sh
         _ if endpoint.is_evicted() => Err(ReceiveError::Evicted),
         Command::Stop => Err(ReceiveError::Stopped),
         Command::Drain if endpoint.is_drained() => Err(ReceiveError::Stopped),
+        obeyed => Ok(obeyed),
+    }
+}
+
+/// The command under which a kernel goes on waiting that waits for something of its own, also while it drains.
+pub(crate) fn stopped<Sh: Shape<Scope = System>>(endpoint: &mut Core<'_, Host, Sh>) -> Result<Command, ReceiveError> {
+    match endpoint.command() {
+        _ if !endpoint.platform().is_here() => Err(ReceiveError::Forked),
+        _ if endpoint.is_evicted() => Err(ReceiveError::Evicted),
+        Command::Stop => Err(ReceiveError::Stopped),
         obeyed => Ok(obeyed),
     }
 }
