@@ -229,6 +229,22 @@ impl<Sh: Shape<Scope = System>> Drop for Sleeper<'_, Sh> {
     }
 }
 
+impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
+    /// Waits for a nap, whatever comes.
+    pub(crate) async fn nap_async(&mut self) {
+        let mut sleeper = Sleeper::new(self);
+        let until = Instant::now() + wait::LONGEST_NAP;
+        core::future::poll_fn(move |context| {
+            if until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            sleeper.nap(context.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
 /// What [`Endpoint::receive_async`] returns.
 #[must_use = "a future does nothing until it is awaited"]
 #[derive(Debug)]

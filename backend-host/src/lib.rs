@@ -12,6 +12,7 @@
 //! | [`owner`] | which process owns a kernel, and whether it is gone |
 //! | [`mod@wait`] | spin, yield or park |
 //! | [`asynchronous`] | [`Endpoint::receive_async`] for any executor |
+//! | [`mod@publish`] | [`Endpoint::publish`]: one message to several kernels, with a receipt each |
 //! | [`presence`] | waiting until a named kernel is there, or has left |
 //! | [`runner`] | kernels on threads of their own: [`Broker::start`], [`KernelHandle`] |
 //! | [`platform`] | [`Host`]: the clock, and waking |
@@ -60,6 +61,7 @@ pub mod owner;
 pub mod platform;
 pub mod presence;
 pub mod process;
+pub mod publish;
 pub mod recording;
 pub mod runner;
 pub mod wait;
@@ -78,6 +80,7 @@ pub use k2k_core::{
 pub use memory::{Backing, Memory, MemoryError};
 pub use platform::Host;
 pub use presence::PresenceError;
+pub use publish::Published;
 pub use runner::{HangReport, KernelFailure, KernelHandle, StartError, StartOptions, StopError, allowed_cores};
 pub use wait::{ReceiveError, Wait};
 
