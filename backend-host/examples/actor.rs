@@ -6,111 +6,66 @@
 //!
 //! Shows
 //! - typed requests and answers: plain values in a message, its kind says which;
-//! - an actor as a task: `receive_async`, then `reply`, which carries the request's sequence as the correlation id;
-//! - a request with a time limit, and why an answer that comes too late confuses nobody;
+//! - an actor as a task: a `Service`, whose state is its own, run by `run_async`;
+//! - a request with a time limit, and why an answer that comes too late confuses no client;
 //! - three failures that a client can tell apart: the actor says no, the actor is too slow, there is no actor.
 //!
-//! Nothing here needs tokio but the timeout and the tasks: `receive_async` works with any executor.
+//! Nothing here needs tokio but the tasks: `run_async` and `ask_async` work with any executor, and need no timer of it.
 
+use bytemuck::{Pod, Zeroable};
 use core::error::Error;
-use core::fmt;
 use core::time::Duration;
-use k2k::{Broker, Endpoint, KernelId, Message, ReceiveError, SendError};
-use k2k_command::{OutputError, complain, note, say};
+use k2k::service::{Refused, Request};
+use k2k::{Broker, Command, DeliveryStatus, RequestError, SendError, Service};
+use k2k_command::{complain, say};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Requests, as message kinds. The payload is an amount, or nothing.
-const DEPOSIT: u32 = 1;
-const WITHDRAW: u32 = 2;
-const BALANCE: u32 = 3;
-/// Like `BALANCE`, but the answer takes as many milliseconds as the amount says.
-const AUDIT: u32 = 4;
-const CLOSE: u32 = 5;
-/// Answers. The payload is the balance.
-const DONE: u32 = 100;
-const NOT_ENOUGH: u32 = 101;
-const NOT_UNDERSTOOD: u32 = 102;
+/// Requests. All are answered with the balance.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+struct Deposit(u64);
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+struct Withdraw(u64);
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Balance;
+/// Like `Balance`, but the answer takes so many milliseconds.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(transparent)]
+struct Audit(u64);
+
+macro_rules! requests {
+    ($($request:ty = $kind:literal),*) => {
+        $(impl Request for $request {
+            const KIND: u32 = $kind;
+            type Answer = u64;
+        })*
+    };
+}
+requests!(Deposit = 1, Withdraw = 2, Balance = 3, Audit = 4);
+
+/// The actor's no.
+const NOT_ENOUGH: Refused = Refused(1);
 
 /// The actor: its state is its own, so it needs no lock.
-async fn account(mut me: Endpoint) -> Result<(), OutputError> {
-    let mut balance = 0u64;
-    loop {
-        let request = match me.receive_async().await {
-            Ok(request) => request,
-            Err(e) => return say!("account: {e}, with {balance} in it"),
-        };
-        let amount = request.value::<u64>().ok();
-        let kind = match (request.header.kind, amount) {
-            (DEPOSIT, Some(amount)) => {
-                balance += amount;
-                DONE
-            }
-            (WITHDRAW, Some(amount)) if amount > balance => NOT_ENOUGH,
-            (WITHDRAW, Some(amount)) => {
-                balance -= amount;
-                DONE
-            }
-            (AUDIT, Some(millis)) => {
-                tokio::time::sleep(Duration::from_millis(millis)).await;
-                DONE
-            }
-            (BALANCE | CLOSE, _) => DONE,
-            _ => NOT_UNDERSTOOD,
-        };
-        if let Err(e) = me.reply(&request, &Message::from_value(kind, &balance)) {
-            say!("account: {} gets no answer: {e}", request.header.source())?;
-        }
-        if request.header.kind == CLOSE {
-            return Ok(());
-        }
-    }
-}
-
-/// Why a request came to nothing.
-#[derive(Debug)]
-enum AskError {
-    /// It was not sent.
-    Send(SendError),
-    /// It was sent, and no answer came in time. It may have been carried out all the same.
-    TooSlow,
-    /// This client was told to stop.
-    Stopped,
-    /// The actor has answered no.
-    Refused { kind: u32, balance: u64 },
-}
-
-impl fmt::Display for AskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Send(e) => e.fmt(f),
-            Self::TooSlow => f.write_str("no answer in time"),
-            Self::Stopped => f.write_str("told to stop"),
-            Self::Refused { kind: NOT_ENOUGH, balance } => write!(f, "refused: there is only {balance}"),
-            Self::Refused { .. } => f.write_str("refused: not understood"),
-        }
-    }
-}
-
-impl Error for AskError {}
-
-/// Sends a request and waits for its answer, the balance.
-async fn ask(me: &mut Endpoint, account: KernelId, kind: u32, amount: u64, limit: Duration) -> Result<u64, AskError> {
-    let request = me.send(account, &Message::from_value(kind, &amount)).map_err(AskError::Send)?;
-    let answer = async {
-        loop {
-            match me.receive_async().await {
-                Ok(answer) if answer.header.correlation_id == request.sequence => return Ok(answer),
-                // The answer to an earlier request that was given up.
-                Ok(late) => note(format_args!("  (late answer to request {} ignored)", late.header.correlation_id)),
-                Err(ReceiveError::Stopped) => return Err(AskError::Stopped),
-                Err(_) => return Err(AskError::TooSlow),
-            }
-        }
-    };
-    let answer = tokio::time::timeout(limit, answer).await.map_err(|_| AskError::TooSlow)??;
-    let balance = answer.value().unwrap_or(0);
-    if answer.header.kind == DONE { Ok(balance) } else { Err(AskError::Refused { kind: answer.header.kind, balance }) }
+fn account() -> Service<u64> {
+    Service::new(0u64)
+        .on(|balance: &mut u64, Deposit(amount)| {
+            *balance += amount;
+            Ok(*balance)
+        })
+        .on(|balance: &mut u64, Withdraw(amount)| {
+            *balance = balance.checked_sub(amount).ok_or(NOT_ENOUGH)?;
+            Ok(*balance)
+        })
+        .on(|balance: &mut u64, Balance| Ok(*balance))
+        .on(|balance: &mut u64, Audit(millis)| {
+            // A handler that takes long tells the executor, which runs the other tasks elsewhere.
+            tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(millis)));
+            Ok(*balance)
+        })
 }
 
 #[tokio::main]
@@ -125,21 +80,26 @@ async fn main() -> ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     const PATIENT: Duration = Duration::from_secs(5);
     let broker: Broker = Broker::builder().build()?;
-    let endpoint = broker.register_parking("account")?;
+    let mut endpoint = broker.register_parking("account")?;
     let id = endpoint.id();
-    let actor = tokio::spawn(account(endpoint));
+    let actor = tokio::spawn(async move {
+        let mut account = account();
+        endpoint.run_async(&mut account, Duration::from_millis(250)).await;
+        account
+    });
 
     // Clients find the actor by its name, and use it at the same time.
     let mut clients = Vec::new();
     for number in 0..4 {
-        let mut me = broker.register_parking(&format!("client {number}"))?;
-        let account = broker.find("account").ok_or("there is no account")?;
+        let mut me = broker.client(&format!("client {number}"))?;
         clients.push(tokio::spawn(async move {
+            let account =
+                me.endpoint_mut().wait_for_kernel_async("account", PATIENT).await.map_err(|e| e.to_string())?;
             for _ in 0..1000 {
-                ask(&mut me, account, DEPOSIT, 3, PATIENT).await?;
-                ask(&mut me, account, WITHDRAW, 2, PATIENT).await?;
+                me.ask_async(account, &Deposit(3), PATIENT).await.map_err(|e| e.to_string())?;
+                me.ask_async(account, &Withdraw(2), PATIENT).await.map_err(|e| e.to_string())?;
             }
-            Ok::<(), AskError>(())
+            Ok::<(), String>(())
         }));
     }
     let began = Instant::now();
@@ -148,27 +108,28 @@ async fn run() -> Result<(), Box<dyn Error>> {
     }
     say!("4 clients, 8000 requests: {:.1?}", began.elapsed())?;
 
-    let mut me = broker.register_parking("me")?;
-    say!("balance: {}", ask(&mut me, id, BALANCE, 0, PATIENT).await?)?;
+    let mut me = broker.client("me")?;
+    say!("balance: {}", me.ask_async(id, &Balance, PATIENT).await?)?;
 
     // The actor says no.
-    match ask(&mut me, id, WITHDRAW, 5000, PATIENT).await {
-        Err(e @ AskError::Refused { .. }) => say!("withdraw 5000: {e}")?,
+    match me.ask_async(id, &Withdraw(5000), PATIENT).await {
+        Err(RequestError::Refused(NOT_ENOUGH)) => say!("withdraw 5000: there is not enough")?,
         other => return Err(format!("expected a refusal, got {other:?}").into()),
     }
 
-    // The actor is too slow; its answer comes while the next one is waited for.
-    match ask(&mut me, id, AUDIT, 200, Duration::from_millis(20)).await {
-        Err(e @ AskError::TooSlow) => say!("audit of 200 ms within 20 ms: {e}")?,
+    // The actor is too slow; its answer is not taken for that of the next request.
+    match me.ask_async(id, &Audit(200), Duration::from_millis(20)).await {
+        Err(e @ RequestError::NoAnswer(DeliveryStatus::Delivered)) => say!("audit of 200 ms within 20 ms: {e}")?,
         other => return Err(format!("expected a timeout, got {other:?}").into()),
     }
-    say!("balance: {}", ask(&mut me, id, BALANCE, 0, PATIENT).await?)?;
+    say!("balance: {}", me.ask_async(id, &Balance, PATIENT).await?)?;
 
     // There is no actor any more: its address is never another kernel's.
-    ask(&mut me, id, CLOSE, 0, PATIENT).await?;
-    actor.await??;
-    match ask(&mut me, id, BALANCE, 0, PATIENT).await {
-        Err(e @ AskError::Send(SendError::NotFound { .. })) => say!("balance: {e}")?,
+    broker.command(id, Command::Stop)?;
+    let account = actor.await?;
+    say!("account: told to stop, with {} in it", account.state())?;
+    match me.ask_async(id, &Balance, PATIENT).await {
+        Err(e @ RequestError::Send(SendError::NotFound { .. })) => say!("balance: {e}")?,
         other => return Err(format!("expected nobody to be there, got {other:?}").into()),
     }
 

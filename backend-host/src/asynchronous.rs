@@ -3,6 +3,7 @@
 //! Sending needs no counterpart: [`send`](Endpoint::send) and [`reply`](Endpoint::reply) never wait. Where they answer
 //! [`QueueFull`](crate::SendError::QueueFull), sleep for a moment with the executor's timer and try again, because room in
 //! an inbox wakes no task; [`send_blocking`](Endpoint::send_blocking) would block the executor's thread.
+//! [`Client::request_async`](crate::Client::request_async) does so by itself.
 //!
 //! A sender, perhaps in another process, wakes a sleeping kernel through a futex, and nobody can `await` a futex. So
 //! each endpoint that is awaited gets a watcher: a thread that sleeps at the endpoint's wake flag in its place and then

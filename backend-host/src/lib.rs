@@ -12,6 +12,7 @@
 //! | [`owner`] | which process owns a kernel, and whether it is gone |
 //! | [`mod@wait`] | spin, yield or park |
 //! | [`asynchronous`] | [`Endpoint::receive_async`] for any executor |
+//! | [`service`] | [`Service`] and [`Client`]: typed requests, their answers, and deadlines |
 //! | [`mod@publish`] | [`Endpoint::publish`]: one message to several kernels, with a receipt each |
 //! | [`presence`] | waiting until a named kernel is there, or has left |
 //! | [`runner`] | kernels on threads of their own: [`Broker::start`], [`KernelHandle`] |
@@ -64,6 +65,7 @@ pub mod process;
 pub mod publish;
 pub mod recording;
 pub mod runner;
+pub mod service;
 pub mod wait;
 
 pub use boxed::boxed;
@@ -82,6 +84,7 @@ pub use platform::Host;
 pub use presence::PresenceError;
 pub use publish::Published;
 pub use runner::{HangReport, KernelFailure, KernelHandle, StartError, StartOptions, StopError, allowed_cores};
+pub use service::{Client, Refused, Request, RequestError, Service};
 pub use wait::{ReceiveError, Wait};
 
 /// A fabric for up to 16 kernels, with 256 pending messages of up to 192 bytes per pair: 22 MB. The default shape of

@@ -2,8 +2,9 @@
 
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use k2k::{
-    Broker, Builder, Endpoint, EndpointError, Fixed, HangReport, Host, KernelFailure, KernelHandle, Memory,
-    MemoryError, ReceiveError, SendError, StartError, StartOptions, StopError, Wait,
+    Broker, Builder, Client, Endpoint, EndpointError, Fixed, HangReport, Host, KernelFailure, KernelHandle, Memory,
+    MemoryError, PresenceError, Published, ReceiveError, RequestError, SendError, Service, StartError, StartOptions,
+    StopError, Wait,
 };
 
 const fn moves<T: Send + Unpin>() {}
@@ -22,12 +23,17 @@ const _: () = {
     shared::<HangReport<Moves, Fixed<4, 8, 64>>>();
     shared::<StartOptions>();
     shared::<Wait>();
+    shared::<Published>();
+    moves::<Client>();
     moves::<Endpoint>();
     moves::<Host>();
+    moves::<Service<Moves>>();
     error::<EndpointError>();
     error::<KernelFailure>();
     error::<MemoryError>();
+    error::<PresenceError>();
     error::<ReceiveError>();
+    error::<RequestError>();
     error::<SendError>();
     error::<StartError>();
     error::<StopError<Moves, Fixed<4, 8, 64>>>();

@@ -11,8 +11,8 @@ use core::pin::pin;
 use core::task::{Context as TaskContext, Poll, Waker};
 use core::time::Duration;
 use k2k::{
-    Broker, Command, Config, Context, ControlError, Endpoint, EndpointError, Fixed, Kernel, Memory, Message, Phase,
-    Priority, ReceiveError, SendError, StartOptions, UnregisterError,
+    Broker, Client, Command, Config, Context, ControlError, Endpoint, EndpointError, Fixed, Kernel, Memory, Message,
+    Phase, PresenceError, Priority, ReceiveError, RequestError, SendError, StartOptions, UnregisterError,
 };
 use std::process::ExitCode;
 use std::time::Instant;
@@ -104,6 +104,20 @@ fn copies_write_nothing() -> Side {
         let mut task = TaskContext::from_waker(Waker::noop());
         let Poll::Ready(outcome) = pin!(a.receive_async()).poll(&mut task) else { panic!("a copy waits") };
         is_forked(outcome);
+        assert_eq!(a.wait_for_kernel("b", None), Err(PresenceError::Forked));
+        assert_eq!(a.wait_until_gone(to, None), Err(PresenceError::Forked));
+        for published in [a.publish(&[to], &message), a.publish_blocking(&[to], &message)] {
+            assert_eq!(published.refused().collect::<Vec<_>>(), [(to, SendError::Forked)]);
+        }
+        let mut client = Client::new(a);
+        assert_eq!(client.request(to, &message, GUARD), Err(RequestError::Forked));
+        let Poll::Ready(outcome) = pin!(client.request_async(to, &message, GUARD)).poll(&mut task) else {
+            panic!("a copy waits")
+        };
+        assert_eq!(outcome, Err(RequestError::Forked));
+        is_forked(client.receive(None));
+        let (mut a, _) = client.into_parts();
+        let Poll::Ready(()) = pin!(a.run_async(&mut Unused, GUARD)).poll(&mut task) else { panic!("a copy runs") };
         assert_eq!((a.poll(), a.expire()), (0, 0));
         assert!(a.receipt(sent).is_ok());
         a.set_phase(Phase::Failed);
