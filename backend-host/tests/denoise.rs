@@ -49,7 +49,7 @@ fn any_number_of_kernels_equals_the_reference_bit_for_bit() {
 }
 
 #[test]
-fn lanes_of_one_and_two_slots_are_often_full_and_nothing_is_lost() {
+fn shards_of_one_and_two_slots_are_often_full_and_nothing_is_lost() {
     let (planes, params) = (noise(90, 70, 3), params(8));
     let reference = planes.diffused_by_reference(&params);
     for kernels in [2, 6, 7] {
@@ -60,7 +60,7 @@ fn lanes_of_one_and_two_slots_are_often_full_and_nothing_is_lost() {
             assert!(done.planes.is_identical_to(&reference), "{kernels} kernels");
             assert!(
                 done.retries > 0,
-                "{kernels} kernels: a border takes several messages, and never found the lane full"
+                "{kernels} kernels: a border takes several messages, and never found the shard full"
             );
             assert_eq!(done.stats.failed(), 0);
         }

@@ -1,7 +1,7 @@
 //! Rings and messages that are larger than a thread's stack.
 
 mod common;
-use k2k::k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k::k2k_core::ring::{Sharded, Spsc, Ticket};
 use k2k::k2k_core::{Fabric, LinkHalf};
 use k2k::{Broker, Config, Fixed, Message, boxed};
 use std::thread;
@@ -20,7 +20,7 @@ fn rings_of_megabytes_are_made_on_the_heap() {
         producer.push(&[7; 32]).unwrap();
         assert_eq!(consumer.pop(), Some([7; 32]));
 
-        drop(boxed(Lanes::<[u64; 32], 8, 4096>::new_in));
+        drop(boxed(Sharded::<[u64; 32], 8, 4096>::new_in));
         drop(boxed(Ticket::<[u64; 32], 32_768>::new_in));
         drop(boxed(LinkHalf::<1024, 1024>::new_in));
         let fabric = boxed(Fabric::<16, 256, 192>::new_in);

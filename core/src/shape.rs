@@ -26,10 +26,10 @@ use crate::in_place::memory_of;
 use crate::link::ReadFrames;
 use crate::link::{FixedFrames, Frames};
 use crate::message::{Header, Message};
-use crate::ring::lanes::Lanes;
+use crate::ring::sharded::Sharded;
 use crate::ring::spsc::{Slot, Slots};
 #[cfg(not(k2k_loom))]
-use crate::ring::{lanes::BellRow, spsc::Credit, ticket::TicketView};
+use crate::ring::{sharded::DoorbellRow, spsc::Credit, ticket::TicketView};
 #[cfg(not(k2k_loom))]
 use crate::sync::AtomicU32;
 use crate::sync::{AtomicU64, Scope, Shared, SharedCell, System};
@@ -75,9 +75,9 @@ pub struct QueueNumbers {
     /// The consumer's notes.
     pub(crate) notes: usize,
     /// The shards.
-    pub(crate) lanes: usize,
+    pub(crate) shards: usize,
     /// Bytes from one shard to the next.
-    pub(crate) lane: usize,
+    pub(crate) shard: usize,
 }
 
 /// The shape of many rings to one consumer.
@@ -306,7 +306,7 @@ unsafe impl<T: AnyBitPattern + Send + 'static, const PRODUCERS: usize, const N: 
 
     #[inline(always)]
     fn queue(&self) -> QueueNumbers {
-        Lanes::<T, PRODUCERS, N, S>::NUMBERS
+        Sharded::<T, PRODUCERS, N, S>::NUMBERS
     }
 
     #[inline(always)]
@@ -401,10 +401,10 @@ impl Numbers {
         let word = size::<AtomicU64<S>>();
         let slot = size::<Slot<Message<0>, S>>() + payload as u64;
         let ring = up(s * slot);
-        let notes = k * size::<BellRow<S>>();
-        let lanes = notes + up(k * word) + up((k + 1) * size::<AtomicU32<S>>());
-        let lane = size::<Credit<S>>() + ring;
-        let high = lanes + k * lane;
+        let notes = k * size::<DoorbellRow<S>>();
+        let shards = notes + up(k * word) + up((k + 1) * size::<AtomicU32<S>>());
+        let shard = size::<Credit<S>>() + ring;
+        let high = shards + k * shard;
         let inbox = high + TicketView::<Fixed<1, 1, 0, S>>::SLOTS as u64 + ring;
         let terms = up(k * s * word);
         let retracted = terms + k * s * Receipts::<1, 1, S>::TERMS_SIZE as u64;
@@ -436,7 +436,7 @@ impl Numbers {
             payload,
             slot: slot as usize,
             stored: slot as usize,
-            queue: QueueNumbers { notes: notes as usize, lanes: lanes as usize, lane: lane as usize },
+            queue: QueueNumbers { notes: notes as usize, shards: shards as usize, shard: shard as usize },
             high: high as usize,
             inbox: inbox as usize,
             terms: terms as usize,
@@ -477,7 +477,7 @@ impl Numbers {
             payload: PAYLOAD,
             slot: size_of::<Slot<Message<PAYLOAD>, S>>(),
             stored: Transit::<SLOTS, PAYLOAD>::STRIDE,
-            queue: Lanes::<Message<PAYLOAD>, KERNELS, SLOTS, S>::NUMBERS,
+            queue: Sharded::<Message<PAYLOAD>, KERNELS, SLOTS, S>::NUMBERS,
             high,
             inbox,
             terms,

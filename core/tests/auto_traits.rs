@@ -2,7 +2,7 @@
 
 use core::panic::{RefUnwindSafe, UnwindSafe};
 use k2k_core::link::FixedFrames;
-use k2k_core::ring::{Consumer, Lanes, Producer, Spsc, Ticket};
+use k2k_core::ring::{Consumer, Producer, Sharded, Spsc, Ticket};
 use k2k_core::{
     Config, DeliveryReceipt, Endpoint, Fabric, Fixed, Gateway, Header, KernelId, LinkEnd, LinkHalf, Message, Platform,
     RegisterError, Registration, SendError, Stats, WakeFlag,
@@ -38,7 +38,7 @@ fn public_types_have_the_auto_traits_that_they_promise() {
     shared::<Fabric<2, 4, 64>>();
     shared::<LinkHalf<4, 64>>();
     shared::<Spsc<u64, 4>>();
-    shared::<Lanes<u64, 2, 4>>();
+    shared::<Sharded<u64, 2, 4>>();
     shared::<Ticket<u64, 4>>();
     moves::<Endpoint<'static, Nowhere, Fixed<2, 4, 64>>>();
     moves::<Gateway<'static, Nowhere, Fixed<2, 4, 64>, 4>>();

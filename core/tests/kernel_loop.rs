@@ -89,7 +89,7 @@ fn idling_is_told_how_long_and_idle_work_starts_the_count_anew() {
     assert_eq!(diary.lines.iter().filter(|line| *line == "idle").count(), 5, "2 with work, 3 without");
 }
 
-/// Waits for something that rings no bell, `soon` times.
+/// Waits for something that rings no doorbell, `soon` times.
 struct Impatient {
     soon: u32,
 }

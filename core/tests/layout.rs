@@ -9,7 +9,7 @@ use k2k_core::LinkHalf;
 use k2k_core::WakeFlag;
 use k2k_core::fabric::{Event, FabricHeader, Failures, LAYOUT_VERSION, MAGIC, Status, TRACE_EVENTS, Trace};
 use k2k_core::link::{LINK_MAGIC, LINK_VERSION, LinkHeader, Pulse};
-use k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k_core::ring::{Sharded, Spsc, Ticket};
 use k2k_core::sync::{Gpu, Shared, System};
 use k2k_core::{Command, Config, DeliveryStatus, Fabric, HIGH_BURST, Header, KernelId, Message, Phase, Priority};
 
@@ -89,7 +89,7 @@ fn a_header_lies_in_memory_byte_by_byte_as_documented() {
 fn rings_have_the_sizes_that_every_side_expects() {
     assert_eq!((size_of::<Spsc<u64, 64>>(), align_of::<Spsc<u64, 64>>()), (1280, 128));
     assert_eq!((size_of::<Ticket<u64, 64>>(), align_of::<Ticket<u64, 64>>()), (1280, 128));
-    assert_eq!(align_of::<Lanes<u64, 4, 64>>(), 128);
+    assert_eq!(align_of::<Sharded<u64, 4, 64>>(), 128);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn layouts_have_the_numbers_that_every_side_expects() {
         Header::LAYOUT,
         Spsc::<u64, 64>::LAYOUT,
         Spsc::<u64, 128>::LAYOUT,
-        Lanes::<u64, 4, 64>::LAYOUT,
+        Sharded::<u64, 4, 64>::LAYOUT,
         Ticket::<u64, 64>::LAYOUT,
         Fabric::<4, 8, 64>::LAYOUT,
         Fabric::<4, 8, 128>::LAYOUT,

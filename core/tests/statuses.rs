@@ -54,7 +54,7 @@ fn assert_adds_up<const K: usize, const S: usize>(fabric: &Fabric<K, S, 64>, pen
     assert_eq!((fabric.pending(), total.corrupt), (pending, 0), "{total:?}");
 }
 
-/// Fills the lane from one kernel to another with mail that nobody takes out.
+/// Fills the shard from one kernel to another with mail that nobody takes out.
 fn fill(from: &mut ManualEndpoint<'_, 4, 4, 64>, to: KernelId) -> Vec<MessageId> {
     core::iter::from_fn(|| from.send(to, &empty()).ok()).collect()
 }
@@ -903,7 +903,7 @@ fn a_message_that_a_dead_kernel_had_received_is_not_received_again() {
     for _ in 0..5 {
         a.send(b.id(), &empty()).unwrap();
     }
-    // One of five: the lane's credit is told in eighths, so this one is not told yet.
+    // One of five: the shard's credit is told in eighths, so this one is not told yet.
     let received = b.try_receive().unwrap().header.id();
     let id = b.id();
     core::mem::forget(b);
@@ -953,7 +953,7 @@ fn transit_mail_moves_on_while_the_forwarder_has_mail_of_its_own_all_the_time() 
     let mut kernels = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     chain(&fabric, &ids);
-    // The forwarder's lane to the last kernel is full, so what comes by is put aside.
+    // The forwarder's shard to the last kernel is full, so what comes by is put aside.
     fill(&mut kernels[1], ids[2]);
     let id = kernels[0].send(ids[2], &empty()).unwrap();
     assert!(kernels[1].try_receive().is_none());
@@ -974,7 +974,7 @@ fn high_priority_does_not_wait_behind_normal_transit_mail() {
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     chain(&fabric, &ids);
-    // The lane to the last kernel is full, and so is the forwarder's store.
+    // The shard to the last kernel is full, and so is the forwarder's store.
     for _ in 0..8 {
         kernels[0].send(ids[2], &empty()).unwrap();
         kernels[1].poll();

@@ -1,6 +1,6 @@
 use arbitrary::{Result, Unstructured};
 use k2k_core::ring::ticket::{TicketError, TicketPop};
-use k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k_core::ring::{Sharded, Spsc, Ticket};
 use std::collections::VecDeque;
 
 /// Runs sequences of operations on a ring and on a queue. The first byte chooses the ring and its capacity.
@@ -12,8 +12,8 @@ pub fn ring_ops(input: &[u8]) {
         1 => spsc::<[u64; 7], 2>(&mut input),
         2 => spsc::<[u64; 15], 8>(&mut input),
         3 => spsc::<[u8; 3], 4>(&mut input),
-        4 => lanes::<1>(&mut input),
-        5 => lanes::<8>(&mut input),
+        4 => sharded::<1>(&mut input),
+        5 => sharded::<8>(&mut input),
         6 => ticket::<2>(&mut input),
         _ => ticket::<8>(&mut input),
     };
@@ -110,16 +110,16 @@ fn spsc<T: bytemuck::Pod + Send + PartialEq + core::fmt::Debug, const N: usize>(
     Ok(())
 }
 
-fn lanes<const N: usize>(input: &mut Unstructured<'_>) -> Result<()> {
-    const LANES: usize = 3;
-    let ring = Box::new(Lanes::<u64, LANES, N>::new());
-    let mut models: [VecDeque<u64>; LANES] = Default::default();
+fn sharded<const N: usize>(input: &mut Unstructured<'_>) -> Result<()> {
+    const SHARDS: usize = 3;
+    let ring = Box::new(Sharded::<u64, SHARDS, N>::new());
+    let mut models: [VecDeque<u64>; SHARDS] = Default::default();
     let mut count = 0;
-    let mut producers = [0, 1, 2].map(|lane| ring.producer(lane).ok());
+    let mut producers = [0, 1, 2].map(|shard| ring.producer(shard).ok());
     let mut consumer = ring.consumer().ok();
     while !input.is_empty() {
-        let lane = input.choose_index(LANES)?;
-        let (producer, model) = (producers[lane].as_mut().expect("always there"), &mut models[lane]);
+        let shard = input.choose_index(SHARDS)?;
+        let (producer, model) = (producers[shard].as_mut().expect("always there"), &mut models[shard]);
         match input.int_in_range(0..=6)? {
             0..=1 => {
                 let pushed = producer.push(&count).is_ok();
@@ -137,8 +137,8 @@ fn lanes<const N: usize>(input: &mut Unstructured<'_>) -> Result<()> {
                 count += pushed as u64;
             }
             3 => {
-                drop(producers[lane].take());
-                producers[lane] = ring.producer(lane).ok();
+                drop(producers[shard].take());
+                producers[shard] = ring.producer(shard).ok();
             }
             4 => {
                 drop(consumer.take());
@@ -148,7 +148,7 @@ fn lanes<const N: usize>(input: &mut Unstructured<'_>) -> Result<()> {
                 let consumer = consumer.as_mut().expect("always there");
                 assert_eq!(consumer.pending(), models.iter().map(|model| model.len() as u64).sum::<u64>());
                 match consumer.pop() {
-                    Some((lane, value)) => assert_eq!(models[lane].pop_front(), Some(value)),
+                    Some((shard, value)) => assert_eq!(models[shard].pop_front(), Some(value)),
                     None => assert!(models.iter().all(VecDeque::is_empty)),
                 }
             }

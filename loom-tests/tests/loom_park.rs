@@ -89,7 +89,7 @@ fn receive_parked<const KERNELS: usize>(bed: &Bed, sleeper: &mut Endpoint<'stati
     }
 }
 
-/// A message of normal priority, which comes by a lane.
+/// A message of normal priority, which comes by a shard.
 #[test]
 fn message() {
     model("park.message", 51, || {

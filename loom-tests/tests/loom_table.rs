@@ -195,7 +195,7 @@ fn mail_for_a_predecessor() {
     });
 }
 
-/// A sender leaves, and another takes its place and its lane, while the receiver empties it.
+/// A sender leaves, and another takes its place and its shard, while the receiver empties it.
 #[test]
 fn senders_in_turn() {
     model("table.senders_in_turn", 135, || {

@@ -35,9 +35,9 @@ fn memory_order_is_that_of_the_contract() {
 
 #[test]
 fn ends_of_rings_are_hot_and_nothing_hot_spills() {
-    // The consumer of lanes keeps an array, for its own check of what comes, in local memory.
+    // The consumer of shards keeps an array, for its own check of what comes, in local memory.
     let hot = |name: &str| {
-        let ring = ["k2k_spsc_", "k2k_warp_", "k2k_ticket_", "k2k_flag_", "k2k_pong_", "k2k_lanes_produce_"];
+        let ring = ["k2k_spsc_", "k2k_warp_", "k2k_ticket_", "k2k_flag_", "k2k_pong_", "k2k_sharded_produce_"];
         ring.iter().any(|prefix| name.starts_with(prefix))
     };
     for (name, clause) in contract().entries {

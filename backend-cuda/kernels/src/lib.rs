@@ -10,7 +10,7 @@
 //! | | `k2k_gateway` | one side of a link to another domain |
 //! | `check` | `k2k_role`, `k2k_chip_role` | a kernel as tests and benchmarks need it: see [`handlers::Role`] |
 //! | | `k2k_adder` | a kernel that all threads of its block work for |
-//! | | `k2k_spsc_*`, `k2k_warp_*`, `k2k_lanes_*`, `k2k_ticket_*` | an end of a ring |
+//! | | `k2k_spsc_*`, `k2k_warp_*`, `k2k_sharded_*`, `k2k_ticket_*` | an end of a ring |
 //! | | `k2k_stamp_produce_sys` | a producer whose messages say when they were pushed |
 //! | | `k2k_flag_*`, `k2k_pong_*` | one side of a round trip |
 //! | | `k2k_lines_*` | what a producer writes, without a ring |

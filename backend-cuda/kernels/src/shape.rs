@@ -1,6 +1,6 @@
 //! The shapes that the entry points are compiled for.
 
-use k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k_core::ring::{Sharded, Spsc, Ticket};
 use k2k_core::sync::{Gpu, Shared};
 use k2k_core::{Fabric, Header};
 
@@ -39,8 +39,8 @@ pub const PRODUCERS: usize = 4;
 
 /// An SPSC ring as the tests use it.
 pub type TestSpsc<S> = Spsc<Body, RING_SLOTS, S>;
-/// A queue of lanes as the tests use it.
-pub type TestLanes<S> = Lanes<Body, PRODUCERS, RING_SLOTS, S>;
+/// A sharded queue as the tests use it.
+pub type TestSharded<S> = Sharded<Body, PRODUCERS, RING_SLOTS, S>;
 /// A ticket ring as the tests use it. Only within one GPU: claims are compare-exchanged.
 pub type TestTicket = Ticket<Body, RING_SLOTS, Gpu>;
 
@@ -56,7 +56,7 @@ pub const LAYOUT_NAMES: [&str; 7] = [
     "size of DeviceFabric",
     "Header",
     "TestSpsc",
-    "TestLanes",
+    "TestSharded",
     "TestTicket",
     "sizes of Launch and Report",
 ];
@@ -68,7 +68,7 @@ pub const LAYOUT: [u64; 7] = [
     size_of::<DeviceFabric>() as u64,
     Header::LAYOUT,
     TestSpsc::<Gpu>::LAYOUT,
-    TestLanes::<Gpu>::LAYOUT,
+    TestSharded::<Gpu>::LAYOUT,
     TestTicket::LAYOUT,
     (size_of::<k2k_device::Launch>() << 32 | size_of::<k2k_device::Report>()) as u64,
 ];

@@ -150,7 +150,7 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
         self.copy(&snapshot, snapshot.fabric().route_bytes())?;
         self.copy(&snapshot, snapshot.fabric().record_bytes())?;
         for place in 0..self.places() {
-            self.copy(&snapshot, snapshot.fabric().bell_bytes(place))?;
+            self.copy(&snapshot, snapshot.fabric().doorbell_bytes(place))?;
         }
         if let Some(published) = &self.published {
             published.show(snapshot.fabric());

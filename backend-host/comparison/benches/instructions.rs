@@ -4,7 +4,7 @@
 
 use core::hint::black_box;
 use k2k_instructions::{
-    Found, Known, LanesEnds, SpscEnds, Stage, TIMES, TicketEnds, Words, lanes, spsc, stage, stage_read, ticket,
+    Found, Known, ShardedEnds, SpscEnds, Stage, TIMES, TicketEnds, Words, sharded, spsc, stage, stage_read, ticket,
 };
 
 #[inline(never)]
@@ -32,14 +32,14 @@ fn count_spsc_pop_batch((_, rx): &mut SpscEnds, words: &mut [Words; TIMES]) {
 }
 
 #[inline(never)]
-fn count_lanes_push((tx, _): &mut LanesEnds, words: &Words) {
+fn count_sharded_push((tx, _): &mut ShardedEnds, words: &Words) {
     for _ in 0..TIMES {
         let _ = black_box(tx.push(black_box(words)));
     }
 }
 
 #[inline(never)]
-fn count_lanes_pop((_, rx): &mut LanesEnds) {
+fn count_sharded_pop((_, rx): &mut ShardedEnds) {
     for _ in 0..TIMES {
         black_box(rx.pop());
     }
@@ -97,8 +97,8 @@ const NAMES: [&str; 18] = [
     "spsc_pop",
     "spsc_push_batch",
     "spsc_pop_batch",
-    "lanes_push",
-    "lanes_pop",
+    "sharded_push",
+    "sharded_pop",
     "ticket_push",
     "ticket_pop",
     "send",
@@ -121,8 +121,8 @@ fn main() {
         Some("spsc_pop") => count_spsc_pop(&mut spsc(TIMES)),
         Some("spsc_push_batch") => count_spsc_push_batch(&mut spsc(0), &[[1; 7]; TIMES]),
         Some("spsc_pop_batch") => count_spsc_pop_batch(&mut spsc(TIMES), &mut [[1; 7]; TIMES]),
-        Some("lanes_push") => count_lanes_push(&mut lanes(0), &[1; 7]),
-        Some("lanes_pop") => count_lanes_pop(&mut lanes(TIMES)),
+        Some("sharded_push") => count_sharded_push(&mut sharded(0), &[1; 7]),
+        Some("sharded_pop") => count_sharded_pop(&mut sharded(TIMES)),
         Some("ticket_push") => count_ticket_push(&mut ticket(0), &[1; 7]),
         Some("ticket_pop") => count_ticket_pop(&mut ticket(TIMES)),
         Some("send") => count_send(&mut stage(0, false)),

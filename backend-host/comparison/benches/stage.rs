@@ -1,10 +1,10 @@
 //! Rings and kernels, warmed up, for counting.
 
 use k2k_core::WakeFlag;
-use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
+use k2k_core::ring::sharded::{ShardProducer, ShardedConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketProducer};
-use k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k_core::ring::{Sharded, Spsc, Ticket};
 use k2k_core::{Config, Endpoint, Fabric, FabricRef, Fixed, KernelId, Message, Platform, Read, Registration, Shape};
 
 /// Operations per count.
@@ -14,7 +14,7 @@ const SLOTS: usize = 2 * TIMES;
 /// With the stamp, one line.
 pub type Words = [u64; 7];
 pub type SpscEnds = (Producer<'static, Words, SLOTS>, Consumer<'static, Words, SLOTS>);
-pub type LanesEnds = (LaneProducer<'static, Words, 8, SLOTS>, LanesConsumer<'static, Words, 8, SLOTS>);
+pub type ShardedEnds = (ShardProducer<'static, Words, 8, SLOTS>, ShardedConsumer<'static, Words, 8, SLOTS>);
 pub type TicketEnds = (TicketProducer<'static, Words, SLOTS>, TicketConsumer<'static, Words, SLOTS>);
 /// The kernels' shape, known when this is compiled, and the same read from the fabric's header.
 pub type Known = Fixed<3, SLOTS, 64>;
@@ -59,8 +59,8 @@ ring! {
     spsc: SpscEnds = Spsc<Words, SLOTS>, ring => ring.producer().expect("the first producer")
 }
 ring! {
-    /// A queue of lanes of which one is in use, as [`spsc`].
-    lanes: LanesEnds = Lanes<Words, 8, SLOTS>, ring => ring.producer(3).expect("a free lane")
+    /// A sharded queue of which one shard is in use, as [`spsc`].
+    sharded: ShardedEnds = Sharded<Words, 8, SLOTS>, ring => ring.producer(3).expect("a free shard")
 }
 ring! {
     /// A ring for many producers, as [`spsc`].

@@ -3,9 +3,9 @@
 use crate::bench::alone::CAPACITY;
 use crate::bench::endpoints::{self, Forward};
 use crate::bench::floors::{Lines, bounce, compare_exchange, fetch_add, mailbox, slot, stream};
-use crate::bench::lanes::Receive;
 use crate::bench::latency;
 use crate::bench::one_thread::BURST;
+use crate::bench::sharded::Receive;
 use crate::bench::throughput::Calls;
 use crate::element::{Element, FourLines, Line, Seven, ThirtyOne, TwoLines, Word};
 use crate::rows::{Row, Rows, What, messages, more_spsc_peers, mpsc_peers, our_mpsc, our_spsc, spsc_peers, tracing};
@@ -88,7 +88,7 @@ fn round_trip<E: Element, O: Element, M: Element>(size: &'static str) -> Column 
     column
 }
 
-fn mpsc<const P: usize, const LANE: usize>(calls: Calls) -> Column {
+fn mpsc<const P: usize, const SHARD: usize>(calls: Calls) -> Column {
     let (name, how) =
         if calls == Calls::Waiting { ("parking", ", receiver sleeps where it can") } else { ("polling", "") };
     let threads = P + 1;
@@ -96,7 +96,7 @@ fn mpsc<const P: usize, const LANE: usize>(calls: Calls) -> Column {
         format!("MPSC throughput, {P} producers ({threads} threads), 64-byte messages, capacity 1024 in all{how}");
     let mut column = column(&format!("mpsc/{P}/{name}"), &title, NS, move |wanted| {
         let mut rows = rows(What::Throughput(calls), 1024, P, wanted, Vec::new());
-        our_mpsc::<Seven, P, 1024, LANE>(&mut rows);
+        our_mpsc::<Seven, P, 1024, SHARD>(&mut rows);
         mpsc_peers::<Line, 1024>(&mut rows);
         rows.rows
     });
@@ -104,7 +104,7 @@ fn mpsc<const P: usize, const LANE: usize>(calls: Calls) -> Column {
     column
 }
 
-fn alone<const P: usize, const LANE: usize>() -> Column {
+fn alone<const P: usize, const SHARD: usize>() -> Column {
     let title = format!("{P} producers alone (contended push, no consumer), 64-byte messages");
     column(&format!("mpsc/{P}/alone"), &title, &["ns/push"], |wanted| {
         let floors = vec![
@@ -112,7 +112,7 @@ fn alone<const P: usize, const LANE: usize>() -> Column {
             Row::floor("compare-exchange on one word", compare_exchange(P as u64)),
         ];
         let mut rows = rows(What::Alone, CAPACITY, P, wanted, floors);
-        our_mpsc::<Seven, P, CAPACITY, LANE>(&mut rows);
+        our_mpsc::<Seven, P, CAPACITY, SHARD>(&mut rows);
         mpsc_peers::<Line, CAPACITY>(&mut rows);
         rows.rows
     })

@@ -13,7 +13,7 @@ use crate::peers::heapless::{HeaplessMpmc, HeaplessSpsc};
 use crate::peers::iceoryx2::Iceoryx2;
 use crate::peers::nexus::{NexusMpsc, NexusSpsc};
 use crate::peers::omango::{OmangoMpmc, OmangoSpsc};
-use crate::peers::ours::{OurEndpoints, OurLanes, OurSpsc, OurSpscInPlace, OurTicket};
+use crate::peers::ours::{OurEndpoints, OurSharded, OurSpsc, OurSpscInPlace, OurTicket};
 use crate::peers::rbuffer::{RbufferMpsc, RbufferSpsc};
 use crate::peers::ringbuf::Ringbuf;
 use crate::peers::ringkernel::{Broker, Ringkernel};
@@ -99,7 +99,7 @@ pub fn our_spsc<E: Element, const N: usize>(rows: &mut Rows) {
         rows.ours::<E, OurSpscInPlace<N>>("k2k Spsc, in place");
     }
     rows.ours::<E, OurTicket<N>>("k2k Ticket (1 producer)");
-    rows.ours::<E, OurLanes<1, N>>("k2k Lanes (1 producer)");
+    rows.ours::<E, OurSharded<1, N>>("k2k Sharded (1 producer)");
 }
 
 /// SPSC queues of `N` messages, and the best-known MPMC one.
@@ -135,9 +135,9 @@ pub fn more_spsc_peers<E: Element, const N: usize>(rows: &mut Rows) {
     rows.peer::<E, Ringkernel<SpscQueue, false>>("ringkernel-core SpscQueue, no payload");
 }
 
-/// Our queues for `P` producers: `N` messages in all, `LANE` per lane.
-pub fn our_mpsc<E: Element, const P: usize, const N: usize, const LANE: usize>(rows: &mut Rows) {
-    rows.ours::<E, OurLanes<P, LANE>>("k2k Lanes");
+/// Our queues for `P` producers: `N` messages in all, `SHARD` per shard.
+pub fn our_mpsc<E: Element, const P: usize, const N: usize, const SHARD: usize>(rows: &mut Rows) {
+    rows.ours::<E, OurSharded<P, SHARD>>("k2k Sharded");
     rows.ours::<E, OurTicket<N>>("k2k Ticket");
 }
 

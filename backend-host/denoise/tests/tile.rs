@@ -128,7 +128,7 @@ fn run_grid<const K: usize, const S: usize>(
             lambda: params.lambda(),
             ..start(neighbours, 0)
         };
-        controller.send(ids[i as usize], &Message::from_value(START, &start)).expect("an empty lane");
+        controller.send(ids[i as usize], &Message::from_value(START, &start)).expect("an empty shard");
         // Some tiles start long before others.
         for _ in 0..20 {
             running[order(ids.len())].pass();
@@ -391,7 +391,7 @@ fn a_failed_tile_whose_neighbour_does_not_listen_stops_all_the_same() {
     let (fabric, clock) = (fabric(), Clock::default());
     let mut pair = Pair::new(&fabric, &clock);
     pair.start(9);
-    // The second slot of the lane to the neighbour, so that ABORT finds no room.
+    // The second slot of the shard to the neighbour, so that ABORT finds no room.
     let neighbour = pair.neighbour.id();
     pair.running.endpoint.send(neighbour, &Message::new(99)).expect("the second slot");
     pair.send(&halo(Side::East, 2, 0, &[1.0]));

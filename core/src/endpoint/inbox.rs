@@ -5,7 +5,7 @@ use crate::fabric::{Ledger, Noted};
 use crate::in_place::make_in;
 use crate::message::Header;
 use crate::platform::Platform;
-use crate::ring::lanes::{LanesState, LanesView};
+use crate::ring::sharded::{ShardedState, ShardedView};
 use crate::ring::ticket::{TicketConsumerState, TicketPop};
 use crate::shape::{Index, Packet, Shape};
 use crate::sync::{Body, Scope};
@@ -24,7 +24,7 @@ const LOOKS_WHEN_IDLE: bool = cfg!(target_arch = "nvptx64");
 
 /// The consumer's end of the shards and of the high-priority ring.
 pub(super) struct Inbox<Sh: Shape> {
-    shards: LanesState<Sh>,
+    shards: ShardedState<Sh>,
     high: TicketConsumerState,
     /// Messages of high priority taken in a row.
     high_run: u32,
@@ -49,7 +49,7 @@ impl<Sh: Shape> Inbox<Sh> {
     /// Goes on where the last owner of the kernel index stopped.
     pub(super) fn recover_in<'e>(memory: &'e mut MaybeUninit<Self>, me: &Member<'_, Sh>) -> &'e mut Self {
         make_in!(memory, Self {
-            shards => |state| me.lanes().recover_consumer_in(state),
+            shards => |state| me.sharded().recover_consumer_in(state),
             high: me.high().recover_consumer(),
             high_run: 0,
             stalled: None,
@@ -68,7 +68,7 @@ impl<Sh: Shape> Inbox<Sh> {
         message: &mut Sh::Item,
     ) -> bool {
         if me.high().ready(&self.high)
-            && (self.high_run < HIGH_BURST || !me.lanes().any_ready(&self.shards))
+            && (self.high_run < HIGH_BURST || !me.sharded().any_ready(&self.shards))
             && self.take_high(me, ledger, platform, message)
         {
             self.high_run = self.high_run.saturating_add(1);
@@ -76,7 +76,7 @@ impl<Sh: Shape> Inbox<Sh> {
         }
         self.high_run = 0;
         let take = |body: Body<'_, _>| read_noted(ledger, body, message);
-        me.lanes().pop(&mut self.shards, take).is_some()
+        me.sharded().pop(&mut self.shards, take).is_some()
     }
 
     #[cold]
@@ -165,21 +165,21 @@ impl<Sh: Shape> Inbox<Sh> {
         }
     }
 
-    /// Takes the oldest message of a sender's shard, if it is for another kernel. `lanes` are this kernel's: of a shape that
+    /// Takes the oldest message of a sender's shard, if it is for another kernel. `inbox` is this kernel's: of a shape that
     /// is read, a turn makes the view once.
     #[inline(always)]
     pub(super) fn take_in_transit(
         &mut self,
-        lanes: &LanesView<'_, Sh>,
+        inbox: &ShardedView<'_, Sh>,
         me: &Member<'_, Sh>,
         ledger: &Ledger<'_, Sh::Scope>,
         sender: Index<Sh>,
         message: &mut Sh::Item,
     ) -> bool {
-        match lanes.peek_head::<Header>(&self.shards, sender) {
+        match inbox.peek_head::<Header>(&self.shards, sender) {
             Some(head) if head.destination().index() != me.id().index() => {
                 let take = |body: Body<'_, _>| read_noted(ledger, body, message);
-                lanes.pop_lane(&mut self.shards, sender, take).is_some()
+                inbox.pop_shard(&mut self.shards, sender, take).is_some()
             }
             _ => false,
         }
@@ -203,7 +203,7 @@ impl<Sh: Shape> Inbox<Sh> {
 
     /// The head of the oldest message of a sender's shard: as [`high_head`](Self::high_head).
     pub(super) fn head_of(&self, me: &Member<'_, Sh>, sender: Index<Sh>) -> Option<Header> {
-        me.lanes().peek_head(&self.shards, sender)
+        me.sharded().peek_head(&self.shards, sender)
     }
 
     /// Takes the oldest message of a sender's shard, whichever kernel it is for.
@@ -215,7 +215,7 @@ impl<Sh: Shape> Inbox<Sh> {
         message: &mut Sh::Item,
     ) -> bool {
         let take = |body: Body<'_, _>| read_noted(ledger, body, message);
-        me.lanes().pop_lane(&mut self.shards, sender, take).is_some()
+        me.sharded().pop_shard(&mut self.shards, sender, take).is_some()
     }
 
     /// Whether a message of this sender waits, or any of high priority.
@@ -247,30 +247,30 @@ impl<Sh: Shape> Inbox<Sh> {
 
     /// Messages that wait: a snapshot that only senders can make too small.
     pub(super) fn pending(&self, me: &Member<'_, Sh>) -> u64 {
-        me.lanes().pending(&self.shards) + me.high().pending(&self.high)
+        me.sharded().pending(&self.shards) + me.high().pending(&self.high)
     }
 
     /// Whether there is mail.
     pub(super) fn is_ready(&self, me: &Member<'_, Sh>) -> bool {
-        me.high().ready(&self.high) || me.lanes().any_ready(&self.shards)
+        me.high().ready(&self.high) || me.sharded().any_ready(&self.shards)
     }
 
     /// Whether there seems to be mail from the senders `first`, `first + step`, ..., or of high priority where `first` is 0.
     #[inline(always)]
     pub(super) fn has_rung(&self, me: &Member<'_, Sh>, first: usize, step: usize) -> bool {
         let high = first == 0 && me.high().ready(&self.high);
-        high || me.lanes().any_rung(&self.shards, first, step)
+        high || me.sharded().any_rung(&self.shards, first, step)
     }
 
     /// Whether there is mail, for this kernel or in transit, by all doorbells and the stamps of `shards` shards. Mail that
     /// only a stamp tells of is next to be received.
     pub(super) fn look(&mut self, me: &Member<'_, Sh>, shards: usize) -> bool {
-        me.high().ready(&self.high) || me.lanes().look(&mut self.shards, shards)
+        me.high().ready(&self.high) || me.sharded().look(&mut self.shards, shards)
     }
 
     /// Tells all senders how far this kernel has read.
     pub(super) fn publish(&mut self, me: &Member<'_, Sh>) {
-        me.lanes().publish(&mut self.shards);
+        me.sharded().publish(&mut self.shards);
     }
 
     /// As [`publish`](Self::publish), for the high-priority ring as well.
@@ -288,6 +288,6 @@ impl<Sh: Shape> Inbox<Sh> {
         };
         let mut senders = me.fabric().shape().indices();
         first_of_high
-            || senders.any(|sender| me.lanes().peek_head(&self.shards, sender).is_some_and(|head| noted.is(&head)))
+            || senders.any(|sender| me.sharded().peek_head(&self.shards, sender).is_some_and(|head| noted.is(&head)))
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::fabric::{Claim, Entry, FabricRef, HeldView, Marks, Own, ReceiptsView, Status, TransitView};
 use crate::message::KernelId;
-use crate::ring::lanes::{LaneView, LanesView};
+use crate::ring::sharded::{ShardView, ShardedView};
 use crate::ring::ticket::TicketView;
 use crate::shape::{Index, Shape};
 use crate::sync::ON_DEVICE;
@@ -87,8 +87,8 @@ impl<'f, Sh: Shape> Member<'f, Sh> {
 
     /// This kernel's inbox for normal priority.
     #[inline(always)]
-    pub(super) fn lanes(&self) -> LanesView<'f, Sh> {
-        self.own.lanes()
+    pub(super) fn sharded(&self) -> ShardedView<'f, Sh> {
+        self.own.sharded()
     }
 
     /// This kernel's inbox for high priority.
@@ -99,8 +99,8 @@ impl<'f, Sh: Shape> Member<'f, Sh> {
 
     /// This kernel's shard of another kernel's inbox.
     #[inline(always)]
-    pub(super) fn lane_to(&self, to: Index<Sh>) -> LaneView<'f, Sh> {
-        self.own.lane_to(to)
+    pub(super) fn shard_to(&self, to: Index<Sh>) -> ShardView<'f, Sh> {
+        self.own.shard_to(to)
     }
 
     /// The receipts of this kernel's messages.

@@ -3,7 +3,7 @@
 //! # The way of a message
 //!
 //! ```text
-//!   send ──> receipt opened (Pending) ──> lane of the next hop ──> its poll ──┬─> for it: receipt Delivered, received
+//!   send ──> receipt opened (Pending) ──> shard of the next hop ──> its poll ──┬─> for it: receipt Delivered, received
 //!                                              ^                              ├─> for another: hops + 1 ──┐
 //!                                              └──────────────────────────────┼───────────────────────────┘
 //!                                                                             └─> failed: receipt says why

@@ -75,7 +75,7 @@ impl<Sh: Shape> Outbox<Sh> {
     ) -> &'e mut Self {
         let shape = me.fabric().shape();
         make_in!(memory, Self {
-            shards => |each| shape.each_in(each, |to| me.fabric().lanes(to).recover_producer(me.index())),
+            shards => |each| shape.each_in(each, |to| me.fabric().sharded(to).recover_producer(me.index())),
             high => |each| shape.each_in(each, |_| HighRoom::default()),
             share: share(config.high_share, shape.producers(), shape.slots()),
             header: bytemuck::Zeroable::zeroed(),
@@ -86,7 +86,7 @@ impl<Sh: Shape> Outbox<Sh> {
     #[inline(always)]
     pub(super) fn has_room(&mut self, me: &Member<'_, Sh>, to: Index<Sh>, header_priority: u8) -> bool {
         if header_priority == Priority::Normal as u8 {
-            me.lane_to(to).has_room(&mut self.shards[to])
+            me.shard_to(to).has_room(&mut self.shards[to])
         } else {
             self.has_high_room(me, to)
         }
@@ -133,7 +133,7 @@ impl<Sh: Shape> Outbox<Sh> {
         if header.priority == Priority::Normal as u8 {
             // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
             let fill = |body: Body<'_, _>| unsafe { body.write_headed(header, message, message.used()) };
-            me.lane_to(to).push(&mut self.shards[to], message.used(), fill).is_ok()
+            me.shard_to(to).push(&mut self.shards[to], message.used(), fill).is_ok()
         } else {
             // Not lent: on a GPU, what is lent to a call has to be in local memory.
             self.header = *header;

@@ -110,9 +110,9 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
 
     /// A sender's turn: passes on up to 16 messages.
     fn poll_sender(&mut self, sender: Index<Sh>, message: &mut Sh::Item) -> usize {
-        let lanes = self.member.lanes();
+        let inbox = self.member.sharded();
         let mut passed = 0;
-        while passed < POLL_TURN && self.inbox.take_in_transit(&lanes, &self.member, &self.ledger, sender, message) {
+        while passed < POLL_TURN && self.inbox.take_in_transit(&inbox, &self.member, &self.ledger, sender, message) {
             passed += 1;
             self.pass_over(message);
         }

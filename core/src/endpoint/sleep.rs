@@ -14,7 +14,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
     /// there. The look for mail is at all doorbells, and at the stamps of 16 shards in turn, for a sender that died before
     /// its doorbell. The backend then sleeps until [`Sleep::is_over`], but for no
     /// longer than a slice of its choice, and [ends](Sleep::end) the sleep. The kernel must have registered as
-    /// [parking](crate::Registration::parking), or nobody wakes it. Senders with no room in a lane see it freed.
+    /// [parking](crate::Registration::parking), or nobody wakes it. Senders with no room in a shard see it freed.
     pub fn fall_asleep(&mut self, obeyed: Command) -> Option<Sleep<'f>> {
         self.sleep_unless(|me| me.inbox.look(&me.member, STAMPS_PER_SLEEP) || me.command() != obeyed)
     }
@@ -82,7 +82,7 @@ mod tests {
         from.send(to, &Message::new(7)).unwrap();
         let (via, from) = (via.index(), from.member.index());
         let fabric = fabric.handle();
-        fabric.lanes(fabric.index(via).unwrap()).unring(from);
+        fabric.sharded(fabric.index(via).unwrap()).unring(from);
     }
 
     #[test]

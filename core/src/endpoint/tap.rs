@@ -140,6 +140,6 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
     /// how many the owner of the inbox has taken out since the fabric was made, and how many wait there. Both as they were
     /// at some moment; `None` if there is no such place.
     pub fn normal_mail(&self, inbox: KernelId, from: KernelId) -> Option<(u64, u64)> {
-        Some(self.lanes(self.index(inbox.index())?).waiting_in(self.index(from.index())?))
+        Some(self.sharded(self.index(inbox.index())?).waiting_in(self.index(from.index())?))
     }
 }

@@ -115,11 +115,11 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
             Region::Backlog(number) => {
                 let Some((at, i)) = of_kernel(number) else { return Ok(()) };
                 let inbox = numbers.inboxes + i * numbers.inbox;
-                for range in self.lanes(at).counts_bytes() {
+                for range in self.sharded(at).counts_bytes() {
                     copy(moved(inbox, range))?;
                 }
-                for sender in shape.indices().filter(|sender| self.lanes(at).waiting_in(*sender).1 > 0) {
-                    copy(moved(inbox, self.lanes(at).credit_bytes(sender)))?;
+                for sender in shape.indices().filter(|sender| self.sharded(at).waiting_in(*sender).1 > 0) {
+                    copy(moved(inbox, self.sharded(at).credit_bytes(sender)))?;
                 }
                 let high = self.high(at);
                 copy(moved(inbox + numbers.high, TicketView::<Sh>::ENDS))?;
@@ -140,7 +140,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
                 }
                 for sender in shape.indices() {
                     for position in self.waiting_from(at, sender, limit) {
-                        copy(moved(inbox, self.lanes(at).slot_bytes(sender, position)))?;
+                        copy(moved(inbox, self.sharded(at).slot_bytes(sender, position)))?;
                     }
                 }
                 Ok(())
@@ -217,7 +217,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     pub fn normal_backlog(&self, number: usize) -> impl Iterator<Item = ObservedShard> + use<'f, Sh> {
         let (fabric, at) = (*self, self.index(number));
         at.into_iter().flat_map(move |at| {
-            let queue = fabric.lanes(at);
+            let queue = fabric.sharded(at);
             let shard = move |from: Index<Sh>| {
                 let waiting = queue.waiting_in(from).1;
                 ObservedShard { sender: from.number() as u16, waiting, full: waiting > 0 && queue.is_full(from) }
@@ -262,7 +262,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         }
         for sender in self.indices() {
             for position in self.waiting_from(at, sender, limit) {
-                if self.lanes(at).peek(sender, position, message) {
+                if self.sharded(at).peek(sender, position, message) {
                     tell(Priority::Normal, sender.number() as u16, message);
                 }
             }
@@ -294,7 +294,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
 
     /// The positions of the first messages that wait in a sender's shard.
     fn waiting_from(&self, at: Index<Sh>, sender: Index<Sh>, limit: u64) -> impl Iterator<Item = u64> + use<Sh> {
-        let (first, waiting) = self.lanes(at).waiting_in(sender);
+        let (first, waiting) = self.sharded(at).waiting_in(sender);
         (0..waiting.min(limit)).map(move |i| first.wrapping_add(i))
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+----------+
 //!   | header | kernel table | routes | inboxes                               | receipts | hands | held | transit | traces | failures | latencies |
-//!   |        | [KERNELS]    | [K][K] | [KERNELS]: lanes[KERNELS] + high ring | [K]      | [K]   | [K]  | [K]     | [K]    | [K]      | [K]       |
+//!   |        | [KERNELS]    | [K][K] | [KERNELS]: shards[KERNELS] + high ring | [K]      | [K]   | [K]  | [K]     | [K]    | [K]      | [K]       |
 //!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+----------+
 //! ```
 //!
@@ -58,9 +58,9 @@ pub(crate) use transit::{Transit, TransitState, TransitView};
 use crate::endpoint::{Endpoint, RegisterError, Registration};
 use crate::message::{KernelId, Message, MessageId};
 use crate::platform::Platform;
-use crate::ring::lanes::LanesView;
+use crate::ring::sharded::ShardedView;
 use crate::ring::ticket::TicketView;
-use crate::ring::{Lanes, Ticket};
+use crate::ring::{Sharded, Ticket};
 use crate::shape::{Fixed, Index, Numbers, Part, Shape};
 use crate::sync::{ReachesHere, Scope, shared_struct};
 use core::fmt;
@@ -133,7 +133,7 @@ impl Default for Config {
 shared_struct! {
     /// Where one kernel's mail arrives.
     pub(crate) struct Inbox[const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize,][KERNELS, SLOTS, PAYLOAD,] in S {
-        pub(crate) lanes: Lanes<Message<PAYLOAD>, KERNELS, SLOTS, S>,
+        pub(crate) sharded: Sharded<Message<PAYLOAD>, KERNELS, SLOTS, S>,
         /// Mail of high priority from everybody: rare, so one ring serves all.
         pub(crate) high: Ticket<Message<PAYLOAD>, SLOTS, S>,
     }
@@ -144,7 +144,7 @@ shared_struct! {
     ///
     /// `SLOTS` is a power of two, `PAYLOAD` a multiple of 64. `SLOTS` is RingKernel's `max_pending_messages`; 256 is a
     /// good value, 1024 where memory allows. The size is about
-    /// `KERNELS² × SLOTS × (PAYLOAD + 104) + 2 × KERNELS × SLOTS × (PAYLOAD + 64)` bytes; untouched lanes cost no memory on
+    /// `KERNELS² × SLOTS × (PAYLOAD + 104) + 2 × KERNELS × SLOTS × (PAYLOAD + 64)` bytes; untouched shards cost no memory on
     /// systems that allocate lazily.
     ///
     /// `S` says how far apart its kernels may be: see [`Scope`]. Anyone can attach and look on; only code within the scope
@@ -226,7 +226,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     /// In an inbox: the high-priority ring, and the length.
     pub(crate) const INBOX: [usize; 2] = {
         type Mail<const K: usize, const N: usize, const P: usize, S> = Inbox<K, N, P, S>;
-        assert!(offset_of!(Mail<KERNELS, SLOTS, PAYLOAD, S>, lanes) == 0);
+        assert!(offset_of!(Mail<KERNELS, SLOTS, PAYLOAD, S>, sharded) == 0);
         [offset_of!(Mail<KERNELS, SLOTS, PAYLOAD, S>, high), size_of::<Mail<KERNELS, SLOTS, PAYLOAD, S>>()]
     };
 
@@ -776,10 +776,10 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
 
     /// A kernel's inbox for normal priority.
     #[inline(always)]
-    pub(crate) fn lanes(&self, at: Index<Sh>) -> LanesView<'f, Sh> {
+    pub(crate) fn sharded(&self, at: Index<Sh>) -> ShardedView<'f, Sh> {
         let (shape, numbers) = (self.part.shape, self.part.shape.numbers());
         // SAFETY: an inbox begins with them.
-        unsafe { LanesView::at(self.of_kernel(at, [numbers.inboxes, numbers.inbox]), shape) }
+        unsafe { ShardedView::at(self.of_kernel(at, [numbers.inboxes, numbers.inbox]), shape) }
     }
 
     /// A kernel's inbox for high priority.
@@ -1058,7 +1058,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// that [damaged memory](Stats::corrupt) has cost, for those that a dead kernel had in hand until it is succeeded,
     /// and on a GPU for those whose receipt was overwritten while a gateway held them.
     pub fn pending(&self) -> u64 {
-        let lying: u64 = self.indices().map(|i| self.lanes(i).waiting() + self.high(i).waiting()).sum();
+        let lying: u64 = self.indices().map(|i| self.sharded(i).waiting() + self.high(i).waiting()).sum();
         let stored: u64 = self.indices().map(|i| self.transit(i).waiting()).sum();
         let balance: i64 = self.indices().map(|i| self.receipts(i).balance()).sum();
         let overwritten: u64 = self.indices().map(|i| self.held(i).overwritten(self)).sum();

@@ -62,7 +62,7 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
             }
         }
         for (to, other) in self.indices().zip(from.indices()) {
-            self.lanes(to).show(from.lanes(other));
+            self.sharded(to).show(from.sharded(other));
         }
         self.header().show(from.header());
         true
@@ -89,12 +89,12 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
     /// Where it stands how much mail waits at a kernel index, for [`waiting`](Self::waiting). As
     /// [`table_bytes`](Self::table_bytes); empty if there is no such index.
     #[must_use]
-    pub fn bell_bytes(&self, index: usize) -> Range<usize> {
+    pub fn doorbell_bytes(&self, index: usize) -> Range<usize> {
         let numbers = self.shape().numbers();
         if index >= numbers.kernels {
             return 0..0;
         }
-        // A queue begins with its bells, and the notes are behind them.
+        // A queue begins with its doorbells, and the notes are behind them.
         let start = numbers.inboxes + index * numbers.inbox;
         start..start + numbers.queue.notes + numbers.kernels * size_of::<AtomicU64<Sh::Scope>>()
     }
@@ -103,7 +103,7 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
     /// it has noted as taken.
     #[must_use]
     pub fn waiting(&self, id: KernelId) -> Option<u64> {
-        Some(self.lanes(self.index(id.index())?).waiting())
+        Some(self.sharded(self.index(id.index())?).waiting())
     }
 
     /// What [`set_route`](Self::set_route) would write if it could, as for [`command_word`](Self::command_word); with
@@ -178,8 +178,8 @@ mod tests {
                 fabric.table_bytes(),
                 fabric.trace_bytes(),
                 fabric.record_bytes(),
-                fabric.bell_bytes(0),
-                fabric.bell_bytes(2),
+                fabric.doorbell_bytes(0),
+                fabric.doorbell_bytes(2),
             ]
         }
         let ranges = ranges_of(FABRIC.handle());
@@ -188,7 +188,7 @@ mod tests {
             assert!(range.start % 8 == 0 && range.end % 8 == 0, "{range:?}");
         }
         assert_eq!(ranges, ranges_of(OF_GPU.handle()));
-        assert!(FABRIC.handle().bell_bytes(3).is_empty());
+        assert!(FABRIC.handle().doorbell_bytes(3).is_empty());
         // Those of a shape that is read at run time are the same.
         let mut bytes = std::vec![0_u128; size_of::<Observed>() / 16 + 8];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut bytes);
@@ -218,7 +218,7 @@ mod tests {
         // All of it, byte by byte.
         static COPY: Observed = Fabric::new();
         let (fabric, copy) = (FABRIC.handle(), COPY.handle());
-        for range in [fabric.table_bytes(), fabric.trace_bytes(), fabric.bell_bytes(0), fabric.bell_bytes(1)] {
+        for range in [fabric.table_bytes(), fabric.trace_bytes(), fabric.doorbell_bytes(0), fabric.doorbell_bytes(1)] {
             for at in range {
                 // SAFETY: inside of both; nobody uses either now. All of it is behind cells.
                 unsafe {
@@ -239,7 +239,7 @@ mod tests {
         FABRIC.command(b.id(), Command::Drain, &Manual).unwrap();
         // SAFETY: as above; a word of the table.
         assert_eq!(unsafe { core::ptr::from_ref(&FABRIC).cast::<u8>().add(place).cast::<u64>().read() }, word);
-        // What a copy shows can be shown once more, also by way of a fabric that has its bells elsewhere.
+        // What a copy shows can be shown once more, also by way of a fabric that has its doorbells elsewhere.
         static OF_GPU: Fabric<3, 8, 64, Gpu> = Fabric::new();
         static SHOWN: Observed = Fabric::new();
         OF_GPU.init(&Config::default()).unwrap();

@@ -2,7 +2,7 @@
 
 use super::route::RouteRowView;
 use super::{FabricRef, ReceiptsView};
-use crate::ring::lanes::{LaneOffsets, LaneView, LanesView};
+use crate::ring::sharded::{ShardOffsets, ShardView, ShardedView};
 use crate::ring::ticket::TicketView;
 use crate::shape::{Index, Part, Shape};
 use core::ptr::NonNull;
@@ -13,13 +13,13 @@ pub(crate) struct Own<'f, Sh> {
     fabric: FabricRef<'f, Sh>,
     index: Index<Sh>,
     // In the fabric, where its parts of that name are; never changed.
-    lanes: NonNull<u8>,
+    sharded: NonNull<u8>,
     high: NonNull<u8>,
     receipts: NonNull<u8>,
     /// This kernel's row.
     routes: NonNull<u8>,
     /// In each inbox.
-    lane: LaneOffsets,
+    shard: ShardOffsets,
 }
 
 // SAFETY: a fabric's handle, and addresses in the same fabric.
@@ -31,7 +31,7 @@ impl<'f, Sh: Shape> Own<'f, Sh> {
     pub(crate) fn new(fabric: FabricRef<'f, Sh>, index: Index<Sh>) -> Self {
         let numbers = fabric.shape().numbers();
         // SAFETY: so the fabric's numbers say, as in the methods that have these names.
-        let [lanes, high, receipts] = unsafe {
+        let [sharded, high, receipts] = unsafe {
             [
                 fabric.of_kernel(index, [numbers.inboxes, numbers.inbox]),
                 fabric.of_kernel(index, [numbers.inboxes + numbers.high, numbers.inbox]),
@@ -39,8 +39,8 @@ impl<'f, Sh: Shape> Own<'f, Sh> {
             ]
         };
         let routes = fabric.routes().row(index).start();
-        let lane = fabric.lanes(index).offsets(index);
-        Self { fabric, index, lanes, high, receipts, routes, lane }
+        let shard = fabric.sharded(index).offsets(index);
+        Self { fabric, index, sharded, high, receipts, routes, shard }
     }
 
     // Lent: of a shape that is read, it holds all numbers.
@@ -56,9 +56,9 @@ impl<'f, Sh: Shape> Own<'f, Sh> {
 
     /// The kernel's inbox for normal priority.
     #[inline(always)]
-    pub(crate) fn lanes(&self) -> LanesView<'f, Sh> {
+    pub(crate) fn sharded(&self) -> ShardedView<'f, Sh> {
         // SAFETY: there it is.
-        unsafe { LanesView::at(self.lanes, self.fabric.shape()) }
+        unsafe { ShardedView::at(self.sharded, self.fabric.shape()) }
     }
 
     /// The kernel's inbox for high priority.
@@ -70,9 +70,9 @@ impl<'f, Sh: Shape> Own<'f, Sh> {
 
     /// The kernel's shard of an inbox.
     #[inline(always)]
-    pub(crate) fn lane_to(&self, inbox: Index<Sh>) -> LaneView<'f, Sh> {
+    pub(crate) fn shard_to(&self, inbox: Index<Sh>) -> ShardView<'f, Sh> {
         // SAFETY: the inboxes of a fabric are queues of one shape.
-        unsafe { self.fabric.lanes(inbox).lane_at(self.lane) }
+        unsafe { self.fabric.sharded(inbox).shard_at(self.shard) }
     }
 
     /// The routes of messages at the kernel.

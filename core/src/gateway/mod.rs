@@ -47,7 +47,7 @@
 //! At most `FRAMES` messages of each direction are on the other side undecided, and that side has a place for each of
 //! them under the number that the message carries. So a gateway takes every frame out of the link in the pass that
 //! finds it, whatever its fabric looks like, and an answer never waits for more than the other side's next pass. What
-//! the link has no room for stays in the proxies' inboxes, where it fills its sender's lane, and so comes back as
+//! the link has no room for stays in the proxies' inboxes, where it fills its sender's shard, and so comes back as
 //! `QueueFull`.
 //!
 //! One slow destination cannot take all of the `FRAMES`: a proxy's messages may be as many as places are still free (a

@@ -8,7 +8,7 @@
 //!
 //! | in `core` | here |
 //! | --- | --- |
-//! | a shard, the high-priority ring's share of a sender | [`Lane`]: a queue per receiver, sender and priority |
+//! | a shard, the high-priority ring's share of a sender | [`Shard`]: a queue per receiver, sender and priority |
 //! | `Receipts`: one word per entry | [`Word`] |
 //! | `Hand` | [`Hand`] |
 //! | the transit store | `store`, deferred messages per kernel |
@@ -50,7 +50,7 @@ pub struct Message {
 
 /// A ring from one kernel to another: positions and what lies between them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Lane {
+pub struct Shard {
     pub tail: u8,
     pub queue: Vec<Message>,
 }
@@ -68,8 +68,8 @@ pub struct Word {
 /// Where a message in hand comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum From {
-    /// From a lane: it was consumed after the record was written, if the lane's head has moved.
-    Lane { sender: u8, priority: u8, head: u8 },
+    /// From a shard: it was consumed after the record was written, if the shard's head has moved.
+    Shard { sender: u8, priority: u8, head: u8 },
     /// From the store, where it lies until it is removed.
     Store { place: u8 },
     /// One of the kernel's own, which it gives up or takes back.
@@ -81,7 +81,7 @@ pub enum From {
 /// Where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum To {
-    Lane { hop: u8, priority: u8, tail: u8 },
+    Shard { hop: u8, priority: u8, tail: u8 },
     Store { place: u8 },
 }
 
@@ -107,7 +107,7 @@ pub enum Op {
     Open(u8),
     CountSent(u8),
     Push(u8),
-    /// Taking from a lane: the record, then the position.
+    /// Taking from a shard: the record, then the position.
     Record(Message, From),
     Consume {
         sender: u8,
@@ -162,7 +162,7 @@ pub enum Life {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     /// By receiver, sender, priority.
-    pub lanes: Vec<[[Lane; PRIORITIES]; MAX]>,
+    pub shards: Vec<[[Shard; PRIORITIES]; MAX]>,
     /// Deferred messages with their next hops, oldest first by `order`.
     pub store: Vec<Vec<Option<(Message, u8)>>>,
     /// By sender and entry.
@@ -173,7 +173,7 @@ pub struct State {
     /// twice more, is not modelled, and would be counted once too little.
     pub retracted: Vec<Vec<u8>>,
     pub hands: Vec<Option<Hand>>,
-    /// The message that each kernel is sending or sent last, and the lane's tail before it.
+    /// The message that each kernel is sending or sent last, and the shard's tail before it.
     pub sending: Vec<Option<(u8, u8)>>,
     /// Outcomes, forwards and so on counted by each kernel, modulo 256.
     pub counted: Vec<u8>,
@@ -197,7 +197,7 @@ pub struct State {
 pub enum Action {
     /// Begins to send the sender's next message.
     Send(u8),
-    /// Takes from a lane: kernel, sender, priority.
+    /// Takes from a shard: kernel, sender, priority.
     Take(u8, u8, u8),
     /// Tries a deferred message again.
     Flush(u8, u8),
@@ -255,7 +255,7 @@ pub struct World {
     pub routes: [[Option<u8>; MAX]; MAX],
     /// Sender, destination, priority; in each sender's order.
     pub sends: Vec<(u8, u8, u8)>,
-    pub lane_capacity: usize,
+    pub shard_capacity: usize,
     pub store_capacity: usize,
     /// Entries of each sender's receipts.
     pub entries: usize,
@@ -277,7 +277,7 @@ impl World {
             kernels,
             routes: [[None; MAX]; MAX],
             sends: sends.to_vec(),
-            lane_capacity: 1,
+            shard_capacity: 1,
             store_capacity: 1,
             entries: 1,
             hop_limit: 3,
@@ -349,7 +349,7 @@ impl State {
     }
 
     fn room(&self, world: &World, at: usize, hop: u8, priority: u8) -> bool {
-        self.lanes[hop as usize][at][priority as usize].queue.len() < world.lane_capacity
+        self.shards[hop as usize][at][priority as usize].queue.len() < world.shard_capacity
     }
 
     /// Whether something of this priority is deferred for a hop before a place of the store.
@@ -414,8 +414,8 @@ impl State {
             _ => world.store_capacity,
         };
         if !self.deferred_before(world, k, hop, priority, before) && self.room(world, k, hop, priority) {
-            let tail = self.lanes[hop as usize][k][priority as usize].tail;
-            let to = To::Lane { hop, priority, tail };
+            let tail = self.shards[hop as usize][k][priority as usize].tail;
+            let to = To::Shard { hop, priority, tail };
             let mut program = vec![Op::Aim(to), Op::Deposit(message, to)];
             if world.is(Mutation::AimLate) {
                 program.swap(0, 1);
@@ -482,8 +482,8 @@ impl State {
         let mut next = Vec::new();
         match op {
             Op::Note(number) => {
-                let lane = &self.lanes[world.hop(k, number) as usize][k][world.priority(number) as usize];
-                self.sending[k] = Some((number, lane.tail));
+                let shard = &self.shards[world.hop(k, number) as usize][k][world.priority(number) as usize];
+                self.sending[k] = Some((number, shard.tail));
             }
             Op::Open(number) => {
                 let (source, entry) = world.entry(number);
@@ -492,16 +492,16 @@ impl State {
             Op::CountSent(number) => self.sent[k] = world.sequence(number),
             Op::Push(number) => {
                 let hop = world.hop(k, number);
-                let lane = &mut self.lanes[hop as usize][k][world.priority(number) as usize];
-                lane.tail = lane.tail.wrapping_add(1);
-                lane.queue.push(Message { number, hops: 0 });
+                let shard = &mut self.shards[hop as usize][k][world.priority(number) as usize];
+                shard.tail = shard.tail.wrapping_add(1);
+                shard.queue.push(Message { number, hops: 0 });
             }
             Op::Record(message, from) => {
                 self.hands[k] =
                     Some(Hand { message, from, to: None, intended: None, found: false, counted: self.counted[k] });
             }
             Op::Consume { sender, priority } => {
-                self.lanes[k][sender as usize][priority as usize].queue.remove(0);
+                self.shards[k][sender as usize][priority as usize].queue.remove(0);
             }
             Op::Look(message, from) => next = self.look(world, k, message, from),
             Op::Aim(to) => {
@@ -509,10 +509,10 @@ impl State {
                     hand.to = Some(to);
                 }
             }
-            Op::Deposit(message, To::Lane { hop, priority, .. }) => {
-                let lane = &mut self.lanes[hop as usize][k][priority as usize];
-                lane.tail = lane.tail.wrapping_add(1);
-                lane.queue.push(Message { hops: message.hops + 1, ..message });
+            Op::Deposit(message, To::Shard { hop, priority, .. }) => {
+                let shard = &mut self.shards[hop as usize][k][priority as usize];
+                shard.tail = shard.tail.wrapping_add(1);
+                shard.queue.push(Message { hops: message.hops + 1, ..message });
             }
             Op::Deposit(_, To::Store { .. }) => unreachable!("put, not deposited"),
             Op::Remove(place) => self.store[k][place as usize] = None,
@@ -630,7 +630,7 @@ impl State {
         // Counted as sent, and not deposited: it was never sent.
         if let Some((number, tail)) = self.sending[k]
             && self.sent[k] == world.sequence(number)
-            && self.lanes[world.hop(k, number) as usize][k][world.priority(number) as usize].tail == tail
+            && self.shards[world.hop(k, number) as usize][k][world.priority(number) as usize].tail == tail
         {
             self.sent[k] -= 1;
         }
@@ -641,9 +641,9 @@ impl State {
         let sequence = world.sequence(number);
         let word = self.words[source][entry];
         let told = word.sequence == sequence;
-        if let From::Lane { sender, priority, head } = from {
-            let lane = &self.lanes[k][sender as usize][priority as usize];
-            if lane.tail.wrapping_sub(lane.queue.len() as u8) == head {
+        if let From::Shard { sender, priority, head } = from {
+            let shard = &self.shards[k][sender as usize][priority as usize];
+            if shard.tail.wrapping_sub(shard.queue.len() as u8) == head {
                 // Not consumed: the message is where it was.
                 return;
             }
@@ -653,8 +653,8 @@ impl State {
             _ => None,
         };
         let happened = match to {
-            Some(To::Lane { hop, priority, tail }) => {
-                self.lanes[hop as usize][k][priority as usize].tail != tail && !world.is(Mutation::PushForgotten)
+            Some(To::Shard { hop, priority, tail }) => {
+                self.shards[hop as usize][k][priority as usize].tail != tail && !world.is(Mutation::PushForgotten)
             }
             Some(To::Store { place }) => self.store[k][place as usize].is_some(),
             None => false,
@@ -717,8 +717,8 @@ impl State {
     fn at_rest(&self) -> bool {
         self.programs.iter().all(Vec::is_empty)
             // What a slow sender put into the inbox of a kernel that is gone is found by the place's next owner.
-            && (0..self.lanes.len()).all(|k| {
-                self.lives[k] == Life::Gone || self.lanes[k].iter().flatten().all(|lane| lane.queue.is_empty())
+            && (0..self.shards.len()).all(|k| {
+                self.lives[k] == Life::Gone || self.shards[k].iter().flatten().all(|shard| shard.queue.is_empty())
             })
             && self.store.iter().flatten().all(Option::is_none)
     }
@@ -731,7 +731,7 @@ impl Model for World {
     fn init_states(&self) -> Vec<State> {
         let n = self.kernels;
         vec![State {
-            lanes: vec![Default::default(); n],
+            shards: vec![Default::default(); n],
             store: vec![vec![None; self.store_capacity]; n],
             words: vec![vec![Word::default(); self.entries]; n],
             opened: vec![vec![0; self.entries]; n],
@@ -781,7 +781,7 @@ impl Model for World {
             }
             for sender in 0..self.kernels {
                 for priority in 0..PRIORITIES {
-                    if !state.lanes[k][sender][priority].queue.is_empty() {
+                    if !state.shards[k][sender][priority].queue.is_empty() {
                         actions.push(Action::Take(id, sender as u8, priority as u8));
                     }
                 }
@@ -816,7 +816,7 @@ impl Model for World {
                 }
             }
             if state.lives[k] == Life::Leaving
-                && state.lanes[k].iter().flatten().all(|lane| lane.queue.is_empty())
+                && state.shards[k].iter().flatten().all(|shard| shard.queue.is_empty())
                 && state.store[k].iter().all(Option::is_none)
             {
                 actions.push(Action::Leave(id));
@@ -847,10 +847,10 @@ impl Model for World {
                 state.programs[k] = program;
             }
             Action::Take(k, sender, priority) => {
-                let lane = &state.lanes[k as usize][sender as usize][priority as usize];
-                let message = lane.queue[0];
-                let head = lane.tail.wrapping_sub(lane.queue.len() as u8);
-                let from = From::Lane { sender, priority, head };
+                let shard = &state.shards[k as usize][sender as usize][priority as usize];
+                let message = shard.queue[0];
+                let head = shard.tail.wrapping_sub(shard.queue.len() as u8);
+                let from = From::Shard { sender, priority, head };
                 let mut program = vec![Op::Record(message, from), Op::Consume { sender, priority }];
                 if self.is(Mutation::RecordLate) {
                     program.swap(0, 1);
@@ -919,7 +919,7 @@ impl Model for World {
                         // A slow forwarder's, in the inbox of a kernel that is gone: ended by the place's next owner.
                         let lies = (0..world.kernels).any(|k| {
                             state.lives[k] == Life::Gone
-                                && state.lanes[k].iter().flatten().any(|l| l.queue.iter().any(|m| m.number == number))
+                                && state.shards[k].iter().flatten().any(|l| l.queue.iter().any(|m| m.number == number))
                         });
                         // Undecided, and its sender is gone: settled by whoever asks, counted by the place's next owner.
                         outcomes.len() == usize::from(sent) || sent && outcomes.is_empty() && (gone && !told || lies)

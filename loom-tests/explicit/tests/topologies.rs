@@ -126,7 +126,7 @@ fn every_mutation_is_noticed() {
         world.entries = entries;
         world
     };
-    // The forwarder's own message fills the lane, and the sender's first is deferred.
+    // The forwarder's own message fills the shard, and the sender's first is deferred.
     let deferred = || {
         let mut world = line(1, 1);
         world.sends.insert(0, (1, 2, 0));

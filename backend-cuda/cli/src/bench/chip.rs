@@ -12,7 +12,7 @@ use k2k_kernels::handlers::{RoleKind, Tally};
 use k2k_kernels::shape::{CHIP_SLOTS, ChipShape, TestSpsc};
 use std::time::Instant;
 
-/// Undecided messages of a sender: half of what a lane holds.
+/// Undecided messages of a sender: half of what a shard holds.
 const WINDOW: u64 = CHIP_SLOTS as u64 / 2;
 
 /// Over the chip.

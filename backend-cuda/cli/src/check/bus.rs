@@ -16,7 +16,7 @@ type DeviceRunning = Running<DeviceShape>;
 type HostBroker = Broker<Fixed<KERNELS, SLOTS, PAYLOAD>>;
 type HostEndpoint = Endpoint<Fixed<KERNELS, SLOTS, PAYLOAD>>;
 
-/// Undecided messages of a host kernel, at most: half of what a lane holds.
+/// Undecided messages of a host kernel, at most: half of what a shard holds.
 const WINDOW: usize = SLOTS / 2;
 
 /// A host's fabric and a device's, joined; the device runs `grids`.

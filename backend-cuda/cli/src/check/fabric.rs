@@ -13,7 +13,7 @@ use k2k_kernels::shape::{DeviceShape, LAYOUT, LAYOUT_NAMES, SLOTS};
 
 type DeviceRunning = Running<DeviceShape>;
 
-/// Undecided messages of a source, at most: half of what a lane holds.
+/// Undecided messages of a source, at most: half of what a shard holds.
 const WINDOW: u64 = SLOTS as u64 / 2;
 /// What sources are called.
 const SOURCES: [&str; 3] = ["source", "normal", "high"];
@@ -212,7 +212,7 @@ pub(super) fn timeout(bench: &Bench<'_>) -> Result<String, Failure> {
 }
 
 pub(super) fn commands(bench: &Bench<'_>) -> Result<String, Failure> {
-    // No more than wait in a lane.
+    // No more than wait in a shard.
     let count = WINDOW;
     let mut gate = Gate::new(bench)?;
     let grids = [role(RoleKind::Sink, "sink"), gate.before(source("source", 0, count))];

@@ -8,7 +8,7 @@ use k2k_core::{Config, ring::Producer};
 use k2k_cuda::Error;
 use k2k_cuda::{Grid, Session};
 use k2k_device::Outcome;
-use k2k_kernels::shape::{Body, DeviceShape, PRODUCERS, RING_SLOTS, TestLanes, TestSpsc, TestTicket, body};
+use k2k_kernels::shape::{Body, DeviceShape, PRODUCERS, RING_SLOTS, TestSharded, TestSpsc, TestTicket, body};
 
 type DeviceRunning = Patient<DeviceShape>;
 
@@ -189,23 +189,23 @@ pub(super) fn warp_across(bench: &Bench<'_>) -> Result<String, Failure> {
     across::<TestSpsc<Gpu>>(bench, "k2k_warp_produce_gpu", 1, "k2k_warp_consume_gpu")
 }
 
-pub(super) fn lanes_across(bench: &Bench<'_>) -> Result<String, Failure> {
-    across::<TestLanes<Gpu>>(bench, "k2k_lanes_produce_gpu", PRODUCERS as u32, "k2k_lanes_consume_gpu")
+pub(super) fn sharded_across(bench: &Bench<'_>) -> Result<String, Failure> {
+    across::<TestSharded<Gpu>>(bench, "k2k_sharded_produce_gpu", PRODUCERS as u32, "k2k_sharded_consume_gpu")
 }
 
 pub(super) fn ticket_across(bench: &Bench<'_>) -> Result<String, Failure> {
     across::<TestTicket>(bench, "k2k_ticket_produce", PRODUCERS as u32, "k2k_ticket_consume")
 }
 
-pub(super) fn lanes_in(bench: &Bench<'_>) -> Result<String, Failure> {
-    let mut shared = Shared::<TestLanes<System>>::new(bench)?;
+pub(super) fn sharded_in(bench: &Bench<'_>) -> Result<String, Failure> {
+    let mut shared = Shared::<TestSharded<System>>::new(bench)?;
     let each = share(bench, PRODUCERS);
     let all = each * PRODUCERS as u64;
-    let grid = grid(bench, "k2k_lanes_consume_sys", shared.address, all).keep(shared.buffer.take());
+    let grid = grid(bench, "k2k_sharded_consume_sys", shared.address, all).keep(shared.buffer.take());
     let mut running = start(bench, [grid])?;
     // SAFETY: kept by what runs.
     let queue = unsafe { shared.get() };
-    let producers = (0..PRODUCERS).map(|lane| queue.producer(lane)).collect::<Result<Vec<_>, _>>();
+    let producers = (0..PRODUCERS).map(|shard| queue.producer(shard)).collect::<Result<Vec<_>, _>>();
     let mut producers = producers.map_err(|e| Failure(e.to_string()))?;
     let mut pushes: Vec<_> = producers.iter_mut().map(|end| |value: &Body| end.push(value).is_ok()).collect();
     push_all(bench, &mut pushes, each, &mut running)?;
@@ -213,10 +213,10 @@ pub(super) fn lanes_in(bench: &Bench<'_>) -> Result<String, Failure> {
     join(bench, running, all, &[all])
 }
 
-pub(super) fn lanes_out(bench: &Bench<'_>) -> Result<String, Failure> {
-    let mut shared = Shared::<TestLanes<System>>::new(bench)?;
+pub(super) fn sharded_out(bench: &Bench<'_>) -> Result<String, Failure> {
+    let mut shared = Shared::<TestSharded<System>>::new(bench)?;
     let each = share(bench, PRODUCERS);
-    let grid = grid(bench, "k2k_lanes_produce_sys", shared.address, each).blocks(PRODUCERS as u32);
+    let grid = grid(bench, "k2k_sharded_produce_sys", shared.address, each).blocks(PRODUCERS as u32);
     let mut running = start(bench, [grid.keep(shared.buffer.take())])?;
     // SAFETY: kept by what runs.
     let mut consumer = unsafe { shared.get() }.consumer().map_err(|e| Failure(e.to_string()))?;

@@ -4,7 +4,7 @@
 //!   thread 0          sets up endpoint and handler in the workspace, then pass after pass:
 //!                     command, heartbeat, one message to the handler
 //!   its warp          waits for the pass; when there was nothing to do, each thread looks at every 32nd sender's
-//!                     bell, so that an idle poll of 32 senders is one load
+//!                     doorbell, so that an idle poll of 32 senders is one load
 //!   other warps       leave at once; or, for a handler that shares work out, wait for it (`crew.rs`)
 //! ```
 

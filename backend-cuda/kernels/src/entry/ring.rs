@@ -4,7 +4,7 @@
 //! further on the ring of the next block is. Values: how many were moved, how many were not as they should be,
 //! `%globaltimer` when this block began and when it was done.
 
-use crate::shape::{Body, PRODUCERS, RING_SLOTS, TestLanes, TestSpsc, TestTicket, body};
+use crate::shape::{Body, PRODUCERS, RING_SLOTS, TestSharded, TestSpsc, TestTicket, body};
 use k2k_core::KernelId;
 use k2k_core::ring::ticket::TicketPop;
 use k2k_core::sync::Ordering::Release;
@@ -143,23 +143,23 @@ unsafe fn warp_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
     }
 }
 
-fn lanes_produce<S: ReachesHere>(task: &Task<'_>, queue: &TestLanes<S>) {
-    // A lane per block, from parameter 4 on.
-    let lane = task.block.parameter(4).wrapping_add(u64::from(task.block.index()));
-    if lane >= PRODUCERS as u64 {
+fn sharded_produce<S: ReachesHere>(task: &Task<'_>, queue: &TestSharded<S>) {
+    // A shard per block, from parameter 4 on.
+    let shard = task.block.parameter(4).wrapping_add(u64::from(task.block.index()));
+    if shard >= PRODUCERS as u64 {
         return task.block.report(Outcome::BadParameter, KernelId::NONE, [4, task.block.parameter(4), 0, 0, 0, 0, 0]);
     }
-    let Ok(mut producer) = queue.producer(lane as usize) else { return task.end_taken() };
+    let Ok(mut producer) = queue.producer(shard as usize) else { return task.end_taken() };
     task.push_all(|value| producer.push(value).is_ok());
 }
 
-fn lanes_consume<S: ReachesHere>(task: &Task<'_>, queue: &TestLanes<S>) {
+fn sharded_consume<S: ReachesHere>(task: &Task<'_>, queue: &TestSharded<S>) {
     let Ok(mut consumer) = queue.consumer() else { return task.end_taken() };
     let (mut next, mut bad) = ([task.first; PRODUCERS], 0);
     let moved = task.move_all(|_| {
-        let Some((lane, value)) = consumer.pop() else { return 0 };
-        bad += u64::from(differs(&value, next[lane]));
-        next[lane] += 1;
+        let Some((shard, value)) = consumer.pop() else { return 0 };
+        bad += u64::from(differs(&value, next[shard]));
+        next[shard] += 1;
         1
     });
     task.end(moved, bad);
@@ -267,8 +267,8 @@ macro_rules! entry {
     )* };
     (@alone thread_system) => { true };
     (@alone thread_gpu) => { true };
-    (@alone lanes_system) => { true };
-    (@alone lanes_gpu) => { true };
+    (@alone sharded_system) => { true };
+    (@alone sharded_gpu) => { true };
     (@alone ticket) => { true };
     (@alone warp_system) => { false };
     (@alone warp_gpu) => { false };
@@ -276,8 +276,8 @@ macro_rules! entry {
     (@ring $task:ident, thread_gpu) => { $task.ring::<TestSpsc<Gpu>>() };
     (@ring $task:ident, warp_system) => { $task.ring::<TestSpsc<System>>() };
     (@ring $task:ident, warp_gpu) => { $task.ring::<TestSpsc<Gpu>>() };
-    (@ring $task:ident, lanes_system) => { $task.ring::<TestLanes<System>>() };
-    (@ring $task:ident, lanes_gpu) => { $task.ring::<TestLanes<Gpu>>() };
+    (@ring $task:ident, sharded_system) => { $task.ring::<TestSharded<System>>() };
+    (@ring $task:ident, sharded_gpu) => { $task.ring::<TestSharded<Gpu>>() };
     (@ring $task:ident, ticket) => { $task.ring::<TestTicket>() };
 }
 
@@ -300,14 +300,14 @@ entry! {
     k2k_warp_produce_gpu: warp_produce, warp_gpu;
     /// A warp that consumes from another block.
     k2k_warp_consume_gpu: warp_consume, warp_gpu;
-    /// Producers of a queue that the host reads, a lane per block.
-    k2k_lanes_produce_sys: lanes_produce, lanes_system;
+    /// Producers of a queue that the host reads, a shard per block.
+    k2k_sharded_produce_sys: sharded_produce, sharded_system;
     /// The consumer of a queue that the host writes.
-    k2k_lanes_consume_sys: lanes_consume, lanes_system;
-    /// Producers of a queue between blocks, a lane per block.
-    k2k_lanes_produce_gpu: lanes_produce, lanes_gpu;
+    k2k_sharded_consume_sys: sharded_consume, sharded_system;
+    /// Producers of a queue between blocks, a shard per block.
+    k2k_sharded_produce_gpu: sharded_produce, sharded_gpu;
     /// The consumer of a queue between blocks.
-    k2k_lanes_consume_gpu: lanes_consume, lanes_gpu;
+    k2k_sharded_consume_gpu: sharded_consume, sharded_gpu;
     /// Producers of a ticket ring between blocks.
     k2k_ticket_produce: ticket_produce, ticket;
     /// The consumer of a ticket ring between blocks.

@@ -3,7 +3,7 @@
 pub mod alone;
 pub mod endpoints;
 pub mod floors;
-pub mod lanes;
 pub mod latency;
 pub mod one_thread;
+pub mod sharded;
 pub mod throughput;

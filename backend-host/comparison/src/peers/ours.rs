@@ -4,10 +4,10 @@ use super::Shared;
 use crate::element::{Element, Envelope};
 use crate::machine::Tsc;
 use crate::queue::{Pop, Push, Queue, Sink};
-use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
+use k2k_core::ring::sharded::{ShardProducer, ShardedConsumer};
 use k2k_core::ring::spsc::{Consumer, Producer};
 use k2k_core::ring::ticket::{TicketConsumer, TicketPop, TicketProducer};
-use k2k_core::ring::{Lanes, Spsc, Ticket};
+use k2k_core::ring::{Sharded, Spsc, Ticket};
 use k2k_core::{Config, Endpoint, Fabric, Fixed, KernelId, Message, Registration};
 
 /// The SPSC ring, single and batch calls.
@@ -99,26 +99,32 @@ impl<E: Element, const N: usize> Pop<E> for InPlaceRx<E, N> {
     }
 }
 
-/// One lane per producer. The capacity is divided among them: `N` is that of a lane.
-pub struct OurLanes<const PRODUCERS: usize, const N: usize>;
-pub struct LanesTx<E: Element, const P: usize, const N: usize>(LaneProducer<'static, E, P, N>, Shared<Lanes<E, P, N>>);
-pub struct LanesRx<E: Element, const P: usize, const N: usize>(LanesConsumer<'static, E, P, N>, Shared<Lanes<E, P, N>>);
+/// One shard per producer. The capacity is divided among them: `N` is that of a shard.
+pub struct OurSharded<const PRODUCERS: usize, const N: usize>;
+pub struct ShardedTx<E: Element, const P: usize, const N: usize>(
+    ShardProducer<'static, E, P, N>,
+    Shared<Sharded<E, P, N>>,
+);
+pub struct ShardedRx<E: Element, const P: usize, const N: usize>(
+    ShardedConsumer<'static, E, P, N>,
+    Shared<Sharded<E, P, N>>,
+);
 
-impl<E: Element, const P: usize, const N: usize> Queue<E> for OurLanes<P, N> {
-    type Tx = LanesTx<E, P, N>;
-    type Rx = LanesRx<E, P, N>;
+impl<E: Element, const P: usize, const N: usize> Queue<E> for OurSharded<P, N> {
+    type Tx = ShardedTx<E, P, N>;
+    type Rx = ShardedRx<E, P, N>;
 
     fn open(_: usize, producers: usize) -> (Vec<Self::Tx>, Self::Rx) {
         // SAFETY: zeroed memory is an empty queue.
-        let queue: Shared<Lanes<E, P, N>> = unsafe { Shared::zeroed() };
+        let queue: Shared<Sharded<E, P, N>> = unsafe { Shared::zeroed() };
         // SAFETY: each end keeps the queue alive for longer than itself.
         let lasting = unsafe { queue.lasting() };
-        let lane = |i| LanesTx(lasting.producer(i).expect("a free lane"), queue.clone());
-        ((0..producers).map(lane).collect(), LanesRx(lasting.consumer().expect("the first consumer"), queue.clone()))
+        let shard = |i| ShardedTx(lasting.producer(i).expect("a free shard"), queue.clone());
+        ((0..producers).map(shard).collect(), ShardedRx(lasting.consumer().expect("the first consumer"), queue.clone()))
     }
 }
 
-impl<E: Element, const P: usize, const N: usize> Push<E> for LanesTx<E, P, N> {
+impl<E: Element, const P: usize, const N: usize> Push<E> for ShardedTx<E, P, N> {
     #[inline(always)]
     fn push(&mut self, message: &E) -> bool {
         let _ = &self.1;
@@ -126,7 +132,7 @@ impl<E: Element, const P: usize, const N: usize> Push<E> for LanesTx<E, P, N> {
     }
 }
 
-impl<E: Element, const P: usize, const N: usize> Pop<E> for LanesRx<E, P, N> {
+impl<E: Element, const P: usize, const N: usize> Pop<E> for ShardedRx<E, P, N> {
     #[inline(always)]
     fn pop<S: Sink<E>>(&mut self, sink: &mut S) -> bool {
         let _ = &self.1;

@@ -182,7 +182,7 @@ impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Producer<'r, T, N, S
     #[inline]
     pub fn push_batch(&mut self, values: &[T]) -> usize {
         let ring = self.ring.view();
-        // Loom's slots are larger than a line; its models of lanes have the other way.
+        // Loom's slots are larger than a line; its models of shards have the other way.
         if !ON_DEVICE && (size_of::<Slot<T, S>>() <= LINE || cfg!(k2k_loom)) {
             ring.push_runs(&mut self.state, values)
         } else {

@@ -1,19 +1,19 @@
-//! The lanes queue from outside: capacity per lane, order, fairness, hand-over, and many threads.
+//! The sharded queue from outside: capacity per shard, order, fairness, hand-over, and many threads.
 
 mod common;
 use bytemuck::AnyBitPattern;
 use core::fmt::Debug;
 use k2k_core::Message;
 use k2k_core::error::Full;
-use k2k_core::ring::{Lanes, Taken};
+use k2k_core::ring::{Sharded, Taken};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-/// More lanes than any ring of the model has: operations name a lane modulo its number.
-const ANY_LANE: core::ops::Range<usize> = 0..1000;
+/// More shards than any ring of the model has: operations name a shard modulo its number.
+const ANY_SHARD: core::ops::Range<usize> = 0..1000;
 
 fn value<T: AnyBitPattern>(count: u64) -> T {
     let byte = |i: usize| (count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (i % 8 * 8)) as u8 ^ i as u8;
@@ -32,52 +32,52 @@ enum Operation {
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     use Operation::*;
     let operation = prop_oneof![
-        4 => ANY_LANE.prop_map(Push),
-        2 => (ANY_LANE, 0..20_usize).prop_map(|(lane, count)| PushBatch(lane, count)),
+        4 => ANY_SHARD.prop_map(Push),
+        2 => (ANY_SHARD, 0..20_usize).prop_map(|(shard, count)| PushBatch(shard, count)),
         6 => Just(Pop),
-        1 => ANY_LANE.prop_map(RetakeProducer),
+        1 => ANY_SHARD.prop_map(RetakeProducer),
         1 => Just(RetakeConsumer),
     ];
     proptest::collection::vec(operation, 0..if cfg!(miri) { 20 } else { 200 })
 }
 
-fn agrees_with_queues<T: AnyBitPattern + Send + PartialEq + Debug, const LANES: usize, const N: usize>(
+fn agrees_with_queues<T: AnyBitPattern + Send + PartialEq + Debug, const SHARDS: usize, const N: usize>(
     operations: &[Operation],
 ) {
-    let ring = Box::new(Lanes::<T, LANES, N>::new());
-    let mut queues: [VecDeque<u64>; LANES] = core::array::from_fn(|_| VecDeque::new());
+    let ring = Box::new(Sharded::<T, SHARDS, N>::new());
+    let mut queues: [VecDeque<u64>; SHARDS] = core::array::from_fn(|_| VecDeque::new());
     let mut count = 0;
-    let mut producers: [_; LANES] = core::array::from_fn(|lane| Some(ring.producer(lane).unwrap()));
+    let mut producers: [_; SHARDS] = core::array::from_fn(|shard| Some(ring.producer(shard).unwrap()));
     let mut consumer = Some(ring.consumer().unwrap());
     for operation in operations {
         match *operation {
-            Operation::Push(lane) => {
-                let lane = lane % LANES;
-                let room = queues[lane].len() < N;
-                let pushed = producers[lane].as_mut().unwrap().push(&value(count));
+            Operation::Push(shard) => {
+                let shard = shard % SHARDS;
+                let room = queues[shard].len() < N;
+                let pushed = producers[shard].as_mut().unwrap().push(&value(count));
                 assert_eq!(pushed, if room { Ok(()) } else { Err(Full) });
                 if room {
-                    queues[lane].push_back(count);
+                    queues[shard].push_back(count);
                     count += 1;
                 }
             }
-            Operation::PushBatch(lane, wanted) => {
-                let lane = lane % LANES;
+            Operation::PushBatch(shard, wanted) => {
+                let shard = shard % SHARDS;
                 let values: Vec<T> = (count..).take(wanted).map(value).collect();
-                let pushed = producers[lane].as_mut().unwrap().push_batch(&values);
-                assert_eq!(pushed, wanted.min(N - queues[lane].len()));
-                queues[lane].extend(count..count + pushed as u64);
+                let pushed = producers[shard].as_mut().unwrap().push_batch(&values);
+                assert_eq!(pushed, wanted.min(N - queues[shard].len()));
+                queues[shard].extend(count..count + pushed as u64);
                 count += pushed as u64;
             }
             Operation::Pop => match consumer.as_mut().unwrap().pop() {
-                Some((lane, found)) => assert_eq!(Some(found), queues[lane].pop_front().map(value)),
+                Some((shard, found)) => assert_eq!(Some(found), queues[shard].pop_front().map(value)),
                 None => assert!(queues.iter().all(VecDeque::is_empty)),
             },
-            Operation::RetakeProducer(lane) => {
-                let lane = lane % LANES;
-                assert_eq!(ring.producer(lane).err(), Some(Taken));
-                drop(producers[lane].take());
-                producers[lane] = Some(ring.producer(lane).unwrap());
+            Operation::RetakeProducer(shard) => {
+                let shard = shard % SHARDS;
+                assert_eq!(ring.producer(shard).err(), Some(Taken));
+                drop(producers[shard].take());
+                producers[shard] = Some(ring.producer(shard).unwrap());
             }
             Operation::RetakeConsumer => {
                 assert_eq!(ring.consumer().err(), Some(Taken));
@@ -104,7 +104,7 @@ macro_rules! models {
                     agrees_with_queues::<$element, 3, 1>(&operations);
                     agrees_with_queues::<$element, 3, 2>(&operations);
                     agrees_with_queues::<$element, 3, 8>(&operations);
-                    // Bells of 16 lanes at most have a line each, of more they share rows of 64.
+                    // Doorbells of 16 shards at most have a line each, of more they share rows of 32.
                     agrees_with_queues::<$element, 20, 4>(&operations);
                     agrees_with_queues::<$element, 130, 2>(&operations);
                 }
@@ -114,30 +114,30 @@ macro_rules! models {
 }
 
 models! {
-    words_go_through_like_a_queue_per_lane: u64;
-    single_lines_go_through_like_a_queue_per_lane: [u64; 7];
-    double_lines_go_through_like_a_queue_per_lane: [u64; 15];
-    odd_sizes_go_through_like_a_queue_per_lane: [u8; 3];
-    messages_go_through_like_a_queue_per_lane: Message<64>;
+    words_go_through_like_a_queue_per_shard: u64;
+    single_lines_go_through_like_a_queue_per_shard: [u64; 7];
+    double_lines_go_through_like_a_queue_per_shard: [u64; 15];
+    odd_sizes_go_through_like_a_queue_per_shard: [u8; 3];
+    messages_go_through_like_a_queue_per_shard: Message<64>;
 }
 
 #[test]
-fn each_lane_holds_exactly_n_whatever_the_others_hold() {
-    let queue = Lanes::<u64, 3, 4>::new();
-    let mut producers: [_; 3] = core::array::from_fn(|lane| queue.producer(lane).unwrap());
-    for (lane, producer) in producers.iter_mut().enumerate() {
+fn each_shard_holds_exactly_n_whatever_the_others_hold() {
+    let queue = Sharded::<u64, 3, 4>::new();
+    let mut producers: [_; 3] = core::array::from_fn(|shard| queue.producer(shard).unwrap());
+    for (shard, producer) in producers.iter_mut().enumerate() {
         for i in 0..4 {
-            assert_eq!(producer.push(&i), Ok(()), "lane {lane}");
+            assert_eq!(producer.push(&i), Ok(()), "shard {shard}");
         }
-        assert_eq!(producer.push(&4), Err(Full), "lane {lane}");
+        assert_eq!(producer.push(&4), Err(Full), "shard {shard}");
         assert_eq!(producer.push_batch(&[4, 5]), 0);
     }
     assert_eq!(queue.consumer().unwrap().pending(), 12);
 }
 
 #[test]
-fn a_second_consumer_and_a_second_producer_of_a_lane_are_refused() {
-    let queue = Lanes::<u64, 2, 4>::new();
+fn a_second_consumer_and_a_second_producer_of_a_shard_are_refused() {
+    let queue = Sharded::<u64, 2, 4>::new();
     let (first, consumer) = (queue.producer(0).unwrap(), queue.consumer().unwrap());
     assert_eq!((queue.producer(0).err(), queue.consumer().err()), (Some(Taken), Some(Taken)));
     assert!(queue.producer(1).is_ok());
@@ -146,38 +146,38 @@ fn a_second_consumer_and_a_second_producer_of_a_lane_are_refused() {
 }
 
 #[test]
-#[should_panic(expected = "lane 2 does not exist: the queue has 2 lanes")]
-fn a_lane_beyond_the_last_is_a_mistake_that_says_so() {
-    let _ = Lanes::<u64, 2, 4>::new().producer(2);
+#[should_panic(expected = "shard 2 does not exist: the queue has 2 shards")]
+fn a_shard_beyond_the_last_is_a_mistake_that_says_so() {
+    let _ = Sharded::<u64, 2, 4>::new().producer(2);
 }
 
 #[test]
-fn a_busy_lane_does_not_keep_the_others_waiting_for_more_than_64() {
-    let queue = Box::new(Lanes::<u64, 3, 256>::new());
-    let mut producers: [_; 3] = core::array::from_fn(|lane| queue.producer(lane).unwrap());
+fn a_busy_shard_does_not_keep_the_others_waiting_for_more_than_64() {
+    let queue = Box::new(Sharded::<u64, 3, 256>::new());
+    let mut producers: [_; 3] = core::array::from_fn(|shard| queue.producer(shard).unwrap());
     let mut consumer = queue.consumer().unwrap();
     for i in 0..256 {
         producers[0].push(&i).unwrap();
     }
     producers[1].push(&0).unwrap();
     producers[2].push(&0).unwrap();
-    let lanes: Vec<usize> = core::iter::from_fn(|| {
-        let (lane, _) = consumer.pop()?;
-        if lane == 0 {
+    let shards: Vec<usize> = core::iter::from_fn(|| {
+        let (shard, _) = consumer.pop()?;
+        if shard == 0 {
             // It never runs dry.
             let _ = producers[0].push(&0);
         }
-        Some(lane)
+        Some(shard)
     })
     .take(400)
     .collect();
-    assert_eq!(lanes.iter().position(|&lane| lane == 1), Some(64));
-    assert_eq!(lanes.iter().position(|&lane| lane == 2), Some(65));
+    assert_eq!(shards.iter().position(|&shard| shard == 1), Some(64));
+    assert_eq!(shards.iter().position(|&shard| shard == 2), Some(65));
 }
 
 #[test]
-fn bells_wrap_with_their_16_bits() {
-    let queue = Box::new(Lanes::<u64, 2, 8>::new());
+fn a_doorbell_goes_on_past_65_536_messages() {
+    let queue = Box::new(Sharded::<u64, 2, 8>::new());
     let (mut producer, mut consumer) = (queue.producer(1).unwrap(), queue.consumer().unwrap());
     let rounds = if cfg!(miri) { 50 } else { (1 << 16) + 50 };
     for i in 0..rounds {
@@ -186,24 +186,25 @@ fn bells_wrap_with_their_16_bits() {
         assert_eq!(consumer.pop(), Some((1, i)));
         assert_eq!(consumer.pop(), None);
     }
-    // Exactly one turn of the bell later, a lane is not mistaken for one that has not rung.
+    // A doorbell of 16 bits would have gone round once: a shard is not mistaken for one that has not rung.
     assert_eq!(producer.push_batch(&[7; 9]), 8);
     assert_eq!(consumer.pending(), 8);
 }
 
 fn fan_in<T: AnyBitPattern + Send + PartialEq + Debug, const N: usize>(each: u64) {
-    const LANES: usize = 3;
+    const SHARDS: usize = 3;
     let each = if cfg!(miri) { 30 } else { each };
-    let queue = Arc::new(Lanes::<T, LANES, N>::new());
-    let senders: Vec<_> = (0..LANES)
-        .map(|lane| {
+    let queue = Arc::new(Sharded::<T, SHARDS, N>::new());
+    let senders: Vec<_> = (0..SHARDS)
+        .map(|shard| {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
-                let mut producer = queue.producer(lane).unwrap();
+                let mut producer = queue.producer(shard).unwrap();
                 let mut sent = 0;
                 while sent < each {
-                    let values: Vec<T> =
-                        (sent..each.min(sent + 1 + sent % 4)).map(|i| value(i * LANES as u64 + lane as u64)).collect();
+                    let values: Vec<T> = (sent..each.min(sent + 1 + sent % 4))
+                        .map(|i| value(i * SHARDS as u64 + shard as u64))
+                        .collect();
                     let pushed = if values.len() == 1 {
                         usize::from(producer.push(&values[0]).is_ok())
                     } else {
@@ -215,27 +216,27 @@ fn fan_in<T: AnyBitPattern + Send + PartialEq + Debug, const N: usize>(each: u64
                     }
                     if sent % 100 == 0 {
                         drop(producer);
-                        producer = queue.producer(lane).unwrap();
+                        producer = queue.producer(shard).unwrap();
                     }
                 }
             })
         })
         .collect();
     let mut consumer = queue.consumer().unwrap();
-    let mut received = [0; LANES];
+    let mut received = [0; SHARDS];
     let guard = Instant::now() + common::GUARD;
-    while received.iter().sum::<u64>() < each * LANES as u64 {
-        let Some((lane, found)) = consumer.pop() else {
+    while received.iter().sum::<u64>() < each * SHARDS as u64 {
+        let Some((shard, found)) = consumer.pop() else {
             assert!(Instant::now() < guard, "received {received:?} of {each} each");
             thread::yield_now();
             continue;
         };
-        assert_eq!(found, value(received[lane] * LANES as u64 + lane as u64));
-        received[lane] += 1;
-        assert!(consumer.pending() <= (LANES * N) as u64);
+        assert_eq!(found, value(received[shard] * SHARDS as u64 + shard as u64));
+        received[shard] += 1;
+        assert!(consumer.pending() <= (SHARDS * N) as u64);
     }
     senders.into_iter().for_each(|sender| sender.join().unwrap());
-    assert_eq!((consumer.pop(), received), (None, [each; LANES]));
+    assert_eq!((consumer.pop(), received), (None, [each; SHARDS]));
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! The lanes form of the MPSC ring: a lane each, and bells that say where to look.
+//! The sharded form of the MPSC ring: a shard each, and doorbells that say where to look.
 #![cfg(k2k_loom)]
 
 mod world;
 
-use k2k_core::ring::Lanes;
-use k2k_core::ring::lanes::{LaneProducer, LanesConsumer};
+use k2k_core::ring::Sharded;
+use k2k_core::ring::sharded::{ShardProducer, ShardedConsumer};
 use k2k_core::sync::spin_hint;
 use k2k_loom_tests::model;
 use loom::thread;
@@ -17,43 +17,43 @@ const fn body(n: u64) -> Body {
     [n; 7]
 }
 
-fn queue<const N: usize>(f: impl FnOnce(&'static Lanes<Body, 2, N>)) {
-    shared(Lanes::new(), f);
+fn queue<const N: usize>(f: impl FnOnce(&'static Sharded<Body, 2, N>)) {
+    shared(Sharded::new(), f);
 }
 
-fn push<const N: usize>(producer: &mut LaneProducer<'_, Body, 2, N>, n: u64) {
+fn push<const N: usize>(producer: &mut ShardProducer<'_, Body, 2, N>, n: u64) {
     while producer.push(&body(n)).is_err() {
         spin_hint();
     }
 }
 
-fn pop<const N: usize>(consumer: &mut LanesConsumer<'_, Body, 2, N>) -> (usize, u64) {
+fn pop<const N: usize>(consumer: &mut ShardedConsumer<'_, Body, 2, N>) -> (usize, u64) {
     loop {
-        if let Some((lane, value)) = consumer.pop() {
+        if let Some((shard, value)) = consumer.pop() {
             assert_eq!(value, body(value[0]), "a torn message");
-            return (lane, value[0]);
+            return (shard, value[0]);
         }
         spin_hint();
     }
 }
 
-/// Both lanes at once, one of them over its end: each message once, in order per lane.
+/// Both shards at once, one of them over its end: each message once, in order per shard.
 #[test]
 fn two_producers() {
-    model("lanes.two_producers", 12_400, || {
+    model("shards.two_producers", 12_400, || {
         queue::<1>(|queue| {
-            let producers = [(0, 1), (1, 2)].map(|(lane, count)| {
+            let producers = [(0, 1), (1, 2)].map(|(shard, count)| {
                 thread::spawn(move || {
-                    let mut producer = queue.producer(lane).unwrap();
+                    let mut producer = queue.producer(shard).unwrap();
                     (1..=count).for_each(|n| push(&mut producer, n));
                 })
             });
             let mut consumer = queue.consumer().unwrap();
             let mut got = [0, 0];
             for _ in 0..3 {
-                let (lane, n) = pop(&mut consumer);
-                got[lane] += 1;
-                assert_eq!(n, got[lane], "lost, repeated or out of order");
+                let (shard, n) = pop(&mut consumer);
+                got[shard] += 1;
+                assert_eq!(n, got[shard], "lost, repeated or out of order");
             }
             assert_eq!(got, [1, 2]);
             assert_eq!(consumer.pending(), 0);
@@ -68,7 +68,7 @@ fn two_producers() {
 /// Whoever is told that messages wait finds them.
 #[test]
 fn what_is_pending_can_be_taken() {
-    model("lanes.what_is_pending_can_be_taken", 51, || {
+    model("shards.what_is_pending_can_be_taken", 51, || {
         queue::<2>(|queue| {
             let producer = thread::spawn(move || {
                 let mut producer = queue.producer(1).unwrap();
@@ -84,10 +84,10 @@ fn what_is_pending_can_be_taken() {
     });
 }
 
-/// A batch rings once; what is taken before the bell rings is not taken again.
+/// A batch rings once; what is taken before the doorbell rings is not taken again.
 #[test]
 fn batch() {
-    model("lanes.batch", 1_890, || {
+    model("shards.batch", 1_890, || {
         queue::<2>(|queue| {
             let producer = thread::spawn(move || {
                 let mut producer = queue.producer(1).unwrap();
@@ -111,10 +111,10 @@ fn batch() {
     });
 }
 
-/// A lane gets a new producer, which goes on where the first one stopped, while the consumer reads.
+/// A shard gets a new producer, which goes on where the first one stopped, while the consumer reads.
 #[test]
-fn a_lane_changes_hands() {
-    model("lanes.a_lane_changes_hands", 934, || {
+fn a_shard_changes_hands() {
+    model("shards.a_shard_changes_hands", 934, || {
         queue::<1>(|queue| {
             let producer = thread::spawn(move || {
                 for n in 1..=2 {
@@ -128,10 +128,10 @@ fn a_lane_changes_hands() {
     });
 }
 
-/// A producer dies between the stamp of a message and its bell: its successor rings for it, and goes on behind it.
+/// A producer dies between the stamp of a message and its doorbell: its successor rings for it, and goes on behind it.
 #[test]
-fn a_producer_dies_between_stamp_and_bell() {
-    model("lanes.a_producer_dies_between_stamp_and_bell", 342, || {
+fn a_producer_dies_between_stamp_and_doorbell() {
+    model("shards.a_producer_dies_between_stamp_and_doorbell", 342, || {
         queue::<2>(|queue| {
             let producers = thread::spawn(move || {
                 queue.producer(1).unwrap().push_and_die(&body(1)).unwrap();
@@ -149,7 +149,7 @@ fn a_producer_dies_between_stamp_and_bell() {
 /// As above; the successor has nothing to send.
 #[test]
 fn the_message_of_a_dead_producer_is_found_when_it_has_a_successor() {
-    model("lanes.the_message_of_a_dead_producer", 6, || {
+    model("shards.the_message_of_a_dead_producer", 6, || {
         queue::<1>(|queue| {
             queue.producer(1).unwrap().push_and_die(&body(1)).unwrap();
             let successor = thread::spawn(move || drop(queue.producer(1).unwrap()));
