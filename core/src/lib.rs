@@ -14,7 +14,7 @@
 //! | [`Endpoint`] | one kernel's handle: send, receive, forward |
 //! | [`link`], [`gateway`] | what joins two memory domains, and who carries messages across |
 //! | [`Kernel`], [`run`], [`RunLoop`] | a handler and the loop that feeds it, whole or pass by pass |
-//! | [`crew`] | work that a kernel shares out over the threads of its block |
+//! | [`worker_group`] | the threads of a block that share one kernel's work |
 //! | [`sync`] | the one door to atomics |
 #![no_std]
 #![cfg_attr(
@@ -23,7 +23,6 @@
 )]
 #![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
 
-pub mod crew;
 #[cfg(test)]
 #[cfg(not(k2k_loom))]
 mod deaths;
@@ -43,6 +42,7 @@ mod seat;
 mod shape;
 pub mod sync;
 mod wake_flag;
+pub mod worker_group;
 
 pub use endpoint::{Backlog, Endpoint, HIGH_BURST, RegisterError, Registration, SendError, Tapped};
 pub use fabric::{

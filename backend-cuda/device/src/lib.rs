@@ -9,9 +9,9 @@
 //! | on the device | what |
 //! | --- | --- |
 //! | `run`, `Block` | the persistent loop of a block, and what it was launched with |
-//! | `run_crew`, `Crew` | the same, with all threads of the block to work on jobs ([`Share`]) |
+//! | `run_with_workers`, `Workers` | the same, with all threads of the block to work on jobs ([`Job`]) |
 //! | `run_gateway` | one side of a link to another domain |
-//! | `Warp` | 32 threads as one: ballot, shuffles; a `Gang` for rings |
+//! | `Warp` | 32 threads as one: ballot, shuffles; a `Group` for rings |
 //! | `Clock` | `%globaltimer` on the host's clock, as a `Platform` |
 //! | `thread` | indices, the timer, rest |
 //!
@@ -24,11 +24,11 @@
 mod export;
 #[cfg(target_arch = "nvptx64")]
 mod gpu;
+mod job;
 mod launch;
-mod share;
 
+pub use job::Job;
 pub use launch::{Launch, Outcome, Report};
-pub use share::Share;
 
 /// The shape of a GPU's fabric, which its entry points are compiled for.
 pub type DeviceShape<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> =
@@ -38,10 +38,10 @@ pub type DeviceShape<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: us
 pub use gpu::{
     block::{Block, Patience, run, workspace_len},
     clock::Clock,
-    crew::{Crew, crew_workspace_len, run_crew},
     gateway::{gateway_workspace_len, run_gateway},
     thread,
     warp::Warp,
+    workers::{Workers, run_with_workers, workers_workspace_len},
 };
 
 // rust-cuda's `cuda_std` brings one.

@@ -7,7 +7,7 @@ use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::{
     Context, DeliveryStatus, Idle, Kernel, KernelId, Message, MessageId, Priority, ReceiptError, SendError,
 };
-use k2k_device::Share;
+use k2k_device::Job;
 
 /// Kind of the messages here.
 const NUMBERED: u32 = 1;
@@ -500,8 +500,8 @@ pub struct AddJob {
     pub number: u64,
 }
 
-impl Share for AddJob {
-    fn share(&self, member: u32, members: u32) {
+impl Job for AddJob {
+    fn part(&self, member: u32, members: u32) {
         let array = self.array as *mut u64;
         for i in (u64::from(member)..self.len).step_by(members.max(1) as usize) {
             // SAFETY: whoever made the job vouches for the array; each word is one member's.

@@ -10,12 +10,12 @@
 //! ends side by side in a struct or a `Vec`, each lent to a thread, would otherwise take each other's positions away
 //! with every message.
 
-pub mod gang;
+pub mod group;
 pub mod sharded;
 pub mod spsc;
 pub mod ticket;
 
-pub use gang::Gang;
+pub use group::Group;
 pub use sharded::Sharded;
 pub use spsc::{Consumer, Producer, Spsc, Taken};
 pub use ticket::Ticket;

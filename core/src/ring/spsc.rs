@@ -74,7 +74,7 @@ pub(crate) const CONSUMER_WRITES_LINES: bool = !ON_DEVICE;
 /// Messages of a batch that are published together, where that is of use.
 const RUN: usize = 16;
 
-/// Messages from a gap on that may have been stamped, but not sent: those of a run, or of all members of a gang.
+/// Messages from a gap on that may have been stamped, but not sent: those of a run, or of all members of a group.
 const UNORDERED: u64 = 32;
 
 shared_struct! {
@@ -556,7 +556,7 @@ mod tests {
         let mut producer = ring.producer().unwrap();
         assert_eq!(producer.push_batch(&[1, 2, 3]), 3);
         drop(producer);
-        // Position 3 is the gap: all that a gang may have stamped behind it.
+        // Position 3 is the gap: all that a group may have stamped behind it.
         for position in 4..3 + UNORDERED {
             ring.view().slot(position).stamp.store(position + 1, Relaxed);
         }

@@ -220,8 +220,8 @@ pub(super) fn priority(bench: &Bench<'_>) -> Result<String, Failure> {
     Ok("one of high priority overtook eight".to_owned())
 }
 
-/// A kernel whose block works with it: every thread does its share of every job, once.
-pub(super) fn crew(bench: &Bench<'_>) -> Result<String, Failure> {
+/// A kernel whose block works with it: every thread does its part of every job, once.
+pub(super) fn workers(bench: &Bench<'_>) -> Result<String, Failure> {
     const WORDS: usize = 1000;
     let mut array = bench.device.allocate(WORDS * size_of::<u64>())?;
     let first: Vec<u64> = (0..WORDS as u64).collect();

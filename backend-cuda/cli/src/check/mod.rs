@@ -221,7 +221,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("across the bus, device to host", bus::outward),
     ("across the bus, failures", bus::failures),
     ("across the bus, priorities", bus::priority),
-    ("a block that works together", bus::crew),
+    ("a block that works together", bus::workers),
     ("a kernel that hangs is reported", fabric::hang),
 ];
 

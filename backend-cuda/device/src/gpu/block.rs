@@ -5,7 +5,7 @@
 //!                     command, heartbeat, one message to the handler
 //!   its warp          waits for the pass; when there was nothing to do, each thread looks at every 32nd sender's
 //!                     doorbell, so that an idle poll of 32 senders is one load
-//!   other warps       leave at once; or, for a handler that shares work out, wait for it (`crew.rs`)
+//!   other warps       leave at once; or, for a handler that shares work out, wait for it (`workers.rs`)
 //! ```
 
 use super::clock::Clock;

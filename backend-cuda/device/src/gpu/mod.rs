@@ -2,7 +2,7 @@
 
 pub(crate) mod block;
 pub(crate) mod clock;
-pub(crate) mod crew;
 pub(crate) mod gateway;
 pub mod thread;
 pub(crate) mod warp;
+pub(crate) mod workers;

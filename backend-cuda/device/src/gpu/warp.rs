@@ -152,7 +152,7 @@ impl Warp {
 
 // SAFETY: the threads of a warp call the same operations in the same order, each of which waits for all of the mask
 // (`.sync`); `bar.warp.sync` orders their memory accesses.
-unsafe impl k2k_core::ring::Gang for Warp {
+unsafe impl k2k_core::ring::Group for Warp {
     #[inline(always)]
     fn rank(&self) -> u32 {
         self.lane

@@ -116,7 +116,7 @@ fn spsc_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
 unsafe fn warp_produce<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
     let warp = Warp::this();
     // SAFETY: all threads of the warp go through this function.
-    let Ok(mut producer) = (unsafe { ring.gang_producer(warp) }) else { return task.end_taken() };
+    let Ok(mut producer) = (unsafe { ring.group_producer(warp) }) else { return task.end_taken() };
     let moved = task.move_all_by(&warp, |moved| {
         let count = (task.count - moved).min(u64::from(warp.size())) as u32;
         let value = body(task.first + moved + u64::from(warp.lane()));
@@ -130,7 +130,7 @@ unsafe fn warp_produce<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
 unsafe fn warp_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
     let warp = Warp::this();
     // SAFETY: all threads of the warp go through this function.
-    let Ok(mut consumer) = (unsafe { ring.gang_consumer(warp) }) else { return task.end_taken() };
+    let Ok(mut consumer) = (unsafe { ring.group_consumer(warp) }) else { return task.end_taken() };
     let mut bad = 0;
     let moved = task.move_all_by(&warp, |moved| {
         let (count, value) = consumer.pop();

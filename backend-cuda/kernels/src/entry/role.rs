@@ -4,7 +4,7 @@ use crate::handlers::{AddJob, Adder, Order, Role, RoleKind};
 use crate::shape::{CHIP_KERNELS, CHIP_PAYLOAD, CHIP_SLOTS, KERNELS, PAYLOAD, SLOTS};
 use k2k_core::sync::AtomicU32;
 use k2k_core::{KernelId, Priority};
-use k2k_device::{Block, Crew, Outcome, export};
+use k2k_device::{Block, Outcome, Workers, export};
 
 /// Places of the parameters. What a role does not need is ignored.
 mod parameter {
@@ -76,8 +76,8 @@ export! {
 
 export! {
     /// Adds the numbers that it is sent to an array, with all threads of its block. Parameters: address of the array, words.
-    pub(crate) fn k2k_adder(KERNELS, SLOTS, PAYLOAD; AddJob) = |block, mut crew: Crew<AddJob>, _| {
+    pub(crate) fn k2k_adder(KERNELS, SLOTS, PAYLOAD; AddJob) = |block, mut workers: Workers<AddJob>, _| {
         // SAFETY: the host has put an array there.
-        Ok(unsafe { Adder::new(block.parameter(0), block.parameter(1), move |job: &AddJob| crew.work(job)) })
+        Ok(unsafe { Adder::new(block.parameter(0), block.parameter(1), move |job: &AddJob| workers.work(job)) })
     };
 }

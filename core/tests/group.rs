@@ -1,7 +1,7 @@
 //! A ring whose ends are held by several threads each: what goes in comes out once, in order.
 
 use k2k_core::Message;
-use k2k_core::ring::{Gang, Spsc, Taken};
+use k2k_core::ring::{Group, Spsc, Taken};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::{Arc, Barrier, Mutex};
@@ -9,13 +9,13 @@ use std::thread;
 
 /// Threads of a host that go in step.
 #[derive(Clone, Copy)]
-struct Crew<'c> {
+struct Member<'c> {
     rank: u32,
     meeting: &'c Barrier,
     answers: &'c Mutex<Vec<u32>>,
 }
 
-impl Crew<'_> {
+impl Member<'_> {
     fn gather(&self, value: u32) -> Vec<u32> {
         self.answers.lock().unwrap()[self.rank as usize] = value;
         self.meeting.wait();
@@ -26,7 +26,7 @@ impl Crew<'_> {
 }
 
 // SAFETY: each operation waits for all members, twice, and barriers make visible what was done before.
-unsafe impl Gang for Crew<'_> {
+unsafe impl Group for Member<'_> {
     fn rank(&self) -> u32 {
         self.rank
     }
@@ -48,14 +48,14 @@ unsafe impl Gang for Crew<'_> {
     }
 }
 
-/// Runs `member` on `size` threads that are a gang.
-fn together<R: Send>(size: usize, member: impl Fn(Crew<'_>) -> R + Sync) -> Vec<R> {
+/// Runs `member` on `size` threads that are a group.
+fn together<R: Send>(size: usize, member: impl Fn(Member<'_>) -> R + Sync) -> Vec<R> {
     let (meeting, answers) = (Barrier::new(size), Mutex::new(vec![0; size]));
     thread::scope(|scope| {
         let spawn = |rank| {
-            let crew = Crew { rank: rank as u32, meeting: &meeting, answers: &answers };
+            let own = Member { rank: rank as u32, meeting: &meeting, answers: &answers };
             let member = &member;
-            scope.spawn(move || member(crew))
+            scope.spawn(move || member(own))
         };
         let threads: Vec<_> = (0..size).map(spawn).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -63,23 +63,23 @@ fn together<R: Send>(size: usize, member: impl Fn(Crew<'_>) -> R + Sync) -> Vec<
 }
 
 #[test]
-fn a_gang_takes_an_end_once_and_gives_it_back() {
+fn a_group_takes_an_end_once_and_gives_it_back() {
     let ring = Spsc::<u64, 4>::new();
     for _ in 0..3 {
         // SAFETY: all members do the same.
-        let results = together(3, |crew| unsafe { ring.gang_producer(crew) }.map(|mut end| end.push(&1, 1)));
+        let results = together(3, |member| unsafe { ring.group_producer(member) }.map(|mut end| end.push(&1, 1)));
         assert!(results.iter().all(Result::is_ok));
     }
     let held = ring.producer().unwrap();
     // SAFETY: all members do the same.
-    let results = together(3, |crew| unsafe { ring.gang_producer(crew) }.map(drop));
+    let results = together(3, |member| unsafe { ring.group_producer(member) }.map(drop));
     assert_eq!(results, [Err(Taken); 3]);
     drop(held);
     assert!(ring.producer().is_ok());
 }
 
 #[test]
-fn a_gang_goes_on_where_the_last_holder_of_the_end_stopped() {
+fn a_group_goes_on_where_the_last_holder_of_the_end_stopped() {
     let ring = Spsc::<u64, 64>::new();
     let (mut producer, mut consumer) = (ring.producer().unwrap(), ring.consumer().unwrap());
     for value in 0..70 {
@@ -88,12 +88,12 @@ fn a_gang_goes_on_where_the_last_holder_of_the_end_stopped() {
     }
     drop((producer, consumer));
     for dies in [false, false, true] {
-        let results = together(2, |crew| {
+        let results = together(2, |member| {
             // SAFETY: all members do the same.
             let (mut producer, mut consumer) =
-                unsafe { (ring.gang_producer(crew).unwrap(), ring.gang_consumer(crew).unwrap()) };
-            assert_eq!(producer.push(&u64::from(crew.rank()), 2), 2);
-            crew.sync();
+                unsafe { (ring.group_producer(member).unwrap(), ring.group_consumer(member).unwrap()) };
+            assert_eq!(producer.push(&u64::from(member.rank()), 2), 2);
+            member.sync();
             let taken = consumer.pop();
             if dies {
                 core::mem::forget(consumer);
@@ -104,7 +104,7 @@ fn a_gang_goes_on_where_the_last_holder_of_the_end_stopped() {
     }
     // SAFETY: the members of the last consumer have ended.
     let mut successor = unsafe { ring.recover_consumer() };
-    assert_eq!(successor.pop(), None, "the gang has taken them");
+    assert_eq!(successor.pop(), None, "the group has taken them");
     ring.producer().unwrap().push(&9).unwrap();
     assert_eq!(successor.pop(), Some(9));
 }
@@ -118,24 +118,24 @@ enum Step {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 48 }, ..ProptestConfig::default() })]
-    /// A gang at each end of a ring of eight, step by step beside a queue.
+    /// A group at each end of a ring of eight, step by step beside a queue.
     #[test]
     fn like_a_queue(size in 1..6_usize, steps in proptest::collection::vec(
         prop_oneof![(0..9_u32).prop_map(Step::Push), Just(Step::Pop), Just(Step::One)], 0..40)
     ) {
         let ring = Spsc::<[u64; 7], 8>::new();
-        let outcomes = together(size, |crew| {
+        let outcomes = together(size, |member| {
             // SAFETY: all members go through the same steps.
-            let (mut producer, mut consumer) = unsafe { (ring.gang_producer(crew).unwrap(), ring.gang_consumer(crew).unwrap()) };
+            let (mut producer, mut consumer) = unsafe { (ring.group_producer(member).unwrap(), ring.group_consumer(member).unwrap()) };
             let mut next = 0;
             let mut seen = Vec::new();
             for step in &steps {
                 // What one member has done is known to all: here, where both ends are theirs, the numbers shall be exact.
-                crew.sync();
+                member.sync();
                 match step {
                     Step::Push(_) | Step::One => {
                         let count = if let Step::Push(count) = step { *count } else { 1 };
-                        let pushed = producer.push(&[next + u64::from(crew.rank()); 7], count);
+                        let pushed = producer.push(&[next + u64::from(member.rank()); 7], count);
                         next += u64::from(pushed);
                         seen.push((pushed, None));
                     }
@@ -174,16 +174,16 @@ proptest! {
 }
 
 #[test]
-fn a_gang_and_a_thread_share_a_ring_both_ways() {
+fn a_group_and_a_thread_share_a_ring_both_ways() {
     const COUNT: u64 = if cfg!(miri) { 100 } else { 20_000 };
     let there = Arc::new(Spsc::<Message<64>, 16>::new());
     let back = Arc::new(Spsc::<Message<64>, 16>::new());
-    let (gang_in, gang_out) = (Arc::clone(&there), Arc::clone(&back));
-    let gang = thread::spawn(move || {
-        together(3, |crew| {
+    let (group_in, group_out) = (Arc::clone(&there), Arc::clone(&back));
+    let group = thread::spawn(move || {
+        together(3, |member| {
             // SAFETY: all members go through the same steps.
             let (mut from, mut to) =
-                unsafe { (gang_in.gang_consumer(crew).unwrap(), gang_out.gang_producer(crew).unwrap()) };
+                unsafe { (group_in.group_consumer(member).unwrap(), group_out.group_producer(member).unwrap()) };
             let mut moved = 0;
             while moved < COUNT {
                 let (count, message) = from.pop();
@@ -191,9 +191,9 @@ fn a_gang_and_a_thread_share_a_ring_both_ways() {
                 // A full ring takes the rest later; the values of those above stay with their members, in order.
                 let mut done = 0;
                 while done < count {
-                    let mine = crew.rank() >= done && crew.rank() < count;
-                    let first = crew.gather(if mine { message.header.kind } else { 0 });
-                    let value = first.get((done + crew.rank()) as usize).copied().unwrap_or(0);
+                    let mine = member.rank() >= done && member.rank() < count;
+                    let first = member.gather(if mine { message.header.kind } else { 0 });
+                    let value = first.get((done + member.rank()) as usize).copied().unwrap_or(0);
                     done += to.push(&Message::from_value(value, &u64::from(value)), count - done);
                 }
                 moved += u64::from(count);
@@ -213,5 +213,5 @@ fn a_gang_and_a_thread_share_a_ring_both_ways() {
             thread::yield_now();
         }
     }
-    gang.join().unwrap();
+    group.join().unwrap();
 }

@@ -5,7 +5,7 @@
 mod world;
 
 use core::cell::Cell;
-use k2k_core::ring::{Gang, Spsc};
+use k2k_core::ring::{Group, Spsc};
 use k2k_core::sync::spin_hint;
 use k2k_loom_tests::model;
 use loom::sync::atomic::AtomicU32;
@@ -65,7 +65,7 @@ impl Member<'_> {
 }
 
 // SAFETY: each operation waits for the other member; `sync` acquires what both have released.
-unsafe impl Gang for Member<'_> {
+unsafe impl Group for Member<'_> {
     fn rank(&self) -> u32 {
         self.rank as u32
     }
@@ -92,9 +92,13 @@ unsafe impl Gang for Member<'_> {
     }
 }
 
-/// Runs `member` on two threads that are a gang, beside what `before` has started. Member 0 also plays whoever is at the other end, or has this end
-/// before or after the gang: a third thread to wait for is too many for loom. Returns what is left in the ring.
-fn gang(before: fn(&'static Ring) -> Option<JoinHandle<()>>, member: fn(&'static Ring, Member<'_>), check: fn(&[u64])) {
+/// Runs `member` on two threads that are a group, beside what `before` has started. Member 0 also plays whoever is at the other end, or has this end
+/// before or after the group: a third thread to wait for is too many for loom. Returns what is left in the ring.
+fn group(
+    before: fn(&'static Ring) -> Option<JoinHandle<()>>,
+    member: fn(&'static Ring, Member<'_>),
+    check: fn(&[u64]),
+) {
     shared(Scene { ring: Spsc::new(), meetings: Default::default() }, |scene| {
         let beside = before(&scene.ring);
         let run = move |rank| member(&scene.ring, Member { rank, meetings: &Cell::new(&scene.meetings[..]) });
@@ -122,12 +126,12 @@ fn fill(ring: &'static Ring) -> Option<JoinHandle<()>> {
 /// Slots that have just been freed: a member writes to its own when it has seen that itself.
 #[test]
 fn push() {
-    model("gang.push", 179, || {
-        gang(
+    model("group.push", 179, || {
+        group(
             fill,
             |ring, member| {
                 // SAFETY: both members do the same.
-                let mut producer = unsafe { ring.gang_producer(member) }.unwrap();
+                let mut producer = unsafe { ring.group_producer(member) }.unwrap();
                 if member.rank == 0 {
                     assert_eq!(drain(ring), [1, 2, 3, 4]);
                 }
@@ -138,11 +142,11 @@ fn push() {
     });
 }
 
-/// The consumer frees slots while the gang takes the end: what the leader finds free is free for both.
+/// The consumer frees slots while the group takes the end: what the leader finds free is free for both.
 #[test]
 fn take_and_push() {
-    model("gang.take_and_push", 170, || {
-        gang(
+    model("group.take_and_push", 170, || {
+        group(
             |ring| {
                 fill(ring);
                 let consumer = move || assert_eq!(ring.consumer().unwrap().pop_batch(&mut [body(0); 4]), 4);
@@ -150,7 +154,7 @@ fn take_and_push() {
             },
             |ring, member| {
                 // SAFETY: both members do the same.
-                let mut producer = unsafe { ring.gang_producer(member) }.unwrap();
+                let mut producer = unsafe { ring.group_producer(member) }.unwrap();
                 producer.push(&body(5 + member.rank as u64), 2);
             },
             |_| {},
@@ -161,12 +165,12 @@ fn take_and_push() {
 /// The producer writes to two slots again as soon as they are free, which is when both members have copied.
 #[test]
 fn pop() {
-    model("gang.pop", 10, || {
-        gang(
+    model("group.pop", 10, || {
+        group(
             fill,
             |ring, member| {
                 // SAFETY: both members do the same.
-                let mut consumer = unsafe { ring.gang_consumer(member) }.unwrap();
+                let mut consumer = unsafe { ring.group_consumer(member) }.unwrap();
                 assert_eq!(consumer.pop(), (2, Some(body(1 + member.rank as u64))));
                 if member.rank == 0 {
                     assert_eq!(ring.producer().unwrap().push_batch(&[5, 6].map(body)), 2);
@@ -177,18 +181,18 @@ fn pop() {
     });
 }
 
-/// A gang finds what the thread did that had the end before.
+/// A group finds what the thread did that had the end before.
 #[test]
 fn from_a_thread() {
-    model("gang.from_a_thread", 28, || {
-        gang(
+    model("group.from_a_thread", 28, || {
+        group(
             |_| None,
             |ring, member| {
                 if member.rank == 0 {
                     ring.producer().unwrap().push(&body(1)).unwrap();
                 }
                 // SAFETY: both members do the same.
-                let mut producer = unsafe { ring.gang_producer(member) }.unwrap();
+                let mut producer = unsafe { ring.group_producer(member) }.unwrap();
                 assert_eq!(producer.push(&body(2 + member.rank as u64), 2), 2);
             },
             |rest| assert_eq!(rest, [1, 2, 3]),
@@ -199,12 +203,12 @@ fn from_a_thread() {
 /// A thread finds what both members did.
 #[test]
 fn to_a_thread() {
-    model("gang.to_a_thread", 28, || {
-        gang(
+    model("group.to_a_thread", 28, || {
+        group(
             |_| None,
             |ring, member| {
                 // SAFETY: both members do the same.
-                let mut producer = unsafe { ring.gang_producer(member) }.unwrap();
+                let mut producer = unsafe { ring.group_producer(member) }.unwrap();
                 assert_eq!(producer.push(&body(1 + member.rank as u64), 2), 2);
                 drop(producer);
                 if member.rank == 0 {
@@ -221,7 +225,7 @@ fn to_a_thread() {
 struct Orphan;
 
 // SAFETY: the other member does nothing any more.
-unsafe impl Gang for Orphan {
+unsafe impl Group for Orphan {
     fn rank(&self) -> u32 {
         1
     }
@@ -241,21 +245,21 @@ unsafe impl Gang for Orphan {
     fn sync(&self) {}
 }
 
-/// What a dead gang stamped behind a gap is cleared by all before one of them publishes there.
+/// What a dead group stamped behind a gap is cleared by all before one of them publishes there.
 #[test]
 fn recover() {
-    model("gang.recover", 28, || {
-        gang(
+    model("group.recover", 28, || {
+        group(
             |ring| {
                 // SAFETY: the only member that is alive.
-                let mut producer = unsafe { ring.gang_producer(Orphan) }.unwrap();
+                let mut producer = unsafe { ring.group_producer(Orphan) }.unwrap();
                 assert_eq!(producer.push(&body(2), 2), 2);
                 core::mem::forget(producer);
                 None
             },
             |ring, member| {
                 // SAFETY: both members do the same.
-                let mut producer = unsafe { ring.gang_producer(member) }.unwrap();
+                let mut producer = unsafe { ring.group_producer(member) }.unwrap();
                 assert_eq!(producer.push(&body(3 + member.rank as u64), 2), 2);
             },
             |rest| assert_eq!(rest, [3, 4]),
