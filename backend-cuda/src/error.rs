@@ -92,12 +92,12 @@ pub enum Error {
         /// What is wrong, and what would be right.
         why: String,
     },
-    /// More kernels than the fabric has places.
+    /// More kernels than the fabric has indices.
     TooManyKernels {
         /// Kernels of all grids together.
         asked: u32,
-        /// Places in the fabric's table: `KERNELS`.
-        places: u32,
+        /// Indices in the fabric's table: `KERNELS`.
+        indices: u32,
     },
     /// Not all blocks could be resident at the same time, so some would wait for ever for those that never return.
     TooManyBlocks {
@@ -366,9 +366,9 @@ impl fmt::Display for Error {
                 write!(f, "there is no entry point {asked}; those there are: {}", List(entries))
             }
             Self::BadGrid { entry, why } => write!(f, "{entry}: {why}"),
-            Self::TooManyKernels { asked, places } => write!(
+            Self::TooManyKernels { asked, indices } => write!(
                 f,
-                "{asked} kernels do not fit into a fabric with {places} places: use a fabric with more KERNELS, or \
+                "{asked} kernels do not fit into a fabric with {indices} indices: use a fabric with more KERNELS, or \
                  fewer blocks"
             ),
             Self::TooManyBlocks { asked, resident, mixed } => {

@@ -22,9 +22,9 @@ pub struct HangReport {
 pub struct HungKernel {
     /// Name, entry point, block, and what it wrote so far.
     pub report: BlockReport,
-    /// Its place in the fabric's table.
-    pub place: u32,
-    /// What the table says of that place: `None` if nobody has taken it.
+    /// Its index in the fabric's table.
+    pub index: u32,
+    /// What the table says of that index: `None` if nobody has taken it.
     pub status: Option<Status>,
     /// What it says that it is doing.
     pub phase: Phase,
@@ -58,7 +58,7 @@ impl fmt::Display for HangReport {
 
 impl fmt::Display for HungKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; place {}", self.report, self.place)?;
+        write!(f, "{}; index {}", self.report, self.index)?;
         match self.status {
             None => return f.write_str(" is nobody's: it has not registered, or has left"),
             Some(Status::Registered) => {}

@@ -139,7 +139,7 @@ fn a_bridge_that_cannot_be_built_says_why_and_may_be_tried_again() {
     assert!(matches!(why, BridgeError::Register(RegisterError::NameTaken { by }) if by == other.id()), "{why}");
     let one_more = broker.register("one more").unwrap();
     let why = refused("gateway");
-    assert!(matches!(why, BridgeError::Register(RegisterError::NoPlace { kernels: 2, .. })), "{why}");
+    assert!(matches!(why, BridgeError::Register(RegisterError::NoFreeIndex { kernels: 2, .. })), "{why}");
     let why = refused("");
     assert!(matches!(why, BridgeError::Name(_)), "{why}");
     let error = Error::from(why);

@@ -294,7 +294,7 @@ fn a_kernel_that_hangs_is_reported_and_nothing_is_freed_under_it() {
     let printed = run_in(driver, "", "stuck");
     assert!(printed.contains("error: 1 of 2 kernels have not ended after "), "{printed}");
     assert!(
-        printed.contains("kernel test_stuck (test_stuck, block 0) is at work; place 0, phase Running"),
+        printed.contains("kernel test_stuck (test_stuck, block 0) is at work; index 0, phase Running"),
         "{printed}"
     );
     assert!(

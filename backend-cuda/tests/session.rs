@@ -64,7 +64,7 @@ fn kernels_start_register_beat_and_stop() {
     let at_work: Vec<_> = device.at_work().iter().map(ToString::to_string).collect();
     assert_eq!(at_work.len(), 3);
     assert_eq!(at_work[1], "kernel a-1 (test_loop, block 1) is at work");
-    assert_eq!(ids, [0, 1, 2].map(|place| KernelId::new(place, 1)));
+    assert_eq!(ids, [0, 1, 2].map(|index| KernelId::new(index, 1)));
     let seen = running.observe().unwrap();
     let names: Vec<_> = seen.kernels().map(|(_, name)| name.to_string()).collect();
     assert_eq!(names, ["a-0", "a-1", "b"]);
@@ -135,7 +135,7 @@ fn a_kernel_that_never_returns_is_reported_in_time_and_its_memory_stays() {
     assert!(started.elapsed() < LONG, "reported in time");
     assert_eq!((hung.blocks, hung.kernels.len()), (2, 1));
     let kernel = &hung.kernels[0];
-    assert_eq!((kernel.report.name.as_str(), kernel.report.entry.as_str(), kernel.place), ("stuck", "test_stuck", 1));
+    assert_eq!((kernel.report.name.as_str(), kernel.report.entry.as_str(), kernel.index), ("stuck", "test_stuck", 1));
     assert_eq!((kernel.status, kernel.phase), (Some(Status::Registered), Phase::Running));
     assert_eq!((kernel.heartbeats, kernel.moves()), ((7, 7), false));
     assert_eq!((kernel.stats.sent, kernel.stats.received, kernel.waiting), (3, 7, 0));
@@ -143,7 +143,7 @@ fn a_kernel_that_never_returns_is_reported_in_time_and_its_memory_stays() {
     assert_eq!(
         hung.to_string(),
         format!(
-            "1 of 2 kernels have not ended after {waited:?}:\n  kernel stuck (test_stuck, block 0) is at work; place \
+            "1 of 2 kernels have not ended after {waited:?}:\n  kernel stuck (test_stuck, block 0) is at work; index \
              1, phase Running, heartbeat 7 (stands still: it is stuck in its handler or in the device)\n    3 sent, 7 \
              received, 0 failed, 0 refused, 0 waiting"
         )
@@ -223,7 +223,7 @@ fn what_cannot_start_is_refused_with_numbers_and_names() {
         ),
         (
             Grid::new("test_loop").blocks(5),
-            "5 kernels do not fit into a fabric with 4 places: use a fabric with more KERNELS, or fewer blocks",
+            "5 kernels do not fit into a fabric with 4 indices: use a fabric with more KERNELS, or fewer blocks",
         ),
         (Grid::new("test_loop").blocks(0), "test_loop: a grid has at least one block"),
         (Grid::new("test_loop").threads(1025), "test_loop: a block has 1 to 1024 threads, not 1025"),

@@ -68,7 +68,7 @@ impl<Sh: Shape<Scope = System>> fmt::Debug for Endpoint<Sh> {
 }
 
 impl<Sh: Shape<Scope = System>> Memory<Sh> {
-    /// Takes a place of the fabric, for an endpoint that keeps the memory alive.
+    /// Takes an index of the fabric, for an endpoint that keeps the memory alive.
     ///
     /// # Errors
     /// As for [`FabricRef::register`]; [`EndpointError::Forked`] in a forked process's copy of heap memory.
@@ -350,7 +350,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         drop(self);
     }
 
-    /// Leaves as failed: the place stays taken, with its trace, until it is [cleared](FabricRef::clear_failed).
+    /// Leaves as failed: the index stays taken, with its trace, until it is [cleared](FabricRef::clear_failed).
     pub fn fail(self) {
         let Self { watcher, inner, memory, .. } = self;
         drop(watcher);

@@ -122,7 +122,7 @@ async fn a_supervisor_ends_a_receive() {
     assert_eq!(timeout(GUARD, task).await.unwrap().unwrap(), Err(ReceiveError::Stopped));
 }
 
-/// The place is one that no other test of this file uses, so that the watcher's name is its alone.
+/// The index is one that no other test of this file uses, so that the watcher's name is its alone.
 #[tokio::test]
 async fn an_idle_watcher_uses_no_cpu_and_ends_with_its_endpoint() {
     let broker: Broker<Fixed<8, 16, 64>> = broker();

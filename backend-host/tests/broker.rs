@@ -56,7 +56,7 @@ fn kernels_are_found_by_name_while_they_are_registered() {
     );
     assert_eq!(
         broker.register("c").unwrap_err(),
-        EndpointError::Register(RegisterError::NoPlace { kernels: 2, used_up: 0 })
+        EndpointError::Register(RegisterError::NoFreeIndex { kernels: 2, used_up: 0 })
     );
     assert_eq!(broker.register("b").unwrap_err(), EndpointError::Register(RegisterError::NameTaken { by: b.id() }));
     assert!(matches!(broker.register(""), Err(EndpointError::Name(_))));

@@ -68,7 +68,7 @@ fn shards_of_one_and_two_slots_are_often_full_and_nothing_is_lost() {
 }
 
 #[test]
-fn more_kernels_than_cores_and_than_the_first_fabrics_have_places() {
+fn more_kernels_than_cores_and_than_the_first_fabrics_have_indices() {
     let (planes, params) = (noise(100, 80, 1), params(5));
     let reference = planes.diffused_by_reference(&params);
     for kernels in [15, 16, 31, 64, 100] {

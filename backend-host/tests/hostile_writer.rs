@@ -148,7 +148,7 @@ fn nothing_that_is_written_during_an_operation_breaks_it() {
             scope.spawn(move || {
                 let mut random = Rng::with_seed(seed ^ (number + 1) << 40);
                 while !over.load(Relaxed) {
-                    // The table may say that all places are taken, or that the name is.
+                    // The table may say that all indices are taken, or that the name is.
                     let name = format!("worker-{}-{}", number, random.u64(..1 << 20));
                     let register = if random.u64(..2) == 0 { Broker::register } else { Broker::register_parking };
                     let Ok(endpoint) = register(broker, &name) else {

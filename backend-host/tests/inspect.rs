@@ -258,7 +258,7 @@ fn a_paused_kernel_is_paused_also_when_mail_waits() {
 }
 
 #[test]
-fn a_kernel_that_takes_a_used_place_has_a_watch_of_its_own() {
+fn a_kernel_that_takes_a_used_index_has_a_watch_of_its_own() {
     let (shm, broker) = shared("look-again");
     let mut a = broker.register("a").unwrap();
     let b = broker.register("b").unwrap();
@@ -267,7 +267,7 @@ fn a_kernel_that_takes_a_used_place_has_a_watch_of_its_own() {
     assert_eq!(named(&watch.look().unwrap(), "b").1.high_water, 9);
     drop(b);
     assert!(watch.look().unwrap().kernels().all(|(kernel, _)| kernel.label() != "b"));
-    // All other places once, so that this one is next.
+    // All other indices once, so that this one is next.
     for _ in 0..4 {
         let b = broker.register("b").unwrap();
         assert_eq!(named(&watch.look().unwrap(), "b").1.high_water, 0);

@@ -244,7 +244,7 @@ fn check(broker: &Shared, ledger: &Ledger) -> [u64; 2] {
             _ => {}
         }
     }
-    // All places come back, and the counters add up.
+    // All indices come back, and the counters add up.
     eventually("nothing is under way", || broker.pending() == 0);
     let all: Vec<_> = (0..KERNELS).map(|i| broker.register(&format!("last-{i}")).unwrap()).collect();
     drop(all);

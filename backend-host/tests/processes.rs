@@ -32,7 +32,7 @@ fn other_process() {
             for i in 0..SINGLES {
                 assert_eq!(endpoint.receive(GUARD).expect("a wake-up").value::<u64>().unwrap(), i);
             }
-            // So that the last receipt is read before the place is free.
+            // So that the last receipt is read before the index is free.
             endpoint.send(first, &Message::new(0)).unwrap();
         }
         "swallow" => while endpoint.receive(GUARD).is_ok() {},
@@ -115,7 +115,7 @@ fn a_receiver_asleep_in_another_process_gets_each_message() {
 }
 
 #[test]
-fn a_place_says_who_owns_it_and_whether_that_process_is_gone() {
+fn an_index_says_who_owns_it_and_whether_that_process_is_gone() {
     let shm = Shm::new("owner-of");
     let broker: Shared = patient().create(&shm.0).build().unwrap();
     let domain = broker.memory().config().domain;

@@ -57,7 +57,7 @@ fn a_worker_that_was_killed_can_start_again_under_its_name_when_it_was_reaped() 
 }
 
 #[test]
-fn as_many_crashes_as_there_are_places_do_not_fill_the_fabric() {
+fn as_many_crashes_as_there_are_indices_do_not_fill_the_fabric() {
     let shm = Shm::new("reap-full");
     let broker: Shared = patient().create(&shm.0).build().unwrap();
     let mut dead = Vec::new();
@@ -74,7 +74,7 @@ fn as_many_crashes_as_there_are_places_do_not_fill_the_fabric() {
 }
 
 #[test]
-fn a_failed_kernel_is_reported_until_its_place_is_cleared() {
+fn a_failed_kernel_is_reported_until_its_index_is_cleared() {
     let shm = Shm::new("reap-failed");
     let broker: Shared = patient().create(&shm.0).build().unwrap();
     let fail = |name| {
@@ -90,7 +90,7 @@ fn a_failed_kernel_is_reported_until_its_place_is_cleared() {
     broker.clear_failed(failed.id).unwrap();
     assert_eq!(broker.reap().failed, []);
 
-    // As many as there are places.
+    // As many as there are indices.
     for name in ["fails 1", "fails 2", "fails 3", "fails 4"] {
         fail(name);
     }

@@ -16,7 +16,7 @@ struct Talker {
     peers: Vec<KernelId>,
     /// Sent to each peer so far.
     sent: Vec<u32>,
-    /// Expected next from each place, of normal and of high priority.
+    /// Expected next from each index, of normal and of high priority.
     expected: [[u32; 2]; KERNELS + 1],
     received: u64,
     refused: u64,

@@ -25,7 +25,7 @@ fn work(made: &str, shared: &str) {
     let short = Duration::from_millis(20);
     let own: Broker<Shape> = Builder::new().create(made).build().expect("memory");
     let broker: Broker<Shape> = Builder::new().open(shared).build().expect("the parent's memory");
-    let mut me = broker.register_parking("worker").expect("a place");
+    let mut me = broker.register_parking("worker").expect("an index");
     // Sleeps until its parent, which has seen it register, sends; and once more, for a whole slice.
     let _ = (me.receive(short), me.receive(Duration::from_millis(2)));
     // Its peer sleeps, and is woken; it answers.
@@ -209,7 +209,7 @@ impl World {
         self.me.send(self.peer, &Message::new(3)).expect("room");
         let answer = self.me.receive(GUARD).unwrap_or_else(|why| panic!("{what}: {why}"));
         assert_eq!(answer.header.kind, 3, "{what}");
-        // The message to the process has an outcome, and all places come back.
+        // The message to the process has an outcome, and all indices come back.
         if let Some(id) = sent {
             let status = self.me.receipt(id).expect("a moment ago").status;
             assert!(matches!(status, DeliveryStatus::Delivered | DeliveryStatus::NotFound), "{what}: {status}");
@@ -241,7 +241,7 @@ fn no_kill_at_any_system_call_breaks_a_promise() {
     let me = broker.register_parking("me").unwrap();
     let mut world = World { shm, made, broker, me, peer: peer.id() };
 
-    let (mut kills, mut numbers, mut places) = (0, BTreeSet::new(), BTreeSet::new());
+    let (mut kills, mut numbers, mut indices) = (0, BTreeSet::new(), BTreeSet::new());
     let calls = match world.dies_at(usize::MAX) {
         Ok(End::Lived { calls }) => calls,
         Ok(End::Killed { .. }) => unreachable!("it has no such call"),
@@ -266,14 +266,14 @@ fn no_kill_at_any_system_call_breaks_a_promise() {
             if let End::Killed { number } = world.dies_at(at).expect("it could be traced before") {
                 kills += 1;
                 numbers.insert(number);
-                places.insert(at);
+                indices.insert(at);
             }
         }
         round += 1;
     }
     println!(
         "{kills} kills, at {} of {calls} system calls of {} kinds, seed {seed}, {:?}",
-        places.len(),
+        indices.len(),
         numbers.len(),
         began.elapsed()
     );

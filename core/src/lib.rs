@@ -23,6 +23,7 @@
 )]
 #![cfg_attr(all(target_arch = "nvptx64", feature = "ptx-asm"), feature(asm_experimental_arch))]
 
+mod below;
 #[cfg(test)]
 #[cfg(not(k2k_loom))]
 mod deaths;
@@ -35,7 +36,6 @@ mod in_place;
 mod kernel;
 pub mod link;
 pub mod message;
-mod place;
 mod platform;
 pub mod ring;
 mod seat;

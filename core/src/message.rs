@@ -23,12 +23,12 @@ use crate::hlc::Timestamp;
 use bytemuck::{Pod, Zeroable};
 use core::fmt;
 
-/// Address of a kernel: a place in the fabric's table, and which of that place's successive owners is meant.
+/// Address of a kernel: an index in the fabric's table, and which of that index's successive owners is meant.
 ///
-/// A message to a kernel that has left never reaches the one that took its place, because the generations differ.
-/// An address never comes back: generations of a place run from 1 to 2³² - 2, and a place whose generations are used up
-/// is never given to anybody again. Free places are handed out in turn. A fabric of `KERNELS` places therefore serves
-/// `KERNELS` × 4.29 × 10⁹ registrations: at 1000 registrations a second and 16 places, 2177 years; at a million
+/// A message to a kernel that has left never reaches the one that took its index, because the generations differ.
+/// An address never comes back: generations of an index run from 1 to 2³² - 2, and an index whose generations are used up
+/// is never given to anybody again. Free indices are handed out in turn. A fabric of `KERNELS` indices therefore serves
+/// `KERNELS` × 4.29 × 10⁹ registrations: at 1000 registrations a second and 16 indices, 2177 years; at a million
 /// a second, 2.2 years. The zero `KernelId` is nobody.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable)]
 #[repr(transparent)]
@@ -38,7 +38,7 @@ impl KernelId {
     /// The address of nobody.
     pub const NONE: Self = Self(0);
 
-    /// Owner number `generation` of place `index`.
+    /// Owner number `generation` of index `index`.
     #[must_use]
     pub const fn new(index: u16, generation: u32) -> Self {
         Self((generation as u64) << 16 | index as u64)
@@ -56,13 +56,13 @@ impl KernelId {
         self.0
     }
 
-    /// Place in the fabric's table. Not checked against any table's size.
+    /// Index in the fabric's table. Not checked against any table's size.
     #[must_use]
     pub const fn index(self) -> usize {
         (self.0 & 0xffff) as usize
     }
 
-    /// Which owner of the place; 0 is none.
+    /// Which owner of the index; 0 is none.
     #[must_use]
     pub const fn generation(self) -> u32 {
         (self.0 >> 16) as u32
@@ -89,8 +89,8 @@ impl fmt::Display for KernelId {
 
 /// Names one message for ever: its sender and the sender's count. Needs no global counter.
 ///
-/// A place's count goes on when the place changes hands, so `sequence` alone is unique for a place. Its 57 bits are
-/// never used twice: a place that has sent 2⁵⁶ messages (2.3 years at 10⁹ messages a second) gets no new owner.
+/// An index's count goes on when the index changes hands, so `sequence` alone is unique for an index. Its 57 bits are
+/// never used twice: an index that has sent 2⁵⁶ messages (2.3 years at 10⁹ messages a second) gets no new owner.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MessageId {
     /// Who sent it.

@@ -58,7 +58,7 @@ struct Header {
     hop_limit: u32,
     switches: u32,
     domain: [u64; 2],
-    next_place: u32,
+    next_index: u32,
     _zero: u32,
     clock: u64,
     grace_ns: u64,

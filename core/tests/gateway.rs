@@ -210,22 +210,22 @@ fn kernels_are_found_by_name_while_they_are_registered() {
     assert_eq!(memory.fabrics[0].find("gateway"), Some(sides[0].endpoint().id()), "its own");
 }
 
-/// A kernel leaves, another takes its place, and its first message crosses before the gateway has looked at the place: the
+/// A kernel leaves, another takes its index, and its first message crosses before the gateway has looked at the index: the
 /// message introduces the one, and ends the other.
 #[test]
-fn a_place_that_changes_hands_between_two_looks_changes_them_over_there_as_well() {
+fn an_index_that_changes_hands_between_two_looks_changes_them_at_the_remote_gateway_as_well() {
     let memory = Memory::new();
     let mut sides = memory.sides();
     let mut receiver = memory.register(0, "receiver");
     settle(&mut sides);
     let to = memory.fabrics[1].find("receiver").unwrap();
-    let mut place = None;
+    let mut index = None;
     for name in ["first", "second", "third"] {
         let who = Registration::new(name).unwrap();
-        let who = if let Some(place) = place { who.at(place) } else { who };
+        let who = if let Some(index) = index { who.at(index) } else { who };
         let mut end = handle(&memory.fabrics[1]).register(&who, &memory.platform).unwrap();
-        assert!(place.is_none_or(|place| place == end.id().index()));
-        place = Some(end.id().index());
+        assert!(index.is_none_or(|index| index == end.id().index()));
+        index = Some(end.id().index());
         let id = end.send(to, &empty()).unwrap();
         settle(&mut sides);
         let message = receiver.try_receive().expect("carried");
@@ -1022,7 +1022,7 @@ fn a_message_that_was_given_up_does_not_cross() {
     memory.assert_at_rest();
 }
 
-/// What was on the other side when it ended does not keep its numbers, nor the proxies their places, until its deadline.
+/// What was on the other side when it ended does not keep its numbers, nor the proxies their indices, until its deadline.
 #[test]
 fn a_link_survives_any_number_of_restarts_of_the_other_side() {
     let memory = Memory::new();
@@ -1111,24 +1111,24 @@ fn high_priority_waits_for_room_as_well() {
     memory.assert_at_rest();
 }
 
-/// Mail of the last owner of a proxy's place is still unread, under the very sequence that the proxy uses.
+/// Mail of the last owner of a proxy's index is still unread, under the very sequence that the proxy uses.
 #[test]
-fn a_proxys_receipts_are_not_those_of_the_last_owner_of_its_place() {
+fn a_proxys_receipts_are_not_those_of_the_last_owner_of_its_index() {
     let memory = Memory::new();
     let mut sides = memory.sides();
     let (mut a, mut b) = (memory.register(0, "a"), memory.register(1, "b"));
     let mut last = memory.register(1, "last");
     let local = last.send(b.id(), &Message::new(1)).unwrap();
-    let place = last.id().index();
+    let index = last.id().index();
     last.unregister();
-    // Free places are taken in turn: it is the next one's turn again.
-    drop((place + 1..KERNELS).map(|i| memory.register(1, &format!("filler {i}"))).collect::<Vec<_>>());
+    // Free indices are taken in turn: it is the next one's turn again.
+    drop((index + 1..KERNELS).map(|i| memory.register(1, &format!("filler {i}"))).collect::<Vec<_>>());
     settle(&mut sides);
     let to = memory.fabrics[0].find("b").unwrap();
     let id = a.send(to, &Message::new(2)).unwrap();
     settle(&mut sides);
     let proxy = memory.fabrics[1].find("a").unwrap();
-    assert_eq!((proxy.index(), id.sequence), (place, local.sequence), "what this test is about");
+    assert_eq!((proxy.index(), id.sequence), (index, local.sequence), "what this test is about");
     assert_eq!(b.try_receive().map(|m| (m.header.kind, m.header.source())), Some((1, local.source)));
     settle(&mut sides);
     assert_eq!(status(&mut a, id), DeliveryStatus::Pending, "the other message was received");
@@ -1380,7 +1380,7 @@ mod random {
             prop_assert!(times <= 1, "received twice");
             let status = match memory.fabrics[side].peek_receipt(id) {
                 Ok(receipt) => receipt.status,
-                // A proxy that has the sender's place by now may use any entry of its receipts.
+                // A proxy that has the sender's index by now may use any entry of its receipts.
                 Err(why) => {
                     let gone = !memory.fabrics[side].is_registered(id.source);
                     prop_assert!(why == ReceiptError::Overwritten && gone, "message {}: {}", number, why);

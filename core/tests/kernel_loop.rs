@@ -226,7 +226,7 @@ fn a_command_reaches_only_the_kernel_that_it_was_meant_for() {
     assert_eq!(first.command(), Command::Stop);
     first.unregister();
     let second = common::handle(&fabric).register(&Registration::new("second").unwrap().at(0), &platform).unwrap();
-    assert_eq!(second.command(), Command::Run, "the place's next owner starts anew");
+    assert_eq!(second.command(), Command::Run, "the index's next owner starts anew");
     assert!(fabric.command(old, Command::Stop, &platform).is_err());
     assert_eq!(second.command(), Command::Run);
 }

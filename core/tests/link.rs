@@ -283,7 +283,7 @@ proptest! {
             }
         }
         // What the other side has sent may be counted twice, or pending, since its numbers and its deadlines are its own: also
-        // at a place that one of this domain's kernels has now. This domain's own messages may not.
+        // at an index that one of this domain's kernels has now. This domain's own messages may not.
         platform.advance(1_000_000);
         for _ in 0..64 {
             gateway.pass();

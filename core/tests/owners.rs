@@ -1,4 +1,4 @@
-//! Places change hands: addresses never come back, dead owners are known, and one that was not dead finds out.
+//! Indices change hands: addresses never come back, dead owners are known, and one that was not dead finds out.
 
 mod common;
 
@@ -32,10 +32,10 @@ fn named(name: &str) -> Registration {
     Registration::new(name).unwrap()
 }
 
-/// Owners that a place had before its first owner's address came back, when generations had 16 bits.
+/// Owners that an index had before its first owner's address came back, when generations had 16 bits.
 const TURN: u32 = if cfg!(miri) { 4 } else { 65_535 };
 
-/// Mail for the first owner waits in a forwarder's inbox and in its store while the place has 65 535 and more owners.
+/// Mail for the first owner waits in a forwarder's inbox and in its store while the index has 65 535 and more owners.
 #[test]
 fn an_address_never_comes_back() {
     for more in [0, 1] {
@@ -89,41 +89,41 @@ fn an_address_never_comes_back() {
 }
 
 #[test]
-fn free_places_are_taken_in_turn() {
+fn free_indices_are_taken_in_turn() {
     let platform = Manual::at(1_000);
     let fabric: Box<Small> = fabric(&Config::default());
     let _stays = fabric.register(&named("stays").at(1), &platform).unwrap();
-    let places: Vec<_> =
+    let indices: Vec<_> =
         (0..7).map(|_| fabric.register(&named("k"), &platform).unwrap().id()).map(|id| id.index()).collect();
-    assert_eq!(places, [0, 2, 3, 0, 2, 3, 0]);
+    assert_eq!(indices, [0, 2, 3, 0, 2, 3, 0]);
 }
 
 #[test]
-fn a_place_without_generations_is_not_a_place_that_is_in_use() {
+fn an_index_without_generations_is_not_an_index_that_is_in_use() {
     let platform = Manual::at(1_000);
     let fabric: Box<Fabric<2, 4, 64>> = fabric(&Config::default());
     let _stays = fabric.register(&named("stays").at(1), &platform).unwrap();
     let state = fabric.handle().table_bytes().start + 128;
-    // SAFETY: the state of place 0, which nobody uses now; all of it is behind atomics.
+    // SAFETY: the state of index 0, which nobody uses now; all of it is behind atomics.
     unsafe {
         let state = core::ptr::from_ref(&*fabric).cast_mut().cast::<u8>().add(state).cast::<u64>();
         state.write(u64::from(u32::MAX - 2) << 32);
     }
     let last = fabric.register(&named("last"), &platform).unwrap();
     assert_eq!(last.id(), KernelId::new(0, u32::MAX - 1));
-    let full = RegisterError::NoPlace { kernels: 2, used_up: 0 };
+    let full = RegisterError::NoFreeIndex { kernels: 2, used_up: 0 };
     assert_eq!(fabric.register(&named("k"), &platform).unwrap_err(), full);
     drop(last);
-    let used_up = RegisterError::NoPlace { kernels: 2, used_up: 1 };
+    let used_up = RegisterError::NoFreeIndex { kernels: 2, used_up: 1 };
     assert_eq!(fabric.register(&named("k"), &platform).unwrap_err(), used_up);
     assert!(used_up.to_string().contains("1 are used up"), "{used_up}");
     let refused = fabric.register(&named("k").at(0), &platform).unwrap_err();
-    assert_eq!(refused, RegisterError::PlaceUsedUp { index: 0 });
-    assert_eq!(fabric.register(&named("k").at(1), &platform).unwrap_err(), RegisterError::PlaceTaken { index: 1 });
+    assert_eq!(refused, RegisterError::IndexUsedUp { index: 0 });
+    assert_eq!(fabric.register(&named("k").at(1), &platform).unwrap_err(), RegisterError::IndexInUse { index: 1 });
 }
 
 #[test]
-fn a_dead_owners_place_is_seized_and_its_mail_ends() {
+fn a_dead_owners_index_is_seized_and_its_mail_ends() {
     let platform = Manual::at(1_000);
     let fabric: Box<Small> = fabric(&Config::default());
     let mut sender = fabric.register(&named("sender"), Of(1, &platform)).unwrap();
@@ -138,7 +138,7 @@ fn a_dead_owners_place_is_seized_and_its_mail_ends() {
 
     // SAFETY: nobody uses it any more.
     let seize = |owner| unsafe { fabric.seize(id.index(), owner, Of(3, &platform)) };
-    assert_eq!(seize(sender.platform().owner()).unwrap_err(), RegisterError::PlaceTaken { index: id.index() });
+    assert_eq!(seize(sender.platform().owner()).unwrap_err(), RegisterError::IndexInUse { index: id.index() });
     let successor = seize(owner).unwrap();
     assert_eq!(successor.id(), KernelId::new(id.index() as u16, 2));
     assert!(!fabric.is_registered(id) && !fabric.is_registered(successor.id()));

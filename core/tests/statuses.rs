@@ -220,7 +220,7 @@ fn a_sender_learns_that_the_receiver_left_even_if_nobody_finds_the_message() {
 }
 
 #[test]
-fn a_reused_place_never_gets_its_predecessors_mail() {
+fn a_reused_index_never_gets_its_predecessors_mail() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
@@ -725,7 +725,7 @@ fn a_message_that_is_found_after_its_receipt_was_overwritten_is_counted_once() {
     }
 }
 
-/// Nor by who sends from the sender's place after it.
+/// Nor by who sends from the sender's index after it.
 #[test]
 fn a_message_that_a_predecessor_gave_up_is_counted_once_when_it_is_found() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
@@ -808,7 +808,7 @@ fn a_pending_message_whose_receipt_was_overwritten_is_decided_by_who_holds_it() 
 }
 
 #[test]
-fn an_address_that_no_kernel_has_had_says_nothing_of_a_place() {
+fn an_address_that_no_kernel_has_had_says_nothing_of_an_index() {
     let platform = Manual::at(1);
     let fabric = fabric::<2, 4, 64>(&Config::default());
     let unused = |id| {
@@ -831,7 +831,7 @@ fn an_address_that_no_kernel_has_had_says_nothing_of_a_place() {
 }
 
 #[test]
-fn a_failed_kernel_keeps_its_place_and_its_trace_until_it_is_cleared() {
+fn a_failed_kernel_keeps_its_index_and_its_trace_until_it_is_cleared() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let b = kernels.pop().unwrap();
@@ -929,7 +929,7 @@ fn a_payload_too_long_is_refused_with_both_lengths() {
 }
 
 #[test]
-fn counters_are_of_the_place_and_go_on_with_its_next_owner() {
+fn counters_are_of_the_index_and_go_on_with_its_next_owner() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels: Kernels<'_> = register_all(&fabric, &platform, 2);
     let b = kernels.pop().unwrap();
@@ -939,7 +939,7 @@ fn counters_are_of_the_place_and_go_on_with_its_next_owner() {
     assert_eq!(a.stats(), Stats { sent: 1, ..Stats::default() });
     let second = a.send(b.id(), &empty()).unwrap();
     assert_eq!((first.sequence, second.sequence), (1, 2));
-    // The predecessor's message is pending for its successor, who answers for the place.
+    // The predecessor's message is pending for its successor, who answers for the index.
     assert_eq!(a.expire(), 2);
     platform.advance(OVERDUE_NS);
     assert_eq!((a.expire(), a.stats().timeout), (0, 2));

@@ -87,7 +87,7 @@ impl Log {
     }
 }
 
-/// Throws out what lies in the places of kernels that left, times out the rest, and checks that the sum is right.
+/// Throws out what lies in the inboxes of kernels that left, times out the rest, and checks that the sum is right.
 fn assert_adds_up<const K: usize, const S: usize>(fabric: &Fabric<K, S, 64>, received: usize) {
     let mut last: Vec<_> = (0..K)
         .map(|index| {
@@ -446,9 +446,9 @@ fn a_trace_is_read_whole_while_it_is_overwritten() {
     assert_adds_up(&fabric, rounds as usize);
 }
 
-/// Only one of many gets the place, and only one the name's place.
+/// Only one of many gets the index, and only one the name.
 #[test]
-fn a_place_is_given_to_one_of_many() {
+fn an_index_is_given_to_one_of_many() {
     let fabric: Arc<Fabric<2, 1, 64>> = fabric(&PATIENT).into();
     let clock = Steady(Instant::now());
     let rounds = scaled(2_000);
@@ -461,7 +461,7 @@ fn a_place_is_given_to_one_of_many() {
                 let mut won = 0;
                 for _ in 0..rounds {
                     if let Ok(me) = fabric.register(&who.at(1), clock) {
-                        // The place itself keeps others out: plain load and store are enough.
+                        // The index itself keeps others out: plain load and store are enough.
                         assert_eq!(inside.load(Acquire), 0);
                         inside.store(1, Release);
                         assert!(fabric.is_registered(me.id()));

@@ -48,7 +48,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
         Ok(fabric) => {
             let mut world = World::new(fabric, &clock);
             // Whatever there is to find is found.
-            (0..3).for_each(|place| world.register(place, place == 0));
+            (0..3).for_each(|index| world.register(index, index == 0));
             while !program.is_empty() {
                 world.step(&mut program)?;
             }

@@ -32,7 +32,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
     near_half.set_up().expect("zeroed");
     far_half.set_up().expect("zeroed");
     let register = |name: &str| fabric.register(&Registration::new(name).expect("a short name"), &clock).ok();
-    let endpoint = register("gateway").expect("a free place");
+    let endpoint = register("gateway").expect("a free index");
     let mut kernels = [register("a"), register("b")];
     let config = GatewayConfig { silence_ns: 10_000, grace_ns: 500, export_all: true };
     // SAFETY: no other end is opened.

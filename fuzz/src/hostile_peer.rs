@@ -15,7 +15,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
     let config = Config { delivery_timeout_ns: 1_000, hop_limit: 4, tracing: true, ..Config::default() };
     let fabric = memory.fabric(&config).expect("zeroed memory is an idle fabric");
     let mut world = World::new(fabric, &clock);
-    (0..KERNELS).for_each(|place| world.register(place, place == 0));
+    (0..KERNELS).for_each(|index| world.register(index, index == 0));
     while !input.is_empty() {
         if input.ratio(1, 3)? {
             scribble(&memory, input)?;

@@ -65,7 +65,7 @@ fn carry(input: &[u8]) {
     let fabric: &Small = memory.fabric(&Config::default()).expect("zeroed memory is an idle fabric");
     let [mut a, mut b] = ["a", "b"].map(|name| {
         let who = Registration::new(name).expect("a short name");
-        fabric.register(&who, &clock).expect("a free place")
+        fabric.register(&who, &clock).expect("a free index")
     });
     let priority = if flags % 2 == 0 { Priority::Normal } else { Priority::High };
     let id = a.send_priority(b.id(), &message, priority).expect("an empty inbox has room");

@@ -121,11 +121,11 @@ impl<'m> World<'m> {
         Self { fabric, clock, endpoints: [None, None, None], known: KernelId::NONE, last: MessageId::default() }
     }
 
-    pub(crate) fn register(&mut self, place: usize, parks: bool) {
-        let who = Registration::new(["a", "b", "c"][place]).expect("a short name");
+    pub(crate) fn register(&mut self, index: usize, parks: bool) {
+        let who = Registration::new(["a", "b", "c"][index]).expect("a short name");
         let who = if parks { who.parking() } else { who };
-        if self.endpoints[place].is_none() {
-            self.endpoints[place] = self.fabric.register(&who.at(place), self.clock).ok();
+        if self.endpoints[index].is_none() {
+            self.endpoints[index] = self.fabric.register(&who.at(index), self.clock).ok();
         }
     }
 
@@ -133,10 +133,10 @@ impl<'m> World<'m> {
         Ok(match input.int_in_range(0..=7)? {
             0 => KernelId::from_raw(input.arbitrary()?),
             1 => self.known,
-            2 => self.fabric.places().next().map_or(KernelId::NONE, |(id, _)| id),
+            2 => self.fabric.statuses().next().map_or(KernelId::NONE, |(id, _)| id),
             _ => {
-                let place = input.choose_index(KERNELS)?;
-                self.endpoints[place].as_ref().map_or(KernelId::new(place as u16, 1), Endpoint::id)
+                let index = input.choose_index(KERNELS)?;
+                self.endpoints[index].as_ref().map_or(KernelId::new(index as u16, 1), Endpoint::id)
             }
         })
     }
@@ -156,11 +156,11 @@ impl<'m> World<'m> {
 
     /// One thing that an endpoint, a supervisor or an observer may do.
     pub(crate) fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
-        let place = input.choose_index(KERNELS)?;
+        let index = input.choose_index(KERNELS)?;
         let operation = input.int_in_range(0..=25u8)?;
         let fabric = self.fabric;
         match operation {
-            0 => self.register(place, input.arbitrary()?),
+            0 => self.register(index, input.arbitrary()?),
             1 => drop(fabric.register(&Registration::new("d").expect("a short name"), self.clock)),
             2 => {
                 let (at, to, via) = (self.some_id(input)?, self.some_id(input)?, self.some_id(input)?);
@@ -180,35 +180,35 @@ impl<'m> World<'m> {
                 let _ = (fabric.deny(receiver, sender), fabric.is_allowed(receiver, sender));
             }
             25 => fabric.allow(self.some_id(input)?, self.some_id(input)?),
-            _ => self.endpoint_step(place, operation, input)?,
+            _ => self.endpoint_step(index, operation, input)?,
         }
         Ok(())
     }
 
-    fn endpoint_step(&mut self, place: usize, operation: u8, input: &mut Unstructured<'_>) -> Result<()> {
+    fn endpoint_step(&mut self, index: usize, operation: u8, input: &mut Unstructured<'_>) -> Result<()> {
         let (fabric, clock) = (self.fabric, self.clock);
         let to = self.some_id(input)?;
-        let Some(endpoint) = &mut self.endpoints[place] else {
-            self.register(place, false);
+        let Some(endpoint) = &mut self.endpoints[index] else {
+            self.register(index, false);
             return Ok(());
         };
         match operation {
             8 => {
                 self.known = endpoint.id();
-                endpoint_gone(self.endpoints[place].take());
+                endpoint_gone(self.endpoints[index].take());
             }
             9 => {
                 self.known = endpoint.id();
-                if let Some(endpoint) = self.endpoints[place].take() {
+                if let Some(endpoint) = self.endpoints[index].take() {
                     endpoint.fail();
                 }
                 let _ = fabric.clear_failed(self.known);
             }
             10 => {
                 let id = endpoint.id();
-                core::mem::forget(self.endpoints[place].take());
+                core::mem::forget(self.endpoints[index].take());
                 // SAFETY: it was forgotten.
-                self.endpoints[place] = unsafe { fabric.take_over(id, clock) }.ok();
+                self.endpoints[index] = unsafe { fabric.take_over(id, clock) }.ok();
             }
             11 => drop(endpoint.poll()),
             12 => drop(endpoint.expire()),
@@ -247,7 +247,7 @@ impl<'m> World<'m> {
             18 => {
                 let message = self.some_message(input)?;
                 let mut pause_ns = 1u64;
-                let endpoint = self.endpoints[place].as_mut().expect("looked at above");
+                let endpoint = self.endpoints[index].as_mut().expect("looked at above");
                 // The timeout may be anything, so time has to pass faster and faster.
                 let sent = endpoint.send_waiting(to, &message, Priority::Normal, || {
                     clock.advance(pause_ns);
@@ -258,7 +258,7 @@ impl<'m> World<'m> {
             19..=20 => {
                 let message = self.some_message(input)?;
                 let priority = if operation == 19 { Priority::Normal } else { Priority::High };
-                let endpoint = self.endpoints[place].as_mut().expect("looked at above");
+                let endpoint = self.endpoints[index].as_mut().expect("looked at above");
                 let sent = endpoint.send_priority(to, &message, priority);
                 self.note(sent);
             }

@@ -118,7 +118,7 @@ fn a_forwarder_leaves() {
             assert_eq!(stats.sent, u64::from(sent.is_ok()));
             assert_eq!(stats.received, u64::from(got.is_some()));
             assert_adds_up(&stats);
-            // What was left behind is found by the next owner of the place, and counted no second time.
+            // What was left behind is found by the next owner of the index, and counted no second time.
             let b = register(fabric, 1, "b2");
             assert_adds_up(&fabric.total_stats());
             drop(b);
@@ -126,7 +126,7 @@ fn a_forwarder_leaves() {
     });
 }
 
-/// A route is set while its destination leaves and another kernel takes the place: the newcomer inherits nothing. (In the
+/// A route is set while its destination leaves and another kernel takes the index: the newcomer inherits nothing. (In the
 /// models, routes carry no mark that would hide it.)
 #[test]
 fn a_newcomer_inherits_no_route() {

@@ -1,4 +1,4 @@
-//! The kernel table: places change hands while others send to them, read their names and count on their counters.
+//! The kernel table: indices change hands while others send to them, read their names and count on their counters.
 #![cfg(k2k_loom)]
 
 mod world;
@@ -13,7 +13,7 @@ use k2k_loom_tests::model;
 use loom::thread;
 use world::{At, EARLY, assert_adds_up, fabric, receive, register, send};
 
-/// A name and an address that belong together, or none at all, while a place changes hands.
+/// A name and an address that belong together, or none at all, while an index changes hands.
 #[test]
 fn names() {
     model("table.names", 15_400, || {
@@ -29,7 +29,7 @@ fn names() {
             for (id, name) in fabric.kernels() {
                 assert_eq!(name.as_str(), ["old", "new"][id.generation() as usize - 1]);
             }
-            let (id, status) = fabric.places().next().unwrap_or((id, Status::Free));
+            let (id, status) = fabric.statuses().next().unwrap_or((id, Status::Free));
             let name = fabric.name(id).map(|name| name.as_str().to_owned());
             let right = ["old", "new"][id.generation() as usize - 1];
             assert!(name.as_deref().is_none_or(|name| name == right), "{id}, {status:?}, is called {name:?}");
@@ -39,7 +39,7 @@ fn names() {
 }
 
 /// A supervisor restricts a kernel that registers and leaves: the name stays visible with the mark, the kernel leaves all
-/// the same, and the next owner of the place does not inherit the mark.
+/// the same, and the next owner of the index does not inherit the mark.
 #[test]
 fn restricted_while_it_leaves() {
     model("table.restricted_while_it_leaves", 1_230, || {
@@ -59,10 +59,10 @@ fn restricted_while_it_leaves() {
     });
 }
 
-/// Two want the same place: one gets it, and the table says which.
+/// Two want the same index: one gets it, and the table says which.
 #[test]
-fn one_place_for_two() {
-    model("table.one_place_for_two", 72, || {
+fn one_index_for_two() {
+    model("table.one_index_for_two", 72, || {
         fabric::<1, 1>(|fabric| {
             let apply = move |owner| {
                 let who = Registration::new("k").unwrap();
@@ -82,7 +82,7 @@ fn one_place_for_two() {
     });
 }
 
-/// Two, at places of their own, ask for one name at the same moment: one gets it. Who is refused has given its place back,
+/// Two, at indices of their own, ask for one name at the same moment: one gets it. Who is refused has given its index back,
 /// and hears who is in the way.
 fn one_name_for_two(name: &str, floor: u64, leaves: bool) {
     model(name, floor, move || {
@@ -100,7 +100,7 @@ fn one_name_for_two(name: &str, floor: u64, leaves: bool) {
                 assert!(winners >= 1 && named == 0, "{winners} of two");
             } else {
                 assert_eq!((winners, named), (1, 1), "{both:?}");
-                assert_eq!(fabric.owners().count() + fabric.places().count(), 1 + 1, "the loser's place is free");
+                assert_eq!(fabric.owners().count() + fabric.statuses().count(), 1 + 1, "the loser's index is free");
             }
             for (i, one) in both.iter().enumerate() {
                 if let Err(why) = one {
@@ -121,7 +121,7 @@ fn one_name_for_two_that_leave() {
     one_name_for_two("table.one_name_for_two_that_leave", 6_098, true);
 }
 
-/// Each owner of a place goes on where the one before stopped: no sequence is used twice, and counters add up.
+/// Each owner of an index goes on where the one before stopped: no sequence is used twice, and counters add up.
 #[test]
 fn owners_in_turn() {
     model("table.owners_in_turn", 1_050, || {
@@ -143,10 +143,10 @@ fn owners_in_turn() {
     });
 }
 
-/// The place of a kernel that failed is cleared by someone else, and goes on from there.
+/// The index of a kernel that failed is cleared by someone else, and goes on from there.
 #[test]
-fn failed_place() {
-    model("table.failed_place", 94, || {
+fn failed_index() {
+    model("table.failed_index", 94, || {
         fabric::<1, 1>(|fabric| {
             let failing = thread::spawn(move || {
                 let mut endpoint = register(fabric, 0, "k");
@@ -167,7 +167,7 @@ fn failed_place() {
     });
 }
 
-/// A kernel leaves and another takes its place while mail for the first is sent: it is refused or ends in `NotFound`.
+/// A kernel leaves and another takes its index while mail for the first is sent: it is refused or ends in `NotFound`.
 #[test]
 fn mail_for_a_predecessor() {
     model("table.mail_for_a_predecessor", 153, || {
@@ -195,7 +195,7 @@ fn mail_for_a_predecessor() {
     });
 }
 
-/// A sender leaves, and another takes its place and its shard, while the receiver empties it.
+/// A sender leaves, and another takes its index and its shard, while the receiver empties it.
 #[test]
 fn senders_in_turn() {
     model("table.senders_in_turn", 135, || {
@@ -231,7 +231,7 @@ impl Platform for Of {
     }
 }
 
-/// Two supervisors find a dead owner, and a third kernel wants its place: one seizes it, and each new owner has a new
+/// Two supervisors find a dead owner, and a third kernel wants its index: one seizes it, and each new owner has a new
 /// generation.
 #[test]
 fn a_dead_owner() {
@@ -254,7 +254,7 @@ fn a_dead_owner() {
             assert!(mine.is_some() != other.is_some(), "one of {mine:?} and {other:?}");
             assert_eq!(mine.or(other), Some(KernelId::new(0, 2)));
             assert!(third.is_none_or(|id| id == KernelId::new(0, 3)), "{third:?}");
-            assert_eq!((fabric.owners().count(), fabric.places().count()), (0, 0));
+            assert_eq!((fabric.owners().count(), fabric.statuses().count()), (0, 0));
             let next = fabric.register(&who().at(0), of(5)).unwrap();
             assert_eq!(next.id().generation(), if third.is_some() { 4 } else { 3 });
         });
@@ -303,8 +303,8 @@ fn commanded_as_soon_as_it_is_registered() {
     });
 }
 
-/// An owner that was taken for dead leaves while its place is seized: it is either gone, or finds out, and does not let
-/// anybody into its successor's place.
+/// An owner that was taken for dead leaves while its index is seized: it is either gone, or finds out, and does not let
+/// anybody into its successor's index.
 #[test]
 fn an_owner_that_was_not_dead() {
     model("table.an_owner_that_was_not_dead", 20, || {

@@ -18,7 +18,7 @@
 /// }
 ///
 /// k2k_device::export! {
-///     /// An entry point `double` for a fabric of 16 places, 64 messages per pair, 192 bytes each.
+///     /// An entry point `double` for a fabric of 16 indices, 64 messages per pair, 192 bytes each.
 ///     pub fn double(16, 64, 192) = |_block, _workspace| Ok(Double);
 /// }
 /// # fn main() {}

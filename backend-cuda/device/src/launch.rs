@@ -19,8 +19,8 @@ pub struct Launch {
     pub reports: u64,
     /// What to add (wrapping) to `%globaltimer` for the host's `CLOCK_MONOTONIC`, on which deadlines are.
     pub clock_offset_ns: i64,
-    /// Place in the fabric's table of block 0's kernel; block `i` takes the one `i` further on.
-    pub first_place: u32,
+    /// Index in the fabric's table of block 0's kernel; block `i` takes the one `i` further on.
+    pub first_index: u32,
     /// Blocks of the grid.
     pub blocks: u32,
     /// Name of the kernel, padded with NUL; of several blocks, each appends `-` and its number.
@@ -74,8 +74,8 @@ pub enum Outcome {
     /// The bytes at [`Launch::fabric`] are not a fabric of the shape that the entry point was compiled for.
     /// `values`: KERNELS, SLOTS, PAYLOAD and size expected.
     WrongFabric = 3,
-    /// Its place in the kernel table, or its name, was taken. `values[0]`: the place.
-    PlaceTaken = 4,
+    /// Its index in the kernel table, or its name, was taken. `values[0]`: the index.
+    IndexInUse = 4,
     /// The workspace is too small. `values`: bytes per block found, needed.
     SmallWorkspace = 5,
     /// A parameter is not one that the entry point can use. `values`: its index, the value found.
@@ -93,7 +93,7 @@ impl Outcome {
             1 => Self::Running,
             2 => Self::Finished,
             3 => Self::WrongFabric,
-            4 => Self::PlaceTaken,
+            4 => Self::IndexInUse,
             5 => Self::SmallWorkspace,
             6 => Self::BadParameter,
             7 => Self::CheckFailed,

@@ -164,7 +164,7 @@ fn a_scope_without_the_host_is_found_when_the_host_takes_part() {
 
 #[test]
 fn each_order_of_the_ring_matters() {
-    // All of one kind at once: some acquire loads only make sense together (finding the place in a used ring).
+    // All of one kind at once: some acquire loads only make sense together (finding the position in a used ring).
     let mutations = [
         ("st.release.sys", "st.relaxed.sys"),
         ("ld.acquire.sys", "ld.relaxed.sys"),

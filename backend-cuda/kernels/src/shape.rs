@@ -4,7 +4,7 @@ use k2k_core::ring::{Sharded, Spsc, Ticket};
 use k2k_core::sync::{Gpu, Shared};
 use k2k_core::{Fabric, Header};
 
-/// Places for kernels in a device's fabric.
+/// Indices for kernels in a device's fabric.
 pub const KERNELS: usize = 16;
 /// Messages per pair of kernels.
 pub const SLOTS: usize = 64;
@@ -20,7 +20,7 @@ pub type DeviceShape = k2k_device::DeviceShape<KERNELS, SLOTS, PAYLOAD>;
 /// The fabric of one GPU.
 pub type DeviceFabric = Fabric<KERNELS, SLOTS, PAYLOAD, Gpu>;
 
-/// Places in the fabric that spans a whole chip, in benchmarks.
+/// Indices in the fabric that spans a whole chip, in benchmarks.
 pub const CHIP_KERNELS: usize = 128;
 /// Messages per pair there.
 pub const CHIP_SLOTS: usize = 16;

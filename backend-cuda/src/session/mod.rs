@@ -48,8 +48,8 @@ struct PlannedGrid {
     grid: Grid,
     entry: Handle,
     per_multiprocessor: u32,
-    /// Place of its first block's kernel.
-    first_place: u32,
+    /// Index of its first block's kernel.
+    first_index: u32,
 }
 
 /// A fabric in device memory, before its kernels start.
@@ -80,7 +80,7 @@ pub struct Session<Sh: Shape<Scope = Gpu>> {
     fabric: DeviceBuffer,
     modules: Vec<Module>,
     grids: Vec<PlannedGrid>,
-    places: u32,
+    indices: u32,
     bridges: Vec<Bridge>,
 }
 
@@ -127,7 +127,7 @@ impl<Sh: Shape<Scope = Gpu>> Session<Sh> {
             fabric,
             modules: Vec::new(),
             grids: Vec::new(),
-            places: 0,
+            indices: 0,
             bridges: Vec::new(),
         })
     }
@@ -159,7 +159,7 @@ impl<Sh: Shape<Scope = Gpu>> Session<Sh> {
         self.load(&ptx.only(&entries)?)
     }
 
-    /// Adds a grid. Its blocks' kernels take the places after those of the grids before.
+    /// Adds a grid. Its blocks' kernels take the indices after those of the grids before.
     ///
     /// # Errors
     /// [`Error::NoEntry`], with those there are; [`Error::BadGrid`]; [`Error::TooManyKernels`].
@@ -176,17 +176,17 @@ impl<Sh: Shape<Scope = Gpu>> Session<Sh> {
             let entries = self.modules.iter().flat_map(|module| module.entries.iter().cloned()).collect();
             return Err(Error::NoEntry { asked: grid.entry.clone(), entries });
         };
-        let asked = self.places.saturating_add(grid.blocks);
-        let places = self.shape.geometry().kernels;
-        if asked > places {
-            return Err(Error::TooManyKernels { asked, places });
+        let asked = self.indices.saturating_add(grid.blocks);
+        let indices = self.shape.geometry().kernels;
+        if asked > indices {
+            return Err(Error::TooManyKernels { asked, indices });
         }
         let (entry, per_multiprocessor) = self.device.while_idle("look up an entry point", |driver| {
             let entry = driver.entry(module.handle, &grid.entry)?;
             Ok((entry, driver.blocks_per_multiprocessor(entry, grid.threads)?))
         })?;
-        self.grids.push(PlannedGrid { entry, per_multiprocessor, first_place: self.places, grid });
-        self.places = asked;
+        self.grids.push(PlannedGrid { entry, per_multiprocessor, first_index: self.indices, grid });
+        self.indices = asked;
         Ok(())
     }
 
@@ -248,16 +248,16 @@ impl<Sh: Shape<Scope = Gpu>> Session<Sh> {
                 reports: reports.address(),
                 clock_offset_ns: clock.offset_ns,
                 wall_offset_ns: clock.wall_offset_ns,
-                first_place: added.first_place,
+                first_index: added.first_index,
                 blocks: added.grid.blocks,
                 name,
                 parameters: added.grid.parameters,
             };
             argument.write(0, bytemuck::bytes_of(&launch))?;
-            let PlannedGrid { grid, entry, first_place, .. } = added;
+            let PlannedGrid { grid, entry, first_index, .. } = added;
             let shape =
                 driver::Shape { blocks: grid.blocks, threads: grid.threads, cooperative, launch: argument.address() };
-            Ok((Started { grid, first_place, reports, launch: None, _buffers: [workspace, argument] }, entry, shape))
+            Ok((Started { grid, first_index, reports, launch: None, _buffers: [workspace, argument] }, entry, shape))
         });
         let started = started.collect::<Result<Vec<_>, Error>>()?;
         device.begin()?;
@@ -290,14 +290,14 @@ impl<Sh: Shape<Scope = Gpu>> Session<Sh> {
 
 impl Session<shape::DeviceShape> {
     /// Joins this session's fabric with a host's: kernels of each find those of the other by name, send to them and
-    /// answer them as their own. Loads the library's gateway, which takes a place on each side under the name `name`.
+    /// answer them as their own. Loads the library's gateway, which takes an index on each side under the name `name`.
     ///
     /// Only for a fabric of [`k2k_kernels::shape`]'s shape: for another, export a gateway of your own and see
     /// [`bridge_with`](Self::bridge_with). The host's fabric may have any shape; a message that is too long for the
     /// fabric on the other side ends in `QueueFull`.
     ///
     /// # Errors
-    /// [`Error::Bridge`] if the host's fabric has no place or the name is taken; as for [`load`](Self::load) and
+    /// [`Error::Bridge`] if the host's fabric has no free index or the name is in use; as for [`load`](Self::load) and
     /// [`add`](Self::add). Neither side has this gateway then, so it may be tried again.
     pub fn bridge<H: Shape<Scope = System>>(
         &mut self,

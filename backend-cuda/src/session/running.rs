@@ -43,7 +43,7 @@ const LINGER: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) grid: Grid,
-    pub(super) first_place: u32,
+    pub(super) first_index: u32,
     pub(super) reports: DeviceBuffer,
     /// `None` when it has ended.
     pub(super) launch: Option<Handle>,
@@ -52,9 +52,9 @@ pub(super) struct Started {
 }
 
 impl Started {
-    fn has_place(&self, place: usize) -> bool {
-        let first = self.first_place as usize;
-        (first..first + self.grid.blocks as usize).contains(&place)
+    fn has_index(&self, index: usize) -> bool {
+        let first = self.first_index as usize;
+        (first..first + self.grid.blocks as usize).contains(&index)
     }
 
     /// What its blocks have written so far.
@@ -149,8 +149,8 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
         let snapshot = self.look_at_table()?;
         self.copy(&snapshot, snapshot.fabric().route_bytes())?;
         self.copy(&snapshot, snapshot.fabric().record_bytes())?;
-        for place in 0..self.places() {
-            self.copy(&snapshot, snapshot.fabric().doorbell_bytes(place))?;
+        for index in 0..self.indices() {
+            self.copy(&snapshot, snapshot.fabric().doorbell_bytes(index))?;
         }
         if let Some(published) = &self.published {
             published.show(snapshot.fabric());
@@ -164,7 +164,7 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
     /// The file shows what this session copies: ten times a second while it waits, in [`join`](Self::join),
     /// [`stop`](Self::stop), [`drain`](Self::drain) and [`wait_ready`](Self::wait_ready), and at each
     /// [`observe`](Self::observe). It has the fabric's layout, without mail and receipts, and is marked as a copy: nobody can
-    /// register there. It is removed when the session is dropped. Publishing again takes the first file's place.
+    /// register there. It is removed when the session is dropped. Publishing again replaces the first file.
     ///
     /// # Errors
     /// [`Error::Memory`] if the file cannot be made; [`Error::NoAnswer`] if the device does not copy.
@@ -199,8 +199,8 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
         Ok(())
     }
 
-    /// Places that belong to the session's grids.
-    fn places(&self) -> usize {
+    /// Indices that belong to the session's grids.
+    fn indices(&self) -> usize {
         self.grids.iter().map(|grid| grid.grid.blocks as usize).sum()
     }
 
@@ -331,8 +331,8 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
             if let Some(command) = now.filter(|_| waited >= next_tell) {
                 // Again and again: a kernel may register after the others were told.
                 let table = self.look_at_table()?;
-                let places: Vec<_> = self.grids.iter().filter(|grid| grid.grid.serves_others != others).collect();
-                let meant = |id: &KernelId| places.iter().any(|grid| grid.has_place(id.index()));
+                let indices: Vec<_> = self.grids.iter().filter(|grid| grid.grid.serves_others != others).collect();
+                let meant = |id: &KernelId| indices.iter().any(|grid| grid.has_index(id.index()));
                 for (kernel, _) in table.fabric().kernels().filter(|(id, _)| meant(id)) {
                     if !told.contains(&(kernel, command)) {
                         self.tell(&table, kernel, command)?;
@@ -384,13 +384,13 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
             // A grid whose blocks all say that they have ended, and which has not, is to be seen as well.
             let any = reports.iter().any(at_work);
             for report in reports.into_iter().filter(|ended| !any || at_work(ended)) {
-                let place = grid.first_place + report.block;
-                let found = now.places().find(|(id, _)| id.index() == place as usize);
+                let index = grid.first_index + report.block;
+                let found = now.statuses().find(|(id, _)| id.index() == index as usize);
                 let known = found.map(|(id, _)| id).or(report.kernel());
-                let id = known.unwrap_or(KernelId::new(place as u16, 0));
+                let id = known.unwrap_or(KernelId::new(index as u16, 0));
                 kernels.push(HungKernel {
                     report,
-                    place,
+                    index,
                     status: found.map(|(_, status)| status),
                     phase: now.phase(id).unwrap_or_default(),
                     heartbeats: (first.heartbeat(id).unwrap_or_default(), now.heartbeat(id).unwrap_or_default()),
@@ -400,7 +400,7 @@ impl<Sh: Shape<Scope = Gpu>> Running<Sh> {
                 });
             }
         }
-        Ok(HangReport { waited, blocks: self.places(), kernels })
+        Ok(HangReport { waited, blocks: self.indices(), kernels })
     }
 }
 

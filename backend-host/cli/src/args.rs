@@ -131,7 +131,7 @@ pub(crate) struct DoctorArgs {
     pub(crate) json: bool,
 }
 
-/// Free the names and places of kernels whose process is gone.
+/// Free the names and indices of kernels whose process is gone.
 ///
 /// Looks at each kernel of the fabric in FILE. Where the process that owns it is gone, what it left is settled: messages
 /// for it end in "not found", messages on their way through it move on, and its name can be used again. A process that
@@ -143,7 +143,7 @@ pub(crate) struct ReapArgs {
     #[arg(value_name = "FILE")]
     pub(crate) file: String,
 
-    /// Free the places of kernels that have failed, too. Their traces may be overwritten then.
+    /// Free the indices of kernels that have failed, too. Their traces may be overwritten then.
     #[arg(long)]
     pub(crate) clear_failed: bool,
 }

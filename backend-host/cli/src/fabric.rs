@@ -61,7 +61,7 @@ pub(crate) fn find(broker: &Broker<Any>, name: &str) -> Result<KernelId, Unknown
         let has_failed = |(id, status)| status == Status::Failed && fabric.name(id) == wanted && wanted.is_some();
         UnknownKernel {
             name: name.to_owned(),
-            failed: fabric.places().any(has_failed),
+            failed: fabric.statuses().any(has_failed),
             there: broker.kernels().into_iter().map(|(_, name)| name).collect(),
         }
     })
@@ -71,7 +71,7 @@ pub(crate) fn find(broker: &Broker<Any>, name: &str) -> Result<KernelId, Unknown
 #[derive(Debug)]
 pub(crate) struct UnknownKernel {
     name: String,
-    /// Whether a kernel of this name has failed, and its place was not cleared.
+    /// Whether a kernel of this name has failed, and its index was not cleared.
     failed: bool,
     there: Vec<Name>,
 }

@@ -1,4 +1,4 @@
-//! `k2k reap`: frees the names and places of kernels whose process is gone, in a fabric of any shape.
+//! `k2k reap`: frees the names and indices of kernels whose process is gone, in a fabric of any shape.
 
 use crate::args::ReapArgs;
 use crate::fabric;
@@ -16,13 +16,13 @@ fn run(args: &ReapArgs) -> Result<ExitCode, fabric::Failure> {
     let mut text = cleared.iter().map(|failed| format!("cleared {failed}, which had failed\n")).collect::<String>();
     text += &format!("{report}\n");
     if !report.failed.is_empty() {
-        text += "(k2k reap --clear-failed frees the places of failed kernels)\n";
+        text += "(k2k reap --clear-failed frees the indices of failed kernels)\n";
     }
     k2k_command::print(text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was reaped, and which failed kernels' places were cleared, if that is wanted.
+/// What was reaped, and which failed kernels' indices were cleared, if that is wanted.
 fn reap(file: &str, clear: bool) -> Result<(ReapReport, Vec<FailedKernel>), MemoryError> {
     let broker = fabric::open(file)?;
     let mut report = broker.reap();

@@ -193,13 +193,13 @@ fn an_unknown_name_is_answered_with_the_names_there_are() {
 }
 
 #[test]
-fn a_fabric_without_a_free_place_is_refused_in_words() {
+fn a_fabric_without_a_free_index_is_refused_in_words() {
     let shm = Shm::new("full");
     let broker = any_shape(&shm, 2, 8, 64);
     let _there = [broker.register("a").unwrap(), broker.register("b").unwrap()];
     let full = k2k(&["send", &shm.0, "a"]);
     ends_with(2, &full);
-    assert!(stderr(&full).contains("all 2 places of the fabric are taken"), "{}", stderr(&full));
+    assert!(stderr(&full).contains("all 2 indices of the fabric are taken"), "{}", stderr(&full));
     let taken = k2k(&["send", &shm.0, "a", "--as", "b"]);
     assert!(stderr(&taken).contains("cannot register the kernel \"b\": the name is taken"), "{}", stderr(&taken));
 }

@@ -87,7 +87,7 @@ macro_rules! stage {
             let fabric = unsafe { FabricRef::<$shape>::open_raw(base, len) }.expect("set up above");
             let register = |name| {
                 let who = Registration::new(name).expect("a short name");
-                fabric.register(&who, Frozen(1_000_000_000)).expect("a free place")
+                fabric.register(&who, Frozen(1_000_000_000)).expect("a free index")
             };
             let (a, f, b) = (register("a"), register("f"), register("b"));
             let to = b.id();

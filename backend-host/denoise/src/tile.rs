@@ -258,7 +258,7 @@ impl<S: AsRef<[f32]> + AsMut<[f32]>> Tile<S> {
         match context.send(link.neighbour, &message) {
             Ok(id) => {
                 if self.last_sent == 0 {
-                    // A place's count goes on where its last owner stopped.
+                    // An index's count goes on where its last owner stopped.
                     self.confirmed = id.sequence - 1;
                 }
                 self.last_sent = id.sequence;

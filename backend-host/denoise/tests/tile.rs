@@ -38,7 +38,7 @@ fn register<'f, const K: usize, const S: usize, const P: usize>(
     clock: &'f Clock,
     name: &str,
 ) -> Endpoint<'f, &'f Clock, Fixed<K, S, P>> {
-    fabric.register(&Registration::new(name).expect("a short name"), clock).expect("a free place")
+    fabric.register(&Registration::new(name).expect("a short name"), clock).expect("a free index")
 }
 
 /// A tile and its endpoint, as `k2k_core::run` would hold them.

@@ -72,7 +72,7 @@ pub(crate) struct Done {
 pub(crate) enum JobError {
     /// A picture without pixels, or no kernels.
     Empty,
-    /// More kernels than any fabric here has places.
+    /// More kernels than any fabric here has indices.
     TooManyKernels { found: u32, most: u32 },
     /// A tile is too large.
     Shape(ShapeError),
@@ -130,7 +130,7 @@ impl fmt::Display for JobError {
 
 impl core::error::Error for JobError {}
 
-/// Places in the largest fabric, less one for the controller.
+/// Indices in the largest fabric, less one for the controller.
 pub(crate) const MOST_KERNELS: u32 = 255;
 
 /// Diffuses a picture with up to `kernels` kernels (fewer if it has not enough pixels), in a fabric that has room for
@@ -138,7 +138,7 @@ pub(crate) const MOST_KERNELS: u32 = 255;
 pub(crate) fn diffuse(planes: &Planes, kernels: u32, params: &Params) -> Result<Done, JobError> {
     let grid = Grid::new(planes.width, planes.height, kernels).ok_or(JobError::Empty)?;
     match grid.len() {
-        // One place is the controller's.
+        // One index is the controller's.
         0..=3 => diffuse_in::<4, 16, 960>(planes, grid, params),
         4..=15 => diffuse_in::<16, 16, 960>(planes, grid, params),
         16..=63 => diffuse_in::<64, 16, 960>(planes, grid, params),

@@ -73,7 +73,7 @@ impl<Sh: Shape<Scope = System>> Builder<Sh> {
         self
     }
 
-    /// How many kernels the fabric has places for. Default 16. A [`Fixed`] shape has what its type says.
+    /// How many kernels the fabric has indices for. Default 16. A [`Fixed`] shape has what its type says.
     pub const fn kernels(mut self, kernels: usize) -> Self {
         self.shape[0] = kernels;
         self

@@ -10,7 +10,7 @@ use k2k_core::{KernelId, RegisterError};
 pub enum EndpointError {
     /// The name is too long, empty, or contains a NUL.
     Name(NameError),
-    /// The fabric has no place, or the name is taken.
+    /// The fabric has no free index, or the name is in use.
     Register(RegisterError),
     /// This process was forked, and has only a copy of the broker or of memory that is not shared.
     Forked,
@@ -70,7 +70,7 @@ impl core::error::Error for UnregisterError {}
 pub enum ControlError {
     /// Nobody is registered at this address (any more).
     NotRegistered(KernelId),
-    /// No failed kernel has a place at this address.
+    /// No failed kernel has an index at this address.
     NotFailed(NotFailed),
     /// This process was forked, and has only a copy of the broker or handle.
     Forked,

@@ -180,7 +180,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         Ok(self.memory.fabric().command(id, command, &Host::new())?)
     }
 
-    /// Makes the place of a failed kernel free for others. Until then its name, phase and [trace](Self::trace) can be read.
+    /// Makes the index of a failed kernel free for others. Until then its name, phase and [trace](Self::trace) can be read.
     /// [`reap`](Self::reap) tells of failed kernels.
     ///
     /// # Errors
@@ -202,7 +202,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         self.memory.fabric().is_registered(id)
     }
 
-    /// All registered kernels with their names, by place.
+    /// All registered kernels with their names, by index.
     #[must_use]
     pub fn kernels(&self) -> Vec<(KernelId, Name)> {
         self.memory.fabric().kernels().collect()
@@ -330,7 +330,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         self.memory.fabric().total_stats()
     }
 
-    /// The counters of a kernel's place, over all its owners; `None` if no kernel has had this address yet.
+    /// The counters of a kernel's index, over all its owners; `None` if no kernel has had this address yet.
     #[must_use]
     pub fn kernel_stats(&self, id: KernelId) -> Option<Stats> {
         self.memory.fabric().stats(id)
@@ -351,14 +351,14 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         }
     }
 
-    /// How long the messages that were received at a kernel's place had been on their way, as far as that was counted;
+    /// How long the messages that were received at a kernel's index had been on their way, as far as that was counted;
     /// `None` if no kernel has had this address yet.
     #[must_use]
     pub fn latency(&self, id: KernelId) -> Option<Latency> {
         self.memory.fabric().latency(id)
     }
 
-    /// The last events at a kernel's place, oldest first.
+    /// The last events at a kernel's index, oldest first.
     #[must_use]
     pub fn trace(&self, id: KernelId) -> Vec<TraceEntry> {
         let mut trace: Vec<_> = self.memory.fabric().trace(id).into_iter().flat_map(|trace| trace.read()).collect();

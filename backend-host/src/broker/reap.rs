@@ -1,9 +1,9 @@
-//! Finding the dead, and giving their places back.
+//! Finding the dead, and giving their indices back.
 //!
-//! A place says which process owns it ([`owner`]). A reaper looks through all places and takes away those whose owner is
+//! An index says which process owns it ([`owner`]). A reaper looks through all indices and takes away those whose owner is
 //! gone, at whichever step of registering, working or leaving it died. In the dead kernel's stead it finishes or undoes
 //! what a death cut in two, ends the mail for that kernel in `NotFound`, passes transit traffic on, and frees the name
-//! and the place.
+//! and the index.
 //!
 //! | the owner | what happens |
 //! | --- | --- |
@@ -12,7 +12,7 @@
 //! | of another boot, container or namespace of process ids, or has not said who it is | left alone, and reported as unknown |
 //! | has [failed](crate::Endpoint::fail), or its handler has panicked; there or gone | left alone, and reported as failed: see [`Broker::clear_failed`] |
 //!
-//! Several reapers may work at once, in any processes: a place is taken away by one compare-exchange. A reaper that dies
+//! Several reapers may work at once, in any processes: an index is taken away by one compare-exchange. A reaper that dies
 //! while it reaps is found by the next one, like any other owner. A kernel that was reaped although its process goes on
 //! (the process is a checkpoint that was restored, say) does no harm: its address is gone, and its next operation says
 //! so.
@@ -31,7 +31,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// A kernel whose owner was gone, and whose place is free again.
+/// A kernel whose owner was gone, and whose index is free again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reaped {
     /// The address that the kernel had. For an owner that died before it had one, the address before.
@@ -54,7 +54,7 @@ impl fmt::Display for Reaped {
     }
 }
 
-/// A kernel that has failed. It has ended, and its place stays as it is until it is [cleared](Broker::clear_failed).
+/// A kernel that has failed. It has ended, and its index stays as it is until it is [cleared](Broker::clear_failed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedKernel {
     /// The address that the kernel had.
@@ -72,17 +72,17 @@ impl fmt::Display for FailedKernel {
     }
 }
 
-/// What a look at all places found.
+/// What a look at all indices found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReapReport {
     /// Kernels whose owner was gone.
     pub reaped: Vec<Reaped>,
-    /// Kernels that have failed, whether or not their processes go on. Their places are taken, so that name, phase and
+    /// Kernels that have failed, whether or not their processes go on. Their indices are taken, so that name, phase and
     /// trace can be read, until [`Broker::clear_failed`] frees them.
     pub failed: Vec<FailedKernel>,
     /// Kernels of whose owner this process cannot say whether it lives.
     pub unknown: Vec<KernelId>,
-    /// Places whose owner lives.
+    /// Indices whose owner lives.
     pub alive: usize,
 }
 
@@ -98,7 +98,7 @@ impl fmt::Display for ReapReport {
             )?;
         }
         for failed in &self.failed {
-            writeln!(f, "failed: {failed}, whose place is kept, with its trace, until it is cleared")?;
+            writeln!(f, "failed: {failed}, whose index is kept, with its trace, until it is cleared")?;
         }
         let [reaped, unknown, failed] = [self.reaped.len(), self.unknown.len(), self.failed.len()];
         write!(f, "{reaped} reaped, {} alive, {unknown} unknown, {failed} failed", self.alive)
@@ -106,8 +106,8 @@ impl fmt::Display for ReapReport {
 }
 
 impl<Sh: Shape<Scope = System>> Broker<Sh> {
-    /// Finds kernels whose process is gone, settles what they left, and frees their names and places. It
-    /// takes a look at `/proc` per place, so call it now and then, or let a [supervisor](Self::supervise) do so.
+    /// Finds kernels whose process is gone, settles what they left, and frees their names and indices. It
+    /// takes a look at `/proc` per index, so call it now and then, or let a [supervisor](Self::supervise) do so.
     ///
     /// A process that was killed a moment ago [counts as alive](crate::owner) until the system has ended all of its
     /// threads: a parent waits for its child first ([`Child::wait`](std::process::Child::wait)), another reaper finds it
@@ -130,8 +130,8 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         // A forked process reaps nothing of its parent's.
         let Some(mut own) = self.own() else { return report };
         let domain = self.memory.fabric().config().domain;
-        let places = self.memory.fabric().places().filter(|(_, status)| *status == Status::Failed);
-        report.failed = places.map(|(id, _)| FailedKernel { id, name: self.memory.fabric().name(id) }).collect();
+        let indices = self.memory.fabric().statuses().filter(|(_, status)| *status == Status::Failed);
+        report.failed = indices.map(|(id, _)| FailedKernel { id, name: self.memory.fabric().name(id) }).collect();
         for owned in self.memory.fabric().owners() {
             match owner::state_of(owned.owner, domain) {
                 OwnerState::Alive => report.alive += 1,
@@ -143,7 +143,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
                     // SAFETY: the process of the owner is gone, so none of its threads runs.
                     let seized =
                         unsafe { self.memory.fabric().seize(owned.id.index(), owned.owner, Host::in_domain(domain)) };
-                    // Otherwise another reaper was faster, or the place has changed hands since.
+                    // Otherwise another reaper was faster, or the index has changed hands since.
                     if let Ok(endpoint) = seized {
                         drop(endpoint);
                         let process = owner::process_of(owned.owner, domain).unwrap_or_default();

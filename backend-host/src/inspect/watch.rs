@@ -14,7 +14,7 @@ use std::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Condition {
-    /// Its process is gone: `k2k reap` frees its place.
+    /// Its process is gone: `k2k reap` frees its index.
     Dead,
     /// Its handler failed.
     Failed,

@@ -48,7 +48,7 @@ pub enum MemoryError {
         free: u64,
         /// Room needed, bytes.
         needed: u64,
-        /// The shape's places for kernels.
+        /// The shape's indices for kernels.
         kernels: usize,
         /// The shape's messages per kernel pair.
         slots: usize,

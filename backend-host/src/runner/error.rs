@@ -58,7 +58,7 @@ impl From<EndpointError> for StartError {
 /// A kernel whose handler panicked.
 #[derive(Clone, Debug)]
 pub struct KernelFailure {
-    /// Its address. The place stays failed until it is [cleared](crate::Broker::clear_failed).
+    /// Its address. The index stays failed until it is [cleared](crate::Broker::clear_failed).
     pub id: KernelId,
     /// Its name.
     pub name: String,

@@ -1,7 +1,7 @@
 //! Kernels on threads of their own: starting, steering, and getting them back.
 //!
-//! A panic in a handler ends that kernel alone: it is caught, the place is marked as failed (senders get `NotFound`,
-//! the trace stays readable until the place is [cleared](crate::Broker::clear_failed)), and [`KernelHandle::join`]
+//! A panic in a handler ends that kernel alone: it is caught, the index is marked as failed (senders get `NotFound`,
+//! the trace stays readable until the index is [cleared](crate::Broker::clear_failed)), and [`KernelHandle::join`]
 //! tells. Programs built with `panic = "abort"` end instead.
 
 mod error;
@@ -153,7 +153,7 @@ impl<T, Sh: Shape<Scope = System>> KernelHandle<T, Sh> {
         &self.name
     }
 
-    /// What it says that it is doing. Of a kernel that has ended, this is the place's last word, perhaps of a later
+    /// What it says that it is doing. Of a kernel that has ended, this is the index's last word, perhaps of a later
     /// owner.
     #[must_use]
     pub fn phase(&self) -> Phase {

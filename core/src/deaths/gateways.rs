@@ -38,7 +38,7 @@ impl Station {
         // SAFETY: the two halves make one link, and the last gateway is gone.
         let end = unsafe { LinkEnd::recover(near.handle(), far.handle()) }.expect("set up");
         let who = Registration::new(self.name).expect("short");
-        let endpoint = self.fabric.register(&who, self.platform).expect("a free place");
+        let endpoint = self.fabric.register(&who, self.platform).expect("a free index");
         self.gateway = Some(Box::new(Gateway::new(endpoint, end, CONFIG)));
     }
 
@@ -170,7 +170,7 @@ impl Pair {
             self.settle();
         }
         for world in &mut self.worlds {
-            world.check_places()?;
+            world.check_indices()?;
         }
         Ok(())
     }
@@ -367,7 +367,7 @@ enum Then {
     OverwriteThenSucceed,
     TimeOutThenSucceed,
     TimeOutOverwriteThenSucceed,
-    /// Nobody carries anything any more. At the end the places are taken away.
+    /// Nobody carries anything any more. At the end the indices are taken away.
     Nothing,
 }
 

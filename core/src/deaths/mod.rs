@@ -1,7 +1,7 @@
 //! A death at every step. In core's own tests, each store to shared memory, each compare-exchange and each call of the
 //! platform is a numbered step ([`step`]). A driver runs every scenario once per step: the actor dies there, or stops
 //! and goes on after everybody else has timed out. Then a successor takes over (and may die at each of its steps, too),
-//! or a supervisor takes the place away, or nothing happens; the other kernels run on, and all promises are checked.
+//! or a supervisor takes the index away, or nothing happens; the other kernels run on, and all promises are checked.
 //!
 //! | promise | checked |
 //! | --- | --- |
@@ -9,7 +9,7 @@
 //! | it has one outcome | receipts against the ledgers: nothing is `Pending` past deadline and grace, `Delivered` was received (or its receiver died with it), any other status was not |
 //! | counters add up | sent = received + failed, at rest and after all have left |
 //! | a sleeper is woken | by the next message of a living sender |
-//! | places come back | all of them can be taken at the end |
+//! | indices come back | all of them can be taken at the end |
 //!
 //! Random kills find none of the windows that this finds: they are a few nanoseconds wide, between two instructions.
 //!

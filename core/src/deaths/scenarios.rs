@@ -432,11 +432,11 @@ enum Then {
     TakeOverThenOverwrite,
     /// Everything times out first.
     TimeOutThenTakeOver,
-    /// A supervisor takes the place away: nobody goes on there.
+    /// A supervisor takes the index away: nobody goes on there.
     Reap,
     /// The senders overwrite their receipts before that.
     OverwriteThenReap,
-    /// The others stay among themselves. At the end the place is taken away.
+    /// The others stay among themselves. At the end the index is taken away.
     Nothing,
 }
 
@@ -547,7 +547,7 @@ fn no_death_at_any_step_breaks_a_promise() {
 }
 
 /// Whichever step of registering a kernel has died at, no second kernel of its name is registered beside it, and the name is
-/// free when its place was taken away. The next one to register is at a lower or a higher index.
+/// free when its index was taken away. The next one to register is at a lower or a higher index.
 #[test]
 fn a_name_comes_back_wherever_a_kernel_that_registers_has_died() {
     for next_is_lower in [true, false] {
@@ -556,7 +556,7 @@ fn a_name_comes_back_wherever_a_kernel_that_registers_has_died() {
             before: if next_is_lower {
                 |world| world.nodes[ACTOR].leave()
             } else {
-                // The last place was the last to be taken.
+                // The last index was the last to be taken.
                 |world| {
                     world.add("z", 9);
                     world.nodes[ACTOR].leave();
@@ -669,7 +669,7 @@ fn no_stop_at_any_step_breaks_a_promise() {
     tried.finish("stops", 0);
 }
 
-/// The actor was taken for dead, and its place taken away, while it did nothing. It acts all the same. (On a GPU nobody is
+/// The actor was taken for dead, and its index taken away, while it did nothing. It acts all the same. (On a GPU nobody is
 /// evicted: see [`is_evicted`](crate::Endpoint::is_evicted).)
 #[cfg(not(k2k_device))]
 #[test]
@@ -741,7 +741,7 @@ fn random_death(seed: u64) -> Result<u32, String> {
     for node in &world.nodes {
         messages += node.accepted.len() as u32;
     }
-    // A route through the actor ends when its place is taken away, and order holds over an unchanged route alone.
+    // A route through the actor ends when its index is taken away, and order holds over an unchanged route alone.
     let ways = if through_the_actor { 4 } else { Then::ALL.len() as u32 };
     let then = Then::ALL[random.u32(..ways) as usize];
     then.happens_in(&mut world).map_err(|why| format!("{then:?}: {why}")).map(|()| messages)

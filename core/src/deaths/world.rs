@@ -105,7 +105,7 @@ impl Node {
     pub(super) fn register(&mut self, parks: bool) {
         let who = Registration::new(self.name).expect("short");
         let who = if parks { who.parking() } else { who };
-        let endpoint = self.fabric.register(&who, self.platform).expect("a free place");
+        let endpoint = self.fabric.register(&who, self.platform).expect("a free index");
         self.id = endpoint.id();
         self.endpoint = Some(ManuallyDrop::new(endpoint));
     }
@@ -334,13 +334,13 @@ impl World {
         }
     }
 
-    /// The places whose owner is not one of the nodes that are here.
+    /// The indices whose owner is not one of the nodes that are here.
     pub(super) fn orphans(&self) -> Vec<Owned> {
         let known: Vec<_> = self.nodes.iter().filter(|node| node.is_here()).map(|node| node.id).collect();
         self.fabric.owners().filter(|owned| !known.contains(&owned.id)).collect()
     }
 
-    /// A successor takes over all that the dead actor had, also a place that it had half taken or half left.
+    /// A successor takes over all that the dead actor had, also an index that it had half taken or half left.
     pub(super) fn take_over(&mut self, actor: usize) {
         for owned in self.orphans() {
             let Some(endpoint) = succeed(self.fabric, self.platform, owned) else { continue };
@@ -354,7 +354,7 @@ impl World {
         }
     }
 
-    /// A supervisor takes the places of the dead away: nobody goes on there.
+    /// A supervisor takes the indices of the dead away: nobody goes on there.
     pub(super) fn reap(&mut self) {
         for owned in self.orphans() {
             // SAFETY: its owner has unwound, and nobody uses its endpoint.
@@ -395,22 +395,22 @@ impl World {
         if !(accepted..=accepted + doubt).contains(&stats.sent) {
             return Err(format!("{} counted as sent, {accepted} were accepted", stats.sent));
         }
-        self.check_places()
+        self.check_indices()
     }
 
-    /// Checks that all places come back when all kernels leave, and that the counters add up before and after.
-    pub(super) fn check_places(&mut self) -> Result<(), String> {
+    /// Checks that all indices come back when all kernels leave, and that the counters add up before and after.
+    pub(super) fn check_indices(&mut self) -> Result<(), String> {
         self.check_sum("")?;
         for node in &mut self.nodes {
             node.leave();
         }
-        if let Some((id, status)) = self.fabric.places().next() {
+        if let Some((id, status)) = self.fabric.statuses().next() {
             return Err(format!("{id} stays {status:?}"));
         }
         let all: Vec<_> = (0..KERNELS).map(|_| self.fabric.register(&another_name(), self.platform)).collect();
         let count = all.iter().filter(|endpoint| endpoint.is_ok()).count();
         if count != KERNELS {
-            return Err(format!("{count} places of {KERNELS} can be taken"));
+            return Err(format!("{count} indices of {KERNELS} can be taken"));
         }
         drop(all);
         self.check_sum(" after all have left")

@@ -13,7 +13,7 @@ use core::mem::MaybeUninit;
 const FLUSH_LOOKS: usize = 64;
 
 impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
-    /// A message for someone else, or for an earlier owner of this place.
+    /// A message for someone else, or for an earlier owner of this index.
     // One copy, as of all that is not the way of a kernel's own mail: on a GPU its code would be most of a kernel's.
     #[inline(never)]
     pub(super) fn handle_other(&mut self, message: &Sh::Item) {

@@ -52,7 +52,7 @@ impl<'f, Sh: Shape> Member<'f, Sh> {
     }
 
     /// Whether the kernel index was taken away from this kernel.
-    // The kernels of a GPU end all together, or not at all: nobody takes their places away one by one, and a load of
+    // The kernels of a GPU end all together, or not at all: nobody takes their indices away one by one, and a load of
     // what others may write is dear there.
     #[inline(always)]
     pub(super) fn is_evicted(&self) -> bool {

@@ -38,7 +38,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `register.rs` | taking a place, taking one over, leaving |
+//! | `register.rs` | taking an index, taking one over, leaving |
 //! | `send.rs` | from the caller's message to the next hop's inbox |
 //! | `receive.rs` | from the inbox to the caller |
 //! | `forward.rs` | what is for others |
@@ -137,7 +137,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         self.member.id()
     }
 
-    /// Whether this kernel's place was taken away, because somebody took its process for dead. Its address is gone and
+    /// Whether this kernel's index was taken away, because somebody took its process for dead. Its address is gone and
     /// nothing can be sent or received any more: drop it, and register anew. Every operation looks first.
     #[inline(always)]
     #[must_use]
@@ -195,7 +195,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         }
     }
 
-    /// Whether there seems to be mail from the senders at the places `first`, `first + step`, ...: a share of an idle
+    /// Whether there seems to be mail from the senders at the indices `first`, `first + step`, ...: a share of an idle
     /// poll, for the threads of a warp that wait together. A hint: [`try_receive`](Self::try_receive) decides.
     #[inline]
     #[must_use]

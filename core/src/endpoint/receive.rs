@@ -20,7 +20,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Takes the next message for this kernel, if there is one. Transit traffic that lies before it is passed on.
     ///
     /// High priority comes first; otherwise first in, first out per sender. Messages whose deadline has passed, and
-    /// those for an earlier owner of this place, are not received.
+    /// those for an earlier owner of this index, are not received.
     #[inline]
     pub fn try_receive(&mut self) -> Option<Sh::Item> {
         let mut message = bytemuck::Zeroable::zeroed();

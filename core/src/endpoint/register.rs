@@ -1,4 +1,4 @@
-//! Taking a place and leaving it.
+//! Taking an index and leaving it.
 
 use super::Endpoint;
 use super::control::Control;
@@ -66,16 +66,16 @@ const NAME_TRIES: u32 = 4;
 /// The last sequence that may be used up when a kernel index gets a new owner, which has 2⁵⁶ to itself.
 const LAST_TO_START: u64 = LAST_SEQUENCE / 2;
 
-/// A place that was taken for a kernel to be, and is not open for mail yet.
+/// An index that was taken for a kernel to be, and is not open for mail yet.
 #[derive(Debug)]
 pub(crate) struct Taken<Sh> {
-    place: Index<Sh>,
+    index: Index<Sh>,
     claim: Claim,
 }
 
 impl<Sh: Shape> Taken<Sh> {
-    pub(crate) const fn place(&self) -> Index<Sh> {
-        self.place
+    pub(crate) const fn index(&self) -> Index<Sh> {
+        self.index
     }
 }
 
@@ -83,11 +83,11 @@ impl<Sh: Shape> Taken<Sh> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// No place is free.
-    NoPlace {
-        /// Places there are.
+    /// No index is free.
+    NoFreeIndex {
+        /// Indices there are.
         kernels: usize,
-        /// Those of them that have had as many owners as a place can have, or have sent as many messages. They stay empty
+        /// Those of them that have had as many owners as an index can have, or have sent as many messages. They stay empty
         /// for ever.
         used_up: usize,
     },
@@ -96,14 +96,14 @@ pub enum RegisterError {
         /// Its address.
         by: KernelId,
     },
-    /// The place that was asked for is taken.
-    PlaceTaken {
+    /// The index that was asked for is taken.
+    IndexInUse {
         /// Its index.
         index: usize,
     },
-    /// The place that was asked for has had as many owners as a place can have, or has sent as many messages. It stays
+    /// The index that was asked for has had as many owners as an index can have, or has sent as many messages. It stays
     /// empty for ever.
-    PlaceUsedUp {
+    IndexUsedUp {
         /// Its index.
         index: usize,
     },
@@ -112,15 +112,15 @@ pub enum RegisterError {
 impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoPlace { kernels, used_up: 0 } => write!(
+            Self::NoFreeIndex { kernels, used_up: 0 } => write!(
                 f,
-                "all {kernels} places of the fabric are taken: unregister a kernel, reap those whose processes are gone, \
+                "all {kernels} indices of the fabric are taken: unregister a kernel, reap those whose processes are gone, \
                  clear a failed one, or use a fabric \
                  with more KERNELS"
             ),
-            Self::NoPlace { kernels, used_up } => write!(
+            Self::NoFreeIndex { kernels, used_up } => write!(
                 f,
-                "of the {kernels} places of the fabric, {used_up} are used up, having had 2^32 - 2 owners or sent 2^56 messages each, and the \
+                "of the {kernels} indices of the fabric, {used_up} are used up, having had 2^32 - 2 owners or sent 2^56 messages each, and the \
                  others are taken: create a new fabric"
             ),
             Self::NameTaken { by } => {
@@ -129,12 +129,12 @@ impl fmt::Display for RegisterError {
                     "the name is taken by {by}: unregister that kernel, reap it if its process is gone, or choose another name"
                 )
             }
-            Self::PlaceTaken { index } => {
-                write!(f, "place {index} does not exist, is taken, or does not belong to the kernel to be taken over")
+            Self::IndexInUse { index } => {
+                write!(f, "index {index} does not exist, is taken, or does not belong to the kernel to be taken over")
             }
-            Self::PlaceUsedUp { index } => write!(
+            Self::IndexUsedUp { index } => write!(
                 f,
-                "place {index} is used up, having had 2^32 - 2 owners or sent 2^56 messages: take another place, or create a new fabric"
+                "index {index} is used up, having had 2^32 - 2 owners or sent 2^56 messages: take another index, or create a new fabric"
             ),
         }
     }
@@ -143,13 +143,13 @@ impl fmt::Display for RegisterError {
 impl core::error::Error for RegisterError {}
 
 impl<'f, Sh: Shape> FabricRef<'f, Sh> {
-    /// Takes a place and opens it for mail: the one that the registration asks for, or a free one, which are taken in turn.
+    /// Takes an index and opens it for mail: the one that the registration asks for, or a free one, which are taken in turn.
     /// Of several that register under one name at the same moment, one gets it.
     ///
     /// # Errors
-    /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoPlace`] if all places are taken.
-    /// If the registration asks for a place: [`RegisterError::PlaceTaken`] unless that is free,
-    /// [`RegisterError::PlaceUsedUp`] if it will not be any more.
+    /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoFreeIndex`] if all indices are taken.
+    /// If the registration asks for an index: [`RegisterError::IndexInUse`] unless that is free,
+    /// [`RegisterError::IndexUsedUp`] if it will not be any more.
     pub fn register<P: Platform>(&self, who: &Registration, platform: P) -> Result<Endpoint<'f, P, Sh>, RegisterError>
     where
         Sh::Scope: ReachesHere,
@@ -174,12 +174,12 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     where
         Sh::Scope: ReachesHere,
     {
-        let taken = self.take_place(who, platform.owner())?;
+        let taken = self.claim_index(who, platform.owner())?;
         Ok(Endpoint::open(at, *self, platform, taken, who))
     }
 
-    /// Takes a place and gets the name, for [`Endpoint::open`] or to be [given back](Self::give_back).
-    pub(crate) fn take_place(&self, who: &Registration, owner: u64) -> Result<Taken<Sh>, RegisterError> {
+    /// Takes an index and gets the name, for [`Endpoint::open`] or to be [given back](Self::give_back).
+    pub(crate) fn claim_index(&self, who: &Registration, owner: u64) -> Result<Taken<Sh>, RegisterError> {
         self.look_for_name(who)?;
         let taken = match who.index {
             Some(index) => self.claim_at(index, owner)?,
@@ -189,47 +189,47 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     }
 
     fn claim_at(&self, index: usize, owner: u64) -> Result<Taken<Sh>, RegisterError> {
-        let refused = RegisterError::PlaceTaken { index };
-        let place = self.index(index).ok_or(refused)?;
-        match self.claim(place, owner) {
-            Ok(claim) => Ok(Taken { place, claim }),
+        let refused = RegisterError::IndexInUse { index };
+        let at = self.index(index).ok_or(refused)?;
+        match self.claim(at, owner) {
+            Ok(claim) => Ok(Taken { index: at, claim }),
             Err(Unclaimed::InUse) => Err(refused),
-            Err(Unclaimed::UsedUp) => Err(RegisterError::PlaceUsedUp { index }),
+            Err(Unclaimed::UsedUp) => Err(RegisterError::IndexUsedUp { index }),
         }
     }
 
     fn claim_next(&self, owner: u64) -> Result<Taken<Sh>, RegisterError> {
         let mut used_up = 0;
-        for place in self.places_in_turn() {
-            match self.claim(place, owner) {
+        for index in self.indices_in_turn() {
+            match self.claim(index, owner) {
                 Ok(claim) => {
-                    self.set_last_taken(place);
-                    return Ok(Taken { place, claim });
+                    self.set_last_claimed(index);
+                    return Ok(Taken { index, claim });
                 }
                 Err(Unclaimed::UsedUp) => used_up += 1,
                 Err(Unclaimed::InUse) => {}
             }
         }
-        Err(RegisterError::NoPlace { kernels: self.shape().producers(), used_up })
+        Err(RegisterError::NoFreeIndex { kernels: self.shape().producers(), used_up })
     }
 
-    /// A first look, so that no place is claimed for a name that is taken: each claim uses up a generation.
-    /// A place that is asked for is left out: if anybody is there, it is taken, whatever the name.
+    /// A first look, so that no index is claimed for a name that is taken: each claim uses up a generation.
+    /// An index that is asked for is left out: if anybody is there, it is taken, whatever the name.
     fn look_for_name(&self, who: &Registration) -> Result<(), RegisterError> {
-        let mut others = self.places().filter(|(id, _)| who.index != Some(id.index()));
+        let mut others = self.statuses().filter(|(id, _)| who.index != Some(id.index()));
         let has_it = |id| self.is_registered(id) && self.name(id) == Some(who.name);
         others.find(|(id, _)| has_it(*id)).map_or(Ok(()), |(by, _)| Err(RegisterError::NameTaken { by }))
     }
 
-    /// Makes the name of a claimed place its own, or gives the place back. See the page of the kernel table.
+    /// Makes the name of a claimed index its own, or gives the index back. See the page of the kernel table.
     fn get_name(&self, mut taken: Taken<Sh>, who: &Registration) -> Result<Taken<Sh>, RegisterError> {
-        let place = taken.place;
-        let entry = self.entry(place);
-        self.routes().clear(place);
-        let mut refused = RegisterError::PlaceTaken { index: place.number() };
+        let index = taken.index;
+        let entry = self.entry(index);
+        self.routes().clear(index);
+        let mut refused = RegisterError::IndexInUse { index: index.number() };
         for _ in 0..NAME_TRIES {
             entry.ask_for(&mut taken.claim, &who.name);
-            if let Some(by) = self.contest(place, &who.name) {
+            if let Some(by) = self.contest(index, &who.name) {
                 refused = RegisterError::NameTaken { by };
                 break;
             }
@@ -246,26 +246,26 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     }
 
     /// The kernel that is in the way of the one that asks for a name at `place`.
-    fn contest(&self, place: Index<Sh>, name: &Name) -> Option<KernelId> {
-        self.shape().indices().filter(|other| *other != place).find_map(|other| {
-            let generation = self.entry(other).contests(name, other.number() < place.number())?;
+    fn contest(&self, index: Index<Sh>, name: &Name) -> Option<KernelId> {
+        self.shape().indices().filter(|other| *other != index).find_map(|other| {
+            let generation = self.entry(other).contests(name, other.number() < index.number())?;
             Some(KernelId::new(other.number() as u16, generation))
         })
     }
 
     /// Claims a kernel index that has sequences left for its next owner's messages.
-    fn claim(&self, place: Index<Sh>, owner: u64) -> Result<Claim, Unclaimed> {
-        let sent = self.entry(place).counters()[Counter::Sent as usize];
-        let has_sequences = self.receipts(place).base().checked_add(sent).is_some_and(|last| last <= LAST_TO_START);
-        if has_sequences { self.entry(place).claim(owner) } else { Err(Unclaimed::UsedUp) }
+    fn claim(&self, index: Index<Sh>, owner: u64) -> Result<Claim, Unclaimed> {
+        let sent = self.entry(index).counters()[Counter::Sent as usize];
+        let has_sequences = self.receipts(index).base().checked_add(sent).is_some_and(|last| last <= LAST_TO_START);
+        if has_sequences { self.entry(index).claim(owner) } else { Err(Unclaimed::UsedUp) }
     }
 
-    /// Makes a place free that was taken and not opened.
+    /// Makes an index free that was taken and not opened.
     pub(crate) fn give_back(&self, taken: Taken<Sh>) {
-        self.entry(taken.place).finish_leave(&taken.claim, Status::Free);
+        self.entry(taken.index).finish_leave(&taken.claim, Status::Free);
     }
 
-    /// For a model: claims a free place, and dies. Returns whether it got there.
+    /// For a model: claims a free index, and dies. Returns whether it got there.
     #[cfg(k2k_loom)]
     pub fn claim_and_die(&self, index: usize, owner: u64) -> bool {
         self.claim_at(index, owner).is_ok()
@@ -273,10 +273,10 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
 
     /// Takes over the endpoint of a kernel that died without unregistering, and goes on where it stopped: mail that
     /// waits is received, transit traffic moves on. One that died while it registered or left is found as well; nobody
-    /// can send to it, and dropping what this returns frees its place.
+    /// can send to it, and dropping what this returns frees its index.
     ///
     /// # Errors
-    /// [`RegisterError::PlaceTaken`] if `id` is not there.
+    /// [`RegisterError::IndexInUse`] if `id` is not there.
     ///
     /// # Safety
     /// The endpoint that registered as `id` is not used any more, in any process, and `id` is taken over once.
@@ -286,25 +286,25 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     {
         let taken = self
             .index(id.index())
-            .and_then(|place| {
-                Some(Taken { place, claim: self.entry(place).take_over(id.generation(), platform.owner())? })
+            .and_then(|index| {
+                Some(Taken { index, claim: self.entry(index).take_over(id.generation(), platform.owner())? })
             })
-            .ok_or(RegisterError::PlaceTaken { index: id.index() })?;
+            .ok_or(RegisterError::IndexInUse { index: id.index() })?;
         // SAFETY: the caller vouches that this producer is dead.
         Ok(unsafe { self.succeed(taken, platform) })
     }
 
-    /// Takes a place away from its owner, which is dead, at whichever step of registering, working or leaving it died: see
+    /// Takes an index away from its owner, which is dead, at whichever step of registering, working or leaving it died: see
     /// [`owners`](Self::owners). The endpoint that is returned has a new address, at which nobody can send to it; dropping it
-    /// ends the mail of the dead kernel in `NotFound`, passes transit traffic on, and frees the place.
+    /// ends the mail of the dead kernel in `NotFound`, passes transit traffic on, and frees the index.
     ///
     /// An owner that was taken for dead and is not finds that it is [evicted](Endpoint::is_evicted).
     ///
     /// # Errors
-    /// [`RegisterError::PlaceTaken`] if `dead` does not own the place (any more).
+    /// [`RegisterError::IndexInUse`] if `dead` does not own the index (any more).
     ///
     /// # Safety
-    /// No thread of the owner is in the middle of an operation of the endpoint that has the place.
+    /// No thread of the owner is in the middle of an operation of the endpoint that has the index.
     pub unsafe fn seize<P: Platform>(
         &self,
         index: usize,
@@ -316,8 +316,8 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     {
         let taken = self
             .index(index)
-            .and_then(|place| Some(Taken { place, claim: self.entry(place).seize(dead, platform.owner())? }))
-            .ok_or(RegisterError::PlaceTaken { index })?;
+            .and_then(|index| Some(Taken { index, claim: self.entry(index).seize(dead, platform.owner())? }))
+            .ok_or(RegisterError::IndexInUse { index })?;
         // SAFETY: the caller vouches that this producer is dead.
         Ok(unsafe { self.succeed(taken, platform) })
     }
@@ -330,14 +330,14 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     where
         Sh::Scope: ReachesHere,
     {
-        let place = taken.place;
+        let index = taken.index;
         let mut at = MaybeUninit::uninit();
         let successor = Endpoint::recover(&mut at, *self, platform, taken);
         successor.finish_predecessor();
         successor.end_held();
         for inbox in self.shape().indices() {
             // SAFETY: the caller's promise.
-            unsafe { self.high(inbox).reclaim(place.number() as u16) };
+            unsafe { self.high(inbox).reclaim(index.number() as u16) };
         }
         successor.wake_receivers();
         // SAFETY: `recover` has initialised it.
@@ -346,16 +346,16 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
 }
 
 impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
-    /// An endpoint for a place that is already this caller's, going on where the last owner stopped.
+    /// An endpoint for an index that is already this caller's, going on where the last owner stopped.
     fn recover<'e>(
         memory: &'e mut MaybeUninit<Self>,
         fabric: FabricRef<'f, Sh>,
         platform: P,
-        Taken { place, claim }: Taken<Sh>,
+        Taken { index, claim }: Taken<Sh>,
     ) -> &'e mut Self {
         let config = fabric.config();
-        let me = Member::new(fabric, place, claim);
-        let (entry, receipts) = (me.entry(), fabric.receipts(place));
+        let me = Member::new(fabric, index, claim);
+        let (entry, receipts) = (me.entry(), fabric.receipts(index));
         let (counts, base) = (entry.counters(), receipts.base());
         let sent = counts[Counter::Sent as usize];
         let last = if sent == 0 { None } else { Some(base.wrapping_add(sent)) };
@@ -363,7 +363,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
             outbox => |outbox| Outbox::recover_in(outbox, &me, &config),
             inbox => |inbox| Inbox::recover_in(inbox, &me),
             deferred => |deferred| Deferred::recover_in(deferred, &me),
-            ledger => |ledger| Ledger::recover_in(ledger, fabric.hand(place), entry, counts, base),
+            ledger => |ledger| Ledger::recover_in(ledger, fabric.hand(index), entry, counts, base),
             own: OwnReceipts::recover(last, receipts.capacity()),
             control: Control::new(entry.heartbeat()),
             clock: Clock::new(config.max_clock_offset_ns),
@@ -383,7 +383,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         }
     }
 
-    /// Opens a place that was taken, and has its name.
+    /// Opens an index that was taken, and has its name.
     #[cold]
     #[inline(never)]
     pub(crate) fn open<'e>(
@@ -418,7 +418,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
             }
         }
         self.expire();
-        // A place that was taken away is left to its new owner.
+        // An index that was taken away is left to its new owner.
         if !self.member.begin_leave() {
             return;
         }
@@ -428,7 +428,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         }
     }
 
-    /// Empties the inbox and the transit store: mail for this place ends in `NotFound`, the rest is passed on, or ends
+    /// Empties the inbox and the transit store: mail for this index ends in `NotFound`, the rest is passed on, or ends
     /// in `QueueFull`. What a slow sender puts here later is found by the next owner.
     #[cold]
     #[inline(never)]
@@ -492,14 +492,14 @@ mod tests {
     }
 
     #[test]
-    fn a_place_can_be_taken_over_whenever_its_owner_died() {
+    fn an_index_can_be_taken_over_whenever_its_owner_died() {
         // SAFETY: all zero is a valid, idle fabric.
         let fabric: Fabric<3, 4, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();
         let [a, b, c, who] = ["a", "b", "c", "d"].map(|name| Registration::new(name).unwrap());
         // While it registered, while it left, and in between.
-        let taken = fabric.handle().take_place(&a, 1).unwrap();
-        let registering = KernelId::new(taken.place.number() as u16, taken.claim.generation);
+        let taken = fabric.handle().claim_index(&a, 1).unwrap();
+        let registering = KernelId::new(taken.index.number() as u16, taken.claim.generation);
         let mut leaving = fabric.register(&b, Still).unwrap();
         leaving.close();
         let registered = fabric.register(&c, Still).unwrap();
@@ -529,15 +529,18 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_given_back_can_be_taken_again() {
+    fn an_index_that_is_given_back_can_be_taken_again() {
         // SAFETY: all zero is a valid, idle fabric.
         let fabric: Fabric<2, 4, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();
         let [a, b, c] = ["a", "b", "c"].map(|name| Registration::new(name).unwrap());
-        let first = fabric.handle().take_place(&a, 1).unwrap();
-        fabric.handle().take_place(&b, 1).unwrap();
-        assert_eq!(fabric.handle().take_place(&c, 1).unwrap_err(), RegisterError::NoPlace { kernels: 2, used_up: 0 });
+        let first = fabric.handle().claim_index(&a, 1).unwrap();
+        fabric.handle().claim_index(&b, 1).unwrap();
+        assert_eq!(
+            fabric.handle().claim_index(&c, 1).unwrap_err(),
+            RegisterError::NoFreeIndex { kernels: 2, used_up: 0 }
+        );
         fabric.handle().give_back(first);
-        assert_eq!(fabric.handle().take_place(&c, 1).unwrap().place().number(), 0);
+        assert_eq!(fabric.handle().claim_index(&c, 1).unwrap().index().number(), 0);
     }
 }

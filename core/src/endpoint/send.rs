@@ -43,7 +43,7 @@ pub enum SendError {
     PayloadTooLong(PayloadTooLong),
     /// This process was forked: the endpoint is a copy, and only the parent's may be used.
     Forked,
-    /// This kernel's place was taken away, because somebody took its process for dead: see
+    /// This kernel's index was taken away, because somebody took its process for dead: see
     /// [`Endpoint::is_evicted`](crate::Endpoint::is_evicted).
     Evicted {
         /// The address that this kernel had.
@@ -90,7 +90,7 @@ impl fmt::Display for SendError {
             ),
             Self::Evicted { kernel } => write!(
                 f,
-                "{kernel} was taken for dead and its place was taken away: drop this endpoint and register anew"
+                "{kernel} was taken for dead and its index was taken away: drop this endpoint and register anew"
             ),
         }
     }

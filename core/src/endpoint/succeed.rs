@@ -151,8 +151,8 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
 
     /// The message's id for a trace. The sender's generation is not noted: that of now is the best guess.
     fn id_of(&self, source: usize, sequence: u64) -> MessageId {
-        let place = self.member.fabric().index(source);
-        let generation = place.map_or(0, |place| self.member.fabric().entry(place).state().generation);
+        let index = self.member.fabric().index(source);
+        let generation = index.map_or(0, |index| self.member.fabric().entry(index).state().generation);
         MessageId { source: KernelId::new(source as u16, generation), sequence }
     }
 

@@ -116,7 +116,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             return false;
         }
         let Ok(hop) = self.member.next_hop(head.destination()) else { return false };
-        // What a lost race for a place in a ring of high priority has made this kernel defer goes first.
+        // What a lost race for an index in a ring of high priority has made this kernel defer goes first.
         self.deferred.keeps_back(hop.index, head, None) || !self.outbox.has_room(&self.member, hop.index, head.priority)
     }
 
@@ -138,7 +138,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
 impl<Sh: Shape> FabricRef<'_, Sh> {
     /// Messages of normal priority that one kernel has put into the inbox of another, its own and those that it forwards:
     /// how many the owner of the inbox has taken out since the fabric was made, and how many wait there. Both as they were
-    /// at some moment; `None` if there is no such place.
+    /// at some moment; `None` if there is no such index.
     pub fn normal_mail(&self, inbox: KernelId, from: KernelId) -> Option<(u64, u64)> {
         Some(self.sharded(self.index(inbox.index())?).waiting_in(self.index(from.index())?))
     }

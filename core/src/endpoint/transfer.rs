@@ -167,7 +167,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// Leaves for everyone else: nothing can be sent here any more, and mail ends in `NotFound`. What was taken for
-    /// transfer or sent for another goes on. The place becomes free when this is dropped.
+    /// transfer or sent for another goes on. The index becomes free when this is dropped.
     pub(crate) fn close(&mut self) {
         self.leave(Status::Leaving);
     }

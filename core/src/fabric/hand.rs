@@ -49,12 +49,12 @@
 //!
 //! The order of these stores among each other and among the effects is that of the program: a thread that is killed has
 //! done everything before some instruction, and nothing behind it. All that is needed of the compiler is to leave them in
-//! place ([`keep_order`]).
+//! index ([`keep_order`]).
 //!
 //! # On a GPU
 //!
 //! Nothing is noted there ([`DIES_ALONE`]): its kernels end all together, with the memory of their fabric, and nobody can
-//! take a place over. A place changes hands only when its kernel has left, and then there is nothing in hand.
+//! take an index over. An index changes hands only when its kernel has left, and then there is nothing in hand.
 
 use crate::fabric::{COUNTERS, Counter, DeliveryStatus, Entry};
 use crate::in_place::make_in;
@@ -377,7 +377,7 @@ impl<'f, S: Scope> Ledger<'f, S> {
 
     /// For a successor: the predecessor's open note, if there is one.
     pub(crate) fn noted(&self) -> Option<Noted> {
-        // Relaxed, all: rule 1; `place-left`, or the caller of `take_over`, made a predecessor's stores visible.
+        // Relaxed, all: rule 1; `index-left`, or the caller of `take_over`, made a predecessor's stores visible.
         let what = self.hand.what.load(Relaxed);
         let found = what & FOUND != 0;
         let step = match what & STEP & !FOUND {

@@ -38,8 +38,8 @@ shared_struct! {
         switches: AtomicU32,
         /// In which boot and in which process id namespace the owners' numbers are meant.
         domain: [AtomicU64; 2],
-        /// Where the search for a free place begins; in a copy for onlookers, how often it was brought up to date.
-        next_place: AtomicU32,
+        /// Where the search for a free index begins; in a copy for onlookers, how often it was brought up to date.
+        next_index: AtomicU32,
         high_share: AtomicU32,
         /// Names the clock of all times; 0: not said.
         clock: AtomicU64,
@@ -91,7 +91,7 @@ impl Switches {
 /// The numbers that both sides of a fabric must have been compiled with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Places for kernels.
+    /// Indices for kernels.
     pub kernels: u32,
     /// Messages per kernel pair.
     pub slots: u32,
@@ -144,7 +144,7 @@ pub enum AttachError {
     },
     /// No fabric has such a shape, or it is more than the program's type is for.
     Shape {
-        /// Places for kernels.
+        /// Indices for kernels.
         kernels: usize,
         /// Messages per kernel pair.
         slots: usize,
@@ -333,14 +333,14 @@ impl FabricHeader {
         // Relaxed, all: numbers to show; a program that opens the fabric later reads the clock after the magic.
         self.switches.store(from.switches.load(Relaxed), Relaxed);
         self.clock.store(COPY_CLOCK, Relaxed);
-        self.next_place.store(self.next_place.load(Relaxed).wrapping_add(1), Relaxed);
+        self.next_index.store(self.next_index.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// Of a copy for onlookers, how often it was brought up to date, modulo 2³².
     #[cfg(not(k2k_loom))]
     pub(super) fn shown(&self) -> Option<u32> {
         // Relaxed, both: numbers to show.
-        (self.clock.load(Relaxed) == COPY_CLOCK).then(|| self.next_place.load(Relaxed))
+        (self.clock.load(Relaxed) == COPY_CLOCK).then(|| self.next_index.load(Relaxed))
     }
 
     #[cfg(all(test, not(k2k_loom)))]
@@ -364,16 +364,16 @@ impl FabricHeader {
         self.switches.store(found & !switch.bit(true) | switch.bit(on), Relaxed);
     }
 
-    /// Where the search for a free place begins, as a number that may be anything.
-    pub(super) fn next_place(&self) -> u32 {
+    /// Where the search for a free index begins, as a number that may be anything.
+    pub(super) fn next_index(&self) -> u32 {
         // Relaxed: a hint.
-        self.next_place.load(Relaxed)
+        self.next_index.load(Relaxed)
     }
 
     /// Moves the beginning of the next search on, unless another registration has moved it since `found` was read.
-    pub(super) fn set_next_place(&self, found: u32, next: u32) {
+    pub(super) fn set_next_index(&self, found: u32, next: u32) {
         // Relaxed, both: a hint. On failure the other registration's hint is as good.
-        let _ = self.next_place.compare_exchange(found, next, Relaxed, Relaxed);
+        let _ = self.next_index.compare_exchange(found, next, Relaxed, Relaxed);
     }
 }
 

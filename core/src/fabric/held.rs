@@ -80,7 +80,7 @@ impl<'f, Sh: Shape> HeldView<'f, Sh> {
 
     /// What the records name: where, the kernel index of the source (not checked), and the sequence.
     pub(crate) fn messages(&self) -> impl Iterator<Item = (usize, usize, u64)> + use<'f, Sh> {
-        // Relaxed, both: rule 1; `place-left`, or the caller of `take_over`, made a predecessor's stores visible.
+        // Relaxed, both: rule 1; `index-left`, or the caller of `take_over`, made a predecessor's stores visible.
         let records = *self;
         let read = move |at| {
             let record = records.record(at);

@@ -165,7 +165,7 @@ shared_struct! {
     }
 }
 
-/// A place that somebody owns.
+/// An index that somebody owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owned {
     /// Its index and its last generation.
@@ -193,7 +193,7 @@ impl fmt::Display for NotRegistered {
 
 impl core::error::Error for NotRegistered {}
 
-/// A place was to be cleared that no failed kernel of this address has.
+/// An index was to be cleared that no failed kernel of this address has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotFailed {
     /// The address.
@@ -208,11 +208,11 @@ impl fmt::Display for NotFailed {
         if *is_here {
             write!(
                 f,
-                "{kernel} has not failed: its place comes free when its endpoint is dropped, or, if its process is gone, when \
+                "{kernel} has not failed: its index comes free when its endpoint is dropped, or, if its process is gone, when \
                  it is reaped"
             )
         } else {
-            write!(f, "{kernel} has no failed place: it has left, or its place was cleared before")
+            write!(f, "{kernel} has no failed index: it has left, or its index was cleared before")
         }
     }
 }
@@ -467,9 +467,9 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         self.handle().kernels()
     }
 
-    /// See [`FabricRef::places`].
-    pub fn places(&self) -> impl Iterator<Item = (KernelId, Status)> + use<'_, KERNELS, SLOTS, PAYLOAD, S> {
-        self.handle().places()
+    /// See [`FabricRef::statuses`].
+    pub fn statuses(&self) -> impl Iterator<Item = (KernelId, Status)> + use<'_, KERNELS, SLOTS, PAYLOAD, S> {
+        self.handle().statuses()
     }
 
     /// See [`FabricRef::owners`].
@@ -883,13 +883,13 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// All registered kernels, with their names: each as it was when it was looked at.
     pub fn kernels(&self) -> impl Iterator<Item = (KernelId, Name)> + use<'f, Sh> {
         let fabric = *self;
-        self.places()
+        self.statuses()
             .filter(|(_, status)| *status == Status::Registered)
             .filter_map(move |(id, _)| Some((id, fabric.name(id)?)))
     }
 
-    /// All places that are not free, in whatever state.
-    pub fn places(&self) -> impl Iterator<Item = (KernelId, Status)> + use<'f, Sh> {
+    /// All indices that are not free, in whatever state.
+    pub fn statuses(&self) -> impl Iterator<Item = (KernelId, Status)> + use<'f, Sh> {
         self.entries().iter().enumerate().filter_map(|(i, entry)| {
             let state = entry.state();
             let status = state.status.filter(|s| *s != Status::Free)?;
@@ -897,7 +897,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         })
     }
 
-    /// All places that somebody owns, also those of kernels that have begun to register and have no address yet, or have
+    /// All indices that somebody owns, also those of kernels that have begun to register and have no address yet, or have
     /// left and not let go: what a supervisor looks through for dead owners.
     pub fn owners(&self) -> impl Iterator<Item = Owned> + use<'f, Sh> {
         self.entries().iter().enumerate().filter_map(|(i, entry)| {
@@ -907,24 +907,24 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         })
     }
 
-    /// The [owner](crate::Platform::owner) of the place of `id`, unless the place is free, failed, or has another
+    /// The [owner](crate::Platform::owner) of the index of `id`, unless the index is free, failed, or has another
     /// generation by now.
     pub fn owner(&self, id: KernelId) -> Option<u64> {
         self.last_of(id)?.owner()
     }
 
-    /// Where [`Endpoint`]s look for a free place: after the one that was taken last, so that each place
+    /// Where [`Endpoint`]s look for a free index: after the one that was taken last, so that each index
     /// rests for as long as others are free.
-    pub(crate) fn places_in_turn(&self) -> impl Iterator<Item = Index<Sh>> + use<'f, Sh> {
-        let first = self.header().next_place();
+    pub(crate) fn indices_in_turn(&self) -> impl Iterator<Item = Index<Sh>> + use<'f, Sh> {
+        let first = self.header().next_index();
         let shape = self.shape();
         let first = shape.index(first as usize).unwrap_or_else(|| shape.first());
-        core::iter::successors(Some(first), move |place| Some(shape.after(*place))).take(shape.producers())
+        core::iter::successors(Some(first), move |index| Some(shape.after(*index))).take(shape.producers())
     }
 
-    /// Lets the next search begin after `place`.
-    pub(crate) fn set_last_taken(&self, place: Index<Sh>) {
-        self.header().set_next_place(self.header().next_place(), self.shape().after(place).number() as u32);
+    /// Lets the next search begin after `index`.
+    pub(crate) fn set_last_claimed(&self, index: Index<Sh>) {
+        self.header().set_next_index(self.header().next_index(), self.shape().after(index).number() as u32);
     }
 
     /// The registered kernel of that name.
@@ -936,7 +936,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         self.kernels().find(|(_, name)| name == wanted).map(|(id, _)| id)
     }
 
-    /// The name of a kernel, if it is still the owner of its place.
+    /// The name of a kernel, if it is still the owner of its index.
     pub fn name(&self, id: KernelId) -> Option<Name> {
         self.entry_of(id)?.name(id.generation())
     }
@@ -956,7 +956,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         Err(NotRegistered(at))
     }
 
-    /// Whether both kernels are the last owners of their places.
+    /// Whether both kernels are the last owners of their indices.
     fn are_last(&self, one: KernelId, other: KernelId) -> bool {
         self.last_of(one).is_some() && self.last_of(other).is_some()
     }
@@ -969,8 +969,8 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
 
     /// The route that `at` has for `destination`; `None` means directly.
     pub fn route(&self, at: KernelId, destination: KernelId) -> Option<KernelId> {
-        let places = (self.index(at.index())?, self.index(destination.index())?);
-        self.routes().get((places.0, at), (places.1, destination)).filter(|_| self.are_last(at, destination))
+        let indices = (self.index(at.index())?, self.index(destination.index())?);
+        self.routes().get((indices.0, at), (indices.1, destination)).filter(|_| self.are_last(at, destination))
     }
 
     /// Denies a sender an inbox: `send` is refused with [`SendError::NotAllowed`](crate::SendError::NotAllowed), and a
@@ -1065,7 +1065,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         (lying + stored + overwritten).saturating_add_signed(balance)
     }
 
-    /// The counters of the place of `id`, over all its owners; `None` if no kernel has had this address yet.
+    /// The counters of the index of `id`, over all its owners; `None` if no kernel has had this address yet.
     pub fn stats(&self, id: KernelId) -> Option<Stats> {
         self.once_of(id).map(|entry| Stats::from_counters(&entry.counters()))
     }
@@ -1092,47 +1092,47 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         Ok(())
     }
 
-    /// What a kernel says that it is doing, or has said last; `None` once its place has another owner.
+    /// What a kernel says that it is doing, or has said last; `None` once its index has another owner.
     pub fn phase(&self, id: KernelId) -> Option<Phase> {
         self.last_of(id).map(Entry::phase)
     }
 
-    /// Passes of the kernel's run loop so far, counted on from its predecessor's; `None` once its place has another owner.
+    /// Passes of the kernel's run loop so far, counted on from its predecessor's; `None` once its index has another owner.
     /// A number that stands still while the phase is `Running` means that the kernel hangs in its handler.
     pub fn heartbeat(&self, id: KernelId) -> Option<u64> {
         self.last_of(id).map(Entry::heartbeat)
     }
 
-    /// The entry of a kernel that is the last owner of its place.
+    /// The entry of a kernel that is the last owner of its index.
     fn last_of(&self, id: KernelId) -> Option<&'f Entry<Sh::Scope>> {
         self.entry_of(id).filter(|entry| entry.state().generation == id.generation())
     }
 
-    /// The entry of a kernel that is the last owner of its place, or an earlier one.
+    /// The entry of a kernel that is the last owner of its index, or an earlier one.
     fn once_of(&self, id: KernelId) -> Option<&'f Entry<Sh::Scope>> {
         self.entry_of(id).filter(|entry| id.generation() <= entry.state().generation)
     }
 
-    /// The last events at a kernel's place, unordered; `None` if no kernel has had this address yet.
+    /// The last events at a kernel's index, unordered; `None` if no kernel has had this address yet.
     pub fn trace(&self, id: KernelId) -> Option<&'f Trace> {
         self.once_of(id)?;
         self.index(id.index()).map(|i| self.trace_at(i))
     }
 
-    /// How long the messages that were received at a kernel's place had been on their way, as far as that was counted: see
+    /// How long the messages that were received at a kernel's index had been on their way, as far as that was counted: see
     /// [`set_latency`](Self::set_latency). `None` if no kernel has had this address yet.
     pub fn latency(&self, id: KernelId) -> Option<Latency> {
         self.once_of(id)?;
         self.index(id.index()).map(|i| self.latencies_at(i).read())
     }
 
-    /// What is noted of the failures that were counted at a kernel's place; `None` if no kernel has had this address yet.
+    /// What is noted of the failures that were counted at a kernel's index; `None` if no kernel has had this address yet.
     pub fn failures(&self, id: KernelId) -> Option<&'f Failures> {
         self.once_of(id)?;
         self.index(id.index()).map(|i| self.failures_at(i))
     }
 
-    /// Makes the place of a failed kernel free for others. Until then its name, phase and trace can be read.
+    /// Makes the index of a failed kernel free for others. Until then its name, phase and trace can be read.
     ///
     /// # Errors
     /// [`NotFailed`] says what `id` is instead.

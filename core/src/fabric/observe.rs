@@ -128,7 +128,7 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
         Ok((offset, next_hop.map_or(0, |next_hop| super::route::word(at, destination, next_hop))))
     }
 
-    /// What [`command`](Self::command) would write if it could: the word's place, in bytes from the fabric's start, and
+    /// What [`command`](Self::command) would write if it could: the word's offset, in bytes from the fabric's start, and
     /// the word. Asked of a copy of the table; the word is then stored, little-endian and in one piece, in the fabric
     /// itself. The kernel must not be one that parks, since nobody wakes it.
     ///
@@ -235,10 +235,10 @@ mod tests {
         assert_eq!(FABRIC.route(a.id(), b.id()), Some(a.id()));
         assert_eq!(COPY.stats(a.id()), FABRIC.stats(a.id()));
         assert_eq!(COPY.trace(a.id()).unwrap().read().count(), 5);
-        let (place, word) = copy.command_word(b.id(), Command::Drain).unwrap();
+        let (offset, word) = copy.command_word(b.id(), Command::Drain).unwrap();
         FABRIC.command(b.id(), Command::Drain, &Manual).unwrap();
         // SAFETY: as above; a word of the table.
-        assert_eq!(unsafe { core::ptr::from_ref(&FABRIC).cast::<u8>().add(place).cast::<u64>().read() }, word);
+        assert_eq!(unsafe { core::ptr::from_ref(&FABRIC).cast::<u8>().add(offset).cast::<u64>().read() }, word);
         // What a copy shows can be shown once more, also by way of a fabric that has its doorbells elsewhere.
         static OF_GPU: Fabric<3, 8, 64, Gpu> = Fabric::new();
         static SHOWN: Observed = Fabric::new();

@@ -15,7 +15,7 @@
 //! 1. An entry is one word, so a reader sees the old next hop or the new one, never half of each. A message on its way
 //!    during a change goes by the old or the new path at each hop; a loop that this makes for a moment is ended by the
 //!    hop limit.
-//! 2. A route belongs to two kernels, not to their places. A kernel that registers removes all routes of and to its place
+//! 2. A route belongs to two kernels, not to their indices. A kernel that registers removes all routes of and to its index
 //!    before it is found. [`set_route`](super::Fabric::set_route) looks at both kernels before it stores the route, and
 //!    once more afterwards: if one has left meanwhile, it takes the route back. Two fences make sure that either this
 //!    second look finds the new owner, or the new owner's removal finds the route.
@@ -124,7 +124,7 @@ impl<'f, Sh: Shape> RoutesView<'f, Sh> {
         Some(self.word(self.shape.index(at.index())?, self.shape.index(destination.index())?))
     }
 
-    /// Sets or replaces a route. `owned` says whether `at` and `destination` have their places still; if not, the route is
+    /// Sets or replaces a route. `owned` says whether `at` and `destination` have their indices still; if not, the route is
     /// taken back, and the answer is `false`.
     pub(crate) fn set(
         &self,
@@ -169,19 +169,19 @@ impl<'f, Sh: Shape> RoutesView<'f, Sh> {
         }
     }
 
-    /// Removes all routes of and to a place that changes hands: its next owner starts without.
-    pub(crate) fn clear(&self, place: Index<Sh>) {
+    /// Removes all routes of and to an index that changes hands: its next owner starts without.
+    pub(crate) fn clear(&self, index: Index<Sh>) {
         // SeqCst [route-owned]: see rule 2. It is also the release of `name-began` in the kernel table: the name is written
         // after this.
         fence(SeqCst);
         for other in self.shape.indices() {
             // Relaxed, both: the entries alone matter.
-            self.word(place, other).store(0, Relaxed);
-            self.word(other, place).store(0, Relaxed);
+            self.word(index, other).store(0, Relaxed);
+            self.word(other, index).store(0, Relaxed);
         }
     }
 
-    /// The next hop from `at` to `destination`, whose places are given as well, if a route is set: otherwise the
+    /// The next hop from `at` to `destination`, whose indices are given as well, if a route is set: otherwise the
     /// destination itself.
     #[inline(always)]
     pub(crate) fn get(&self, at: (Index<Sh>, KernelId), destination: (Index<Sh>, KernelId)) -> Option<KernelId> {
@@ -209,13 +209,13 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
     }
 
     /// Leads all routes over a kernel round it, each to the next hop that this kernel has for the destination: for one
-    /// that leaves, or is dead. Its routes count even if its place has a new owner, as long as that has not registered.
+    /// that leaves, or is dead. Its routes count even if its index has a new owner, as long as that has not registered.
     pub fn bypass(&self, id: KernelId) {
-        let Some(place) = self.index(id.index()) else { return };
+        let Some(index) = self.index(id.index()) else { return };
         let owner = |at: Index<Sh>| KernelId::new(at.number() as u16, self.entry(at).state().generation);
         for to in self.indices() {
             let destination = owner(to);
-            let next_hop = self.routes().get((place, id), (to, destination)).filter(|next| *next != destination);
+            let next_hop = self.routes().get((index, id), (to, destination)).filter(|next| *next != destination);
             for from in self.indices() {
                 let at = owner(from);
                 let next_hop = next_hop.filter(|next| *next != at && *next != id);
@@ -247,8 +247,8 @@ mod tests {
     }
 
     fn get(routes: &RoutesView<'_, Three>, at: KernelId, destination: KernelId) -> Option<KernelId> {
-        let place = |id: KernelId| (routes.shape.index(id.index()).unwrap(), id);
-        routes.get(place(at), place(destination))
+        let index = |id: KernelId| (routes.shape.index(id.index()).unwrap(), id);
+        routes.get(index(at), index(destination))
     }
 
     fn routes() -> Routes<3> {

@@ -1,6 +1,6 @@
 //! The kernel table: who is registered, under which name, what it was told to do and what it has done.
 //!
-//! One entry per place. Its state is one word, so that a sender learns with one load whether the address it has is
+//! One entry per index. Its state is one word, so that a sender learns with one load whether the address it has is
 //! good:
 //!
 //! ```text
@@ -18,11 +18,11 @@
 //!               old mail is thrown out
 //! ```
 //!
-//! # Who owns a place
+//! # Who owns an index
 //!
 //! The word `owner` says it: 0 is nobody, else it is the [platform's number](Platform::owner) of the owner. Step 1, the
 //! claim, compare-exchanges it from 0 before anything else is written, and step 6 is the last thing that an owner
-//! writes. So wherever an owner dies, one of two things is true: the place is free, or the word names the dead owner:
+//! writes. So wherever an owner dies, one of two things is true: the index is free, or the word names the dead owner:
 //!
 //! | death after | `owner` | state | |
 //! | --- | --- | --- | --- |
@@ -33,7 +33,7 @@
 //! | 5 | dead | Free or Failed | late mail may wait, as always |
 //! | 6 | 0 or failed | Free or Failed | as if it had not died |
 //!
-//! A successor of the dead owner *seizes* the place, in the same way from each of these states: it compare-exchanges
+//! A successor of the dead owner *seizes* the index, in the same way from each of these states: it compare-exchanges
 //! `owner` from the dead owner's number to its own, and then the state to Registering with the next generation, as in
 //! step 2. It throws out the mail, and leaves by steps 4 to 6. Should it die as well, the same table is true of it.
 //!
@@ -41,20 +41,20 @@
 //! what it has written last, before each operation ([`Endpoint::is_evicted`](crate::Endpoint::is_evicted)), and each of
 //! its steps 2 to 6 is a compare-exchange, which fails. It writes nothing more.
 //!
-//! A failed kernel's place keeps its trace until somebody clears it. Its `owner` is then a number made of the
-//! generation: the place is nobody's, and the state alone decides when it is free. A clearing kernel compare-exchanges the
+//! A failed kernel's index keeps its trace until somebody clears it. Its `owner` is then a number made of the
+//! generation: the index is nobody's, and the state alone decides when it is free. A clearing kernel compare-exchanges the
 //! state to Free, and then `owner` to 0; should it die in between, the next claim takes Free and the failed number
 //! together for free.
 //!
 //! # One kernel of a name
 //!
-//! A place that is Registering gets its name in two steps, before it is opened for mail. Its owner writes the name and
-//! then says so (`asks`). It looks at all other places, and then exchanges `asks` for `named`. Another place of the same
+//! An index that is Registering gets its name in two steps, before it is opened for mail. Its owner writes the name and
+//! then says so (`asks`). It looks at all other indices, and then exchanges `asks` for `named`. Another index of the same
 //! name is in the way, or is put out of the way:
 //!
-//! | the other place | the kernel that looks |
+//! | the other index | the kernel that looks |
 //! | --- | --- |
-//! | Registered, or `named` | gives its own place back: the name is taken |
+//! | Registered, or `named` | gives its own index back: the name is taken |
 //! | `asks`, and its index is lower | the same |
 //! | `asks`, and its index is higher | takes the other's `asks` away by an exchange; should that fail, it looks again |
 //! | anything else | goes on |
@@ -65,21 +65,21 @@
 //! stopped by nothing but a kernel that has the name. An owner that finds its `asks` taken away asks once more if nobody is in
 //! the way now.
 //!
-//! An owner that dies keeps its name until its place is seized, also one that died while it asked and had the lower
-//! index. A successor that takes over a place that is Registering does not ask.
+//! An owner that dies keeps its name until its index is seized, also one that died while it asked and had the lower
+//! index. A successor that takes over an index that is Registering does not ask.
 //!
 //! # Generations
 //!
-//! A generation never comes back. A place serves 2³² - 2 owners; then it is used up, and is not given to anybody again
-//! (the last generation is kept for a successor). Free places are taken in turn: each search begins behind the place
-//! that was taken last. With `KERNELS` places, of which most are free, and `r` registrations a second, a
-//! fabric lasts `KERNELS` × 4.29 × 10⁹ / `r` seconds: 16 places at 1000 a second, 2177 years; one place that is taken a
+//! A generation never comes back. An index serves 2³² - 2 owners; then it is used up, and is not given to anybody again
+//! (the last generation is kept for a successor). Free indices are taken in turn: each search begins behind the index
+//! that was taken last. With `KERNELS` indices, of which most are free, and `r` registrations a second, a
+//! fabric lasts `KERNELS` × 4.29 × 10⁹ / `r` seconds: 16 indices at 1000 a second, 2177 years; one index that is taken a
 //! million times a second, 71 minutes, and then it is refused, not reused.
 //!
 //! # Restricted kernels
 //!
 //! `restricted` says that a sender and the receiver have to look into the [sender set](super::senders) before a message
-//! counts as allowed. A supervisor sets it in a place that is Registered; only the next step of the state removes it. So
+//! counts as allowed. A supervisor sets it in an index that is Registered; only the next step of the state removes it. So
 //! the owner does not know whether it is set: it compares the word without it, and leaves by an exchange from the word
 //! that it finds.
 //!
@@ -96,9 +96,9 @@
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |
 //! | `registered` | owner's exchange to Registered | `is_registered`, `find`, senders | the name; an inbox emptied of old mail |
-//! | `name-began` | fence in `Routes::clear`, before the name is written | each name word's load | that the place has changed hands |
+//! | `name-began` | fence in `Routes::clear`, before the name is written | each name word's load | that the index has changed hands |
 //! | `name-asked` | a fence behind the owner's exchange to `asks` | the same fence of another kernel that registers | one of two that ask sees the other, and its name |
-//! | `place-left` | owner's last exchange of `owner` | the next owner's first one | everything the last owner did with the place |
+//! | `index-left` | owner's last exchange of `owner` | the next owner's first one | everything the last owner did with the index |
 //! | `commanded` | supervisor's store | owner's load | what the supervisor did before |
 //! | `phase` | owner's store | supervisor's load | what the kernel did before it changed phase |
 
@@ -110,7 +110,7 @@ use crate::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use crate::sync::{AtomicU32, AtomicU64, Scope, fence, shared_struct};
 use crate::wake_flag::WakeFlag;
 
-/// Where a place is in its life.
+/// Where an index is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Status {
@@ -135,10 +135,10 @@ const PARKS: u64 = 1 << 8;
 /// In the state: messages of some senders may not be received.
 const RESTRICTED: u64 = 1 << 9;
 
-/// In the state of a place that is Registering: its owner asks for the name that stands there.
+/// In the state of an index that is Registering: its owner asks for the name that stands there.
 const ASKS: u64 = 1 << 10;
 
-/// In the state of a place that is Registering: the name that stands there is its owner's.
+/// In the state of an index that is Registering: the name that stands there is its owner's.
 const NAMED: u64 = 1 << 11;
 
 /// Tries of an exchange of the state that another kernel can come in between of, by setting [`RESTRICTED`] or removing
@@ -148,9 +148,9 @@ const STEP_TRIES: u32 = 2;
 /// Tries of a successor that finds the state changed by an owner that should be dead.
 const SEIZE_TRIES: u32 = 4;
 
-/// `owner` of a place that nobody owns.
+/// `owner` of an index that nobody owns.
 const NOBODY: u64 = 0;
-/// Upper bits of `owner` for a failed place; the generation is below them.
+/// Upper bits of `owner` for a failed index; the generation is below them.
 const FAILED: u64 = 0b01 << 62;
 /// An owner of whom nothing is known.
 const NOT_SAID: u64 = 1;
@@ -168,7 +168,7 @@ const fn number(owner: u64) -> u64 {
     if owner >> 63 == 1 { owner } else { NOT_SAID }
 }
 
-/// A place that is the caller's.
+/// An index that is the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) generation: u32,
@@ -177,7 +177,7 @@ pub(crate) struct Claim {
     pub(crate) owner: u64,
 }
 
-/// Why a place could not be claimed.
+/// Why an index could not be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unclaimed {
     /// It is not free.
@@ -289,7 +289,7 @@ shared_struct! {
 }
 
 shared_struct! {
-    /// One place: four parts on lines of their own, by who writes them.
+    /// One index: four parts on lines of their own, by who writes them.
     #[repr(align(128))]
     pub(crate) struct Entry[][] in S {
         /// With `name`: written at registration, read by every sender.
@@ -334,7 +334,7 @@ impl<S: Scope> Entry<S> {
     /// Whether the state is the one that an owner has written last.
     #[inline(always)]
     pub(crate) fn is_in(&self, state: u64) -> bool {
-        // Relaxed: a place that was taken away says so soon enough, and nothing is read through it.
+        // Relaxed: an index that was taken away says so soon enough, and nothing is read through it.
         let found = self.state.load(Relaxed);
         // Most kernels are not restricted: then one comparison is all.
         found == state || found == state | RESTRICTED
@@ -350,7 +350,7 @@ impl<S: Scope> Entry<S> {
     /// For a supervisor: lets senders and the receiver look into the sender set from now on. `false` if that kernel is not
     /// registered (any more).
     pub(crate) fn restrict(&self, generation: u32) -> bool {
-        // A place that is Registered changes by this mark, and then by leaving: two tries, and a third look.
+        // An index that is Registered changes by this mark, and then by leaving: two tries, and a third look.
         for _ in 0..=STEP_TRIES {
             // Relaxed: the exchange decides.
             let found = self.state.load(Relaxed);
@@ -366,13 +366,13 @@ impl<S: Scope> Entry<S> {
         false
     }
 
-    /// The owner's number; `None` for a place that is free or failed.
+    /// The owner's number; `None` for an index that is free or failed.
     pub(crate) fn owner(&self) -> Option<u64> {
         // Relaxed: a number to be asked about, or exchanged.
         Some(self.owner.load(Relaxed)).filter(|&owner| owner != NOBODY && !is_failed(owner))
     }
 
-    /// Step 1 and 2 of the module's page: claims a free place.
+    /// Step 1 and 2 of the module's page: claims a free index.
     pub(crate) fn claim(&self, owner: u64) -> Result<Claim, Unclaimed> {
         // Relaxed, both: only a first look.
         let state = State::decode(self.state.load(Relaxed));
@@ -401,7 +401,7 @@ impl<S: Scope> Entry<S> {
         Err(Unclaimed::InUse)
     }
 
-    /// Takes a place away from an owner that is dead, with a new generation, from whichever of its steps. `None` if it is
+    /// Takes an index away from an owner that is dead, with a new generation, from whichever of its steps. `None` if it is
     /// not that owner's (any more).
     pub(crate) fn seize(&self, dead: u64, owner: u64) -> Option<Claim> {
         let owner = number(owner);
@@ -420,7 +420,7 @@ impl<S: Scope> Entry<S> {
         None
     }
 
-    /// Takes over the place of an owner that does not use it any more, with its generation.
+    /// Takes over the index of an owner that does not use it any more, with its generation.
     pub(crate) fn take_over(&self, generation: u32, owner: u64) -> Option<Claim> {
         let owned = |word| {
             let state = State::decode(word);
@@ -438,7 +438,7 @@ impl<S: Scope> Entry<S> {
             if !owned(found) {
                 break;
             }
-            // Nobody will ever open this place for mail, so it does not ask for a name.
+            // Nobody will ever open this index for mail, so it does not ask for a name.
             let state = found & !ASKS;
             if state == found || self.advance(found, state) {
                 return Some(Claim { generation, state: state & !RESTRICTED, owner });
@@ -450,8 +450,8 @@ impl<S: Scope> Entry<S> {
 
     /// Step 1.
     fn pass_on(&self, from: u64, to: u64) -> bool {
-        // Acquire [place-left]: what the last owner did with the inbox and its counters is visible.
-        // Relaxed on failure: the place is someone else's.
+        // Acquire [index-left]: what the last owner did with the inbox and its counters is visible.
+        // Relaxed on failure: the index is someone else's.
         self.owner.widened().compare_exchange(from, to, Acquire, Relaxed).is_ok()
     }
 
@@ -464,14 +464,14 @@ impl<S: Scope> Entry<S> {
 
     /// Step 6.
     fn let_go(&self, owner: u64, to: u64) {
-        // Release [place-left]: everything this owner did is visible to the next one.
-        // Relaxed on failure: the place was taken away.
+        // Release [index-left]: everything this owner did is visible to the next one.
+        // Relaxed on failure: the index was taken away.
         let _ = self.owner.widened().compare_exchange(owner, to, Release, Relaxed);
     }
 
-    /// A step of the state; `false` if the place was taken away.
+    /// A step of the state; `false` if the index was taken away.
     fn advance(&self, from: u64, to: u64) -> bool {
-        // Relaxed: what the owner does with the place is published by its last step. An exchange continues the release
+        // Relaxed: what the owner does with the index is published by its last step. An exchange continues the release
         // sequence of Registered, so that the name stays visible in the states after it.
         // Relaxed on failure: nothing was read.
         self.state.widened().compare_exchange(from, to, Relaxed, Relaxed).is_ok()
@@ -481,19 +481,19 @@ impl<S: Scope> Entry<S> {
     pub(crate) fn ask_for(&self, claim: &mut Claim, name: &Name) {
         for (word, bytes) in self.name.iter().zip(name.bytes.as_chunks::<8>().0) {
             // Relaxed: behind the fence in `Routes::clear`, so that a reader of this word that acquires sees in the state
-            // that the place is not the predecessor's any more.
+            // that the index is not the predecessor's any more.
             word.store(u64::from_le_bytes(*bytes), Relaxed);
         }
         let asking = State::encode(claim.generation, false, Status::Registering) | ASKS;
-        // If the place was taken away, the next step finds that.
+        // If the index was taken away, the next step finds that.
         self.advance(claim.state, asking);
         claim.state = asking;
-        // SeqCst [name-asked]: the name and the exchange above come before the look at the other places that follows. Pairs
+        // SeqCst [name-asked]: the name and the exchange above come before the look at the other indices that follows. Pairs
         // with the same fence of another kernel that asks: one of the two sees the other's state and name.
         fence(SeqCst);
     }
 
-    /// Looks whether this place stands in the way of another kernel that asks for `name`; the generation here if so. One that
+    /// Looks whether this index stands in the way of another kernel that asks for `name`; the generation here if so. One that
     /// asks as well goes on if it `comes_first`, and asks no more if not.
     pub(crate) fn contests(&self, name: &Name, comes_first: bool) -> Option<u32> {
         // It may get the name meanwhile, and leave, and another come.
@@ -516,7 +516,7 @@ impl<S: Scope> Entry<S> {
     }
 
     /// The last step to a name that nobody contests; `false` if a kernel that comes first has asked meanwhile, or the
-    /// place was taken away.
+    /// index was taken away.
     pub(crate) fn take_name(&self, claim: &mut Claim) -> bool {
         let named = claim.state & !ASKS | NAMED;
         let taken = self.advance(claim.state, named);
@@ -526,7 +526,7 @@ impl<S: Scope> Entry<S> {
         taken
     }
 
-    /// Asks no more. `false` if the place was taken away.
+    /// Asks no more. `false` if the index was taken away.
     pub(crate) fn stop_asking(&self, claim: &mut Claim) -> bool {
         let asking = claim.state;
         claim.state = asking & !ASKS;
@@ -534,7 +534,7 @@ impl<S: Scope> Entry<S> {
         self.advance(asking, claim.state) || self.is_in(claim.state)
     }
 
-    /// Step 3: opens the place for mail. Returns the state as it is then, also if the place was taken away.
+    /// Step 3: opens the index for mail. Returns the state as it is then, also if the index was taken away.
     pub(crate) fn finish_register(&self, claim: &Claim, parks: bool) -> u64 {
         self.wake_flag.wake_up();
         // Relaxed: published by the state below.
@@ -542,12 +542,12 @@ impl<S: Scope> Entry<S> {
         self.set_phase(Phase::Idle);
         let registered = State::encode(claim.generation, parks, Status::Registered);
         // Release [registered]: the name, and that old mail is gone, are visible to whoever sees this state.
-        // Relaxed on failure: the place was taken away, as the owner will find.
+        // Relaxed on failure: the index was taken away, as the owner will find.
         let _ = self.state.widened().compare_exchange(claim.state, registered, Release, Relaxed);
         registered
     }
 
-    /// Step 4: no mail any more. Returns the new state, unless the place was taken away.
+    /// Step 4: no mail any more. Returns the new state, unless the index was taken away.
     pub(crate) fn begin_leave(&self, claim: &Claim) -> Option<u64> {
         let leaving = State::encode(claim.generation, false, Status::Leaving);
         for _ in 0..STEP_TRIES {
@@ -560,7 +560,7 @@ impl<S: Scope> Entry<S> {
         None
     }
 
-    /// Step 5 and 6: the place is free, or failed.
+    /// Step 5 and 6: the index is free, or failed.
     pub(crate) fn finish_leave(&self, claim: &Claim, then: Status) {
         if !self.advance(claim.state, State::encode(claim.generation, false, then)) {
             return;
@@ -569,12 +569,12 @@ impl<S: Scope> Entry<S> {
         self.let_go(claim.owner, nobody);
     }
 
-    /// Makes a failed place free.
+    /// Makes a failed index free.
     pub(crate) fn clear_failed(&self, generation: u32) -> bool {
         let state = State::encode(generation, false, Status::Failed);
         let free = State::encode(generation, false, Status::Free);
         // The exchange of `owner` continues the release sequence of the failed owner's last step; if that is yet to
-        // come, the place is free with it.
+        // come, the index is free with it.
         if !self.advance(state, free) {
             return false;
         }
@@ -582,7 +582,7 @@ impl<S: Scope> Entry<S> {
         true
     }
 
-    /// The name, if `generation` still owns the place after it was read.
+    /// The name, if `generation` still owns the index after it was read.
     pub(crate) fn name(&self, generation: u32) -> Option<Name> {
         let state = self.state();
         let named = matches!(state.status, Some(Status::Registered | Status::Leaving | Status::Failed));
@@ -596,7 +596,7 @@ impl<S: Scope> Entry<S> {
         self.still_has(generation).then_some(name)
     }
 
-    /// Whether this is the name, and `generation` still owns the place after it was read.
+    /// Whether this is the name, and `generation` still owns the index after it was read.
     fn is_called(&self, name: &Name, generation: u32) -> bool {
         let differs = |(word, bytes): (u64, &[u8; 8])| word != u64::from_le_bytes(*bytes);
         !self.name_words().zip(name.bytes.as_chunks::<8>().0).any(differs) && self.still_has(generation)
@@ -622,7 +622,7 @@ impl<S: Scope> Entry<S> {
         (generation as u64) << 32 | command as u64
     }
 
-    /// For a supervisor; `false` if the place has another owner by now, whose commands are not touched.
+    /// For a supervisor; `false` if the index has another owner by now, whose commands are not touched.
     pub(crate) fn set_command(&self, generation: u32, command: Command) -> bool {
         // Relaxed: `is_registered` has made the word of this generation visible; the exchange decides.
         let seen = self.control.command.load(Relaxed);
@@ -707,7 +707,7 @@ impl<S: Scope> Entry<S> {
     }
 
     pub(crate) fn counters(&self) -> [u64; COUNTERS] {
-        // Relaxed: statistics. For an owner that has just taken the place, `place-left` made them visible.
+        // Relaxed: statistics. For an owner that has just taken the index, `index-left` made them visible.
         core::array::from_fn(|i| self.counters.counters[i].load(Relaxed))
     }
 
@@ -828,7 +828,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_comes_back_wherever_its_owner_died() {
+    fn an_index_comes_back_wherever_its_owner_died() {
         for then in [Status::Free, Status::Failed] {
             for steps in 1..=7 {
                 let (entry, zombie) = after(steps, then);
@@ -857,7 +857,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_place_is_nobodys_until_it_is_cleared() {
+    fn a_failed_index_is_nobodys_until_it_is_cleared() {
         let (entry, claim) = after(8, Status::Failed);
         let generation = claim.unwrap().generation;
         assert_eq!((entry.owner(), entry.claim(ME)), (None, Err(Unclaimed::InUse)));
@@ -923,7 +923,7 @@ mod tests {
     }
 
     #[test]
-    fn a_used_up_place_is_not_given_to_anybody() {
+    fn a_used_up_index_is_not_given_to_anybody() {
         let entry = entry();
         entry.state.store(State::encode(LAST_GENERATION - 1, false, Status::Free), Relaxed);
         let last = own(&entry, "last");

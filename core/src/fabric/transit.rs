@@ -112,7 +112,7 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
 
     /// Finds what a predecessor left.
     pub(crate) fn recover(&self) -> TransitState {
-        // Relaxed throughout: rule 1; `place-left` made a predecessor's stores visible.
+        // Relaxed throughout: rule 1; `index-left` made a predecessor's stores visible.
         let first = self.first().load(Relaxed);
         let last = self.last().load(Relaxed);
         if last.wrapping_sub(first) > self.len() {

@@ -5,11 +5,11 @@ use super::line::Line;
 use super::peer::Peer;
 use super::proxies::Proxies;
 use super::{BATCH, LOOKS};
+use crate::below::Below;
 use crate::fabric::DeliveryStatus;
 use crate::in_place::{array_in, make_in};
 use crate::link::Frames;
 use crate::message::{Header, KernelId, MessageId, Priority};
-use crate::place::Place;
 use crate::platform::Platform;
 use crate::shape::{Packet, Shape};
 use crate::sync::zeroed_in;
@@ -67,7 +67,7 @@ pub(super) struct Incoming<M, const FRAMES: usize> {
     /// Frames that this pass may still take.
     left: usize,
     /// The number that is looked at next.
-    next: Place<FRAMES>,
+    next: Below<FRAMES>,
     received: u64,
     rejected: u64,
 }
@@ -81,7 +81,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
             bodies => zeroed_in,
             header: bytemuck::Zeroable::zeroed(),
             left: 0,
-            next: Place::FIRST,
+            next: Below::FIRST,
             received: 0,
             rejected: 0,
         })
@@ -136,7 +136,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
         }
         let Self { transfers, bodies, .. } = self;
         let taken = peer.pop(|header| {
-            let number = Place::new(transfer(header) as usize).filter(|_| header.priority < FIRST_CONTROL)?;
+            let number = Below::new(transfer(header) as usize).filter(|_| header.priority < FIRST_CONTROL)?;
             (transfers[number].state == TransferState::Free).then(|| &mut bodies[number])
         });
         let Some(header) = taken else { return false };
@@ -154,7 +154,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
         proxies: &mut Proxies<'f, P, Sh, FRAMES>,
         peer: &mut Peer<'_, impl Frames<Item = M>>,
     ) {
-        let number = Place::new(transfer(&self.header) as usize);
+        let number = Below::new(transfer(&self.header) as usize);
         let header = without_transfer(&self.header);
         let number = number.filter(|&number| self.transfers[number].state == TransferState::Free);
         let Some(number) = number.filter(|_| header.check(peer.payload()).is_ok()) else {
@@ -230,7 +230,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
     /// Tries to send one of the messages that wait, unless an earlier one had to stay in this look.
     fn retry_one<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
-        number: Place<FRAMES>,
+        number: Below<FRAMES>,
         now_ns: u64,
         receipts: u64,
         proxies: &mut Proxies<'f, P, Sh, FRAMES>,
@@ -289,7 +289,7 @@ impl<M: Packet, const FRAMES: usize> Incoming<M, FRAMES> {
     #[inline(never)]
     fn answer_one<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
-        number: Place<FRAMES>,
+        number: Below<FRAMES>,
         status: DeliveryStatus,
         proxies: &mut Proxies<'f, P, Sh, FRAMES>,
         peer: &mut Peer<'_, impl Frames>,

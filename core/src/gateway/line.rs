@@ -1,15 +1,15 @@
 //! The messages that wait for room, in the order of their arrival.
 
 use super::incoming::Transfer;
-use crate::place::Place;
+use crate::below::Below;
 
 /// Messages that wait, in a row: each has the number of the next one.
 #[derive(Clone, Copy)]
 pub(super) struct Line<const FRAMES: usize> {
-    first: Option<Place<FRAMES>>,
-    last: Option<Place<FRAMES>>,
+    first: Option<Below<FRAMES>>,
+    last: Option<Below<FRAMES>>,
     /// The last message that the current look has come to and that stays.
-    kept: Option<Place<FRAMES>>,
+    kept: Option<Below<FRAMES>>,
     /// Number of the look.
     look: u16,
 }
@@ -27,7 +27,7 @@ impl<const FRAMES: usize> Line<FRAMES> {
     }
 
     /// Puts a message at the end.
-    pub(super) fn push(&mut self, transfers: &mut [Transfer; FRAMES], number: Place<FRAMES>) {
+    pub(super) fn push(&mut self, transfers: &mut [Transfer; FRAMES], number: Below<FRAMES>) {
         match self.last {
             Some(last) => transfers[last].next = number.index() as u16,
             None => self.first = Some(number),
@@ -37,9 +37,9 @@ impl<const FRAMES: usize> Line<FRAMES> {
     }
 
     /// The message that the look has come to. At the end, `None`, and the next look begins.
-    pub(super) fn look(&mut self, transfers: &[Transfer; FRAMES]) -> Option<Place<FRAMES>> {
+    pub(super) fn look(&mut self, transfers: &[Transfer; FRAMES]) -> Option<Below<FRAMES>> {
         let next = match self.kept {
-            Some(kept) => Place::new(transfers[kept].next as usize),
+            Some(kept) => Below::new(transfers[kept].next as usize),
             None => self.first,
         };
         if next.is_none() {
@@ -50,16 +50,16 @@ impl<const FRAMES: usize> Line<FRAMES> {
     }
 
     /// The message that the look has come to stays.
-    pub(super) const fn keep(&mut self, number: Place<FRAMES>) {
+    pub(super) const fn keep(&mut self, number: Below<FRAMES>) {
         self.kept = Some(number);
     }
 
     /// The message that the look has come to goes.
-    pub(super) fn remove(&mut self, transfers: &mut [Transfer; FRAMES], number: Place<FRAMES>) {
+    pub(super) fn remove(&mut self, transfers: &mut [Transfer; FRAMES], number: Below<FRAMES>) {
         let next = transfers[number].next;
         match self.kept {
             Some(kept) => transfers[kept].next = next,
-            None => self.first = Place::new(next as usize),
+            None => self.first = Below::new(next as usize),
         }
         if self.last == Some(number) {
             self.last = self.kept;
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn what_waits_is_looked_at_in_turn_and_stays_in_order() {
         const FRAMES: usize = 4;
-        let number = |n| Place::<FRAMES>::new(n).unwrap();
+        let number = |n| Below::<FRAMES>::new(n).unwrap();
         let (mut transfers, mut line) = ([Transfer::FREE; FRAMES], Line::EMPTY);
         [2, 0, 3].into_iter().for_each(|n| line.push(&mut transfers, number(n)));
         // The first stays, the second goes, another one comes in the middle of the look.

@@ -44,13 +44,13 @@
 //!
 //! # Why nothing gets stuck
 //!
-//! At most `FRAMES` messages of each direction are on the other side undecided, and that side has a place for each of
+//! At most `FRAMES` messages of each direction are on the other side undecided, and that side has room for each of
 //! them under the number that the message carries. So a gateway takes every frame out of the link in the pass that
 //! finds it, whatever its fabric looks like, and an answer never waits for more than the other side's next pass. What
 //! the link has no room for stays in the proxies' inboxes, where it fills its sender's shard, and so comes back as
 //! `QueueFull`.
 //!
-//! One slow destination cannot take all of the `FRAMES`: a proxy's messages may be as many as places are still free (a
+//! One slow destination cannot take all of the `FRAMES`: a proxy's messages may be as many as frames are still free (a
 //! dynamic threshold: Choudhury and Hahne 1998). One that is stuck leaves half of them to the others, `n` leave one in
 //! `n + 1`. For that, `FRAMES` should be more than the kernels on the other side. They are `SLOTS` at most, since a proxy
 //! has so many records of messages that it holds.
@@ -127,7 +127,7 @@ use proxies::Proxies;
 const BATCH: usize = 64;
 /// Transfers, and held messages, that a pass looks at.
 const LOOKS: usize = 256;
-/// Places of the kernel table that a pass looks at.
+/// Indices of the kernel table that a pass looks at.
 const SCAN: usize = 4;
 /// How much lower than its first message's a proxy's sequences may be.
 const SEQUENCES_BACK: u64 = 1 << 32;
@@ -162,7 +162,7 @@ pub struct GatewayStats {
     pub received: u64,
     /// Frames that made no sense, or none any more: answers that came too late are among them.
     pub rejected: u64,
-    /// Kernels that were announced and could not be registered: their name was taken, or there was no place. Counted
+    /// Kernels that were announced and could not be registered: their name was taken, or there was no index. Counted
     /// each time.
     pub refused: u64,
     /// Messages that were not answered in time. They ended in `Unanswered`, and may have been received.
@@ -177,7 +177,7 @@ pub struct GatewayStats {
 /// Drive it by [`pass`](Self::pass), on a thread or a GPU block of its own or together with other work. It cannot sleep
 /// at a wake flag: the remote side has no way to wake it. Dropping it takes leave of the other side.
 ///
-/// It is large: a proxy's endpoint per place of the table, and a message per frame of the link. Where there is little
+/// It is large: a proxy's endpoint per index of the table, and a message per frame of the link. Where there is little
 /// stack, make it [in place](Self::new_in).
 ///
 /// ```

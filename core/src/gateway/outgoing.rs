@@ -6,12 +6,12 @@ use super::exports::Exports;
 use super::free::FreeList;
 use super::peer::Peer;
 use super::proxies::Proxies;
+use crate::below::Below;
 use crate::endpoint::{Backlog, Endpoint};
 use crate::fabric::DeliveryStatus;
 use crate::in_place::{array_in, make_in};
 use crate::link::Frames;
 use crate::message::{KernelId, MessageId};
-use crate::place::Place;
 use crate::platform::Platform;
 use crate::shape::{Index, Packet, Shape};
 use crate::sync::zeroed_in;
@@ -68,7 +68,7 @@ pub(super) struct Outgoing<M, const FRAMES: usize> {
     /// The message in hand. Here, and not in a variable: memory of a thread is dear on a GPU.
     message: M,
     /// The number that is looked at next.
-    next: Place<FRAMES>,
+    next: Below<FRAMES>,
     grace_ns: u64,
     sent: u64,
     unanswered: u64,
@@ -80,7 +80,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
             away => |away| array_in(away, |_| Away::FREE),
             numbers => |numbers| FreeList::new_in(numbers, FRAMES),
             message => zeroed_in,
-            next: Place::FIRST,
+            next: Below::FIRST,
             grace_ns: grace_ns,
             sent: 0,
             unanswered: 0,
@@ -150,7 +150,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         let header = self.message.header_mut();
         let (id, hops) = (header.id(), header.hops);
         let fits = proxy.endpoint.capacity() <= peer.payload() || usize::from(header.payload_len) <= peer.payload();
-        let number = self.numbers.first().and_then(|number| Place::new(number.into()));
+        let number = self.numbers.first().and_then(|number| Below::new(number.into()));
         let Some(number) = number.filter(|_| is_known && fits) else {
             let status = if is_known { DeliveryStatus::QueueFull } else { DeliveryStatus::NotFound };
             return proxy.endpoint.settle(id, hops, status, Some(record.into()));
@@ -181,7 +181,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         now_ns: u64,
         proxies: &mut Proxies<'f, P, Sh, FRAMES>,
     ) -> bool {
-        let Some(number) = Place::new(number.into()).filter(|&number| self.away[number].id == id) else { return false };
+        let Some(number) = Below::new(number.into()).filter(|&number| self.away[number].id == id) else { return false };
         match self.away[number].state {
             AwayState::Sent => {
                 // Its sender may have given it up, and have reported that.
@@ -202,7 +202,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
     }
 
     /// Whether an answer would come too late: deadline and grace have passed.
-    fn is_late(&self, number: Place<FRAMES>, now_ns: u64) -> bool {
+    fn is_late(&self, number: Below<FRAMES>, now_ns: u64) -> bool {
         self.away[number].deadline_ns.saturating_add(self.grace_ns) < now_ns
     }
 
@@ -233,7 +233,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
     /// their deadlines: numbers of transfers and kernel indices are few.
     #[inline(never)]
     pub(super) fn give_up<'f, P: Platform, Sh: Shape<Item = M>>(&mut self, proxies: &mut Proxies<'f, P, Sh, FRAMES>) {
-        for number in Place::all() {
+        for number in Below::all() {
             if self.away[number].state == AwayState::Sent {
                 self.settle_unanswered(number, proxies);
             }
@@ -245,7 +245,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
 
     fn settle_unanswered<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
-        number: Place<FRAMES>,
+        number: Below<FRAMES>,
         proxies: &mut Proxies<'f, P, Sh, FRAMES>,
     ) {
         self.unanswered = self.unanswered.wrapping_add(1);
@@ -256,7 +256,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
     #[inline(never)]
     fn settle_away<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
-        number: Place<FRAMES>,
+        number: Below<FRAMES>,
         status: DeliveryStatus,
         proxies: &mut Proxies<'f, P, Sh, FRAMES>,
     ) {
@@ -269,7 +269,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
     }
 
     /// Makes a number usable again.
-    fn release(&mut self, number: Place<FRAMES>) {
+    fn release(&mut self, number: Below<FRAMES>) {
         self.away[number] = Away::FREE;
         self.numbers.give_back(number.index() as u16);
     }

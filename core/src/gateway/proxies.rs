@@ -146,8 +146,8 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
     {
         let fabric = gateway.fabric();
         let platform = gateway.platform().clone();
-        let Ok(taken) = fabric.take_place(who, platform.owner()) else { return false };
-        let seat = &mut self.seats[taken.place()];
+        let Ok(taken) = fabric.claim_index(who, platform.owner()) else { return false };
+        let seat = &mut self.seats[taken.index()];
         if seat.as_ref().is_some() {
             // Only if someone writes over the fabric's table.
             fabric.give_back(taken);

@@ -444,7 +444,7 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         unsafe { self.shard_at(self.offsets(shard)) }.ring_doorbell(state);
     }
 
-    /// The producer's place in a shard that may have been in use. Rings the doorbell again, in case the predecessor died
+    /// The producer's position in a shard that may have been in use. Rings the doorbell again, in case the predecessor died
     /// between a stamp and its doorbell.
     pub(crate) fn recover_producer(self, shard: Index<F>) -> ProducerState {
         let state = self.shard(shard).recover_producer();
@@ -452,7 +452,7 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         state
     }
 
-    /// Finds the consumer's place in a queue that may have been in use.
+    /// Finds the consumer's positions in a queue that may have been in use.
     pub(crate) fn recover_consumer(self) -> ShardedState<F> {
         let mut memory = MaybeUninit::uninit();
         self.recover_consumer_in(&mut memory);

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! A slot is full for position `p` when its stamp is `p + 1`. Stamps are never cleared, so that a producer can find
-//! its place again by looking at them. Zero is the stamp of no position: zeroed memory is an empty ring.
+//! its position again by looking at them. Zero is the stamp of no position: zeroed memory is an empty ring.
 //!
 //! # Who may touch what
 //!
@@ -78,7 +78,7 @@ const RUN: usize = 16;
 const UNORDERED: u64 = 32;
 
 shared_struct! {
-    /// One place of a ring: the stamp, and the bytes it vouches for.
+    /// One slot of a ring: the stamp, and the bytes it vouches for.
     pub(crate) struct Slot[T: AnyBitPattern + Send,][T,] in S {
         pub(crate) stamp: AtomicU64<S>,
         pub(crate) body: SharedCell<T>,
@@ -86,7 +86,7 @@ shared_struct! {
 }
 
 shared_struct! {
-    /// The places of a ring: written by the producer, polled by the consumer, so they live on the consumer's side.
+    /// The slots of a ring: written by the producer, polled by the consumer, so they live on the consumer's side.
     #[repr(align(128))]
     pub(crate) struct Slots[T: AnyBitPattern + Send, const N: usize,][T, N,] in S {
         slots: [Slot<T, S>; N],
@@ -187,7 +187,7 @@ impl<'r, R: Ring> SpscView<'r, R> {
         }
     }
 
-    /// Finds the producer's place in a ring that may have been in use.
+    /// Finds the producer's position in a ring that may have been in use.
     ///
     /// Takes as many loads as there are slots, and a few more: the stamps from the consumer's position on say what was
     /// published.
@@ -343,7 +343,7 @@ impl<'r, R: Ring> SpscView<'r, R> {
         count as usize
     }
 
-    /// Finds the consumer's place in a ring that may have been in use: after the last message taken.
+    /// Finds the consumer's position in a ring that may have been in use: after the last message taken.
     pub(crate) fn recover_consumer(self, taken: &AtomicU64<R::Scope>) -> ConsumerState {
         // Relaxed: only this end writes the two words, and the claim of the end has made its predecessor's stores
         // visible.

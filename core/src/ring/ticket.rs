@@ -643,7 +643,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
         Ok(self.publish(id, claimed, note)?)
     }
 
-    /// Finds the consumer's exact place in a ring that may have been in use: the first position, from the one that was
+    /// Finds the consumer's exact position in a ring that may have been in use: the first position, from the one that was
     /// stored last, that has not been passed.
     pub(crate) fn recover_consumer(self) -> TicketConsumerState {
         // Relaxed, both: only this end writes the head and raises laps, and the claim of the end has made its

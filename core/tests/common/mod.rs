@@ -96,7 +96,7 @@ pub(crate) fn register_all<'f, const K: usize, const S: usize, const P: usize>(
     (0..count)
         .map(|i| {
             let who = Registration::new(&format!("k{i}")).expect("a short name");
-            handle(fabric).register(&who, platform).expect("a free place")
+            handle(fabric).register(&who, platform).expect("a free index")
         })
         .collect()
 }

@@ -3,7 +3,7 @@
 //! topologies of up to four kernels, sequentially consistent, with a death possible between any two steps.
 //!
 //! Each kernel runs a program of [`Op`]s, one effect on shared memory each. [`Action::Die`] throws the program and all
-//! private state away; [`Action::Succeed`] gives the place to a successor, which knows the shared state alone and begins
+//! private state away; [`Action::Succeed`] gives the index to a successor, which knows the shared state alone and begins
 //! with the dead kernel's [`Hand`]. The names are those of `core/src/endpoint`.
 //!
 //! | in `core` | here |
@@ -210,7 +210,7 @@ pub enum Action {
     Die(u8),
     /// A successor goes on.
     Succeed(u8),
-    /// A reaper takes the place over in order to free it.
+    /// A reaper takes the index over in order to free it.
     Reap(u8),
     /// The inbox of a leaving kernel is empty.
     Leave(u8),
@@ -251,7 +251,7 @@ pub enum Mutation {
 #[derive(Clone, Debug)]
 pub struct World {
     pub kernels: usize,
-    /// Next hop by place and destination.
+    /// Next hop by index and destination.
     pub routes: [[Option<u8>; MAX]; MAX],
     /// Sender, destination, priority; in each sender's order.
     pub sends: Vec<(u8, u8, u8)>,
@@ -344,7 +344,7 @@ enum Verdict {
 
 impl State {
     fn registered(&self, k: u8) -> bool {
-        // A dead kernel's place is registered until it is reaped.
+        // A dead kernel's index is registered until it is reaped.
         matches!(self.lives[k as usize], Life::Alive | Life::Dead)
     }
 
@@ -352,7 +352,7 @@ impl State {
         self.shards[hop as usize][at][priority as usize].queue.len() < world.shard_capacity
     }
 
-    /// Whether something of this priority is deferred for a hop before a place of the store.
+    /// Whether something of this priority is deferred for a hop before a slot of the store.
     fn deferred_before(&self, world: &World, at: usize, hop: u8, priority: u8, place: usize) -> bool {
         self.store[at][..place].iter().flatten().any(|(m, h)| *h == hop && world.priority(m.number) == priority)
     }
@@ -716,7 +716,7 @@ impl State {
     /// Whether nothing is left anywhere.
     fn at_rest(&self) -> bool {
         self.programs.iter().all(Vec::is_empty)
-            // What a slow sender put into the inbox of a kernel that is gone is found by the place's next owner.
+            // What a slow sender put into the inbox of a kernel that is gone is found by the index's next owner.
             && (0..self.shards.len()).all(|k| {
                 self.lives[k] == Life::Gone || self.shards[k].iter().flatten().all(|shard| shard.queue.is_empty())
             })
@@ -916,12 +916,12 @@ impl Model for World {
                         let held = word.status == Some(Status::Held);
                         let told = word.sequence == world.sequence(number) && !held;
                         let gone = state.lives[source] == Life::Gone;
-                        // A slow forwarder's, in the inbox of a kernel that is gone: ended by the place's next owner.
+                        // A slow forwarder's, in the inbox of a kernel that is gone: ended by the index's next owner.
                         let lies = (0..world.kernels).any(|k| {
                             state.lives[k] == Life::Gone
                                 && state.shards[k].iter().flatten().any(|l| l.queue.iter().any(|m| m.number == number))
                         });
-                        // Undecided, and its sender is gone: settled by whoever asks, counted by the place's next owner.
+                        // Undecided, and its sender is gone: settled by whoever asks, counted by the index's next owner.
                         outcomes.len() == usize::from(sent) || sent && outcomes.is_empty() && (gone && !told || lies)
                     })
             }),

@@ -37,7 +37,7 @@ fn topologies(kernels: usize) -> impl Iterator<Item = World> {
         for at in 0..choices {
             let next = (rest % choices) as u8;
             rest /= choices;
-            // A kernel's own place stands for "directly".
+            // A kernel's own index stands for "directly".
             world.routes[at][destination as usize] = (usize::from(next) != at).then_some(next);
         }
         world

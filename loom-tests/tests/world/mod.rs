@@ -52,7 +52,7 @@ pub(crate) fn fabric<const KERNELS: usize, const SLOTS: usize>(f: impl FnOnce(&'
     });
 }
 
-/// Registers at a place, when it is free.
+/// Registers at an index, when it is free.
 pub(crate) fn register<const KERNELS: usize, const SLOTS: usize>(
     fabric: &'static Fabric<KERNELS, SLOTS, 0>,
     index: usize,

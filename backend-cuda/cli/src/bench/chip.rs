@@ -58,7 +58,7 @@ fn role(kind: RoleKind, name: &str, count: u64) -> Grid {
     Grid::new("k2k_chip_role").name(name).parameter(0, kind as u64).parameter(2, count)
 }
 
-/// Senders to the kernels at places 0 on, each to the one `step` further than the one before.
+/// Senders to the kernels at indices 0 on, each to the one `step` further than the one before.
 fn senders(kind: RoleKind, name: &str, first: u16, step: u64, count: u64) -> Grid {
     role(kind, name, count).parameter(1, KernelId::new(first, 1).raw()).parameter(3, WINDOW).parameter(6, step)
 }

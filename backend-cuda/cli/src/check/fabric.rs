@@ -45,8 +45,8 @@ fn role(kind: RoleKind, name: &str) -> Grid {
 }
 
 /// A source of `count` messages to the kernel at `place`, the first one there.
-fn source(name: &str, place: u16, count: u64) -> Grid {
-    role(RoleKind::Source, name).parameter(1, KernelId::new(place, 1).raw()).parameter(2, count).parameter(3, WINDOW)
+fn source(name: &str, index: u16, count: u64) -> Grid {
+    role(RoleKind::Source, name).parameter(1, KernelId::new(index, 1).raw()).parameter(2, count).parameter(3, WINDOW)
 }
 
 /// Waits until all messages that were accepted have ended, as the kernels' counters say, and the sources know it.

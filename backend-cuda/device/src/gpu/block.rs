@@ -115,8 +115,8 @@ impl<'l> Block<'l> {
                 rest /= 10;
             }
             for byte in core::iter::once(&b'-').chain(&digits[first..]) {
-                if let Some(place) = name.get_mut(len) {
-                    *place = *byte;
+                if let Some(index) = name.get_mut(len) {
+                    *index = *byte;
                     len += 1;
                 }
             }
@@ -231,7 +231,7 @@ unsafe fn end<H, Sh: Shape<Item = Message<PAYLOAD>, Scope = Gpu>, const PAYLOAD:
     }
 }
 
-/// Takes the block's place, and writes the state; `false` if that cannot be, which it has said. Apart from the loop, so
+/// Takes the block's index, and writes the state; `false` if that cannot be, which it has said. Apart from the loop, so
 /// that what it needs of local memory is not the loop's.
 #[cold]
 #[inline(never)]
@@ -289,15 +289,15 @@ where
     }
 }
 
-/// Registers this block's kernel at its place: `with` is told how, and the clock.
+/// Registers this block's kernel at its index: `with` is told how, and the clock.
 pub(super) fn register<E>(
     block: &Block<'_>,
     with: impl FnOnce(&Registration, Clock) -> Result<E, RegisterError>,
 ) -> Result<E, (Outcome, [u64; 7])> {
-    let place = block.launch.first_place as usize + block.index as usize;
+    let index = block.launch.first_index as usize + block.index as usize;
     let mut name = [0; 32];
-    let taken = (Outcome::PlaceTaken, [place as u64, 0, 0, 0, 0, 0, 0]);
-    let who = Registration::new(block.name(&mut name)).map_err(|_| taken)?.at(place);
+    let taken = (Outcome::IndexInUse, [index as u64, 0, 0, 0, 0, 0, 0]);
+    let who = Registration::new(block.name(&mut name)).map_err(|_| taken)?.at(index);
     with(&who, block.clock()).map_err(|_| taken)
 }
 

@@ -41,7 +41,7 @@ pub unsafe fn run_gateway<Sh: Shape<Scope = Gpu>, const FRAMES: usize>(launch: *
 
 type Ours<Sh, const FRAMES: usize> = Gateway<'static, Clock, Sh, FRAMES>;
 
-/// Takes the block's place, and makes the gateway in the workspace. Apart from the loop, so that what it needs of local
+/// Takes the block's index, and makes the gateway in the workspace. Apart from the loop, so that what it needs of local
 /// memory is not the loop's.
 ///
 /// # Safety

@@ -18,7 +18,7 @@ const PAYLOAD: usize = 192;
 
 type DeviceShape = Fixed<KERNELS, SLOTS, PAYLOAD, Gpu>;
 
-/// Tiles at most: the places of the device's fabric, less the gateway's and the controller's.
+/// Tiles at most: the indices of the device's fabric, less the gateway's and the controller's.
 pub const MOST_TILES: u32 = KERNELS as u32 - 2;
 
 /// A picture: one plane of values per channel, one after the other, row by row.

@@ -55,7 +55,7 @@ impl<'l> Task<'l> {
     }
 
     fn end_taken(&self) {
-        self.block.report(Outcome::PlaceTaken, KernelId::NONE, [0; 7]);
+        self.block.report(Outcome::IndexInUse, KernelId::NONE, [0; 7]);
     }
 
     /// Calls `step` with how many have been moved, until all are or the patience is over; it says how many more.

@@ -6,7 +6,7 @@ use k2k_core::sync::AtomicU32;
 use k2k_core::{KernelId, Priority};
 use k2k_device::{Block, Outcome, Workers, export};
 
-/// Places of the parameters. What a role does not need is ignored.
+/// Indices of the parameters. What a role does not need is ignored.
 mod parameter {
     /// A `RoleKind` as a number.
     pub(super) const ROLE: usize = 0;
@@ -20,7 +20,7 @@ mod parameter {
     pub(super) const LIMIT: usize = 4;
     /// Timeout of each message, ns.
     pub(super) const TIMEOUT: usize = 5;
-    /// How many places further on the receiver of the next block is | number of places after which it starts again <<
+    /// How many indices further on the receiver of the next block is | number of indices after which it starts again <<
     /// 16.
     pub(super) const STEP: usize = 6;
     /// Of a ping: where `COUNT` samples per block go, each a `u32`. Of others: the address of a word that must not be 0
@@ -31,8 +31,8 @@ mod parameter {
 fn order(block: &Block<'_>, kind: RoleKind) -> Order {
     let first = KernelId::from_raw(block.parameter(parameter::TO));
     let step = block.parameter(parameter::STEP) as u32;
-    let place = first.index() as u32 + block.index() * (step & 0xffff);
-    let place = if step >> 16 == 0 { place } else { place % (step >> 16) };
+    let index = first.index() as u32 + block.index() * (step & 0xffff);
+    let index = if step >> 16 == 0 { index } else { index % (step >> 16) };
     let limit = block.parameter(parameter::LIMIT);
     let gate = if kind == RoleKind::Ping { parameter::WINDOW } else { parameter::ADDRESS };
     let gate = match block.parameter(gate) {
@@ -41,7 +41,7 @@ fn order(block: &Block<'_>, kind: RoleKind) -> Order {
         address => Some(unsafe { &*(address as *const AtomicU32) }),
     };
     Order {
-        to: KernelId::new(place as u16, first.generation()),
+        to: KernelId::new(index as u16, first.generation()),
         count: block.parameter(parameter::COUNT),
         window: block.parameter(parameter::WINDOW),
         hop_limit: limit as u8,

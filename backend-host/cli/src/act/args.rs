@@ -20,7 +20,7 @@ pub(crate) struct Target {
 
 /// Send one message to a kernel, and say what became of it.
 ///
-/// Registers a kernel of its own for that, sends, waits for the outcome, and leaves. The fabric needs a free place.
+/// Registers a kernel of its own for that, sends, waits for the outcome, and leaves. The fabric needs a free index.
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "Exit status:\n    0  the message was delivered\n    1  it was not: the line says why\n    2  \

@@ -104,7 +104,7 @@ impl View {
     fn why(&self, before: &Self) -> String {
         let process = self.process.map_or_else(|| "its process".to_owned(), |id| format!("its process {id}"));
         match (self.owner, self.phase) {
-            (OwnerState::Dead, _) => format!("{process} is gone; `k2k reap` frees its name and place"),
+            (OwnerState::Dead, _) => format!("{process} is gone; `k2k reap` frees its name and index"),
             (_, None) => "it has left".to_owned(),
             (_, Some(Phase::Failed)) => "its handler has failed, and nothing runs there any more".to_owned(),
             (_, Some(Phase::Stopped)) => "it has left its run loop, and reads no commands".to_owned(),
@@ -119,7 +119,7 @@ impl View {
                 format!("its heartbeat stands still at {}: it hangs in its handler", self.heartbeat)
             }
             (_, Some(_)) => {
-                "it runs, its heartbeat goes on, and another command may have taken this one's place".to_owned()
+                "it runs, its heartbeat goes on, and another command may have taken this one's index".to_owned()
             }
         }
     }

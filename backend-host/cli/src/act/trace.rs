@@ -130,7 +130,7 @@ impl Follower {
     fn look(&mut self, broker: &Broker<Any>) -> u64 {
         let fabric = broker.memory().fabric();
         let mut most = 0;
-        for (id, _) in fabric.places() {
+        for (id, _) in fabric.statuses() {
             if let Some(name) = fabric.name(id) {
                 let names = self.names.entry(id.index()).or_default();
                 if names.last().is_none_or(|last| last != name.as_str()) {

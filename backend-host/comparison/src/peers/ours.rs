@@ -81,7 +81,7 @@ impl<E: Element, const N: usize> Push<E> for InPlaceTx<E, N> {
     #[inline(always)]
     fn push(&mut self, message: &E) -> bool {
         let Ok(mut claim) = self.0.0.claim() else { return false };
-        // SAFETY: the claim's place is this producer's until it is committed, and valid for an `E`.
+        // SAFETY: the claim's slot is this producer's until it is committed, and valid for an `E`.
         unsafe { claim.as_mut_ptr().write(*message) };
         claim.commit();
         true
@@ -204,7 +204,7 @@ pub fn fabric<const K: usize, const S: usize, const P: usize>(
     lasting.init(&Config { tracing, ..Config::default() }).expect("zeroed memory is an idle fabric");
     let endpoint = |i| {
         let who = Registration::new(&format!("kernel {i}")).expect("a short name");
-        lasting.register(&who, Tsc).expect("a free place")
+        lasting.register(&who, Tsc).expect("a free index")
     };
     let endpoints = (0..kernels).map(endpoint).collect();
     (fabric, endpoints)

@@ -1,13 +1,13 @@
-//! Indices that were checked once: an array of `N` things is indexed by a [`Place<N>`] without a branch to a panic,
+//! Indices that were checked once: an array of `N` things is indexed by a [`Below<N>`] without a branch to a panic,
 //! which matters most where a panic is code that a GPU has to carry.
 
 use core::ops::{Index, IndexMut};
 
 /// An index below `N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place<const N: usize>(usize);
+pub(crate) struct Below<const N: usize>(usize);
 
-impl<const N: usize> Place<N> {
+impl<const N: usize> Below<N> {
     /// The first of them.
     pub(crate) const FIRST: Self = {
         assert!(N > 0);
@@ -42,20 +42,20 @@ impl<const N: usize> Place<N> {
     }
 }
 
-impl<T, const N: usize> Index<Place<N>> for [T; N] {
+impl<T, const N: usize> Index<Below<N>> for [T; N] {
     type Output = T;
 
     #[inline(always)]
-    fn index(&self, place: Place<N>) -> &T {
-        // SAFETY: a place is below `N`, however it was made.
-        unsafe { self.as_slice().get_unchecked(place.0) }
+    fn index(&self, index: Below<N>) -> &T {
+        // SAFETY: a `Below` is below `N`, however it was made.
+        unsafe { self.as_slice().get_unchecked(index.0) }
     }
 }
 
-impl<T, const N: usize> IndexMut<Place<N>> for [T; N] {
+impl<T, const N: usize> IndexMut<Below<N>> for [T; N] {
     #[inline(always)]
-    fn index_mut(&mut self, place: Place<N>) -> &mut T {
+    fn index_mut(&mut self, index: Below<N>) -> &mut T {
         // SAFETY: as in `index`.
-        unsafe { self.as_mut_slice().get_unchecked_mut(place.0) }
+        unsafe { self.as_mut_slice().get_unchecked_mut(index.0) }
     }
 }
