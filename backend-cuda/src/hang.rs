@@ -24,7 +24,7 @@ pub struct HungKernel {
     pub report: BlockReport,
     /// Its index in the fabric's table.
     pub index: u32,
-    /// What the table says of that index: `None` if nobody has taken it.
+    /// What the table says of that index: `None` if no kernel has claimed it.
     pub status: Option<Status>,
     /// What it says that it is doing.
     pub phase: Phase,

@@ -52,7 +52,7 @@ impl fmt::Display for BlockReport {
                  session of that shape, or compile it for this one"
             ),
             Some(Outcome::IndexInUse) => {
-                write!(f, "could not register: index {a} of the kernel table, or its name, was taken")
+                write!(f, "could not register: index {a} of the kernel table, or its name, is in use")
             }
             Some(Outcome::SmallWorkspace) => {
                 write!(f, "needs {b} bytes of workspace per block and was given {a}: see Grid::workspace")
@@ -85,7 +85,7 @@ mod tests {
             "has finished",
             "was compiled for another fabric: KERNELS 4, SLOTS 16, PAYLOAD 64, 1048576 bytes; start it in a session of \
              that shape, or compile it for this one",
-            "could not register: index 4 of the kernel table, or its name, was taken",
+            "could not register: index 4 of the kernel table, or its name, is in use",
             "needs 16 bytes of workspace per block and was given 4: see Grid::workspace",
             "cannot use parameter 4, which is 16",
             "found something wrong: [4, 16, 64, 1048576, 0, 0, 0]",

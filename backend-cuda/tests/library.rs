@@ -136,7 +136,7 @@ fn a_bridge_that_cannot_be_built_says_why_and_may_be_tried_again() {
 
     let other = broker.register("other").unwrap();
     let why = refused("other");
-    assert!(matches!(why, BridgeError::Register(RegisterError::NameTaken { by }) if by == other.id()), "{why}");
+    assert!(matches!(why, BridgeError::Register(RegisterError::NameInUse { by }) if by == other.id()), "{why}");
     let one_more = broker.register("one more").unwrap();
     let why = refused("gateway");
     assert!(matches!(why, BridgeError::Register(RegisterError::NoFreeIndex { kernels: 2, .. })), "{why}");

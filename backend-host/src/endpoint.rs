@@ -350,7 +350,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         drop(self);
     }
 
-    /// Leaves as failed: the index stays taken, with its trace, until it is [cleared](FabricRef::clear_failed).
+    /// Leaves as failed: the index stays in use, with its trace, until it is [cleared](FabricRef::clear_failed).
     pub fn fail(self) {
         let Self { watcher, inner, memory, .. } = self;
         drop(watcher);

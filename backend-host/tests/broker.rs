@@ -58,7 +58,7 @@ fn kernels_are_found_by_name_while_they_are_registered() {
         broker.register("c").unwrap_err(),
         EndpointError::Register(RegisterError::NoFreeIndex { kernels: 2, used_up: 0 })
     );
-    assert_eq!(broker.register("b").unwrap_err(), EndpointError::Register(RegisterError::NameTaken { by: b.id() }));
+    assert_eq!(broker.register("b").unwrap_err(), EndpointError::Register(RegisterError::NameInUse { by: b.id() }));
     assert!(matches!(broker.register(""), Err(EndpointError::Name(_))));
     let gone = b.id();
     b.unregister();

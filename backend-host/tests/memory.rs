@@ -96,7 +96,7 @@ fn only_the_owner_may_open_a_file_and_no_draft_is_left() {
 }
 
 #[test]
-fn create_refuses_a_name_that_is_taken() {
+fn create_refuses_a_name_in_use() {
     let shm = Shm::new("taken");
     let _memory = Small::create(&shm.0, &Config::default()).unwrap();
     let error = Small::create(&shm.0, &Config::default()).unwrap_err();

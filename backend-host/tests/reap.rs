@@ -41,7 +41,7 @@ fn a_worker_that_was_killed_can_start_again_under_its_name_when_it_was_reaped() 
     process.kill();
 
     let taken = broker.register("worker").unwrap_err();
-    assert!(matches!(taken, EndpointError::Register(RegisterError::NameTaken { by }) if by == id), "{taken}");
+    assert!(matches!(taken, EndpointError::Register(RegisterError::NameInUse { by }) if by == id), "{taken}");
     assert!(taken.to_string().contains("reap"), "{taken}");
 
     let report = broker.reap();

@@ -64,12 +64,12 @@ shared_struct! {
         version: AtomicU32,
         frames: AtomicU32,
         payload: AtomicU32,
-        /// 0 is free, 1 is taken.
+        /// 0 is free, 1 is in use.
         claimed: AtomicU32,
         /// Size of the half, bytes.
         size: AtomicU64,
-        /// Position after the last frame taken; for a successor.
-        taken: AtomicU64,
+        /// Position after the last frame consumed; for a successor.
+        consumed: AtomicU64,
     }
 }
 
@@ -147,7 +147,7 @@ pub enum LinkError {
         expected: LinkGeometry,
     },
     /// An end of this half is open.
-    Taken,
+    InUse,
     /// Both halves are the same memory.
     SameHalf,
 }
@@ -176,7 +176,7 @@ impl fmt::Display for LinkError {
                  must use the same type",
                 found.frames, found.payload, found.size, expected.frames, expected.payload, expected.size
             ),
-            Self::Taken => f.write_str(
+            Self::InUse => f.write_str(
                 "an end of this half is open: drop the gateway that has it, or recover it if its owner is dead",
             ),
             Self::SameHalf => f.write_str("a link needs two halves, but both are the same memory"),
@@ -557,7 +557,7 @@ impl<'l, F: Frames> LinkEnd<'l, F> {
     pub unsafe fn open(near: HalfRef<'l, F>, far: HalfRef<'l, F>) -> Result<Self, LinkError> {
         Self::check(near, far)?;
         if !claim_end(&near.header().claimed) {
-            return Err(LinkError::Taken);
+            return Err(LinkError::InUse);
         }
         Ok(Self::open_claimed(near, far))
     }
@@ -565,7 +565,7 @@ impl<'l, F: Frames> LinkEnd<'l, F> {
     /// As [`open`](Self::open), from an owner that died without dropping its end.
     ///
     /// # Errors
-    /// As [`open`](Self::open), except `Taken`.
+    /// As [`open`](Self::open), except `InUse`.
     ///
     /// # Safety
     /// The end that was open for `near` is not used any more.
@@ -592,7 +592,7 @@ impl<'l, F: Frames> LinkEnd<'l, F> {
             near,
             far,
             out: far.ring(near).recover_producer(),
-            inward: near.ring(far).recover_consumer(&near.header().taken),
+            inward: near.ring(far).recover_consumer(&near.header().consumed),
             // Relaxed: a sign of life, nothing else.
             beats: far.pulse().beat.load(Relaxed),
         }
@@ -646,7 +646,7 @@ impl<'l, F: Frames> LinkEnd<'l, F> {
             }
             (header, used)
         };
-        self.near.ring(self.far).pop(&mut self.inward, &self.near.header().taken, take)
+        self.near.ring(self.far).pop(&mut self.inward, &self.near.header().consumed, take)
     }
 
     /// Gives the other side a sign of life.
@@ -676,7 +676,7 @@ const _: () = {
     assert!(offset_of!(LinkHeader, magic) == 0 && offset_of!(LinkHeader, version) == 8);
     assert!(offset_of!(LinkHeader, frames) == 12 && offset_of!(LinkHeader, payload) == 16);
     assert!(offset_of!(LinkHeader, claimed) == 20 && offset_of!(LinkHeader, size) == 24);
-    assert!(offset_of!(LinkHeader, taken) == 32);
+    assert!(offset_of!(LinkHeader, consumed) == 32);
     assert!(offset_of!(LinkHalf<4, 64>, pulse) == 128 && offset_of!(LinkHalf<4, 64>, credit) == 256);
     assert!(offset_of!(LinkHalf<4, 64>, slots) == 384 && size_of::<LinkHalf<4, 64>>() == 384 + 4 * 128);
 };

@@ -595,7 +595,7 @@ fn the_hop_limit_counts_the_link_and_a_loop_ends_there() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_refused_until_it_is_free() {
+fn a_name_in_use_is_refused_until_it_is_free() {
     let memory = Memory::new();
     let mut sides = memory.sides();
     let (mut a, here) = (memory.register(0, "a"), memory.register(0, "twin"));
@@ -1121,7 +1121,7 @@ fn a_proxys_receipts_are_not_those_of_the_last_owner_of_its_index() {
     let local = last.send(b.id(), &Message::new(1)).unwrap();
     let index = last.id().index();
     last.unregister();
-    // Free indices are taken in turn: it is the next one's turn again.
+    // Free indices are claimed in turn: it is the next one's turn again.
     drop((index + 1..KERNELS).map(|i| memory.register(1, &format!("filler {i}"))).collect::<Vec<_>>());
     settle(&mut sides);
     let to = memory.fabrics[0].find("b").unwrap();

@@ -1,7 +1,7 @@
 //! A ring whose ends are held by several threads each: what goes in comes out once, in order.
 
 use k2k_core::Message;
-use k2k_core::ring::{Group, Spsc, Taken};
+use k2k_core::ring::{Group, InUse, Spsc};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::{Arc, Barrier, Mutex};
@@ -73,7 +73,7 @@ fn a_group_takes_an_end_once_and_gives_it_back() {
     let held = ring.producer().unwrap();
     // SAFETY: all members do the same.
     let results = together(3, |member| unsafe { ring.group_producer(member) }.map(drop));
-    assert_eq!(results, [Err(Taken); 3]);
+    assert_eq!(results, [Err(InUse); 3]);
     drop(held);
     assert!(ring.producer().is_ok());
 }

@@ -124,7 +124,7 @@ fn what_is_wrong_with_a_half_is_named() {
     assert!(error.to_string().contains("16 frames of 64 bytes"), "{error}");
     memory.poke(offset_of!(LinkHeader, magic), 77u64);
     assert_eq!(memory.half().set_up(), Err(LinkError::Magic { found: 77 }));
-    for error in [LinkError::NotSetUp, LinkError::Taken, LinkError::SameHalf, LinkError::Magic { found: 1 }] {
+    for error in [LinkError::NotSetUp, LinkError::InUse, LinkError::SameHalf, LinkError::Magic { found: 1 }] {
         assert!(!error.to_string().is_empty());
     }
 }
@@ -137,7 +137,7 @@ fn an_end_is_opened_by_one_at_a_time() {
     far.half().set_up().unwrap();
     assert_eq!(open_end(near.half(), near.half()).err(), Some(LinkError::SameHalf));
     let end = open_end(near.half(), far.half()).unwrap();
-    assert_eq!(open_end(near.half(), far.half()).err(), Some(LinkError::Taken));
+    assert_eq!(open_end(near.half(), far.half()).err(), Some(LinkError::InUse));
     let other = open_end(far.half(), near.half()).unwrap();
     drop(end);
     assert!(open_end(near.half(), far.half()).is_ok());

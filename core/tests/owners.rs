@@ -89,7 +89,7 @@ fn an_address_never_comes_back() {
 }
 
 #[test]
-fn free_indices_are_taken_in_turn() {
+fn free_indices_are_claimed_in_turn() {
     let platform = Manual::at(1_000);
     let fabric: Box<Small> = fabric(&Config::default());
     let _stays = fabric.register(&named("stays").at(1), &platform).unwrap();

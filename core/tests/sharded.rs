@@ -5,7 +5,7 @@ use bytemuck::AnyBitPattern;
 use core::fmt::Debug;
 use k2k_core::Message;
 use k2k_core::error::Full;
-use k2k_core::ring::{Sharded, Taken};
+use k2k_core::ring::{InUse, Sharded};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -75,12 +75,12 @@ fn agrees_with_queues<T: AnyBitPattern + Send + PartialEq + Debug, const SHARDS:
             },
             Operation::RetakeProducer(shard) => {
                 let shard = shard % SHARDS;
-                assert_eq!(ring.producer(shard).err(), Some(Taken));
+                assert_eq!(ring.producer(shard).err(), Some(InUse));
                 drop(producers[shard].take());
                 producers[shard] = Some(ring.producer(shard).unwrap());
             }
             Operation::RetakeConsumer => {
-                assert_eq!(ring.consumer().err(), Some(Taken));
+                assert_eq!(ring.consumer().err(), Some(InUse));
                 drop(consumer.take());
                 consumer = Some(ring.consumer().unwrap());
             }
@@ -139,7 +139,7 @@ fn each_shard_holds_exactly_n_whatever_the_others_hold() {
 fn a_second_consumer_and_a_second_producer_of_a_shard_are_refused() {
     let queue = Sharded::<u64, 2, 4>::new();
     let (first, consumer) = (queue.producer(0).unwrap(), queue.consumer().unwrap());
-    assert_eq!((queue.producer(0).err(), queue.consumer().err()), (Some(Taken), Some(Taken)));
+    assert_eq!((queue.producer(0).err(), queue.consumer().err()), (Some(InUse), Some(InUse)));
     assert!(queue.producer(1).is_ok());
     drop((first, consumer));
     assert!(queue.producer(0).is_ok() && queue.consumer().is_ok());

@@ -4,7 +4,7 @@ use bytemuck::AnyBitPattern;
 use core::fmt::Debug;
 use k2k_core::Message;
 use k2k_core::error::Full;
-use k2k_core::ring::{Spsc, Taken};
+use k2k_core::ring::{InUse, Spsc};
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ fn agrees_with_a_queue<T: AnyBitPattern + Send + PartialEq + Debug, const N: usi
     let mut producer = Some(ring.producer().unwrap());
     let mut consumer = Some(ring.consumer().unwrap());
     for operation in operations {
-        assert_eq!((ring.producer().err(), ring.consumer().err()), (Some(Taken), Some(Taken)));
+        assert_eq!((ring.producer().err(), ring.consumer().err()), (Some(InUse), Some(InUse)));
         let (p, c) = (producer.as_mut().unwrap(), consumer.as_mut().unwrap());
         match *operation {
             Operation::Push => {
@@ -206,7 +206,7 @@ fn a_successor_goes_on_exactly_where_a_dead_consumer_stopped() {
             assert_eq!(consumer.pop().as_ref(), Some(expected));
             if i % 3 == 2 {
                 core::mem::forget(consumer);
-                assert_eq!(ring.consumer().err(), Some(Taken));
+                assert_eq!(ring.consumer().err(), Some(InUse));
                 // SAFETY: it was forgotten.
                 consumer = unsafe { ring.recover_consumer() };
             }

@@ -104,7 +104,7 @@ fn one_name_for_two(name: &str, floor: u64, leaves: bool) {
             }
             for (i, one) in both.iter().enumerate() {
                 if let Err(why) = one {
-                    assert!(matches!(why, RegisterError::NameTaken { by } if by.index() == 1 - i), "{why}");
+                    assert!(matches!(why, RegisterError::NameInUse { by } if by.index() == 1 - i), "{why}");
                 }
             }
         });

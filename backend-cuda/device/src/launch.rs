@@ -74,7 +74,7 @@ pub enum Outcome {
     /// The bytes at [`Launch::fabric`] are not a fabric of the shape that the entry point was compiled for.
     /// `values`: KERNELS, SLOTS, PAYLOAD and size expected.
     WrongFabric = 3,
-    /// Its index in the kernel table, or its name, was taken. `values[0]`: the index.
+    /// Its index in the kernel table, or its name, is in use. `values[0]`: the index.
     IndexInUse = 4,
     /// The workspace is too small. `values`: bytes per block found, needed.
     SmallWorkspace = 5,

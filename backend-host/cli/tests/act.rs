@@ -199,9 +199,9 @@ fn a_fabric_without_a_free_index_is_refused_in_words() {
     let _there = [broker.register("a").unwrap(), broker.register("b").unwrap()];
     let full = k2k(&["send", &shm.0, "a"]);
     ends_with(2, &full);
-    assert!(stderr(&full).contains("all 2 indices of the fabric are taken"), "{}", stderr(&full));
-    let taken = k2k(&["send", &shm.0, "a", "--as", "b"]);
-    assert!(stderr(&taken).contains("cannot register the kernel \"b\": the name is taken"), "{}", stderr(&taken));
+    assert!(stderr(&full).contains("all 2 indices of the fabric are in use"), "{}", stderr(&full));
+    let in_use = k2k(&["send", &shm.0, "a", "--as", "b"]);
+    assert!(stderr(&in_use).contains("cannot register the kernel \"b\": the name is in use"), "{}", stderr(&in_use));
 }
 
 /// Receives, and answers nothing.

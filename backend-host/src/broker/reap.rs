@@ -77,7 +77,7 @@ impl fmt::Display for FailedKernel {
 pub struct ReapReport {
     /// Kernels whose owner was gone.
     pub reaped: Vec<Reaped>,
-    /// Kernels that have failed, whether or not their processes go on. Their indices are taken, so that name, phase and
+    /// Kernels that have failed, whether or not their processes go on. Their indices stay in use, so that name, phase and
     /// trace can be read, until [`Broker::clear_failed`] frees them.
     pub failed: Vec<FailedKernel>,
     /// Kernels of whose owner this process cannot say whether it lives.

@@ -166,7 +166,7 @@ impl<Sh: Shape<Scope = System>> Memory<Sh> {
     /// small is refused here, and not by SIGBUS later.
     ///
     /// # Errors
-    /// [`MemoryError::Exists`] if the name is taken, [`MemoryError::NoSpace`] if the file system has too little room,
+    /// [`MemoryError::Exists`] if the name is in use, [`MemoryError::NoSpace`] if the file system has too little room,
     /// [`MemoryError::CannotGive`] if the group may not have it.
     pub fn create_of(shape: Sh, name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
         let path = path_of(name)?;

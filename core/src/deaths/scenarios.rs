@@ -574,7 +574,7 @@ fn a_name_comes_back_wherever_a_kernel_that_registers_has_died() {
             assert_eq!(named, usize::from(first.is_ok() || world.fabric.find("b").is_some()), "dead at step {at}");
             match first {
                 Ok(endpoint) => drop(endpoint),
-                Err(RegisterError::NameTaken { by }) => {
+                Err(RegisterError::NameInUse { by }) => {
                     refused += 1;
                     assert!(world.orphans().iter().any(|owned| owned.id == by), "dead at step {at}: {by} is not there");
                 }

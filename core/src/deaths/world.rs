@@ -162,21 +162,21 @@ impl Node {
 
     /// Runs a run loop until it has nothing to do, or ends.
     pub(super) fn run(&mut self) {
-        let mut taken = Taken(Vec::new());
+        let mut received = Collector(Vec::new());
         let mut passes = RunLoop::new();
         let endpoint = self.endpoint.as_mut().expect("registered");
-        passes.start(endpoint, &mut taken);
+        passes.start(endpoint, &mut received);
         // A message counts as received when the handler has it: what is noted survives the death of this run.
         let mut pass = Pass::Worked;
         while matches!(pass, Pass::Worked) {
-            pass = passes.pass(endpoint, &mut taken);
-            for message in taken.0.drain(..) {
+            pass = passes.pass(endpoint, &mut received);
+            for message in received.0.drain(..) {
                 let number = message.value::<u64>().expect("eight bytes");
                 self.received.push(Received { number, priority: message.header.priority, at: self.id });
             }
         }
         if matches!(pass, Pass::Stopped) {
-            passes.finish(endpoint, &mut taken);
+            passes.finish(endpoint, &mut received);
         }
     }
 
@@ -200,8 +200,8 @@ impl Node {
 }
 
 /// A handler that keeps what it gets.
-struct Taken(Vec<Message<64>>);
-impl Kernel<64> for Taken {
+struct Collector(Vec<Message<64>>);
+impl Kernel<64> for Collector {
     fn on_message(&mut self, _: &mut impl Context<64>, message: &Message<64>) {
         self.0.push(*message);
     }
@@ -340,7 +340,7 @@ impl World {
         self.fabric.owners().filter(|owned| !known.contains(&owned.id)).collect()
     }
 
-    /// A successor takes over all that the dead actor had, also an index that it had half taken or half left.
+    /// A successor takes over all that the dead actor had, also an index that it had half claimed or half left.
     pub(super) fn take_over(&mut self, actor: usize) {
         for owned in self.orphans() {
             let Some(endpoint) = succeed(self.fabric, self.platform, owned) else { continue };
@@ -410,7 +410,7 @@ impl World {
         let all: Vec<_> = (0..KERNELS).map(|_| self.fabric.register(&another_name(), self.platform)).collect();
         let count = all.iter().filter(|endpoint| endpoint.is_ok()).count();
         if count != KERNELS {
-            return Err(format!("{count} indices of {KERNELS} can be taken"));
+            return Err(format!("{count} indices of {KERNELS} can be claimed"));
         }
         drop(all);
         self.check_sum(" after all have left")

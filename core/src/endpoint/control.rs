@@ -91,7 +91,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         self.control.stopping || !self.may_write()
     }
 
-    /// Leaves as failed: the index stays taken, with its trace, until it is [cleared](crate::FabricRef::clear_failed).
+    /// Leaves as failed: the index stays in use, with its trace, until it is [cleared](crate::FabricRef::clear_failed).
     pub fn fail(mut self) {
         self.set_phase(Phase::Failed);
         self.control.leave_as = Status::Failed;

@@ -36,7 +36,7 @@ pub(super) struct Inbox<Sh: Shape> {
     restricted: bool,
 }
 
-/// Copies a message out of a slot, and notes it before the ring counts it as taken: what the SPSC ring's `pop` calls.
+/// Copies a message out of a slot, and notes it before the ring counts it as consumed: what the SPSC ring's `pop` calls.
 #[inline(always)]
 fn read_noted<T: Packet, S: Scope>(ledger: &Ledger<'_, S>, body: Body<'_, T>, message: &mut T) -> ((), usize) {
     // SAFETY: rule 2 of the SPSC ring: `pop` calls this with the slot that is the consumer's to read.
@@ -88,7 +88,7 @@ impl<Sh: Shape> Inbox<Sh> {
         platform: &P,
         message: &mut Sh::Item,
     ) -> bool {
-        // Noted before the message counts as taken.
+        // Noted before the message counts as consumed.
         let used = |message: &Sh::Item| {
             ledger.take(message.header().source_index, message.header().sequence);
             message.used()

@@ -66,14 +66,14 @@ const NAME_TRIES: u32 = 4;
 /// The last sequence that may be used up when a kernel index gets a new owner, which has 2⁵⁶ to itself.
 const LAST_TO_START: u64 = LAST_SEQUENCE / 2;
 
-/// An index that was taken for a kernel to be, and is not open for mail yet.
+/// An index that was claimed for a kernel to be, and is not open for mail yet.
 #[derive(Debug)]
-pub(crate) struct Taken<Sh> {
+pub(crate) struct ClaimedIndex<Sh> {
     index: Index<Sh>,
     claim: Claim,
 }
 
-impl<Sh: Shape> Taken<Sh> {
+impl<Sh: Shape> ClaimedIndex<Sh> {
     pub(crate) const fn index(&self) -> Index<Sh> {
         self.index
     }
@@ -92,11 +92,11 @@ pub enum RegisterError {
         used_up: usize,
     },
     /// A kernel of that name is registered, or registers at this moment.
-    NameTaken {
+    NameInUse {
         /// Its address.
         by: KernelId,
     },
-    /// The index that was asked for is taken.
+    /// The index that was asked for is in use.
     IndexInUse {
         /// Its index.
         index: usize,
@@ -114,23 +114,23 @@ impl fmt::Display for RegisterError {
         match self {
             Self::NoFreeIndex { kernels, used_up: 0 } => write!(
                 f,
-                "all {kernels} indices of the fabric are taken: unregister a kernel, reap those whose processes are gone, \
+                "all {kernels} indices of the fabric are in use: unregister a kernel, reap those whose processes are gone, \
                  clear a failed one, or use a fabric \
                  with more KERNELS"
             ),
             Self::NoFreeIndex { kernels, used_up } => write!(
                 f,
                 "of the {kernels} indices of the fabric, {used_up} are used up, having had 2^32 - 2 owners or sent 2^56 messages each, and the \
-                 others are taken: create a new fabric"
+                 others are in use: create a new fabric"
             ),
-            Self::NameTaken { by } => {
+            Self::NameInUse { by } => {
                 write!(
                     f,
-                    "the name is taken by {by}: unregister that kernel, reap it if its process is gone, or choose another name"
+                    "the name is in use by {by}: unregister that kernel, reap it if its process is gone, or choose another name"
                 )
             }
             Self::IndexInUse { index } => {
-                write!(f, "index {index} does not exist, is taken, or does not belong to the kernel to be taken over")
+                write!(f, "index {index} does not exist, is in use, or does not belong to the kernel to be taken over")
             }
             Self::IndexUsedUp { index } => write!(
                 f,
@@ -143,11 +143,11 @@ impl fmt::Display for RegisterError {
 impl core::error::Error for RegisterError {}
 
 impl<'f, Sh: Shape> FabricRef<'f, Sh> {
-    /// Takes an index and opens it for mail: the one that the registration asks for, or a free one, which are taken in turn.
+    /// Takes an index and opens it for mail: the one that the registration asks for, or a free one, which are claimed in turn.
     /// Of several that register under one name at the same moment, one gets it.
     ///
     /// # Errors
-    /// [`RegisterError::NameTaken`] if a registered kernel has the name, [`RegisterError::NoFreeIndex`] if all indices are taken.
+    /// [`RegisterError::NameInUse`] if a registered kernel has the name, [`RegisterError::NoFreeIndex`] if all indices are in use.
     /// If the registration asks for an index: [`RegisterError::IndexInUse`] unless that is free,
     /// [`RegisterError::IndexUsedUp`] if it will not be any more.
     pub fn register<P: Platform>(&self, who: &Registration, platform: P) -> Result<Endpoint<'f, P, Sh>, RegisterError>
@@ -174,37 +174,37 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     where
         Sh::Scope: ReachesHere,
     {
-        let taken = self.claim_index(who, platform.owner())?;
-        Ok(Endpoint::open(at, *self, platform, taken, who))
+        let claimed = self.claim_index(who, platform.owner())?;
+        Ok(Endpoint::open(at, *self, platform, claimed, who))
     }
 
     /// Takes an index and gets the name, for [`Endpoint::open`] or to be [given back](Self::give_back).
-    pub(crate) fn claim_index(&self, who: &Registration, owner: u64) -> Result<Taken<Sh>, RegisterError> {
+    pub(crate) fn claim_index(&self, who: &Registration, owner: u64) -> Result<ClaimedIndex<Sh>, RegisterError> {
         self.look_for_name(who)?;
-        let taken = match who.index {
+        let claimed = match who.index {
             Some(index) => self.claim_at(index, owner)?,
             None => self.claim_next(owner)?,
         };
-        self.get_name(taken, who)
+        self.get_name(claimed, who)
     }
 
-    fn claim_at(&self, index: usize, owner: u64) -> Result<Taken<Sh>, RegisterError> {
+    fn claim_at(&self, index: usize, owner: u64) -> Result<ClaimedIndex<Sh>, RegisterError> {
         let refused = RegisterError::IndexInUse { index };
         let at = self.index(index).ok_or(refused)?;
         match self.claim(at, owner) {
-            Ok(claim) => Ok(Taken { index: at, claim }),
+            Ok(claim) => Ok(ClaimedIndex { index: at, claim }),
             Err(Unclaimed::InUse) => Err(refused),
             Err(Unclaimed::UsedUp) => Err(RegisterError::IndexUsedUp { index }),
         }
     }
 
-    fn claim_next(&self, owner: u64) -> Result<Taken<Sh>, RegisterError> {
+    fn claim_next(&self, owner: u64) -> Result<ClaimedIndex<Sh>, RegisterError> {
         let mut used_up = 0;
         for index in self.indices_in_turn() {
             match self.claim(index, owner) {
                 Ok(claim) => {
                     self.set_last_claimed(index);
-                    return Ok(Taken { index, claim });
+                    return Ok(ClaimedIndex { index, claim });
                 }
                 Err(Unclaimed::UsedUp) => used_up += 1,
                 Err(Unclaimed::InUse) => {}
@@ -213,35 +213,35 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         Err(RegisterError::NoFreeIndex { kernels: self.shape().producers(), used_up })
     }
 
-    /// A first look, so that no index is claimed for a name that is taken: each claim uses up a generation.
-    /// An index that is asked for is left out: if anybody is there, it is taken, whatever the name.
+    /// A first look, so that no index is claimed for a name that is in use: each claim uses up a generation.
+    /// An index that is asked for is left out: if anybody is there, it is in use, whatever the name.
     fn look_for_name(&self, who: &Registration) -> Result<(), RegisterError> {
         let mut others = self.statuses().filter(|(id, _)| who.index != Some(id.index()));
         let has_it = |id| self.is_registered(id) && self.name(id) == Some(who.name);
-        others.find(|(id, _)| has_it(*id)).map_or(Ok(()), |(by, _)| Err(RegisterError::NameTaken { by }))
+        others.find(|(id, _)| has_it(*id)).map_or(Ok(()), |(by, _)| Err(RegisterError::NameInUse { by }))
     }
 
     /// Makes the name of a claimed index its own, or gives the index back. See the page of the kernel table.
-    fn get_name(&self, mut taken: Taken<Sh>, who: &Registration) -> Result<Taken<Sh>, RegisterError> {
-        let index = taken.index;
+    fn get_name(&self, mut claimed: ClaimedIndex<Sh>, who: &Registration) -> Result<ClaimedIndex<Sh>, RegisterError> {
+        let index = claimed.index;
         let entry = self.entry(index);
         self.routes().clear(index);
         let mut refused = RegisterError::IndexInUse { index: index.number() };
         for _ in 0..NAME_TRIES {
-            entry.ask_for(&mut taken.claim, &who.name);
+            entry.ask_for(&mut claimed.claim, &who.name);
             if let Some(by) = self.contest(index, &who.name) {
-                refused = RegisterError::NameTaken { by };
+                refused = RegisterError::NameInUse { by };
                 break;
             }
-            if entry.take_name(&mut taken.claim) {
-                return Ok(taken);
+            if entry.take_name(&mut claimed.claim) {
+                return Ok(claimed);
             }
-            if !entry.stop_asking(&mut taken.claim) {
+            if !entry.stop_asking(&mut claimed.claim) {
                 break;
             }
         }
-        entry.stop_asking(&mut taken.claim);
-        self.give_back(taken);
+        entry.stop_asking(&mut claimed.claim);
+        self.give_back(claimed);
         Err(refused)
     }
 
@@ -260,9 +260,9 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         if has_sequences { self.entry(index).claim(owner) } else { Err(Unclaimed::UsedUp) }
     }
 
-    /// Makes an index free that was taken and not opened.
-    pub(crate) fn give_back(&self, taken: Taken<Sh>) {
-        self.entry(taken.index).finish_leave(&taken.claim, Status::Free);
+    /// Frees an index that was claimed and not opened.
+    pub(crate) fn give_back(&self, claimed: ClaimedIndex<Sh>) {
+        self.entry(claimed.index).finish_leave(&claimed.claim, Status::Free);
     }
 
     /// For a model: claims a free index, and dies. Returns whether it got there.
@@ -284,14 +284,14 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     where
         Sh::Scope: ReachesHere,
     {
-        let taken = self
+        let claimed = self
             .index(id.index())
             .and_then(|index| {
-                Some(Taken { index, claim: self.entry(index).take_over(id.generation(), platform.owner())? })
+                Some(ClaimedIndex { index, claim: self.entry(index).take_over(id.generation(), platform.owner())? })
             })
             .ok_or(RegisterError::IndexInUse { index: id.index() })?;
         // SAFETY: the caller vouches that this producer is dead.
-        Ok(unsafe { self.succeed(taken, platform) })
+        Ok(unsafe { self.succeed(claimed, platform) })
     }
 
     /// Takes an index away from its owner, which is dead, at whichever step of registering, working or leaving it died: see
@@ -314,25 +314,25 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     where
         Sh::Scope: ReachesHere,
     {
-        let taken = self
+        let claimed = self
             .index(index)
-            .and_then(|index| Some(Taken { index, claim: self.entry(index).seize(dead, platform.owner())? }))
+            .and_then(|index| Some(ClaimedIndex { index, claim: self.entry(index).seize(dead, platform.owner())? }))
             .ok_or(RegisterError::IndexInUse { index })?;
         // SAFETY: the caller vouches that this producer is dead.
-        Ok(unsafe { self.succeed(taken, platform) })
+        Ok(unsafe { self.succeed(claimed, platform) })
     }
 
     /// The endpoint of a kernel that goes on in the place of a dead one.
     ///
     /// # Safety
     /// The dead kernel writes to no slot any more.
-    unsafe fn succeed<P: Platform>(&self, taken: Taken<Sh>, platform: P) -> Endpoint<'f, P, Sh>
+    unsafe fn succeed<P: Platform>(&self, claimed: ClaimedIndex<Sh>, platform: P) -> Endpoint<'f, P, Sh>
     where
         Sh::Scope: ReachesHere,
     {
-        let index = taken.index;
+        let index = claimed.index;
         let mut at = MaybeUninit::uninit();
-        let successor = Endpoint::recover(&mut at, *self, platform, taken);
+        let successor = Endpoint::recover(&mut at, *self, platform, claimed);
         successor.finish_predecessor();
         successor.end_held();
         for inbox in self.shape().indices() {
@@ -351,7 +351,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         memory: &'e mut MaybeUninit<Self>,
         fabric: FabricRef<'f, Sh>,
         platform: P,
-        Taken { index, claim }: Taken<Sh>,
+        ClaimedIndex { index, claim }: ClaimedIndex<Sh>,
     ) -> &'e mut Self {
         let config = fabric.config();
         let me = Member::new(fabric, index, claim);
@@ -383,17 +383,17 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         }
     }
 
-    /// Opens an index that was taken, and has its name.
+    /// Opens an index that was claimed, and has its name.
     #[cold]
     #[inline(never)]
     pub(crate) fn open<'e>(
         memory: &'e mut MaybeUninit<Self>,
         fabric: FabricRef<'f, Sh>,
         platform: P,
-        taken: Taken<Sh>,
+        claimed: ClaimedIndex<Sh>,
         who: &Registration,
     ) -> &'e mut Self {
-        let endpoint = Self::recover(memory, fabric, platform, taken);
+        let endpoint = Self::recover(memory, fabric, platform, claimed);
         // Mail that senders put here after the last owner had left. It is for that owner, and ends in `NotFound`.
         endpoint.throw_out_mail();
         // Messages of earlier owners that nobody has settled, or an onlooker, whose verdict nobody has counted.
@@ -498,8 +498,8 @@ mod tests {
         fabric.init(&Config::default()).unwrap();
         let [a, b, c, who] = ["a", "b", "c", "d"].map(|name| Registration::new(name).unwrap());
         // While it registered, while it left, and in between.
-        let taken = fabric.handle().claim_index(&a, 1).unwrap();
-        let registering = KernelId::new(taken.index.number() as u16, taken.claim.generation);
+        let claimed = fabric.handle().claim_index(&a, 1).unwrap();
+        let registering = KernelId::new(claimed.index.number() as u16, claimed.claim.generation);
         let mut leaving = fabric.register(&b, Still).unwrap();
         leaving.close();
         let registered = fabric.register(&c, Still).unwrap();
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_is_given_back_can_be_taken_again() {
+    fn an_index_that_is_given_back_can_be_claimed_again() {
         // SAFETY: all zero is a valid, idle fabric.
         let fabric: Fabric<2, 4, 64> = unsafe { core::mem::zeroed() };
         fabric.init(&Config::default()).unwrap();

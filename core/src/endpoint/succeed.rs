@@ -16,7 +16,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     pub(super) fn finish_predecessor(&mut self) {
         self.finish_sending();
         let Some(noted) = self.ledger.noted() else { return };
-        if matches!(noted.step, Step::Taken | Step::Settling) {
+        if matches!(noted.step, Step::Consuming | Step::Settling) {
             self.forget_held(&noted);
         }
         if noted.found && self.was_found(&noted) {
@@ -24,15 +24,15 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             return self.discard(self.id_of(noted.source, noted.sequence), 0);
         }
         match noted.step {
-            Step::Taken => self.finish_taken(&noted),
+            Step::Consuming => self.finish_consuming(&noted),
             // `found` was noted after the deposit had failed.
-            Step::Passing if noted.found => self.finish_taken(&noted),
+            Step::Passing if noted.found => self.finish_consuming(&noted),
             Step::Passing => match Deposit::decode(noted.to, &self.member.fabric().shape()) {
                 Some(deposit) if self.outbox.was_deposited(&self.member, deposit) => {
                     self.remove_stored(&noted);
                     self.ledger.count(Counter::Forwarded);
                 }
-                _ => self.finish_taken(&noted),
+                _ => self.finish_consuming(&noted),
             },
             Step::Settling => match noted.status() {
                 Some(status) => self.finish_settling(&noted, status),
@@ -93,7 +93,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// A message was being taken out of the inbox or the store, and was not deposited.
-    fn finish_taken(&mut self, noted: &Noted) {
+    fn finish_consuming(&mut self, noted: &Noted) {
         let stored = self.deferred.position_of(&self.member, noted);
         match self.settled(noted) {
             Settled::ByHolder(status) => {

@@ -48,7 +48,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         let header = message.header_mut();
         // Below its limit, so below 255.
         header.hops += 1;
-        // While the message is still noted as taken.
+        // While the message is still noted as being consumed.
         self.member.held().put(record, header.source_index, header.sequence);
         self.ledger.count(Counter::Forwarded);
         self.trace(Event::Forwarded, None, message.header());

@@ -30,11 +30,11 @@
 //! | --- | --- | --- |
 //! | `PASSING` | the message stands in the next hop's inbox, or was taken from there | removes it from the store, counts it as forwarded |
 //! | any | the predecessor has settled the receipt | removes the message from the store, counts it as settled |
-//! | `TAKEN`, `PASSING` | the message is at the head of the inbox, or in the store | leaves it there |
-//! | `TAKEN`, `PASSING` | none of these: the message was lost with the predecessor | settles it as `NotFound`, and counts it |
+//! | `CONSUMING`, `PASSING` | the message is at the head of the inbox, or in the store | leaves it there |
+//! | `CONSUMING`, `PASSING` | none of these: the message was lost with the predecessor | settles it as `NotFound`, and counts it |
 //! | `SETTLING` | a remote domain has said what became of the message | settles it so, and counts it |
 //! | any of these, and *found* | the sender's verdict is marked, or its entry was used again and the verdict not taken back | removes the message from the store, counts it as discarded |
-//! | any of these, and *found* | none of these | as for `TAKEN` or `SETTLING` |
+//! | any of these, and *found* | none of these | as for `CONSUMING` or `SETTLING` |
 //! | `GIVING_UP` | the verdict stands in the receipt | counts it |
 //! | sending | the message's receipt is open, perhaps it was counted as sent, and it was not deposited | takes it back: it was never sent |
 //!
@@ -80,9 +80,9 @@ shared_struct! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub(crate) enum Step {
-    /// It is taken out of the inbox, or looked at in the store.
-    Taken = 1,
-    /// As `Taken`, and it is deposited at `to`. Has the bit of `Taken`, too.
+    /// It is consumed from the inbox, or looked at in the store.
+    Consuming = 1,
+    /// As `Consuming`, and it is deposited at `to`. Has the bit of `Consuming`, too.
     Passing = 3,
     /// It was held for a remote domain; `to` is the status that came back.
     Settling = 2,
@@ -92,7 +92,7 @@ pub(crate) enum Step {
     Retracting = 9,
 }
 
-/// With `Taken`, `Passing` or `Settling`: the message's sender has settled it, which is about to be marked as found.
+/// With `Consuming`, `Passing` or `Settling`: the message's sender has settled it, which is about to be marked as found.
 const FOUND: u64 = 4;
 
 /// An open note.
@@ -277,7 +277,7 @@ impl<'f, S: Scope> Ledger<'f, S> {
     /// Notes a message that is about to be taken out of the inbox. The note before it is closed.
     #[inline(always)]
     pub(crate) fn take(&self, source: u16, sequence: u64) {
-        self.open(Step::Taken, source, sequence);
+        self.open(Step::Consuming, source, sequence);
     }
 
     #[inline(always)]
@@ -304,7 +304,7 @@ impl<'f, S: Scope> Ledger<'f, S> {
         self.open(step, source, sequence);
     }
 
-    /// For the message that is noted as taken: notes where it is about to be deposited, or where in a high-priority ring
+    /// For the message that is noted as being consumed: notes where it is about to be deposited, or where in a high-priority ring
     /// the deposit is now.
     #[inline(always)]
     pub(crate) fn pass(&self, to: u64) {
@@ -318,7 +318,7 @@ impl<'f, S: Scope> Ledger<'f, S> {
         keep_order();
     }
 
-    /// For the message that is noted as taken, or as being settled: notes that its sender's verdict is about to be marked as
+    /// For the message that is noted as being consumed, or as being settled: notes that its sender's verdict is about to be marked as
     /// found.
     #[cold]
     #[inline]
@@ -381,7 +381,7 @@ impl<'f, S: Scope> Ledger<'f, S> {
         let what = self.hand.what.load(Relaxed);
         let found = what & FOUND != 0;
         let step = match what & STEP & !FOUND {
-            1 => Step::Taken,
+            1 => Step::Consuming,
             3 => Step::Passing,
             2 => Step::Settling,
             8 => Step::GivingUp,
@@ -460,7 +460,7 @@ mod tests {
             ledger.take(7, sequence);
             assert_eq!(
                 recover(&hand, &entry).noted(),
-                Some(Noted { step: Step::Taken, found: false, source, sequence, to: 0 })
+                Some(Noted { step: Step::Consuming, found: false, source, sequence, to: 0 })
             );
             ledger.count(Counter::Forwarded);
             assert_eq!((ledger.noted(), recover(&hand, &entry).noted()), (None, None));

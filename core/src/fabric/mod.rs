@@ -913,7 +913,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         self.last_of(id)?.owner()
     }
 
-    /// Where [`Endpoint`]s look for a free index: after the one that was taken last, so that each index
+    /// Where [`Endpoint`]s look for a free index: after the one that was claimed last, so that each index
     /// rests for as long as others are free.
     pub(crate) fn indices_in_turn(&self) -> impl Iterator<Item = Index<Sh>> + use<'f, Sh> {
         let first = self.header().next_index();

@@ -100,7 +100,7 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
     }
 
     /// Messages of normal priority that wait in a kernel's inbox: those that its senders have put there, less those that
-    /// it has noted as taken.
+    /// it has noted as consumed.
     #[must_use]
     pub fn waiting(&self, id: KernelId) -> Option<u64> {
         Some(self.sharded(self.index(id.index())?).waiting())

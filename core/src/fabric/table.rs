@@ -54,7 +54,7 @@
 //!
 //! | the other index | the kernel that looks |
 //! | --- | --- |
-//! | Registered, or `named` | gives its own index back: the name is taken |
+//! | Registered, or `named` | gives its own index back: the name is in use |
 //! | `asks`, and its index is lower | the same |
 //! | `asks`, and its index is higher | takes the other's `asks` away by an exchange; should that fail, it looks again |
 //! | anything else | goes on |
@@ -71,9 +71,9 @@
 //! # Generations
 //!
 //! A generation never comes back. An index serves 2³² - 2 owners; then it is used up, and is not given to anybody again
-//! (the last generation is kept for a successor). Free indices are taken in turn: each search begins behind the index
-//! that was taken last. With `KERNELS` indices, of which most are free, and `r` registrations a second, a
-//! fabric lasts `KERNELS` × 4.29 × 10⁹ / `r` seconds: 16 indices at 1000 a second, 2177 years; one index that is taken a
+//! (the last generation is kept for a successor). Free indices are claimed in turn: each search begins behind the index
+//! that was claimed last. With `KERNELS` indices, of which most are free, and `r` registrations a second, a
+//! fabric lasts `KERNELS` × 4.29 × 10⁹ / `r` seconds: 16 indices at 1000 a second, 2177 years; one index that is claimed a
 //! million times a second, 71 minutes, and then it is refused, not reused.
 //!
 //! # Restricted kernels
@@ -116,7 +116,7 @@ use crate::wake_flag::WakeFlag;
 pub enum Status {
     /// Nobody's.
     Free = 0,
-    /// Taken; old mail is being thrown out.
+    /// Claimed; old mail is being thrown out.
     Registering = 1,
     /// In use: can be sent to.
     Registered = 2,
@@ -707,7 +707,7 @@ impl<S: Scope> Entry<S> {
     }
 
     pub(crate) fn counters(&self) -> [u64; COUNTERS] {
-        // Relaxed: statistics. For an owner that has just taken the index, `index-left` made them visible.
+        // Relaxed: statistics. For an owner that has just claimed the index, `index-left` made them visible.
         core::array::from_fn(|i| self.counters.counters[i].load(Relaxed))
     }
 

@@ -79,7 +79,7 @@
 //!
 //! By default all kernels but the gateway's own are announced, those that other gateways stand for included, so that
 //! links can be joined in rows and trees. In a ring of links, names would chase one another after their kernel has
-//! left: there, say what is [exported](Gateway::export). A kernel whose name is taken on the other side is not known
+//! left: there, say what is [exported](Gateway::export). A kernel whose name is in use on the other side is not known
 //! there. It cannot send there either: its messages end in `NotFound`. So do those of a sender that has left before the
 //! gateway came to them.
 //!
@@ -162,7 +162,7 @@ pub struct GatewayStats {
     pub received: u64,
     /// Frames that made no sense, or none any more: answers that came too late are among them.
     pub rejected: u64,
-    /// Kernels that were announced and could not be registered: their name was taken, or there was no index. Counted
+    /// Kernels that were announced and could not be registered: their name was in use, or no index was free. Counted
     /// each time.
     pub refused: u64,
     /// Messages that were not answered in time. They ended in `Unanswered`, and may have been received.

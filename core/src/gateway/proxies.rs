@@ -146,14 +146,14 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
     {
         let fabric = gateway.fabric();
         let platform = gateway.platform().clone();
-        let Ok(taken) = fabric.claim_index(who, platform.owner()) else { return false };
-        let seat = &mut self.seats[taken.index()];
+        let Ok(claimed) = fabric.claim_index(who, platform.owner()) else { return false };
+        let seat = &mut self.seats[claimed.index()];
         if seat.as_ref().is_some() {
             // Only if someone writes over the fabric's table.
-            fabric.give_back(taken);
+            fabric.give_back(claimed);
             return false;
         }
-        seat.fill(|at| Proxy::new_in(at, self.shape, remote, |at| Endpoint::open(at, fabric, platform, taken, who)));
+        seat.fill(|at| Proxy::new_in(at, self.shape, remote, |at| Endpoint::open(at, fabric, platform, claimed, who)));
         true
     }
 

@@ -17,7 +17,7 @@
 //! publishes its body itself (`slot-published`): as all do so in one step, a GPU does it with one fence. The credit,
 //! which one member publishes for all, is stored after all have met ([`Group::sync`]).
 
-use super::spsc::{ConsumerState, ProducerState, Spsc, Taken, claim_end, release_end};
+use super::spsc::{ConsumerState, InUse, ProducerState, Spsc, claim_end, release_end};
 use crate::sync::Ordering::Relaxed;
 use crate::sync::{Body, ReachesHere, Scope, System};
 use bytemuck::AnyBitPattern;
@@ -48,17 +48,17 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     /// Takes the producing end for a group. It continues where the previous producer stopped.
     ///
     /// # Errors
-    /// [`Taken`], to all members, while another producer exists.
+    /// [`InUse`], to all members, while another producer exists.
     ///
     /// # Safety
     /// All members of the group call it, and later every operation of what it returns, its drop included, in the same
     /// order; [`push`](GroupProducer::push) with the same `count`.
-    pub unsafe fn group_producer<G: Group>(&self, group: G) -> Result<GroupProducer<'_, G, T, N, S>, Taken>
+    pub unsafe fn group_producer<G: Group>(&self, group: G) -> Result<GroupProducer<'_, G, T, N, S>, InUse>
     where
         S: ReachesHere,
     {
         if !claim(group, || claim_end(&self.claims.producer)) {
-            return Err(Taken);
+            return Err(InUse);
         }
         let found = if group.rank() == 0 { self.view().recover_producer() } else { ProducerState::default() };
         // What the leader has found free is free for all, and cleared before another one publishes there.
@@ -70,18 +70,18 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     /// Takes the consuming end for a group. It continues where the previous consumer stopped.
     ///
     /// # Errors
-    /// [`Taken`], to all members, while another consumer exists.
+    /// [`InUse`], to all members, while another consumer exists.
     ///
     /// # Safety
     /// As for [`group_producer`](Self::group_producer).
-    pub unsafe fn group_consumer<G: Group>(&self, group: G) -> Result<GroupConsumer<'_, G, T, N, S>, Taken>
+    pub unsafe fn group_consumer<G: Group>(&self, group: G) -> Result<GroupConsumer<'_, G, T, N, S>, InUse>
     where
         S: ReachesHere,
     {
         if !claim(group, || claim_end(&self.claims.consumer)) {
-            return Err(Taken);
+            return Err(InUse);
         }
-        let found = self.view().recover_consumer(&self.claims.taken);
+        let found = self.view().recover_consumer(&self.claims.consumed);
         let state = ConsumerState { head: leaders(group, found.head), published: leaders(group, found.published) };
         Ok(GroupConsumer { ring: self, group, state })
     }
@@ -168,7 +168,7 @@ impl<G: Group, T: AnyBitPattern + Send, const N: usize, S: Scope> GroupConsumer<
         self.state.head = self.state.head.wrapping_add(u64::from(count));
         if rank == 0 && count > 0 {
             // Relaxed: for a successor only.
-            self.ring.claims.taken.store(self.state.head, Relaxed);
+            self.ring.claims.consumed.store(self.state.head, Relaxed);
         }
         if count == 0 || self.state.unpublished() >= ring.publish_every() {
             if rank == 0 {

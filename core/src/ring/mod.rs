@@ -17,5 +17,5 @@ pub mod ticket;
 
 pub use group::Group;
 pub use sharded::Sharded;
-pub use spsc::{Consumer, Producer, Spsc, Taken};
+pub use spsc::{Consumer, InUse, Producer, Spsc};
 pub use ticket::Ticket;

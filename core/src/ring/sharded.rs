@@ -10,7 +10,7 @@
 //!   P0 --> |   7  |      | credit | stamp body | stamp body |   the consumer stays with one shard until it is
 //!          +------+      +----------------------------------+   dry (64 messages at most), watching only its stamp;
 //!   P1 --> |   0  |      | credit | stamp body | stamp body |   then it looks for a doorbell that differs from what
-//!          +------+      +----------------------------------+   it has taken from that shard
+//!          +------+      +----------------------------------+   it has consumed of that shard
 //! ```
 //!
 //! A *doorbell* is the low half of its shard's tail: 32 bits, for not every compiler of device code has narrower atomics. 32
@@ -45,7 +45,7 @@
 //! shards, in one of `PRODUCERS / 16` such looks; by one that polls, in one of `64 × PRODUCERS` polls that find nothing or
 //! turn to another shard; and as soon as a successor of the producer recovers, which rings again.
 
-use super::spsc::{ConsumerState, Credit, ProducerState, Slots, SpscView, Taken, claim_end, release_end};
+use super::spsc::{ConsumerState, Credit, InUse, ProducerState, Slots, SpscView, claim_end, release_end};
 use crate::error::Full;
 use crate::in_place::make_in;
 use crate::shape::{Fan, Index, QueueNumbers, Typed};
@@ -65,7 +65,7 @@ const ROW: usize = if cfg!(k2k_loom) { 1 } else { 32 };
 /// So many shards have a row each for their doorbells.
 const SPREAD_SHARDS: usize = 16;
 
-/// Messages taken from one shard before the others are looked at.
+/// Messages consumed from one shard before the others are looked at.
 const BURST: u32 = 64;
 
 /// Turns to another shard, or for nothing, after which the stamp of a shard is looked at that may not have rung.
@@ -118,10 +118,10 @@ shared_struct! {
 }
 
 shared_struct! {
-    /// The consumer's notes for a successor: per shard, the position after the last message taken.
+    /// The consumer's notes for a successor: per shard, the position after the last message consumed.
     #[repr(align(128))]
     pub(crate) struct Notes[const PRODUCERS: usize,][PRODUCERS,] in S {
-        taken: [AtomicU64<S>; PRODUCERS],
+        consumed: [AtomicU64<S>; PRODUCERS],
     }
 }
 
@@ -231,7 +231,7 @@ impl<F: Fan> fmt::Debug for ShardedState<F> {
 impl<F: Fan> ShardedState<F> {
     fn recover_in<'e>(memory: &'e mut MaybeUninit<Self>, queue: ShardedView<'_, F>) -> &'e mut Self {
         make_in!(memory, Self {
-            shards => |each| queue.fan.each_in(each, |i| queue.shard(i).recover_consumer(queue.taken(i))),
+            shards => |each| queue.fan.each_in(each, |i| queue.shard(i).recover_consumer(queue.consumed(i))),
             current: queue.fan.first(),
             left: BURST,
             turns: 0,
@@ -272,7 +272,7 @@ impl<'q, F: Fan> ShardedView<'q, F> {
 
     /// The consumer's note on a shard.
     #[inline(always)]
-    fn taken(self, shard: Index<F>) -> &'q AtomicU64<F::Scope> {
+    fn consumed(self, shard: Index<F>) -> &'q AtomicU64<F::Scope> {
         // SAFETY: `below` is less than the number of shards, and there is a note for each.
         unsafe {
             self.base.add(self.fan.queue().notes).cast::<AtomicU64<F::Scope>>().add(self.fan.below(shard)).as_ref()
@@ -336,13 +336,13 @@ impl<'q, F: Fan> ShardedView<'q, F> {
     }
 
     /// The messages that wait in a shard, for an onlooker: the position of the first one, and how many: what was rung for,
-    /// less what the consumer noted as taken.
+    /// less what the consumer noted as consumed.
     pub(crate) fn waiting_in(self, shard: Index<F>) -> (u64, u64) {
         // Relaxed, both: a number to show; whoever acts on it looks again.
-        let taken = self.taken(shard).load(Relaxed);
-        let waiting = u64::from(self.doorbell(shard).load(Relaxed).wrapping_sub(taken as u32));
-        // More than a shard holds: taken before its doorbell was rung, so nothing waits.
-        (taken, if waiting > self.len() { 0 } else { waiting })
+        let consumed = self.consumed(shard).load(Relaxed);
+        let waiting = u64::from(self.doorbell(shard).load(Relaxed).wrapping_sub(consumed as u32));
+        // More than a shard holds: consumed before its doorbell was rung, so nothing waits.
+        (consumed, if waiting > self.len() { 0 } else { waiting })
     }
 
     /// Appends to a shard what `fill` writes, `used` bytes, more or less, and rings its doorbell.
@@ -372,15 +372,15 @@ impl<'q, F: Fan> ShardedView<'q, F> {
     }
 
     /// Lets an onlooker see here what another queue shows: doorbells, wherever its scope has them, and notes, for which
-    /// producers count as told of everything that was taken.
+    /// producers count as told of everything that was consumed.
     #[cfg(not(k2k_loom))]
     pub(crate) fn show<G: Fan>(self, from: ShardedView<'_, G>) {
         for (to, other) in self.fan.indices().zip(from.fan.indices()) {
             // Relaxed, all: numbers to show.
             self.doorbell(to).store(from.doorbell(other).load(Relaxed), Relaxed);
-            let taken = from.taken(other).load(Relaxed);
-            self.taken(to).store(taken, Relaxed);
-            self.shard(to).show_credit(taken);
+            let consumed = from.consumed(other).load(Relaxed);
+            self.consumed(to).store(consumed, Relaxed);
+            self.shard(to).show_credit(consumed);
         }
     }
 
@@ -465,7 +465,7 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         ShardedState::recover_in(memory, self)
     }
 
-    /// Whether shard `i` has rung for something that was not taken yet.
+    /// Whether shard `i` has rung for something that was not consumed yet.
     #[inline(always)]
     fn has_rung(self, state: &ShardedState<F>, i: Index<F>) -> bool {
         // Relaxed: a hint. Whoever follows it looks at the stamp, which vouches for the message.
@@ -603,7 +603,7 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         i: Index<F>,
         take: impl FnOnce(Body<'q, F::Item>) -> (V, usize),
     ) -> Option<V> {
-        self.shard(i).pop(&mut state.shards[i], self.taken(i), take)
+        self.shard(i).pop(&mut state.shards[i], self.consumed(i), take)
     }
 
     /// Whether any shard has a message.
@@ -628,7 +628,7 @@ impl<'q, F: Fan> ShardedView<'q, F> {
                 let shard = &state.shards[i];
                 // Relaxed: a hint. The stamps vouch for what is counted, so that whoever is told of a message finds it.
                 let rung = u64::from(self.doorbell(i).load(Relaxed).wrapping_sub(shard.head as u32));
-                // More than a shard holds: the stamp was seen and taken before its doorbell (nothing waits), or the doorbell
+                // More than a shard holds: the stamp was seen and the message consumed before its doorbell (nothing waits), or the doorbell
                 // lies.
                 if rung > self.len() { 0 } else { self.shard(i).waiting(shard, rung) }
             })
@@ -679,11 +679,11 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
     /// Takes the producing end of shard `shard`.
     ///
     /// # Errors
-    /// [`Taken`] while that shard has a producer.
+    /// [`InUse`] while that shard has a producer.
     ///
     /// # Panics
     /// If there is no such shard.
-    pub fn producer(&self, shard: usize) -> Result<ShardProducer<'_, T, PRODUCERS, N, S>, Taken>
+    pub fn producer(&self, shard: usize) -> Result<ShardProducer<'_, T, PRODUCERS, N, S>, InUse>
     where
         S: ReachesHere,
     {
@@ -693,22 +693,22 @@ impl<T: AnyBitPattern + Send, const PRODUCERS: usize, const N: usize, S: Scope> 
         if claim_end(&self.claims.producers[shard]) {
             Ok(ShardProducer { queue: self, shard, state: self.view().recover_producer(shard) })
         } else {
-            Err(Taken)
+            Err(InUse)
         }
     }
 
     /// Takes the consuming end.
     ///
     /// # Errors
-    /// [`Taken`] while another consumer exists.
-    pub fn consumer(&self) -> Result<ShardedConsumer<'_, T, PRODUCERS, N, S>, Taken>
+    /// [`InUse`] while another consumer exists.
+    pub fn consumer(&self) -> Result<ShardedConsumer<'_, T, PRODUCERS, N, S>, InUse>
     where
         S: ReachesHere,
     {
         if claim_end(&self.claims.consumer) {
             Ok(ShardedConsumer { queue: self, state: self.view().recover_consumer() })
         } else {
-            Err(Taken)
+            Err(InUse)
         }
     }
 }

@@ -27,7 +27,7 @@
 //!    may also *write* it: see "Lines that the consumer has written".
 //! 3. `Credit`: written by the consumer only, read by the producer.
 //! 4. Each side's own position lives in its state (`ProducerState`, `ConsumerState`) and is never read back from
-//!    shared memory. The consumer leaves a copy in a word that nobody else looks at (`taken` in `Claims`), for a
+//!    shared memory. The consumer leaves a copy in a word that nobody else looks at (`consumed` in `Claims`), for a
 //!    successor.
 //!
 //! # Synchronisation
@@ -58,7 +58,7 @@
 
 mod ends;
 
-pub use ends::{Claim, Consumer, Peek, Producer, Spsc, Taken};
+pub use ends::{Claim, Consumer, InUse, Peek, Producer, Spsc};
 
 use crate::error::Full;
 use crate::shape::{Ring, Typed};
@@ -126,7 +126,7 @@ pub(crate) struct ConsumerState {
 }
 
 impl ConsumerState {
-    /// Messages taken that the producer was not told of.
+    /// Messages consumed that the producer was not told of.
     #[inline(always)]
     pub(super) const fn unpublished(&self) -> u64 {
         self.head.wrapping_sub(self.published)
@@ -343,12 +343,12 @@ impl<'r, R: Ring> SpscView<'r, R> {
         count as usize
     }
 
-    /// Finds the consumer's position in a ring that may have been in use: after the last message taken.
-    pub(crate) fn recover_consumer(self, taken: &AtomicU64<R::Scope>) -> ConsumerState {
+    /// Finds the consumer's position in a ring that may have been in use: after the last message consumed.
+    pub(crate) fn recover_consumer(self, consumed: &AtomicU64<R::Scope>) -> ConsumerState {
         // Relaxed: only this end writes the two words, and the claim of the end has made its predecessor's stores
         // visible.
         let published = self.credit.position.load(Relaxed);
-        let head = taken.load(Relaxed);
+        let head = consumed.load(Relaxed);
         // More than a ring apart: no consumer writes this.
         let head = if head.wrapping_sub(published) > self.len() { published } else { head };
         ConsumerState { head, published }
@@ -395,7 +395,7 @@ impl<'r, R: Ring> SpscView<'r, R> {
     pub(crate) fn pop<V>(
         self,
         state: &mut ConsumerState,
-        taken: &AtomicU64<R::Scope>,
+        consumed: &AtomicU64<R::Scope>,
         take: impl FnOnce(Body<'r, R::Item>) -> (V, usize),
     ) -> Option<V> {
         let Some(slot) = self.next(state) else {
@@ -404,16 +404,16 @@ impl<'r, R: Ring> SpscView<'r, R> {
         };
         // Rule 2: the stamp says that the slot is full, so it is this consumer's until the credit is stored.
         let (result, used) = take(slot.body);
-        self.finish(state, slot, taken, used);
+        self.finish(state, slot, consumed, used);
         Some(result)
     }
 
     /// Ends the reading of the slot at `head`.
     #[inline(always)]
-    fn finish(self, state: &mut ConsumerState, slot: SlotView<'r, R>, taken: &AtomicU64<R::Scope>, used: usize) {
+    fn finish(self, state: &mut ConsumerState, slot: SlotView<'r, R>, consumed: &AtomicU64<R::Scope>, used: usize) {
         state.head = state.head.wrapping_add(1);
         // Relaxed: for a successor only. Before the scribbles, so that it never takes a message that was written over.
-        taken.store(state.head, Relaxed);
+        consumed.store(state.head, Relaxed);
         if CONSUMER_WRITES_LINES {
             // SAFETY: rule 2: still this consumer's; the value has been copied out.
             unsafe { slot.body.scribble(used) };
@@ -424,19 +424,19 @@ impl<'r, R: Ring> SpscView<'r, R> {
         }
     }
 
-    /// How many messages that were taken without telling the producer are too many.
+    /// How many messages that were consumed without telling the producer are too many.
     #[inline(always)]
     pub(super) fn publish_every(self) -> u64 {
         if self.len() < 8 { 1 } else { self.len() / 8 }
     }
 
-    /// Takes up to `out.len()` messages; returns how many. In runs, each copied out, then noted as taken, then written
+    /// Takes up to `out.len()` messages; returns how many. In runs, each copied out, then noted as consumed, then written
     /// over.
     #[inline(always)]
     pub(crate) fn pop_batch(
         self,
         state: &mut ConsumerState,
-        taken: &AtomicU64<R::Scope>,
+        consumed: &AtomicU64<R::Scope>,
         out: &mut [R::Item],
     ) -> usize {
         let mut count = 0;
@@ -454,7 +454,7 @@ impl<'r, R: Ring> SpscView<'r, R> {
             count += length as usize;
             if length > 0 {
                 // Relaxed: as in `finish`: before the scribbles.
-                taken.store(state.head, Relaxed);
+                consumed.store(state.head, Relaxed);
             }
             if CONSUMER_WRITES_LINES {
                 for i in 0..length {
@@ -487,13 +487,13 @@ impl<'r, R: Ring> SpscView<'r, R> {
 }
 
 shared_struct! {
-    /// The claim words of the two ends of a ring: 0 is free, 1 is taken; and the consumer's note.
+    /// The claim words of the two ends of a ring: 0 is free, 1 is in use; and the consumer's note.
     #[repr(align(128))]
     pub(crate) struct Claims[][] in S {
         pub(super) producer: AtomicU32<S>,
         pub(super) consumer: AtomicU32<S>,
-        /// Position after the last message taken; written by the consumer, read by its successor.
-        pub(super) taken: AtomicU64<S>,
+        /// Position after the last message consumed; written by the consumer, read by its successor.
+        pub(super) consumed: AtomicU64<S>,
     }
 }
 
@@ -539,7 +539,7 @@ mod tests {
     fn no_more_wait_than_were_published_whatever_somebody_says() {
         let ring = Spsc::<u64, 8>::new();
         let mut producer = ring.producer().unwrap();
-        let state = ring.view().recover_consumer(&ring.claims.taken);
+        let state = ring.view().recover_consumer(&ring.claims.consumed);
         for published in 0..=8 {
             for hint in [0, 1, 3, 8, 9, u64::MAX] {
                 assert_eq!(ring.view().waiting(&state, hint), hint.min(published));

@@ -62,7 +62,7 @@
 //!
 //! * A producer that stalls and is revoked gets [`Revoked`]: its message was not sent. Until then it costs one slot.
 //! * A producer that dies costs one slot, until [`Ticket::reclaim`] brings that back.
-//! * A consumer that dies inside `pop` has either taken that message or left it; no other is lost or repeated.
+//! * A consumer that dies inside `pop` has either consumed that message or left it; no other is lost or repeated.
 //!
 //! Every loop is bounded: `2 N + 64` rounds without luck count as a full (or empty) ring. No content of the words does
 //! worse than that. After each lost race a producer waits twice as long as after the one before, so that the winner can
@@ -73,7 +73,7 @@
 //! 45 bits of lap and 64 of position wrap without harm: laps are compared modulo 2⁴⁵, and a producer that slept for
 //! so long finds its slot claimed or held as it left it.
 
-use super::spsc::{CONSUMER_WRITES_LINES, Slot, Taken, claim_end, release_end};
+use super::spsc::{CONSUMER_WRITES_LINES, InUse, Slot, claim_end, release_end};
 use crate::error::Full;
 use crate::shape::{Ring, Typed};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
@@ -397,7 +397,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
         self.at_index(position as usize & self.ring.mask())
     }
 
-    /// Whether the consumer has not taken the message that this producer has at a position.
+    /// Whether the consumer has not consumed the message that this producer has at a position.
     #[inline(always)]
     pub(crate) fn is_waiting(self, position: u64, producer: u16) -> bool {
         // Relaxed: a producer's own words are known to it and to its successor, and a count needs no more.
@@ -407,7 +407,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
             && seen.producer() == producer
     }
 
-    /// For a producer: how many of its messages the consumer has not taken, and the position of the oldest. A look at all
+    /// For a producer: how many of its messages the consumer has not consumed, and the position of the oldest. A look at all
     /// positions that the consumer has not passed.
     pub(crate) fn waiting_of(self, producer: u16) -> (u32, u64) {
         // Relaxed, both: its own claims have moved the tail before, or have seen it beyond. Positions are passed in order,
@@ -678,9 +678,9 @@ impl<'r, R: Ring> TicketView<'r, R> {
     }
 
     /// Takes the oldest message; `used` says how many of its bytes count, from the first line alone, and is called before
-    /// the message counts as taken. Bytes behind stay what they were.
+    /// the message counts as consumed. Bytes behind stay what they were.
     ///
-    /// If a push happened before this call and its message was not taken yet, the answer is not `Empty`.
+    /// If a push happened before this call and its message was not consumed yet, the answer is not `Empty`.
     #[inline(always)]
     pub(crate) fn pop_into(
         self,
@@ -693,7 +693,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
                 // SAFETY: rule 1: published, so this consumer's until it stores FREE.
                 let used = unsafe { slot.body.read_used(to, used) };
                 if CONSUMER_WRITES_LINES {
-                    // Relaxed: for a successor, should this consumer die here: the message is taken.
+                    // Relaxed: for a successor, should this consumer die here: the message is consumed.
                     slot.word.store(seen.with(VOID).unowned().0, Relaxed);
                     // SAFETY: rule 1: still this consumer's; the value has been copied out.
                     unsafe { slot.body.scribble(used) };
@@ -844,12 +844,12 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
     /// Takes the consuming end. It continues where the previous consumer stopped.
     ///
     /// # Errors
-    /// [`Taken`] while another consumer exists.
-    pub fn consumer(&self) -> Result<TicketConsumer<'_, T, N, S>, Taken>
+    /// [`InUse`] while another consumer exists.
+    pub fn consumer(&self) -> Result<TicketConsumer<'_, T, N, S>, InUse>
     where
         S: ReachesHere,
     {
-        if claim_end(&self.head.consumer) { Ok(self.consumer_unclaimed()) } else { Err(Taken) }
+        if claim_end(&self.head.consumer) { Ok(self.consumer_unclaimed()) } else { Err(InUse) }
     }
 
     /// Takes the consuming end from an owner that died without dropping it. No message is delivered again.

@@ -296,9 +296,9 @@ pub(super) fn register<E>(
 ) -> Result<E, (Outcome, [u64; 7])> {
     let index = block.launch.first_index as usize + block.index as usize;
     let mut name = [0; 32];
-    let taken = (Outcome::IndexInUse, [index as u64, 0, 0, 0, 0, 0, 0]);
-    let who = Registration::new(block.name(&mut name)).map_err(|_| taken)?.at(index);
-    with(&who, block.clock()).map_err(|_| taken)
+    let in_use = (Outcome::IndexInUse, [index as u64, 0, 0, 0, 0, 0, 0]);
+    let who = Registration::new(block.name(&mut name)).map_err(|_| in_use)?.at(index);
+    with(&who, block.clock()).map_err(|_| in_use)
 }
 
 /// # Safety

@@ -54,7 +54,7 @@ impl<'l> Task<'l> {
         self.block.report(outcome, KernelId::NONE, [moved, bad, self.began_ns, thread::globaltimer_ns(), 0, 0, 0]);
     }
 
-    fn end_taken(&self) {
+    fn end_in_use(&self) {
         self.block.report(Outcome::IndexInUse, KernelId::NONE, [0; 7]);
     }
 
@@ -97,12 +97,12 @@ fn differs(value: &Body, number: u64) -> bool {
 }
 
 fn spsc_produce<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
-    let Ok(mut producer) = ring.producer() else { return task.end_taken() };
+    let Ok(mut producer) = ring.producer() else { return task.end_in_use() };
     task.push_all(|value| producer.push(value).is_ok());
 }
 
 fn spsc_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
-    let Ok(mut consumer) = ring.consumer() else { return task.end_taken() };
+    let Ok(mut consumer) = ring.consumer() else { return task.end_in_use() };
     let mut bad = 0;
     let moved = task.move_all(|moved| {
         let Some(value) = consumer.pop() else { return 0 };
@@ -116,7 +116,7 @@ fn spsc_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
 unsafe fn warp_produce<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
     let warp = Warp::this();
     // SAFETY: all threads of the warp go through this function.
-    let Ok(mut producer) = (unsafe { ring.group_producer(warp) }) else { return task.end_taken() };
+    let Ok(mut producer) = (unsafe { ring.group_producer(warp) }) else { return task.end_in_use() };
     let moved = task.move_all_by(&warp, |moved| {
         let count = (task.count - moved).min(u64::from(warp.size())) as u32;
         let value = body(task.first + moved + u64::from(warp.lane()));
@@ -130,7 +130,7 @@ unsafe fn warp_produce<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
 unsafe fn warp_consume<S: ReachesHere>(task: &Task<'_>, ring: &TestSpsc<S>) {
     let warp = Warp::this();
     // SAFETY: all threads of the warp go through this function.
-    let Ok(mut consumer) = (unsafe { ring.group_consumer(warp) }) else { return task.end_taken() };
+    let Ok(mut consumer) = (unsafe { ring.group_consumer(warp) }) else { return task.end_in_use() };
     let mut bad = 0;
     let moved = task.move_all_by(&warp, |moved| {
         let (count, value) = consumer.pop();
@@ -149,12 +149,12 @@ fn sharded_produce<S: ReachesHere>(task: &Task<'_>, queue: &TestSharded<S>) {
     if shard >= PRODUCERS as u64 {
         return task.block.report(Outcome::BadParameter, KernelId::NONE, [4, task.block.parameter(4), 0, 0, 0, 0, 0]);
     }
-    let Ok(mut producer) = queue.producer(shard as usize) else { return task.end_taken() };
+    let Ok(mut producer) = queue.producer(shard as usize) else { return task.end_in_use() };
     task.push_all(|value| producer.push(value).is_ok());
 }
 
 fn sharded_consume<S: ReachesHere>(task: &Task<'_>, queue: &TestSharded<S>) {
-    let Ok(mut consumer) = queue.consumer() else { return task.end_taken() };
+    let Ok(mut consumer) = queue.consumer() else { return task.end_in_use() };
     let (mut next, mut bad) = ([task.first; PRODUCERS], 0);
     let moved = task.move_all(|_| {
         let Some((shard, value)) = consumer.pop() else { return 0 };
@@ -171,7 +171,7 @@ fn ticket_produce(task: &Task<'_>, ring: &TestTicket) {
 }
 
 fn ticket_consume(task: &Task<'_>, ring: &TestTicket) {
-    let Ok(mut consumer) = ring.consumer() else { return task.end_taken() };
+    let Ok(mut consumer) = ring.consumer() else { return task.end_in_use() };
     let mut bad = 0;
     let moved = task.move_all(|_| {
         let TicketPop::Message(value) = consumer.pop() else { return 0 };
@@ -183,7 +183,7 @@ fn ticket_consume(task: &Task<'_>, ring: &TestTicket) {
 
 /// Each message carries the time at which it was pushed, and goes when fewer wait than parameter 4 says.
 fn stamp_produce(task: &Task<'_>, ring: &TestSpsc<System>) {
-    let Ok(mut producer) = ring.producer() else { return task.end_taken() };
+    let Ok(mut producer) = ring.producer() else { return task.end_in_use() };
     let window = (task.block.parameter(4) as usize).clamp(1, RING_SLOTS);
     let moved = task.move_all(|moved| {
         if RING_SLOTS - producer.free_slots() >= window {

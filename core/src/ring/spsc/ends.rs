@@ -30,20 +30,20 @@ shared_struct! {
     }
 }
 
-/// An end of the ring is taken.
+/// An end of the ring is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken;
+pub struct InUse;
 
-impl core::fmt::Display for Taken {
+impl core::fmt::Display for InUse {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(
-            "this end of the ring is taken: drop the producer or consumer that holds it, or, if its holder is dead, take it \
+            "this end of the ring is consumed: drop the producer or consumer that holds it, or, if its holder is dead, take it \
              over with `recover_producer` or `recover_consumer` (in rings that have them)",
         )
     }
 }
 
-impl core::error::Error for Taken {}
+impl core::error::Error for InUse {}
 
 #[cfg(not(k2k_loom))]
 impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Default for Spsc<T, N, S> {
@@ -95,23 +95,23 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     /// Takes the producing end. It continues where the previous producer stopped.
     ///
     /// # Errors
-    /// [`Taken`] while another producer exists.
-    pub fn producer(&self) -> Result<Producer<'_, T, N, S>, Taken>
+    /// [`InUse`] while another producer exists.
+    pub fn producer(&self) -> Result<Producer<'_, T, N, S>, InUse>
     where
         S: ReachesHere,
     {
-        if claim_end(&self.claims.producer) { Ok(self.producer_unclaimed()) } else { Err(Taken) }
+        if claim_end(&self.claims.producer) { Ok(self.producer_unclaimed()) } else { Err(InUse) }
     }
 
     /// Takes the consuming end. It continues where the previous consumer stopped.
     ///
     /// # Errors
-    /// [`Taken`] while another consumer exists.
-    pub fn consumer(&self) -> Result<Consumer<'_, T, N, S>, Taken>
+    /// [`InUse`] while another consumer exists.
+    pub fn consumer(&self) -> Result<Consumer<'_, T, N, S>, InUse>
     where
         S: ReachesHere,
     {
-        if claim_end(&self.claims.consumer) { Ok(self.consumer_unclaimed()) } else { Err(Taken) }
+        if claim_end(&self.claims.consumer) { Ok(self.consumer_unclaimed()) } else { Err(InUse) }
     }
 
     /// Takes the producing end from an owner that died without dropping it (a killed process, a reset device).
@@ -127,7 +127,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
         self.producer_unclaimed()
     }
 
-    /// Takes the consuming end from an owner that died without dropping it. Messages that it had taken are not
+    /// Takes the consuming end from an owner that died without dropping it. Messages that it had consumed are not
     /// delivered again.
     ///
     /// # Safety
@@ -152,7 +152,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Spsc<T, N, S> {
     }
 
     fn consumer_unclaimed(&self) -> Consumer<'_, T, N, S> {
-        Consumer { ring: self, state: self.view().recover_consumer(&self.claims.taken) }
+        Consumer { ring: self, state: self.view().recover_consumer(&self.claims.consumed) }
     }
 }
 
@@ -267,13 +267,13 @@ impl<'r, T: AnyBitPattern + Send, const N: usize, S: Scope> Consumer<'r, T, N, S
     pub fn pop(&mut self) -> Option<T> {
         // SAFETY: rule 2: `take` is called with the slot that is this consumer's to read.
         let take = |body: Body<'_, T>| unsafe { (body.read(), size_of::<T>()) };
-        self.ring.view().pop(&mut self.state, &self.ring.claims.taken, take)
+        self.ring.view().pop(&mut self.state, &self.ring.claims.consumed, take)
     }
 
     /// Takes up to `out.len()` messages, oldest first, and returns how many it took.
     #[inline]
     pub fn pop_batch(&mut self, out: &mut [T]) -> usize {
-        self.ring.view().pop_batch(&mut self.state, &self.ring.claims.taken, out)
+        self.ring.view().pop_batch(&mut self.state, &self.ring.claims.consumed, out)
     }
 
     /// Looks at the oldest message without taking it; [`Peek::release`] takes it.
@@ -327,7 +327,7 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Peek<'_, '_, T, N, S> {
     pub fn release(self) {
         let (ring, state) = (self.consumer.ring, &mut self.consumer.state);
         let view = ring.view();
-        view.finish(state, view.slot(state.head), &ring.claims.taken, size_of::<T>());
+        view.finish(state, view.slot(state.head), &ring.claims.consumed, size_of::<T>());
     }
 
     fn body(&self) -> Body<'_, T> {
