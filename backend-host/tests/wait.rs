@@ -241,7 +241,7 @@ fn transit_traffic_moves_on_when_room_appears_without_anyone_ringing() {
     broker.add_route(x.id(), z_id, y_id).unwrap();
     x.send(z_id, &Message::new(100)).unwrap();
     let forwarder = std::thread::spawn(move || y.receive(GUARD));
-    eventually("y has put the message aside", || broker.trace(y_id).iter().any(|e| e.event == Event::Parked));
+    eventually("y has deferred the message", || broker.trace(y_id).iter().any(|e| e.event == Event::Deferred));
     for i in (0..8).chain([100]) {
         assert_eq!(z.receive(GUARD).unwrap().header.kind, i);
     }

@@ -348,7 +348,7 @@ pub struct Numbers {
     pub(crate) payload: usize,
     /// Bytes from one slot of a ring to the next, and of a transit store.
     pub(crate) slot: usize,
-    pub(crate) stored: usize,
+    pub(crate) transit_slot: usize,
     /// In an inbox: its queue, its high-priority ring, its length.
     pub(crate) queue: QueueNumbers,
     pub(crate) high: usize,
@@ -411,7 +411,7 @@ impl Numbers {
         let base = retracted + k * s * word;
         let receipts_len = up(base + word);
         let held_len = up(s * Held::<1>::RECORD_SIZE as u64);
-        let transit_len = up(Transit::<1, 0>::STORED as u64 + s * slot);
+        let transit_len = up(Transit::<1, 0>::SLOTS_AT as u64 + s * slot);
         let entries = size::<FabricHeader>();
         let routes = entries + k * size::<Entry<S>>();
         let senders = routes + up(k * k * word);
@@ -435,7 +435,7 @@ impl Numbers {
             mask: slots - 1,
             payload,
             slot: slot as usize,
-            stored: slot as usize,
+            transit_slot: slot as usize,
             queue: QueueNumbers { notes: notes as usize, shards: shards as usize, shard: shard as usize },
             high: high as usize,
             inbox: inbox as usize,
@@ -476,7 +476,7 @@ impl Numbers {
             mask: SLOTS - 1,
             payload: PAYLOAD,
             slot: size_of::<Slot<Message<PAYLOAD>, S>>(),
-            stored: Transit::<SLOTS, PAYLOAD>::STRIDE,
+            transit_slot: Transit::<SLOTS, PAYLOAD>::STRIDE,
             queue: Sharded::<Message<PAYLOAD>, KERNELS, SLOTS, S>::NUMBERS,
             high,
             inbox,

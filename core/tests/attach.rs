@@ -234,7 +234,7 @@ fn a_fabric_works_on_at_another_address() {
     fabric.set_route(a_id, c_id, b_id).unwrap();
     let message = |text: &str| Message::from_bytes(1, text.as_bytes()).unwrap();
     while b.send(c_id, &message("in c's inbox")).is_ok() {}
-    let stored = a.send(c_id, &message("in b's store")).unwrap();
+    let deferred = a.send(c_id, &message("in b's store")).unwrap();
     assert_eq!(b.poll(), 1);
     let high = a.send_priority(b_id, &message("high"), Priority::High).unwrap();
     let normal = a.send(b_id, &message("normal")).unwrap();
@@ -259,11 +259,11 @@ fn a_fabric_works_on_at_another_address() {
         b.poll();
     }
     assert_eq!(last, b"in b's store");
-    for id in [stored, high, normal] {
+    for id in [deferred, high, normal] {
         assert_eq!(a.receipt(id).unwrap().status, DeliveryStatus::Delivered);
     }
     assert_eq!(fabric.pending(), 0);
-    assert!(fabric.trace(a_id).unwrap().read().any(|entry| entry.id == stored));
+    assert!(fabric.trace(a_id).unwrap().read().any(|entry| entry.id == deferred));
 }
 
 /// Anyone may look on at a GPU's fabric; that only device code may register in it is a doctest of `sync::ReachesHere`.

@@ -20,7 +20,7 @@ fn codes_that_stand_in_shared_memory_never_change() {
         [Pending, Delivered, NotFound, QueueFull, Timeout, MaxHopsExceeded, Unanswered, NotAllowed].map(|s| s as u8),
         [1, 2, 3, 4, 5, 6, 7, 10]
     );
-    let events = [Event::Sent, Event::Received, Event::Forwarded, Event::Parked, Event::Failed, Event::Discarded];
+    let events = [Event::Sent, Event::Received, Event::Forwarded, Event::Deferred, Event::Failed, Event::Discarded];
     assert_eq!(events.map(|event| event as u8), [1, 2, 3, 4, 5, 6]);
     assert_eq!([Command::Run, Command::Pause, Command::Drain, Command::Stop].map(|c| c as u8), [0, 1, 2, 3]);
     let phases = [Phase::Idle, Phase::Running, Phase::Paused, Phase::Draining, Phase::Stopped, Phase::Failed];

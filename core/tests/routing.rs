@@ -210,7 +210,7 @@ impl<'f, const S: usize> Mesh<'f, S> {
                 busy |= self.kernel(index).backlog() == Backlog::Mail;
             }
             busy |= self.fabric.total_stats() != before;
-            // What has been put aside in one round may move in the next.
+            // What has been deferred in one round may move in the next.
             quiet = if busy { 0 } else { quiet + 1 };
             if quiet == 2 {
                 return;
@@ -347,7 +347,7 @@ fn a_cycle_of_full_inboxes_makes_progress() {
 }
 
 #[test]
-fn a_stored_message_follows_a_new_route_and_keeps_its_place() {
+fn a_deferred_message_follows_a_new_route_and_keeps_its_turn() {
     let (platform, fabric) = (Manual::at(1), fabric::<4, 4, 64>(&CONFIG));
     let mut kernels = register_all(&fabric, &platform, 4);
     let ids: Vec<_> = kernels.iter().map(|kernel| kernel.id()).collect();
@@ -370,9 +370,9 @@ fn a_stored_message_follows_a_new_route_and_keeps_its_place() {
     assert_eq!((b.backlog(), fabric.pending()), (Backlog::None, 0));
 }
 
-/// What is stored for a hop that is full must not hold up what is stored for another, whatever the routes were before.
+/// Messages deferred for a hop that is full must not hold up those deferred for another, whatever the routes were before.
 #[test]
-fn messages_stored_for_two_hops_that_swap_places_all_arrive() {
+fn messages_deferred_for_two_hops_that_swap_roles_all_arrive() {
     let (platform, fabric) = (Manual::at(1), fabric::<6, 4, 64>(&CONFIG));
     let mut kernels = register_all(&fabric, &platform, 6);
     let ids: Vec<_> = kernels.iter().map(|kernel| kernel.id()).collect();

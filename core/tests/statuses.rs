@@ -247,7 +247,7 @@ fn mail_in_a_forwarders_store_does_not_reach_the_receivers_successor() {
     let ids = ids(&kernels);
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
     let blocking = fill(&mut kernels[1], ids[2]);
-    let parked = kernels[0].send(ids[2], &empty()).unwrap();
+    let deferred = kernels[0].send(ids[2], &empty()).unwrap();
     kernels[1].poll();
     assert_eq!(kernels[1].backlog(), Backlog::Transit);
     kernels.pop().unwrap().unregister();
@@ -255,7 +255,7 @@ fn mail_in_a_forwarders_store_does_not_reach_the_receivers_successor() {
         common::handle(&fabric).register(&Registration::new("successor").unwrap().at(2), &platform).unwrap();
     kernels[1].poll();
     assert_eq!((kernels[1].backlog(), successor.try_receive()), (Backlog::None, None));
-    assert_eq!(status(&mut kernels[0], parked), Ok(DeliveryStatus::NotFound));
+    assert_eq!(status(&mut kernels[0], deferred), Ok(DeliveryStatus::NotFound));
     assert!(blocking.iter().all(|&id| status(&mut kernels[1], id) == Ok(DeliveryStatus::NotFound)));
     assert_adds_up(&fabric, 0);
 }
@@ -297,7 +297,7 @@ fn a_routed_message_ends_as_queue_full_when_a_forwarder_has_no_room_at_all() {
     let found: Vec<_> = sent.iter().map(|&id| status(&mut kernels[0], id).unwrap()).collect();
     assert_eq!(found, expected);
     assert_eq!(fabric.stats(ids[1]).unwrap().queue_full, 1);
-    // What was stored arrives, in order, once there is room.
+    // What was deferred arrives, in order, once there is room.
     let mut arrived = Vec::new();
     while let Some(message) = kernels[2].try_receive() {
         kernels[1].poll();
@@ -868,7 +868,7 @@ fn a_successor_takes_over_the_mail_and_the_traffic_of_a_dead_kernel() {
     fabric.set_route(ids[0], ids[2], ids[1]).unwrap();
     let own = kernels[1].send(ids[0], &empty()).unwrap();
     fill(&mut kernels[1], ids[2]);
-    let stored = kernels[0].send(ids[2], &empty()).unwrap();
+    let deferred = kernels[0].send(ids[2], &empty()).unwrap();
     kernels[1].poll();
     let waiting = kernels[0].send(ids[1], &empty()).unwrap();
     let high = kernels[0].send_priority(ids[1], &empty(), Priority::High).unwrap();
@@ -887,7 +887,7 @@ fn a_successor_takes_over_the_mail_and_the_traffic_of_a_dead_kernel() {
     while kernels[1].try_receive().is_some() {
         successor.poll();
     }
-    assert_eq!(status(&mut kernels[0], stored), Ok(DeliveryStatus::Delivered));
+    assert_eq!(status(&mut kernels[0], deferred), Ok(DeliveryStatus::Delivered));
     assert!(kernels[0].try_receive().is_some());
     assert_adds_up(&fabric, 0);
     // SAFETY: refused.
@@ -953,7 +953,7 @@ fn transit_mail_moves_on_while_the_forwarder_has_mail_of_its_own_all_the_time() 
     let mut kernels = register_all(&fabric, &platform, 3);
     let ids = ids(&kernels);
     chain(&fabric, &ids);
-    // The forwarder's shard to the last kernel is full, so what comes by is put aside.
+    // The forwarder's shard to the last kernel is full, so what comes by is deferred.
     fill(&mut kernels[1], ids[2]);
     let id = kernels[0].send(ids[2], &empty()).unwrap();
     assert!(kernels[1].try_receive().is_none());

@@ -73,7 +73,7 @@ fn the_first_hop_changes() {
     });
 }
 
-/// The next hop is full: the message is put aside, and goes on when there is room again.
+/// The next hop is full: the message is deferred, and goes on when there is room again.
 #[test]
 fn put_aside() {
     model("route.put_aside", 32, || {

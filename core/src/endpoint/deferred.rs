@@ -1,4 +1,4 @@
-//! Messages that a kernel has put aside because their next hops are full: which of them wait for which hop, and which
+//! Messages that a kernel has deferred because their next hops are full: which of them wait for which hop, and which
 //! one a look at all of them has come to. The messages themselves lie in the fabric's
 //! [transit store](crate::fabric).
 
@@ -101,24 +101,24 @@ impl<Sh: Shape> Deferred<Sh> {
     /// Whether a message has to stay behind earlier ones of its priority for the same next hop. One that lies in the store
     /// itself stays only behind those that the present look has found to stay.
     #[inline(always)]
-    pub(super) fn keeps_back(&self, next_hop: Index<Sh>, header: &Header, stored: Option<u64>) -> bool {
-        let before = if stored.is_some() { &self.kept } else { &self.waiting };
+    pub(super) fn keeps_back(&self, next_hop: Index<Sh>, header: &Header, deferred: Option<u64>) -> bool {
+        let before = if deferred.is_some() { &self.kept } else { &self.waiting };
         before[next_hop][priority_of(header)] > 0
     }
 
     /// Defers a message; `false` if the store is full.
     pub(super) fn put(&mut self, me: &Member<'_, Sh>, message: &Sh::Item, next_hop: Index<Sh>) -> bool {
-        let stored = me.transit().put(&mut self.store, message, next_hop.number());
-        if stored {
+        let is_deferred = me.transit().put(&mut self.store, message, next_hop.number());
+        if is_deferred {
             count(&mut self.waiting, next_hop, message.header());
         }
-        stored
+        is_deferred
     }
 
     /// Removes the message at a position, if one is given.
     #[inline(always)]
-    pub(super) fn remove(&mut self, me: &Member<'_, Sh>, stored: Option<u64>) {
-        if let Some(position) = stored {
+    pub(super) fn remove(&mut self, me: &Member<'_, Sh>, deferred: Option<u64>) {
+        if let Some(position) = deferred {
             me.transit().remove(&mut self.store, position);
         }
     }

@@ -1,4 +1,4 @@
-//! Passing on: what is for others goes to its next hop, or is put aside until that has room, or fails.
+//! Forwarding: a message for another kernel goes to its next hop, is deferred until that has room, or fails.
 
 use super::Endpoint;
 use super::outbox::Purpose;
@@ -30,12 +30,12 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     #[cold]
     #[inline(never)]
     fn defer(&mut self, message: &Sh::Item, next_hop: Index<Sh>) -> bool {
-        let stored = self.deferred.put(&self.member, message, next_hop);
-        if stored {
+        let is_deferred = self.deferred.put(&self.member, message, next_hop);
+        if is_deferred {
             self.ledger.close();
-            self.trace(Event::Parked, None, message.header());
+            self.trace(Event::Deferred, None, message.header());
         }
-        stored
+        is_deferred
     }
 
     /// Before a message is taken out of the inbox: if the store is full, looks once per call whether something of it can
@@ -51,7 +51,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// index if that has no room; then the message stays in hand, or in the store.
     // As `handle_other`: one copy.
     #[inline(never)]
-    fn pass_on(&mut self, message: &Sh::Item, stored: Option<u64>) -> Option<Index<Sh>> {
+    fn pass_on(&mut self, message: &Sh::Item, deferred: Option<u64>) -> Option<Index<Sh>> {
         let header = message.header();
         let next_hop = if header.hops >= header.hop_limit() {
             Err(DeliveryStatus::MaxHopsExceeded)
@@ -63,13 +63,13 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         let next_hop = match next_hop {
             Ok(next_hop) => next_hop,
             Err(status) => {
-                self.end_stored(header, status, stored);
+                self.settle_deferred(header, status, deferred);
                 return None;
             }
         };
         let header = Header { hops: header.hops + 1, ..*header };
         // What was deferred for this next hop goes first, but never before what is of higher priority.
-        if self.deferred.keeps_back(next_hop.index, &header, stored) {
+        if self.deferred.keeps_back(next_hop.index, &header, deferred) {
             return Some(next_hop.index);
         }
         self.ledger.pass(self.outbox.deposit_of(next_hop.index, &header).encode());
@@ -77,19 +77,19 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             return Some(next_hop.index);
         }
         // Before the count, which ends the note.
-        self.deferred.remove(&self.member, stored);
+        self.deferred.remove(&self.member, deferred);
         self.ledger.count(Counter::Forwarded);
         self.trace(Event::Forwarded, None, &header);
         self.wake(next_hop);
         None
     }
 
-    /// Tries again to forward what was put aside, a bounded number of messages: the next call goes on behind them.
+    /// Tries again to forward deferred messages, a bounded number of messages: the next call goes on behind them.
     #[inline(always)]
     pub(super) fn flush_transit(&mut self) {
         if !self.deferred.is_empty() {
             self.deferred.set_flushed();
-            self.flush_stored();
+            self.flush_deferred();
         }
     }
 
@@ -97,7 +97,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     pub(super) fn flush_all(&mut self) {
         // A look that has begun, and a whole one.
         for _ in 0..2 {
-            while !self.deferred.is_empty() && !self.flush_stored() {}
+            while !self.deferred.is_empty() && !self.flush_deferred() {}
         }
     }
 
@@ -105,7 +105,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// its priority. `true` at the end of a look at all of them.
     #[cold]
     #[inline(never)]
-    fn flush_stored(&mut self) -> bool {
+    fn flush_deferred(&mut self) -> bool {
         let mut memory = MaybeUninit::uninit();
         let message = zeroed_in(&mut memory);
         for _ in 0..=FLUSH_LOOKS {

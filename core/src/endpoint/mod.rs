@@ -100,7 +100,7 @@ fn deadline_after(now_ns: u64, time: Duration) -> u64 {
 pub enum Backlog {
     /// Nothing: it may sleep until it is woken.
     None,
-    /// Messages are put aside for next hops that are full: it may rest, but must poll again soon.
+    /// Messages are deferred, because their next hops are full: it may rest, but must poll again soon.
     Transit,
     /// There is mail.
     Mail,

@@ -456,7 +456,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
             }
             self.ledger.take(message.header().source_index, message.header().sequence);
             if self.member.fabric().index(message.header().source().index()).is_some() {
-                self.end_stored(message.header(), DeliveryStatus::QueueFull, Some(position));
+                self.settle_deferred(message.header(), DeliveryStatus::QueueFull, Some(position));
             } else {
                 self.deferred.remove(&self.member, Some(position));
                 self.ledger.count(Counter::Corrupt);

@@ -45,16 +45,16 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     #[cold]
     #[inline(never)]
     pub(super) fn end(&mut self, header: &Header, status: DeliveryStatus) {
-        self.end_stored(header, status, None);
+        self.settle_deferred(header, status, None);
     }
 
     /// As [`end`](Self::end), for a message that lies in the transit store, perhaps: it is removed before it is counted.
     #[cold]
     #[inline(never)]
-    pub(super) fn end_stored(&mut self, header: &Header, status: DeliveryStatus, stored: Option<u64>) {
+    pub(super) fn settle_deferred(&mut self, header: &Header, status: DeliveryStatus, deferred: Option<u64>) {
         let status = self.after_deadline(header, status);
         let verdict = self.decide(header, status);
-        self.deferred.remove(&self.member, stored);
+        self.deferred.remove(&self.member, deferred);
         if self.is_settled_as(header, verdict, status) {
             self.count_end(header, status);
         }

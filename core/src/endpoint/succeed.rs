@@ -20,7 +20,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             self.forget_held(&noted);
         }
         if noted.found && self.was_found(&noted) {
-            self.remove_stored(&noted);
+            self.remove_deferred(&noted);
             return self.discard(self.id_of(noted.source, noted.sequence), 0);
         }
         match noted.step {
@@ -29,7 +29,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             Step::Passing if noted.found => self.finish_consuming(&noted),
             Step::Passing => match Deposit::decode(noted.to, &self.member.fabric().shape()) {
                 Some(deposit) if self.outbox.was_deposited(&self.member, deposit) => {
-                    self.remove_stored(&noted);
+                    self.remove_deferred(&noted);
                     self.ledger.count(Counter::Forwarded);
                 }
                 _ => self.finish_consuming(&noted),
@@ -94,16 +94,16 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
 
     /// A message was being taken out of the inbox or the store, and was not deposited.
     fn finish_consuming(&mut self, noted: &Noted) {
-        let stored = self.deferred.position_of(&self.member, noted);
+        let deferred = self.deferred.position_of(&self.member, noted);
         match self.settled(noted) {
             Settled::ByHolder(status) => {
-                self.deferred.remove(&self.member, stored);
+                self.deferred.remove(&self.member, deferred);
                 self.count_settled(noted, status);
             }
             // Not counted as forwarded: it did not leave the domain.
             Settled::Held => self.finish_settling(noted, DeliveryStatus::NotFound),
             // It waits in the store or in the inbox.
-            _ if stored.is_some() || self.inbox.is_first(&self.member, noted) => self.ledger.close(),
+            _ if deferred.is_some() || self.inbox.is_first(&self.member, noted) => self.ledger.close(),
             _ => self.end_lost(noted),
         }
     }
@@ -162,7 +162,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// Removes a message from the store, if it lies there.
-    fn remove_stored(&mut self, noted: &Noted) {
+    fn remove_deferred(&mut self, noted: &Noted) {
         self.deferred.remove(&self.member, self.deferred.position_of(&self.member, noted));
     }
 }

@@ -127,9 +127,9 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
                     moved(inbox + numbers.high, high.slot_bytes(position))
                 })
                 .copy(&mut copy)?;
-                let (stored, store) = (numbers.transit + i * numbers.transit_len, self.transit(at));
-                copy(moved(stored, super::transit::TransitView::<Sh>::ENDS))?;
-                words_at(store.in_use(), numbers.transit_len, |position| moved(stored, store.stored_bytes(position)))
+                let (base, store) = (numbers.transit + i * numbers.transit_len, self.transit(at));
+                copy(moved(base, super::transit::TransitView::<Sh>::ENDS))?;
+                words_at(store.in_use(), numbers.transit_len, |position| moved(base, store.slot_bytes(position)))
                     .copy(&mut copy)
             }
             Region::Inbox(number, limit) => {
@@ -299,7 +299,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     }
 }
 
-/// The first words of slots or stored messages, at some positions.
+/// The first words of slots or deferred messages, at some positions.
 struct Words<P, B> {
     positions: P,
     /// Bytes that all slots have.
@@ -325,8 +325,8 @@ impl<P: Iterator<Item = u64>, B: Fn(u64) -> Range<usize>> Words<P, B> {
         // Slots lie side by side, so a lap begins at the lowest and ends at the highest.
         let mut rest = positions.map(word);
         if whole <= AT_ONCE {
-            let hull = rest.reduce(|hull, next| hull.start.min(next.start)..hull.end.max(next.end));
-            return hull.map_or(Ok(()), copy);
+            let cover = rest.reduce(|cover, next| cover.start.min(next.start)..cover.end.max(next.end));
+            return cover.map_or(Ok(()), copy);
         }
         rest.try_for_each(copy)
     }

@@ -1059,10 +1059,10 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     /// and on a GPU for those whose receipt was overwritten while a gateway held them.
     pub fn pending(&self) -> u64 {
         let lying: u64 = self.indices().map(|i| self.sharded(i).waiting() + self.high(i).waiting()).sum();
-        let stored: u64 = self.indices().map(|i| self.transit(i).waiting()).sum();
+        let deferred: u64 = self.indices().map(|i| self.transit(i).waiting()).sum();
         let balance: i64 = self.indices().map(|i| self.receipts(i).balance()).sum();
         let overwritten: u64 = self.indices().map(|i| self.held(i).overwritten(self)).sum();
-        (lying + stored + overwritten).saturating_add_signed(balance)
+        (lying + deferred + overwritten).saturating_add_signed(balance)
     }
 
     /// The counters of the index of `id`, over all its owners; `None` if no kernel has had this address yet.

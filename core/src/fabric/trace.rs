@@ -27,8 +27,8 @@ pub enum Event {
     Received = 2,
     /// Passed on to the next hop.
     Forwarded = 3,
-    /// Put aside because the next hop was full.
-    Parked = 4,
+    /// Deferred because the next hop was full.
+    Deferred = 4,
     /// Its way ended here: see the status.
     Failed = 5,
     /// Found in an inbox after someone else had ended its way.
@@ -41,7 +41,7 @@ impl Event {
             1 => Self::Sent,
             2 => Self::Received,
             3 => Self::Forwarded,
-            4 => Self::Parked,
+            4 => Self::Deferred,
             5 => Self::Failed,
             6 => Self::Discarded,
             _ => return None,

@@ -6,7 +6,7 @@
 //! once.
 //!
 //! **This is why a cycle of full inboxes cannot deadlock.** A poll never waits for another kernel: each message it
-//! takes is received, forwarded, stored or failed, in a bounded number of steps, so every kernel that polls goes on
+//! takes is received, forwarded, deferred or failed, in a bounded number of steps, so every kernel that polls goes on
 //! emptying its inbox whatever its neighbours do. The price is that overload ends in `QueueFull` receipts rather than
 //! in back pressure through the mesh; their senders may send again, since such a message was certainly not delivered.
 //!
@@ -31,8 +31,8 @@ use core::mem::offset_of;
 use core::ops::Range;
 
 shared_struct! {
-    struct Stored[const PAYLOAD: usize,][PAYLOAD,] {
-        /// 0: empty; otherwise 1 + index of the next hop that the message was put aside for.
+    struct DeferredSlot[const PAYLOAD: usize,][PAYLOAD,] {
+        /// 0: empty; otherwise 1 + index of the next hop that the message was deferred for.
         used: AtomicU32,
         _zero: AtomicU32,
         body: SharedCell<Message<PAYLOAD>>,
@@ -47,7 +47,7 @@ shared_struct! {
         first: AtomicU64,
         /// Position after the youngest.
         last: AtomicU64,
-        places: [Stored<PAYLOAD>; SLOTS],
+        slots: [DeferredSlot<PAYLOAD>; SLOTS],
     }
 }
 
@@ -63,16 +63,16 @@ pub(crate) struct TransitState {
 
 impl<const SLOTS: usize, const PAYLOAD: usize> Transit<SLOTS, PAYLOAD> {
     /// Where the messages begin, and how far they are apart.
-    pub(crate) const STORED: usize = offset_of!(Self, places);
+    pub(crate) const SLOTS_AT: usize = offset_of!(Self, slots);
     pub(crate) const STRIDE: usize = {
         assert!(offset_of!(Self, first) == 0 && offset_of!(Self, last) == size_of::<AtomicU64>());
-        size_of::<Stored<PAYLOAD>>()
+        size_of::<DeferredSlot<PAYLOAD>>()
     };
 }
 
-/// A place of a store.
+/// A slot of a store.
 #[derive(Clone, Copy)]
-struct StoredView<'f, T> {
+struct DeferredSlotView<'f, T> {
     used: &'f AtomicU32,
     body: Body<'f, T>,
 }
@@ -97,16 +97,16 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
         unsafe { self.item(0, 1) }
     }
 
-    fn at_index(&self, i: usize) -> StoredView<'f, Sh::Item> {
-        let at = Transit::<1, 0>::STORED + i * self.shape.numbers().stored;
+    fn at_index(&self, i: usize) -> DeferredSlotView<'f, Sh::Item> {
+        let at = Transit::<1, 0>::SLOTS_AT + i * self.shape.numbers().transit_slot;
         // SAFETY: callers' `i` is below the number of slots, and each is as long as the shape says: a word and a body.
         unsafe {
-            let body = self.address(at + offset_of!(Stored<0>, body));
-            StoredView { used: self.item(at, 0), body: Body::at(body, self.shape.lines()) }
+            let body = self.address(at + offset_of!(DeferredSlot<0>, body));
+            DeferredSlotView { used: self.item(at, 0), body: Body::at(body, self.shape.lines()) }
         }
     }
 
-    fn at_position(&self, position: u64) -> StoredView<'f, Sh::Item> {
+    fn at_position(&self, position: u64) -> DeferredSlotView<'f, Sh::Item> {
         self.at_index(position as usize & self.shape.mask())
     }
 
@@ -129,15 +129,15 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
         }
         let mut before = None;
         for position in state.positions() {
-            let place = self.at_position(position);
+            let slot = self.at_position(position);
             // Relaxed: as above.
-            if place.used.load(Relaxed) == 0 {
+            if slot.used.load(Relaxed) == 0 {
                 continue;
             }
             let id = Some(self.header(position).id());
             if id == before {
                 // The predecessor died within `compact`: this message was copied, and the original was not yet emptied.
-                place.used.store(0, Relaxed);
+                slot.used.store(0, Relaxed);
             } else {
                 state.len += 1;
                 before = id;
@@ -149,7 +149,7 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
     /// Messages in the store, for an onlooker.
     pub(crate) fn waiting(&self) -> u64 {
         // Relaxed: a number to show.
-        (0..self.shape.slots()).map(|i| self.at_index(i)).map(|place| u64::from(place.used.load(Relaxed) != 0)).sum()
+        (0..self.shape.slots()).map(|i| self.at_index(i)).map(|slot| u64::from(slot.used.load(Relaxed) != 0)).sum()
     }
 
     /// For an onlooker: the positions that may hold a message. None, if the words say what no endpoint writes.
@@ -168,13 +168,13 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
     /// As [`ENDS`](Self::ENDS): where the message at a position is. First comes the word that
     /// [`next_hop`](Self::next_hop) reads.
     #[cfg(not(k2k_loom))]
-    pub(crate) fn stored_bytes(&self, position: u64) -> Range<usize> {
-        let stride = self.shape.numbers().stored;
-        let at = Transit::<1, 0>::STORED + (position as usize & self.shape.mask()) * stride;
+    pub(crate) fn slot_bytes(&self, position: u64) -> Range<usize> {
+        let stride = self.shape.numbers().transit_slot;
+        let at = Transit::<1, 0>::SLOTS_AT + (position as usize & self.shape.mask()) * stride;
         at..at + stride
     }
 
-    /// Puts a message aside; `false` if there is no room.
+    /// Defers a message; `false` if there is no room.
     pub(crate) fn put(&self, state: &mut TransitState, message: &Sh::Item, next_hop: usize) -> bool {
         if state.last.wrapping_sub(state.first) >= self.len() {
             self.compact(state);
@@ -182,18 +182,18 @@ impl<'f, Sh: Shape> TransitView<'f, Sh> {
         if state.last.wrapping_sub(state.first) >= self.len() {
             return false;
         }
-        let place = self.at_position(state.last);
+        let slot = self.at_position(state.last);
         // SAFETY: rule 1.
-        unsafe { place.body.write(message, message.used()) };
+        unsafe { slot.body.write(message, message.used()) };
         // Relaxed: rule 1.
-        place.used.store(next_hop as u32 + 1, Relaxed);
+        slot.used.store(next_hop as u32 + 1, Relaxed);
         state.last = state.last.wrapping_add(1);
         state.len += 1;
         self.last().store(state.last, Relaxed);
         true
     }
 
-    /// The index of the next hop that the message at a position was put aside for, if there is a message.
+    /// The index of the next hop that the message at a position was deferred for, if there is a message.
     pub(crate) fn next_hop(&self, position: u64) -> Option<usize> {
         // Relaxed: rule 1.
         self.at_position(position).used.load(Relaxed).checked_sub(1).map(|i| i as usize)
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_finds_what_was_stored() {
+    fn a_successor_finds_what_was_deferred() {
         let store = store();
         let mut state = store.recover();
         store.put(&mut state, &Message::new(1), 0);

@@ -8,10 +8,10 @@ use super::peer::Peer;
 use crate::endpoint::{Endpoint, Registration, SendError};
 use crate::fabric::{DeliveryStatus, LAST_SEQUENCE, NAME_LEN};
 use crate::in_place::make_in;
+use crate::in_place_option::InPlaceOption;
 use crate::link::Frames;
 use crate::message::KernelId;
 use crate::platform::Platform;
-use crate::seat::Seat;
 use crate::shape::{Index, Packet, Shape};
 use core::mem::MaybeUninit;
 
@@ -21,7 +21,7 @@ const REFUSALS: usize = 8;
 /// The proxies, by kernel index in this domain.
 pub(super) struct Proxies<'f, P: Platform, Sh: Shape, const FRAMES: usize> {
     shape: Sh,
-    seats: Sh::Local<Seat<Proxy<'f, P, Sh, FRAMES>>>,
+    proxies: Sh::Local<InPlaceOption<Proxy<'f, P, Sh, FRAMES>>>,
     /// Where the proxy of a kernel was found last, by the low part of the kernel's remote index. A hint.
     hints: Sh::Each<Index<Sh>>,
     /// The proxy whose turn it is to send.
@@ -39,7 +39,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
     pub(super) fn new_in(memory: &mut MaybeUninit<Self>, shape: Sh) -> &mut Self {
         make_in!(memory, Self {
             shape: shape,
-            seats => |each| shape.local_in(each, Seat::empty_in),
+            proxies => |each| shape.local_in(each, InPlaceOption::empty_in),
             hints => |each| shape.each_in(each, |_| shape.first()),
             next: shape.first(),
             refusals: [KernelId::NONE; REFUSALS],
@@ -56,12 +56,12 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
 
     #[inline(always)]
     pub(super) fn get(&self, index: Index<Sh>) -> Option<&Proxy<'f, P, Sh, FRAMES>> {
-        self.seats[index].as_ref()
+        self.proxies[index].as_ref()
     }
 
     #[inline(always)]
     pub(super) fn get_mut(&mut self, index: Index<Sh>) -> Option<&mut Proxy<'f, P, Sh, FRAMES>> {
-        self.seats[index].as_mut()
+        self.proxies[index].as_mut()
     }
 
     /// The kernel index of an address of this domain, if there is such an index.
@@ -74,7 +74,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
     #[inline(always)]
     pub(super) fn at(&mut self, index: u16) -> Option<(Index<Sh>, &mut Proxy<'f, P, Sh, FRAMES>)> {
         let index = self.shape.index(index.into())?;
-        Some((index, self.seats[index].as_mut()?))
+        Some((index, self.proxies[index].as_mut()?))
     }
 
     /// Whether a kernel of this domain is a proxy.
@@ -83,7 +83,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Proxy<'f, P, Sh, FRAMES>> {
-        self.seats.as_ref().iter().filter_map(Seat::as_ref)
+        self.proxies.as_ref().iter().filter_map(InPlaceOption::as_ref)
     }
 
     /// The kernel indices of all proxies, in turn: each call begins at another one.
@@ -147,13 +147,13 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
         let fabric = gateway.fabric();
         let platform = gateway.platform().clone();
         let Ok(claimed) = fabric.claim_index(who, platform.owner()) else { return false };
-        let seat = &mut self.seats[claimed.index()];
-        if seat.as_ref().is_some() {
+        let entry = &mut self.proxies[claimed.index()];
+        if entry.as_ref().is_some() {
             // Only if someone writes over the fabric's table.
             fabric.give_back(claimed);
             return false;
         }
-        seat.fill(|at| Proxy::new_in(at, self.shape, remote, |at| Endpoint::open(at, fabric, platform, claimed, who)));
+        entry.fill(|at| Proxy::new_in(at, self.shape, remote, |at| Endpoint::open(at, fabric, platform, claimed, who)));
         true
     }
 
@@ -194,15 +194,15 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
             return;
         }
         for index in self.shape.indices() {
-            let seat = &mut self.seats[index];
-            if let Some(proxy) = seat.as_mut()
+            let entry = &mut self.proxies[index];
+            if let Some(proxy) = entry.as_mut()
                 && proxy.closed
                 && !core::mem::replace(&mut proxy.has_left, true)
             {
                 proxy.endpoint.close();
             }
-            if seat.as_ref().is_some_and(Proxy::has_ended) {
-                seat.clear();
+            if entry.as_ref().is_some_and(Proxy::has_ended) {
+                entry.clear();
             }
         }
     }

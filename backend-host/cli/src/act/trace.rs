@@ -260,7 +260,7 @@ const fn name(event: Event) -> &'static str {
         Event::Sent => "sent",
         Event::Received => "received",
         Event::Forwarded => "forwarded",
-        Event::Parked => "deferred",
+        Event::Deferred => "deferred",
         Event::Failed => "failed",
         Event::Discarded => "discarded",
     }

@@ -105,7 +105,7 @@ fn text(view: &View, report: &Report, failures: &[Counted<'_>]) -> String {
     if report.look.config.latency {
         latencies(&mut out, report);
     }
-    out.family("k2k_messages_deferred", "gauge", "Messages put aside because the next hop has no room.");
+    out.family("k2k_messages_deferred", "gauge", "Messages deferred because the next hop has no room.");
     out.of_kernels("k2k_messages_deferred", report, KernelLook::deferred);
     out.family("k2k_messages_waiting", "gauge", "Messages in the kernel's inbox, by sender and priority.");
     for kernel in &report.look.kernels {

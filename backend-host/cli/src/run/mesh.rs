@@ -260,7 +260,7 @@ fn trace_of<const PAYLOAD: usize>(
                 (Event::Sent, _) => "sent".to_owned(),
                 (Event::Received, _) => "received".to_owned(),
                 (Event::Forwarded, _) => "forwarded".to_owned(),
-                (Event::Parked, _) => "put aside".to_owned(),
+                (Event::Deferred, _) => "deferred".to_owned(),
                 (Event::Failed, Some(status)) => format!("failed: {status}"),
                 (Event::Failed, None) => "failed".to_owned(),
                 (Event::Discarded, _) => "discarded".to_owned(),

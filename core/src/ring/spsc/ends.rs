@@ -37,7 +37,7 @@ pub struct InUse;
 impl core::fmt::Display for InUse {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(
-            "this end of the ring is consumed: drop the producer or consumer that holds it, or, if its holder is dead, take it \
+            "this end of the ring is in use: drop the producer or consumer that holds it, or, if its holder is dead, take it \
              over with `recover_producer` or `recover_consumer` (in rings that have them)",
         )
     }

@@ -4,17 +4,17 @@
 use core::mem::MaybeUninit;
 
 /// A value, or none.
-pub(crate) struct Seat<T> {
-    taken: bool,
-    /// Initialised if `taken`.
+pub(crate) struct InPlaceOption<T> {
+    some: bool,
+    /// Initialised if `some`.
     value: MaybeUninit<T>,
 }
 
-impl<T> Seat<T> {
-    /// Makes an empty seat.
+impl<T> InPlaceOption<T> {
+    /// Makes an empty option.
     pub(crate) const fn empty_in(at: &mut MaybeUninit<Self>) -> &mut Self {
         // SAFETY: `at` is valid for a `Self`, of which an empty one needs no more than this.
-        unsafe { (&raw mut (*at.as_mut_ptr()).taken).write(false) };
+        unsafe { (&raw mut (*at.as_mut_ptr()).some).write(false) };
         // SAFETY: as above.
         unsafe { at.assume_init_mut() }
     }
@@ -22,20 +22,20 @@ impl<T> Seat<T> {
     /// The value, if there is one.
     #[inline(always)]
     pub(crate) const fn as_ref(&self) -> Option<&T> {
-        if !self.taken {
+        if !self.some {
             return None;
         }
-        // SAFETY: taken, so initialised.
+        // SAFETY: initialised, as `some` says.
         Some(unsafe { self.value.assume_init_ref() })
     }
 
     /// The value, if there is one.
     #[inline(always)]
     pub(crate) const fn as_mut(&mut self) -> Option<&mut T> {
-        if !self.taken {
+        if !self.some {
             return None;
         }
-        // SAFETY: taken, so initialised.
+        // SAFETY: initialised, as `some` says.
         Some(unsafe { self.value.assume_init_mut() })
     }
 
@@ -43,19 +43,19 @@ impl<T> Seat<T> {
     pub(crate) fn fill(&mut self, make: impl FnOnce(&mut MaybeUninit<T>) -> &mut T) {
         self.clear();
         make(&mut self.value);
-        self.taken = true;
+        self.some = true;
     }
 
     /// Drops the value, if there is one.
     pub(crate) fn clear(&mut self) {
-        if core::mem::take(&mut self.taken) {
-            // SAFETY: it was taken, so initialised; nobody gets at it any more.
+        if core::mem::take(&mut self.some) {
+            // SAFETY: it was initialised, and is not reached any more.
             unsafe { self.value.assume_init_drop() };
         }
     }
 }
 
-impl<T> Drop for Seat<T> {
+impl<T> Drop for InPlaceOption<T> {
     fn drop(&mut self) {
         self.clear();
     }
@@ -79,18 +79,18 @@ mod tests {
     fn a_value_is_dropped_once() {
         let drops = Cell::new(0);
         let mut at = MaybeUninit::uninit();
-        Seat::empty_in(&mut at);
+        InPlaceOption::empty_in(&mut at);
         // SAFETY: made above.
-        let mut seat: Seat<Counted<'_>> = unsafe { at.assume_init() };
-        assert!(seat.as_ref().is_none() && seat.as_mut().is_none());
+        let mut option: InPlaceOption<Counted<'_>> = unsafe { at.assume_init() };
+        assert!(option.as_ref().is_none() && option.as_mut().is_none());
         for before in 0..3 {
-            seat.fill(|at| at.write(Counted(&drops)));
+            option.fill(|at| at.write(Counted(&drops)));
             assert_eq!(drops.get(), before);
-            assert!(seat.as_ref().is_some() && seat.as_mut().is_some());
+            assert!(option.as_ref().is_some() && option.as_mut().is_some());
         }
-        seat.clear();
-        assert!(seat.as_ref().is_none());
-        drop(seat);
+        option.clear();
+        assert!(option.as_ref().is_none());
+        drop(option);
         assert_eq!(drops.get(), 3);
     }
 }
