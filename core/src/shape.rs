@@ -18,7 +18,7 @@
 //!    type's maximum, and `Fan::below` clamps it before it becomes an offset: an index of another fabric is a wrong kernel
 //!    at worst.
 
-use crate::fabric::{AttachError, Fabric, Geometry, Held, Receipts, Transit};
+use crate::fabric::{AttachError, Fabric, Geometry, Outstanding, Receipts, Transit};
 #[cfg(not(k2k_loom))]
 use crate::fabric::{Entry, FabricHeader, Failures, Hand, Latencies, Trace};
 use crate::in_place::memory_of;
@@ -359,7 +359,7 @@ pub struct Numbers {
     pub(crate) base: usize,
     pub(crate) receipts_len: usize,
     /// Lengths of a kernel's records and of its transit store.
-    pub(crate) held_len: usize,
+    pub(crate) outstanding_len: usize,
     pub(crate) transit_len: usize,
     /// In a fabric.
     pub(crate) entries: usize,
@@ -368,7 +368,7 @@ pub struct Numbers {
     pub(crate) inboxes: usize,
     pub(crate) receipts: usize,
     pub(crate) hands: usize,
-    pub(crate) held: usize,
+    pub(crate) outstanding: usize,
     pub(crate) transit: usize,
     pub(crate) traces: usize,
     pub(crate) failures: usize,
@@ -410,7 +410,7 @@ impl Numbers {
         let retracted = terms + k * s * Receipts::<1, 1, S>::TERMS_SIZE as u64;
         let base = retracted + k * s * word;
         let receipts_len = up(base + word);
-        let held_len = up(s * Held::<1>::RECORD_SIZE as u64);
+        let outstanding_len = up(s * Outstanding::<1>::RECORD_SIZE as u64);
         let transit_len = up(Transit::<1, 0>::SLOTS_AT as u64 + s * slot);
         let entries = size::<FabricHeader>();
         let routes = entries + k * size::<Entry<S>>();
@@ -418,8 +418,8 @@ impl Numbers {
         let inboxes = senders + up(k * k * word);
         let receipts = inboxes + k * inbox;
         let hands = receipts + k * receipts_len;
-        let held = hands + k * size::<Hand<S>>();
-        let transit = held + k * held_len;
+        let outstanding = hands + k * size::<Hand<S>>();
+        let transit = outstanding + k * outstanding_len;
         let traces = transit + k * transit_len;
         let failures = traces + k * size::<Trace>();
         let latencies = failures + k * size::<Failures>();
@@ -443,7 +443,7 @@ impl Numbers {
             retracted: retracted as usize,
             base: base as usize,
             receipts_len: receipts_len as usize,
-            held_len: held_len as usize,
+            outstanding_len: outstanding_len as usize,
             transit_len: transit_len as usize,
             entries: entries as usize,
             routes: routes as usize,
@@ -451,7 +451,7 @@ impl Numbers {
             inboxes: inboxes as usize,
             receipts: receipts as usize,
             hands: hands as usize,
-            held: held as usize,
+            outstanding: outstanding as usize,
             transit: transit as usize,
             traces: traces as usize,
             failures: failures as usize,
@@ -467,8 +467,20 @@ impl Numbers {
         let () = Message::<PAYLOAD>::SIZE_IS_RIGHT;
         let [high, inbox] = Whole::<KERNELS, SLOTS, PAYLOAD, S>::INBOX;
         let [terms, retracted, base, receipts_len] = Receipts::<KERNELS, SLOTS, S>::OFFSETS;
-        let [entries, routes, senders, inboxes, receipts, hands, held, transit, traces, failures, latencies, size] =
-            Whole::<KERNELS, SLOTS, PAYLOAD, S>::OFFSETS;
+        let [
+            entries,
+            routes,
+            senders,
+            inboxes,
+            receipts,
+            hands,
+            outstanding,
+            transit,
+            traces,
+            failures,
+            latencies,
+            size,
+        ] = Whole::<KERNELS, SLOTS, PAYLOAD, S>::OFFSETS;
         Self {
             kernels: KERNELS,
             slots: SLOTS,
@@ -484,7 +496,7 @@ impl Numbers {
             retracted,
             base,
             receipts_len,
-            held_len: size_of::<Held<SLOTS>>(),
+            outstanding_len: size_of::<Outstanding<SLOTS>>(),
             transit_len: size_of::<Transit<SLOTS, PAYLOAD>>(),
             entries,
             routes,
@@ -492,7 +504,7 @@ impl Numbers {
             inboxes,
             receipts,
             hands,
-            held,
+            outstanding,
             transit,
             traces,
             failures,

@@ -404,7 +404,7 @@ fn a_message_that_is_not_received_in_time_is_timed_out_over_there() {
     let id = a.send(to, &empty()).unwrap();
     settle(&mut sides);
     memory.platform.advance(OVERDUE_NS);
-    assert_eq!(status(&mut a, id), DeliveryStatus::Pending, "held: only the answer decides");
+    assert_eq!(status(&mut a, id), DeliveryStatus::Pending, "in transit: only the answer decides");
     assert_eq!(a.expire(), 1);
     settle(&mut sides);
     assert_eq!(status(&mut a, id), DeliveryStatus::Timeout);
@@ -478,8 +478,8 @@ fn a_full_destination_makes_messages_wait_and_loses_none_and_holds_up_nobody_els
         settle(&mut sides);
     }
     assert!(sent as usize >= SLOTS + FRAMES / 2, "{sent}");
-    let (held, _) = sides[0].in_flight();
-    assert_eq!(held, FRAMES / 2, "half of the link is left to the others");
+    let (outstanding, _) = sides[0].in_flight();
+    assert_eq!(outstanding, FRAMES / 2, "half of the link is left to the others");
     for kind in 0..50 {
         let id = a.send(to_quick, &Message::new(kind)).unwrap();
         settle(&mut sides);
@@ -859,7 +859,11 @@ fn a_message_that_outlived_its_receipt_is_counted_when_its_gateway_died() {
         assert!(a.try_receive().is_some());
     }
     assert_eq!(ids.map(|id| fabric.peek_receipt(id)), [Err(ReceiptError::Overwritten); 2]);
-    assert_eq!((fabric.pending(), fabric.total_stats().unaccounted()), (2, 2), "held, and told of by no receipt");
+    assert_eq!(
+        (fabric.pending(), fabric.total_stats().unaccounted()),
+        (2, 2),
+        "outstanding, and told of by no receipt"
+    );
     core::mem::forget(sides);
     // SAFETY: the gateway was forgotten.
     unsafe { fabric.take_over(to, &memory.platform) }.unwrap().unregister();

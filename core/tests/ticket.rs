@@ -159,7 +159,7 @@ fn a_dead_producer_costs_one_slot_until_it_is_reclaimed() {
     }
     // SAFETY: the claim of producer 1 was forgotten. (Producer 2 has none.)
     assert_eq!(unsafe { (ring.reclaim(2), ring.reclaim(1), ring.reclaim(1)) }, (0, 1, 0));
-    // The push that found the ring full has skipped the held slot once more: one void position is to be passed.
+    // The push that found the ring full has skipped the quarantined slot once more: one void position is to be passed.
     assert_eq!(drain(&mut consumer), []);
     (0..4).for_each(|i| live.push(&i).unwrap());
     assert_eq!(drain(&mut consumer), [0, 1, 2, 3]);
@@ -181,7 +181,7 @@ fn a_message_counts_as_published_from_its_commit_on_and_never_while_its_producer
     let claim = dead.claim().unwrap();
     assert!(!ring.was_published(0, 1), "claimed");
     assert!(matches!(consumer.pop(), TicketPop::Stalled { .. }) && consumer.revoke(0));
-    assert!(!ring.was_published(0, 1), "held for the producer");
+    assert!(!ring.was_published(0, 1), "quarantined for the producer");
     core::mem::forget(claim);
     let mut claim = dead.claim().unwrap();
     assert!(!ring.was_published(1, 1));
@@ -253,11 +253,11 @@ enum Entry {
     Void,
 }
 
-/// The ring as its page describes it: a queue of positions, and which slots are held for whom.
+/// The ring as its page describes it: a queue of positions, and which slots are quarantined for whom.
 struct Model<const N: usize> {
     head: usize,
     entries: VecDeque<Entry>,
-    held: [Option<usize>; N],
+    quarantined: [Option<usize>; N],
     claims: [Option<(usize, u64)>; 3],
 }
 
@@ -268,7 +268,7 @@ impl<const N: usize> Model<N> {
             if self.entries.len() == N {
                 return None;
             }
-            if self.held[tail % N].is_none() {
+            if self.quarantined[tail % N].is_none() {
                 self.entries.push_back(entry);
                 return Some(tail);
             }
@@ -278,8 +278,8 @@ impl<const N: usize> Model<N> {
 
     /// Ends a claim; whether it was still in force.
     fn end(&mut self, producer: usize, position: usize, entry: Entry) -> bool {
-        if self.held[position % N] == Some(producer) {
-            self.held[position % N] = None;
+        if self.quarantined[position % N] == Some(producer) {
+            self.quarantined[position % N] = None;
             return false;
         }
         assert_eq!(self.entries[position - self.head], Entry::Claimed(producer));
@@ -317,7 +317,7 @@ fn check_against_model<const N: usize>(ops: &[Op]) {
         ops.iter().map(|op| ring.producer(if let Op::Claim(p) = op { *p as u16 } else { 0 })).collect();
     let mut claims: [Option<TicketClaim<'_, '_, u64, N>>; 3] = [const { None }; 3];
     let mut consumer = ring.consumer().unwrap();
-    let mut model = Model::<N> { head: 0, entries: VecDeque::new(), held: [None; N], claims: [None; 3] };
+    let mut model = Model::<N> { head: 0, entries: VecDeque::new(), quarantined: [None; N], claims: [None; 3] };
     for ((op, producer), value) in ops.iter().zip(&mut producers).zip(0..) {
         match *op {
             Op::Push(p) => {
@@ -356,7 +356,7 @@ fn check_against_model<const N: usize>(ops: &[Op]) {
                 assert_eq!(real, expected);
                 if let TicketPop::Stalled { producer, position } = real {
                     assert!(consumer.revoke(position));
-                    model.held[position as usize % N] = Some(usize::from(producer));
+                    model.quarantined[position as usize % N] = Some(usize::from(producer));
                     model.pass();
                 }
             }

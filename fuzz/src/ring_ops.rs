@@ -163,7 +163,7 @@ fn ticket<const N: usize>(input: &mut Unstructured<'_>) -> Result<()> {
     // `None`: an aborted claim.
     let mut model = VecDeque::new();
     let mut count = 0;
-    let mut held = 0;
+    let mut quarantined = 0;
     let mut consumer = ring.consumer().ok();
     while !input.is_empty() {
         let mut producer = ring.producer(input.int_in_range(1..=3)?);
@@ -209,7 +209,7 @@ fn ticket<const N: usize>(input: &mut Unstructured<'_>) -> Result<()> {
                         TicketPop::Stalled { position, .. } => {
                             model.clear();
                             assert!(consumer.revoke(position));
-                            held += 1;
+                            quarantined += 1;
                             break;
                         }
                         TicketPop::Empty => panic!("the claim is in the ring"),
@@ -219,9 +219,9 @@ fn ticket<const N: usize>(input: &mut Unstructured<'_>) -> Result<()> {
             4 => {
                 for id in 1..=3 {
                     // SAFETY: every producer is forgotten or gone.
-                    held -= unsafe { ring.reclaim(id) };
+                    quarantined -= unsafe { ring.reclaim(id) };
                 }
-                assert_eq!(held, 0);
+                assert_eq!(quarantined, 0);
             }
             5 => {
                 drop(consumer.take());

@@ -87,8 +87,8 @@ fn side(fabric: &'static Domain, near: &'static Half, far: &'static Half) -> Box
 /// The sender gives its message up while the gateway takes it, and the other side receives it: it times out and is not
 /// received, or is received and does not time out, and the sender waits for the answer in between.
 #[test]
-fn held() {
-    model("link.held", 36, || {
+fn in_transit() {
+    model("link.in_transit", 36, || {
         domains(|fabrics, [mut here, mut there]| {
             let mut sender = register(fabrics[0], 1, "a");
             let mut receiver = register(fabrics[1], 1, "b");

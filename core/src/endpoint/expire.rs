@@ -122,7 +122,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         let now_ns = self.platform.now_ns();
         // Its holder's clock may be behind by the margin.
         let overdue_ns = deadline_ns.saturating_add(CLOCK_MARGIN_NS);
-        if pending.is_held() {
+        if pending.is_in_transit() {
             // The gateway's answer decides, unless that is late, or the proxy is gone with its gateway.
             let is_late = overdue_ns.saturating_add(self.config.grace_ns) < now_ns;
             return (is_late || !self.member.fabric().is_owned(destination)).then_some(DeliveryStatus::Unanswered);

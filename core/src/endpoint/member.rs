@@ -1,6 +1,6 @@
 //! A kernel as a member of its fabric: its address, its parts of the fabric, and the way to other members.
 
-use crate::fabric::{Claim, Entry, FabricRef, HeldView, Marks, Own, ReceiptsView, Status, TransitView};
+use crate::fabric::{Claim, Entry, FabricRef, Marks, OutstandingView, Own, ReceiptsView, Status, TransitView};
 use crate::message::KernelId;
 use crate::ring::sharded::{ShardView, ShardedView};
 use crate::ring::ticket::TicketView;
@@ -122,8 +122,8 @@ impl<'f, Sh: Shape> Member<'f, Sh> {
     }
 
     /// This kernel's records of messages in transit through a gateway.
-    pub(super) fn held(&self) -> HeldView<'f, Sh> {
-        self.fabric().held(self.index())
+    pub(super) fn outstanding(&self) -> OutstandingView<'f, Sh> {
+        self.fabric().outstanding(self.index())
     }
 
     /// A kernel, if it is registered. Any address is safe to ask for.

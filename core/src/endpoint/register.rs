@@ -334,7 +334,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         let mut at = MaybeUninit::uninit();
         let successor = Endpoint::recover(&mut at, *self, platform, claimed);
         successor.finish_predecessor();
-        successor.end_held();
+        successor.settle_outstanding();
         for inbox in self.shape().indices() {
             // SAFETY: the caller's promise.
             unsafe { self.high(inbox).reclaim(index.number() as u16) };
@@ -414,7 +414,7 @@ impl<'f, P: Platform, Sh: Shape> Endpoint<'f, P, Sh> {
         if self.may_write() {
             self.finish_predecessor();
             if then != Status::Leaving {
-                self.end_held();
+                self.settle_outstanding();
             }
         }
         self.expire();

@@ -17,7 +17,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         self.finish_sending();
         let Some(noted) = self.ledger.noted() else { return };
         if matches!(noted.step, Step::Consuming | Step::Settling) {
-            self.forget_held(&noted);
+            self.forget_outstanding(&noted);
         }
         if noted.found && self.was_found(&noted) {
             self.remove_deferred(&noted);
@@ -60,28 +60,28 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// For a successor: settles what the predecessor held for a remote domain. It may have been received there.
     #[cold]
     #[inline(never)]
-    pub(super) fn end_held(&mut self) {
+    pub(super) fn settle_outstanding(&mut self) {
         if !DIES_ALONE {
             return;
         }
-        let held = self.member.held();
-        for (record, source, sequence) in held.messages() {
+        let outstanding = self.member.outstanding();
+        for (record, source, sequence) in outstanding.messages() {
             if self.member.fabric().index(source).is_some() {
                 let id = self.id_of(source, sequence);
                 self.settle(id, 0, DeliveryStatus::Unanswered, Some(record));
             } else {
                 // No endpoint writes this.
-                held.remove(record);
+                outstanding.remove(record);
             }
         }
     }
 
     /// A message that is noted needs no record.
-    fn forget_held(&self, noted: &Noted) {
-        let held = self.member.held();
-        for (record, source, sequence) in held.messages() {
+    fn forget_outstanding(&self, noted: &Noted) {
+        let outstanding = self.member.outstanding();
+        for (record, source, sequence) in outstanding.messages() {
             if (source, sequence) == (noted.source, noted.sequence) {
-                held.remove(record);
+                outstanding.remove(record);
             }
         }
     }
@@ -101,7 +101,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
                 self.count_settled(noted, status);
             }
             // Not counted as forwarded: it did not leave the domain.
-            Settled::Held => self.finish_settling(noted, DeliveryStatus::NotFound),
+            Settled::InTransit => self.finish_settling(noted, DeliveryStatus::NotFound),
             // It waits in the store or in the inbox.
             _ if deferred.is_some() || self.inbox.is_first(&self.member, noted) => self.ledger.close(),
             _ => self.end_lost(noted),

@@ -42,20 +42,20 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         if !self.take(message) {
             return None;
         }
-        if !self.is_for_here(message) || !self.hold(message.header()) {
+        if !self.is_for_here(message) || !self.mark_in_transit(message.header()) {
             return Some(false);
         }
         let header = message.header_mut();
         // Below its limit, so below 255.
         header.hops += 1;
         // While the message is still noted as being consumed.
-        self.member.held().put(record, header.source_index, header.sequence);
+        self.member.outstanding().put(record, header.source_index, header.sequence);
         self.ledger.count(Counter::Forwarded);
         self.trace(Event::Forwarded, None, message.header());
         Some(true)
     }
 
-    fn hold(&mut self, header: &Header) -> bool {
+    fn mark_in_transit(&mut self, header: &Header) -> bool {
         // In the order in which a forwarder looks, but for the sender set. `end` looks at the deadline first.
         if self.refuses(header) {
             return false;
@@ -69,10 +69,10 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             return false;
         }
         let verdict = match self.member.receipts_of(header.source()) {
-            Some(receipts) => receipts.hold_noted(header.sequence, || self.ledger.found()),
+            Some(receipts) => receipts.mark_in_transit_noted(header.sequence, || self.ledger.found()),
             None => Verdict::Lost,
         };
-        // For everyone but the gateway, a message that is held is pending.
+        // For everyone but the gateway, a message in transit is pending.
         self.is_settled_as(header, verdict, DeliveryStatus::Pending)
     }
 
@@ -86,7 +86,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         self.ledger.note(id.source.index() as u16, id.sequence, Step::Settling, status as u64);
         let verdict = receipts.settle_noted(id.sequence, status, || self.ledger.found());
         if let Some(record) = record {
-            self.member.held().remove(record);
+            self.member.outstanding().remove(record);
         }
         let status = match verdict {
             Verdict::Lost => return self.discard(id, hops),

@@ -42,7 +42,7 @@
 //!
 //! Whether a message was deposited can be read from the ring: the producer is dead, so its recovered tail is beyond the
 //! noted position exactly if the stamp was stored. In a high-priority ring the noted slot is claimed by the dead producer,
-//! or held for it after a revocation, exactly if the message was not published (see
+//! or quarantined for it after a revocation, exactly if the message was not published (see
 //! [`was_published`](crate::ring::Ticket::was_published)).
 //!
 //! 1. All words are written by the kernel's own endpoint and read by its successor.
@@ -84,7 +84,7 @@ pub(crate) enum Step {
     Consuming = 1,
     /// As `Consuming`, and it is deposited at `to`. Has the bit of `Consuming`, too.
     Passing = 3,
-    /// It was held for a remote domain; `to` is the status that came back.
+    /// It was in transit to a remote domain; `to` is the status that came back.
     Settling = 2,
     /// The kernel gives up a message of its own.
     GivingUp = 8,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+----------+
-//!   | header | kernel table | routes | inboxes                               | receipts | hands | held | transit | traces | failures | latencies |
+//!   | header | kernel table | routes | inboxes                               | receipts | hands | outstanding | transit | traces | failures | latencies |
 //!   |        | [KERNELS]    | [K][K] | [KERNELS]: shards[KERNELS] + high ring | [K]      | [K]   | [K]  | [K]     | [K]    | [K]      | [K]       |
 //!   +--------+--------------+--------+---------------------------------------+----------+-------+------+---------+--------+----------+
 //! ```
@@ -13,13 +13,13 @@
 mod failures;
 mod hand;
 mod header;
-mod held;
 mod latency;
 #[cfg(not(k2k_loom))]
 mod look;
 mod name;
 #[cfg(not(k2k_loom))]
 mod observe;
+mod outstanding;
 mod own;
 mod receipt;
 mod route;
@@ -45,8 +45,8 @@ pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
 pub(crate) use hand::{Deposit, Hand, Ledger, Noted, Step};
 pub(crate) use header::{Switch, Switches};
-pub(crate) use held::{Held, HeldView};
 pub(crate) use latency::{Latencies, is_sampled};
+pub(crate) use outstanding::{Outstanding, OutstandingView};
 pub(crate) use own::Own;
 pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, ReceiptsView, Settled, Unsettled, Verdict};
 pub(crate) use route::Routes;
@@ -157,7 +157,7 @@ shared_struct! {
         pub(crate) inboxes: [Inbox<KERNELS, SLOTS, PAYLOAD, S>; KERNELS],
         pub(crate) receipts: [Receipts<KERNELS, SLOTS, S>; KERNELS],
         pub(crate) hands: [Hand<S>; KERNELS],
-        pub(crate) held: [Held<SLOTS>; KERNELS],
+        pub(crate) outstanding: [Outstanding<SLOTS>; KERNELS],
         pub(crate) transit: [Transit<SLOTS, PAYLOAD>; KERNELS],
         pub(crate) traces: [Trace; KERNELS],
         pub(crate) failures: [Failures; KERNELS],
@@ -238,7 +238,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
         offset_of!(Self, inboxes),
         offset_of!(Self, receipts),
         offset_of!(Self, hands),
-        offset_of!(Self, held),
+        offset_of!(Self, outstanding),
         offset_of!(Self, transit),
         offset_of!(Self, traces),
         offset_of!(Self, failures),
@@ -807,10 +807,10 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
 
     /// A proxy's records.
     #[inline(always)]
-    pub(crate) fn held(&self, at: Index<Sh>) -> HeldView<'f, Sh> {
+    pub(crate) fn outstanding(&self, at: Index<Sh>) -> OutstandingView<'f, Sh> {
         let (shape, numbers) = (self.part.shape, self.part.shape.numbers());
         // SAFETY: each kernel has some.
-        unsafe { Part::at(self.of_kernel(at, [numbers.held, numbers.held_len]), shape) }
+        unsafe { Part::at(self.of_kernel(at, [numbers.outstanding, numbers.outstanding_len]), shape) }
     }
 
     /// A kernel's transit store.
@@ -1061,7 +1061,7 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         let lying: u64 = self.indices().map(|i| self.sharded(i).waiting() + self.high(i).waiting()).sum();
         let deferred: u64 = self.indices().map(|i| self.transit(i).waiting()).sum();
         let balance: i64 = self.indices().map(|i| self.receipts(i).balance()).sum();
-        let overwritten: u64 = self.indices().map(|i| self.held(i).overwritten(self)).sum();
+        let overwritten: u64 = self.indices().map(|i| self.outstanding(i).overwritten(self)).sum();
         (lying + deferred + overwritten).saturating_add_signed(balance)
     }
 

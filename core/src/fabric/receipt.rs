@@ -46,7 +46,7 @@
 //! | status, *by sender*, *found* | its sender; the holder that found the message has discarded it |
 //! | `Timeout`, *by sender*, *uncounted* | nobody: an onlooker has settled it. The owner of the sender's index clears the mark and counts, or the holder takes the verdict over and counts, whichever is first |
 //! | `RETRACTED` | nobody: the sender needed the entry again and took its count back. The holder counts a timeout |
-//! | `RETRACTED_HELD` | nobody, likewise. The gateway that holds the message, or its successor, counts it as unanswered |
+//! | `RETRACTED_IN_TRANSIT` | nobody, likewise. The gateway that holds the message, or its successor, counts it as unanswered |
 //!
 //! Each change is a compare-exchange, so exactly one side has it.
 //!
@@ -58,12 +58,12 @@
 //! may be written at that moment for a later message; `check` tells it whether sequence and deadline belong together.
 //!
 //! A message that leaves the domain through a [gateway](crate::gateway) is settled on the remote side, where this word
-//! cannot be reached. So the gateway *holds* it: it moves the word to `HELD`, which still reads as `Pending`, and which
+//! cannot be reached. So the gateway marks it as *in transit*: it moves the word to `IN_TRANSIT`, which still reads as `Pending`, and which
 //! the gateway moves on when it is told what became of the message. Should it not do so in time (until the deadline, the
 //! fabric's [`grace_ns`](crate::Config::grace_ns) and the margin have passed), or should the proxy be gone, the sender or
 //! an onlooker settles the message as `Unanswered`, and the answer comes too late. So no receipt reads `Pending` after
 //! that time, whoever is dead. It is no `Timeout`, since the message may have been received. The proxy also keeps a
-//! [record](super::held) of the message, so that a successor counts it when a later message occupies the entry.
+//! [record](super::outstanding) of the message, so that a successor counts it when a later message occupies the entry.
 //!
 //! # Who may touch what
 //!
@@ -91,7 +91,7 @@ pub(crate) enum Verdict {
     /// This call did, because the receipt was overwritten. A timeout may have been reported before.
     Alone,
     /// It had been given up, and that was not counted, or the count was taken back: this call takes the verdict over, and
-    /// counts the message as this: `Timeout`, or `Unanswered` where it was held.
+    /// counts the message as this: `Timeout`, or `Unanswered` where it was in transit.
     GivenUp(DeliveryStatus),
     /// Another party did, and has counted it.
     Lost,
@@ -102,8 +102,8 @@ pub(crate) enum Verdict {
 pub(crate) enum Settled {
     /// The message is not settled, or not counted, or a later one occupies the entry.
     No,
-    /// A gateway holds it.
-    Held,
+    /// It is in transit: a gateway holds it.
+    InTransit,
     /// Its holder has settled it.
     ByHolder(DeliveryStatus),
     /// Its sender has given it up.
@@ -170,9 +170,9 @@ const UNANSWERED: u64 = DeliveryStatus::Unanswered as u64;
 /// In the place of a status: the sender had decided, and has taken that back. The holder counts a timeout.
 const RETRACTED: u64 = PENDING;
 /// In the place of a status: pending, and with a gateway.
-const HELD: u64 = 8;
+const IN_TRANSIT: u64 = 8;
 /// In the place of a status: `RETRACTED`, and still with a gateway, which counts it as unanswered.
-const RETRACTED_HELD: u64 = 9;
+const RETRACTED_IN_TRANSIT: u64 = 9;
 
 /// In `opened`, for a proxy's messages: its gateway knows how this one has ended.
 const COLLECTED: u64 = 1;
@@ -197,9 +197,9 @@ const fn sequence_in(word: u64) -> u64 {
 /// What a word's status says to a reader.
 const fn status_in(word: u64) -> Option<DeliveryStatus> {
     match word & STATUS {
-        HELD => Some(DeliveryStatus::Pending),
+        IN_TRANSIT => Some(DeliveryStatus::Pending),
         // Not what a receipt says: see `read`.
-        RETRACTED_HELD => Some(DeliveryStatus::Pending),
+        RETRACTED_IN_TRANSIT => Some(DeliveryStatus::Pending),
         status => DeliveryStatus::from_bits(status),
     }
 }
@@ -249,13 +249,13 @@ pub(crate) struct Unsettled {
 
 impl Unsettled {
     /// Whether a gateway holds it.
-    pub(crate) const fn is_held(self) -> bool {
-        sequence_in(self.found) == self.sequence && self.found & STATUS == HELD
+    pub(crate) const fn is_in_transit(self) -> bool {
+        sequence_in(self.found) == self.sequence && self.found & STATUS == IN_TRANSIT
     }
 
     /// The word that gives it up: with this status, or as unanswered if a gateway holds it.
     const fn given_up(self, status: DeliveryStatus) -> u64 {
-        word(self.sequence, if self.is_held() { UNANSWERED } else { status as u64 }) | BY_SENDER
+        word(self.sequence, if self.is_in_transit() { UNANSWERED } else { status as u64 }) | BY_SENDER
     }
 
     /// As what an onlooker has settled it.
@@ -364,7 +364,7 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
         if found & (BY_SENDER | FOUND) != BY_SENDER {
             return None;
         }
-        let status = if found & STATUS == UNANSWERED { RETRACTED_HELD } else { RETRACTED };
+        let status = if found & STATUS == UNANSWERED { RETRACTED_IN_TRANSIT } else { RETRACTED };
         let taken_back = found & !(MARKS | STATUS) | status;
         // Relaxed, both: as above. On failure the holder was faster, and keeps the verdict as it is.
         let retracted = entry.compare_exchange(found, taken_back, Relaxed, Relaxed).is_ok();
@@ -389,24 +389,24 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
 
     /// For a gateway that holds a message: takes it out of its sender's hands, unless that has settled it already.
     /// `found_note` as for [`decide_noted`](Self::decide_noted).
-    pub(crate) fn hold_noted(&self, sequence: u64, found_note: impl Fn()) -> Verdict {
-        self.enter(sequence, HELD, found_note)
+    pub(crate) fn mark_in_transit_noted(&self, sequence: u64, found_note: impl Fn()) -> Verdict {
+        self.enter(sequence, IN_TRANSIT, found_note)
     }
 
     #[cfg(test)]
-    fn hold(&self, sequence: u64) -> Verdict {
-        self.enter(sequence, HELD, || ())
+    fn mark_in_transit(&self, sequence: u64) -> Verdict {
+        self.enter(sequence, IN_TRANSIT, || ())
     }
 
-    /// For the gateway that [holds](Self::hold_noted) a message: settles it. `found_note` as for
+    /// For the gateway that [holds](Self::mark_in_transit_noted) a message: settles it. `found_note` as for
     /// [`decide_noted`](Self::decide_noted).
     pub(crate) fn settle_noted(&self, sequence: u64, status: DeliveryStatus, found_note: impl Fn()) -> Verdict {
         let entry = self.word_at(sequence);
-        let (held, settled) = (word(sequence, HELD), word(sequence, status as u64));
+        let (in_transit, settled) = (word(sequence, IN_TRANSIT), word(sequence, status as u64));
         // Relaxed: the word alone decides. Relaxed on failure: the value found says all.
-        match entry.compare_exchange(held, settled, Relaxed, Relaxed) {
+        match entry.compare_exchange(in_transit, settled, Relaxed, Relaxed) {
             Ok(_) => Verdict::Decided,
-            // Or overwritten while it was held.
+            // Or overwritten while it was in transit.
             Err(found) => Self::give_way(entry, found, sequence, found_note),
         }
     }
@@ -448,11 +448,11 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
             if Tells::of(found, sequence) != Tells::This {
                 break;
             }
-            let retracted = matches!(found & STATUS, RETRACTED | RETRACTED_HELD) && found & MARKS == 0;
+            let retracted = matches!(found & STATUS, RETRACTED | RETRACTED_IN_TRANSIT) && found & MARKS == 0;
             let uncounted = found & (BY_SENDER | UNCOUNTED) == BY_SENDER | UNCOUNTED;
-            let was_held = matches!(found & STATUS, UNANSWERED | RETRACTED_HELD);
+            let was_in_transit = matches!(found & STATUS, UNANSWERED | RETRACTED_IN_TRANSIT);
             let (new, verdict) = if retracted || uncounted {
-                let status = if was_held { DeliveryStatus::Unanswered } else { DeliveryStatus::Timeout };
+                let status = if was_in_transit { DeliveryStatus::Unanswered } else { DeliveryStatus::Timeout };
                 (word(sequence, status as u64) | FOUND, Verdict::GivenUp(status))
             } else if found & (BY_SENDER | FOUND) == BY_SENDER {
                 found_note();
@@ -482,7 +482,7 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
             _ if sequence == 0 => Entry::Settled,
             Tells::Earlier => Entry::Pending(unsettled),
             Tells::This if found & UNCOUNTED != 0 => Entry::Uncounted(unsettled),
-            Tells::This if unsettled.is_held() => Entry::Pending(unsettled),
+            Tells::This if unsettled.is_in_transit() => Entry::Pending(unsettled),
             Tells::This | Tells::Later => Entry::Settled,
         }
     }
@@ -519,7 +519,7 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
         let unsettled = Unsettled { sequence, found: self.word_at(sequence).load(Relaxed) };
         let grace_ns = match Tells::of(unsettled.found, sequence) {
             Tells::Earlier => 0,
-            Tells::This if unsettled.is_held() => grace_ns,
+            Tells::This if unsettled.is_in_transit() => grace_ns,
             Tells::This | Tells::Later => return,
         };
         if deadline_ns.saturating_add(CLOCK_MARGIN_NS).saturating_add(grace_ns) < now_ns {
@@ -607,8 +607,8 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
             return Settled::No;
         }
         match (found & STATUS, status_in(found)) {
-            (RETRACTED | RETRACTED_HELD, _) | (_, None) => Settled::No,
-            (HELD, _) => Settled::Held,
+            (RETRACTED | RETRACTED_IN_TRANSIT, _) | (_, None) => Settled::No,
+            (IN_TRANSIT, _) => Settled::InTransit,
             (_, Some(status)) if found & BY_SENDER != 0 => Settled::BySender(status),
             (_, Some(status)) => Settled::ByHolder(status),
         }
@@ -625,7 +625,9 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
         match (Tells::of(opened, sequence), Tells::of(found, sequence)) {
             (Tells::Later, _) | (_, Tells::Later) => Err(ReceiptError::Overwritten),
             // The entry was wanted for a later message, though its sender may have died, or had no room, before it used it.
-            (_, Tells::This) if matches!(found & STATUS, RETRACTED | RETRACTED_HELD) => Err(ReceiptError::Overwritten),
+            (_, Tells::This) if matches!(found & STATUS, RETRACTED | RETRACTED_IN_TRANSIT) => {
+                Err(ReceiptError::Overwritten)
+            }
             (_, Tells::This) => status_in(found).ok_or(ReceiptError::Unknown),
             (Tells::This, Tells::Earlier) => Ok(DeliveryStatus::Pending),
             (Tells::Earlier, Tells::Earlier) => Err(ReceiptError::Unknown),
@@ -664,7 +666,7 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
             let found = self.word_at(entry).load(Relaxed);
             let status = match Tells::of(found, sequence) {
                 Tells::Earlier => Some(DeliveryStatus::Pending),
-                Tells::This if found & STATUS == HELD => None,
+                Tells::This if found & STATUS == IN_TRANSIT => None,
                 Tells::This => Some(status_in(found)?),
                 Tells::Later => return None,
             };
@@ -683,7 +685,7 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
             // Relaxed: a number to show.
             let found = entry.load(Relaxed);
             match (found & STATUS, found & MARKS) {
-                (HELD | RETRACTED_HELD, 0) => 1,
+                (IN_TRANSIT | RETRACTED_IN_TRANSIT, 0) => 1,
                 (UNANSWERED, marks) => i64::from(marks == BY_SENDER | UNCOUNTED),
                 (_, BY_SENDER) => -1,
                 _ => 0,
@@ -846,10 +848,10 @@ mod tests {
     }
 
     #[test]
-    fn a_held_message_is_pending_until_its_holder_settles_it_or_is_late() {
+    fn a_message_in_transit_is_pending_until_its_holder_settles_it_or_is_late() {
         let table = table();
         table.open(1, TO, 10);
-        assert_eq!(table.hold(1), Verdict::Decided);
+        assert_eq!(table.mark_in_transit(1), Verdict::Decided);
         assert_eq!((table.read(1), table.balance()), (Ok(DeliveryStatus::Pending), 1));
         table.settle_overdue(1, LATE_NS + 4, 5);
         assert_eq!(table.read(1), Ok(DeliveryStatus::Pending), "the grace");
@@ -858,19 +860,19 @@ mod tests {
         // Late: by the onlooker or by the sender, and the gateway comes afterwards or never.
         let unanswered = Verdict::GivenUp(DeliveryStatus::Unanswered);
         table.open(5, TO, 10);
-        assert_eq!(table.hold(5), Verdict::Decided);
+        assert_eq!(table.mark_in_transit(5), Verdict::Decided);
         table.settle_overdue(5, LATE_NS + 5, 5);
         assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Unanswered), 1));
         assert_eq!(table.settle(5, DeliveryStatus::Delivered), unanswered);
         assert_eq!((table.read(5), table.balance()), (Ok(DeliveryStatus::Unanswered), 0));
         table.open(9, TO, 10);
-        assert_eq!(table.hold(9), Verdict::Decided);
+        assert_eq!(table.mark_in_transit(9), Verdict::Decided);
         assert_eq!(give_up(&table, 9, DeliveryStatus::Timeout), Some(true));
         assert_eq!((table.read(9), table.balance()), (Ok(DeliveryStatus::Unanswered), 0));
         assert_eq!(table.settle(9, DeliveryStatus::Delivered), Verdict::Lost);
         // Needed again before the late gateway comes.
         table.open(13, TO, 10);
-        assert_eq!(table.hold(13), Verdict::Decided);
+        assert_eq!(table.mark_in_transit(13), Verdict::Decided);
         assert_eq!(give_up(&table, 13, DeliveryStatus::Timeout), Some(true));
         assert_eq!((table.retract(17), table.balance()), (Some(DeliveryStatus::Unanswered), 1));
         assert_eq!(table.settle(13, DeliveryStatus::Delivered), unanswered);
@@ -881,15 +883,15 @@ mod tests {
         let table = table();
         table.open(5, TO, 10);
         assert_eq!(give_up(&table, 5, DeliveryStatus::Timeout), Some(true));
-        assert_eq!(table.hold(5), Verdict::Lost, "given up before");
+        assert_eq!(table.mark_in_transit(5), Verdict::Lost, "given up before");
         table.open(9, TO, 10);
-        assert_eq!(table.hold(9), Verdict::Decided);
+        assert_eq!(table.mark_in_transit(9), Verdict::Decided);
         table.open(13, TO, 10);
         assert_eq!(table.settle(9, DeliveryStatus::Delivered), Verdict::Decided);
-        assert_eq!(table.hold(13), Verdict::Decided);
+        assert_eq!(table.mark_in_transit(13), Verdict::Decided);
         table.open(17, TO, 10);
         assert_eq!(table.decide(17, DeliveryStatus::Delivered), Verdict::Decided);
-        assert_eq!(table.settle(13, DeliveryStatus::Delivered), Verdict::Alone, "overwritten while held");
+        assert_eq!(table.settle(13, DeliveryStatus::Delivered), Verdict::Alone, "overwritten while in transit");
     }
 
     #[test]
@@ -933,7 +935,7 @@ mod tests {
             (0..4).for_each(|sequence| table.word_at(sequence).store(garbage, Relaxed));
             table.open(5, TO, 10);
             let _ = (table.decide(5, DeliveryStatus::Delivered), table.read(5), table.retract(9));
-            let _ = (table.hold(5), table.settle(5, DeliveryStatus::Timeout), table.is_in_use(9, 1, 4));
+            let _ = (table.mark_in_transit(5), table.settle(5, DeliveryStatus::Timeout), table.is_in_use(9, 1, 4));
             let _ = (give_up(&table, 5, DeliveryStatus::Timeout), count(&table, 5), table.balance());
             table.settle_overdue(5, u64::MAX, 0);
         }
@@ -968,18 +970,18 @@ mod tests {
             steps in proptest::collection::vec(0..7_u8, 0..12),
         ) {
             let table = table();
-            let mut at = Model { reported: None, counted: 0, received: false, held: false, found: false };
+            let mut at = Model { reported: None, counted: 0, received: false, in_transit: false, found: false };
             table.open(start, TO, 10);
             let (mut later, mut given_up) = (start, false);
             for step in steps {
                 match step {
-                    0 if !at.found && !at.held => at.found(table.decide(start, DeliveryStatus::Delivered)),
-                    1 if !at.found && !at.held => match table.hold(start) {
-                        Verdict::Decided | Verdict::Alone => at.held = true,
+                    0 if !at.found && !at.in_transit => at.found(table.decide(start, DeliveryStatus::Delivered)),
+                    1 if !at.found && !at.in_transit => match table.mark_in_transit(start) {
+                        Verdict::Decided | Verdict::Alone => at.in_transit = true,
                         other => at.found(other),
                     },
-                    2 if at.held => {
-                        at.held = false;
+                    2 if at.in_transit => {
+                        at.in_transit = false;
                         at.found(table.settle(start, DeliveryStatus::Delivered));
                     }
                     3 if later == start && give_up(&table, start, DeliveryStatus::Timeout) == Some(true) => {
@@ -1010,7 +1012,7 @@ mod tests {
                 prop_assert!((0..=1).contains(&at.counted));
             }
             // In the end its holder finds it.
-            if at.held {
+            if at.in_transit {
                 at.found(table.settle(start, DeliveryStatus::Delivered));
             } else if !at.found {
                 at.found(table.decide(start, DeliveryStatus::Delivered));
@@ -1027,7 +1029,7 @@ mod tests {
         reported: Option<DeliveryStatus>,
         counted: i32,
         received: bool,
-        held: bool,
+        in_transit: bool,
         found: bool,
     }
 

@@ -9,7 +9,7 @@
 //!            host's fabric                          link                         GPU's fabric
 //!   +--------------------------------+                               +--------------------------------+
 //!   |  "a" --------> proxy "b" ======|==== message, a's sequence ===>|==> proxy "a" -------> "b"      |
-//!   |  receipt: held, reads Pending  |                               |    receipt: Pending            |
+//!   |  receipt: in transit, "Pending"|                               |    receipt: Pending            |
 //!   |           Delivered <----------|<--- answer -------------------|<-- receipt: Delivered          |
 //!   |                                |                               |                                |
 //!   |   gateway owns proxy "b"       |                               |       gateway owns proxy "a"   |
@@ -18,7 +18,7 @@
 //!
 //! # The way of a message
 //!
-//! 1. The gateway takes it out of a proxy's inbox and *holds* its receipt: from here on the sender cannot time it out
+//! 1. The gateway takes it out of a proxy's inbox and marks its receipt as *in transit*: from here on the sender cannot time it out
 //!    by itself, and the receipt reads `Pending` until the other side answers. One hop is added; hop limit and deadline
 //!    are looked at as a forwarder does.
 //! 2. It crosses the link, and is sent as the proxy of its source, with the times and limits that it has, and with its
@@ -125,7 +125,7 @@ use proxies::Proxies;
 
 /// Frames, and messages of each priority, that a pass moves at most.
 const BATCH: usize = 64;
-/// Transfers, and held messages, that a pass looks at.
+/// Transfers, and outstanding messages, that a pass looks at.
 const LOOKS: usize = 256;
 /// Indices of the kernel table that a pass looks at.
 const SCAN: usize = 4;

@@ -119,7 +119,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         if proxy.closed || proxy.endpoint.backlog() == Backlog::None {
             return Sending::Nothing;
         }
-        let record = proxy.held.first().filter(|_| may_send && proxy.held.in_use() < self.numbers.free());
+        let record = proxy.records.first().filter(|_| may_send && proxy.records.in_use() < self.numbers.free());
         let Some(record) = record else { return Sending::Stays };
         if !proxy.endpoint.take_for_transfer(&mut self.message, record.into()) {
             return Sending::Nothing;
@@ -170,7 +170,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         self.numbers.take();
         let proxy_index = index.number() as u16;
         self.away[number] = Away { state: AwayState::Sent, id, deadline_ns, proxy: proxy_index, record, hops };
-        proxy.held.take();
+        proxy.records.take();
         self.sent = self.sent.wrapping_add(1);
     }
 
@@ -252,7 +252,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         self.settle_away(number, DeliveryStatus::Unanswered, proxies);
     }
 
-    /// Settles a held message in this domain.
+    /// Settles a message of this domain that was outstanding.
     #[inline(never)]
     fn settle_away<'f, P: Platform, Sh: Shape<Item = M>>(
         &mut self,
@@ -263,7 +263,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         let Away { id, proxy, hops, record, .. } = self.away[number];
         if let Some((index, proxy)) = proxies.at(proxy) {
             proxy.endpoint.settle(id, hops, status, Some(record.into()));
-            proxy.held.give_back(record);
+            proxy.records.give_back(record);
             proxies.look_at_end(index);
         }
     }

@@ -229,12 +229,12 @@ pub(super) struct Proxy<'f, P: Platform, Sh: Shape, const FRAMES: usize> {
     before: u64,
     /// By how much a sequence here is ahead of the remote one, modulo 2⁶⁴; chosen with the first message.
     shift: Option<u64>,
-    /// The remote kernel has left. The proxy stays until nothing is held or outstanding.
+    /// The remote kernel has left. The proxy stays until none of its messages is outstanding.
     pub(super) closed: bool,
     /// Its endpoint has left.
     has_left: bool,
     /// Records of the messages to it whose answer is awaited.
-    pub(super) held: FreeList<FRAMES>,
+    pub(super) records: FreeList<FRAMES>,
     /// Messages from it that were not answered yet.
     pub(super) outstanding: u32,
     /// Those of them that wait for room.
@@ -260,7 +260,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxy<'f, P, Sh, FRAMES> {
             shift: None,
             closed: false,
             has_left: false,
-            held => |held| FreeList::new_in(held, shape.slots()),
+            records => |records| FreeList::new_in(records, shape.slots()),
             outstanding: 0,
             waiting => |at| Waiting::new_in(at, shape),
         })
@@ -268,7 +268,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxy<'f, P, Sh, FRAMES> {
 
     /// Whether it is closed, and nothing is left to be decided.
     const fn has_ended(&self) -> bool {
-        self.closed && self.held.in_use() == 0 && self.outstanding == 0
+        self.closed && self.records.in_use() == 0 && self.outstanding == 0
     }
 
     /// By how much a sequence of the kernel is higher here than in its own domain, if it has sent a message.

@@ -9,7 +9,7 @@
 //! ```text
 //!    63                              19  18    17..16   15..0
 //!   +----------------------------------+------+-------+----------+
-//!   |     lap = position / N           | held | phase | producer |   zero: FREE for lap 0
+//!   |     lap = position / N           | quarantined | phase | producer |   zero: FREE for lap 0
 //!   +----------------------------------+------+-------+----------+
 //! ```
 //!
@@ -18,12 +18,12 @@
 //! | claim | producer at the tail | `FREE(p)` | `CLAIMED(p)` |
 //! | publish, abort | the claim's owner | `CLAIMED(p)` | `PUBLISHED(p)`, `VOID(p)` |
 //! | pop, pass | consumer | `PUBLISHED(p)`, `VOID(p)` | `FREE(p + N)` |
-//! | revoke | consumer | `CLAIMED(p)` | `FREE(p + N)` held |
-//! | skip | producer at the tail | `FREE(p)` held | `VOID(p)` held |
-//! | pass | consumer | `VOID(p)` held | `FREE(p + N)` held |
-//! | give back | the revoked owner | `FREE(p)` or `VOID(p)` held | the same, not held |
+//! | revoke | consumer | `CLAIMED(p)` | `FREE(p + N)` quarantined |
+//! | skip | producer at the tail | `FREE(p)` quarantined | `VOID(p)` quarantined |
+//! | pass | consumer | `VOID(p)` quarantined | `FREE(p + N)` quarantined |
+//! | give back | the revoked owner | `FREE(p)` or `VOID(p)` quarantined | the same, not quarantined |
 //!
-//! A *held* slot is out of service: a producer that was given up may still write its body. Its positions are skipped
+//! A *quarantined* slot is out of service: a producer that was given up may still write its body. Its positions are skipped
 //! until that producer comes back, finds out, and clears the mark.
 //!
 //! # Invariants
@@ -71,7 +71,7 @@
 //! # Laps
 //!
 //! 45 bits of lap and 64 of position wrap without harm: laps are compared modulo 2⁴⁵, and a producer that slept for
-//! so long finds its slot claimed or held as it left it.
+//! so long finds its slot claimed or quarantined as it left it.
 
 use super::spsc::{CONSUMER_WRITES_LINES, InUse, Slot, claim_end, release_end};
 use crate::error::Full;
@@ -90,7 +90,7 @@ use core::ptr::NonNull;
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Word(u64);
 
-/// The position may be claimed (or, in a held slot, skipped).
+/// The position may be claimed (or, in a quarantined slot, skipped).
 const FREE: u64 = 0 << 16;
 /// A producer is writing the body.
 const CLAIMED: u64 = 1 << 16;
@@ -100,7 +100,7 @@ const PUBLISHED: u64 = 2 << 16;
 const VOID: u64 = 3 << 16;
 const PHASE: u64 = 3 << 16;
 /// A producer that was given up may still write the body.
-const HELD: u64 = 1 << 18;
+const QUARANTINED: u64 = 1 << 18;
 const LAP_SHIFT: u32 = 19;
 
 /// Spin hints after a lost race, at most. None under loom, which knows no time, but takes each for a step.
@@ -125,19 +125,19 @@ impl Word {
     }
 
     #[inline(always)]
-    const fn is_held(self) -> bool {
-        self.0 & HELD != 0
+    const fn is_quarantined(self) -> bool {
+        self.0 & QUARANTINED != 0
     }
 
-    /// The owner of a claimed or held slot.
+    /// The owner of a claimed or quarantined slot.
     #[inline(always)]
     const fn producer(self) -> u16 {
         self.0 as u16
     }
 
     #[inline(always)]
-    const fn is_held_by(self, producer: u16) -> bool {
-        self.is_held() && self.producer() == producer
+    const fn is_quarantined_for(self, producer: u16) -> bool {
+        self.is_quarantined() && self.producer() == producer
     }
 
     /// The same position, mark and producer in another phase.
@@ -155,7 +155,7 @@ impl Word {
     /// Without mark and producer.
     #[inline(always)]
     const fn unowned(self) -> Self {
-        Self(self.0 & !(HELD | 0xffff))
+        Self(self.0 & !(QUARANTINED | 0xffff))
     }
 }
 
@@ -284,13 +284,13 @@ impl<T: AnyBitPattern + Send, const N: usize, S: Scope> Ticket<T, N, S> {
 
     /// For the successor of a producer that has died, before [`reclaim`](Self::reclaim): whether the message of its last
     /// claim, at this position (modulo a multiple of `N`), was published. If not, the slot is still claimed by that producer,
-    /// or held for it: nobody else can change that, and a dead producer makes no further claim.
+    /// or quarantined for it: nobody else can change that, and a dead producer makes no further claim.
     #[must_use]
     pub fn was_published(&self, position: u64, producer: u16) -> bool {
         self.view().was_published(position, producer)
     }
 
-    /// Brings back what a dead producer had: its claims become void, and slots held for it go back into service.
+    /// Brings back what a dead producer had: its claims become void, and slots quarantined for it go back into service.
     /// Returns how many slots that were. Anyone may call this, at any time, while the ring is in use.
     ///
     /// # Safety
@@ -500,7 +500,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
         for _ in 0..self.rounds() {
             // Relaxed: the compare-exchange decides.
             let seen = Word(slot.word.load(Relaxed));
-            let new = if seen.is_held_by(producer) {
+            let new = if seen.is_quarantined_for(producer) {
                 seen.unowned()
             } else if seen.phase() == CLAIMED && seen.producer() == producer {
                 seen.with(VOID).unowned()
@@ -518,15 +518,15 @@ impl<'r, R: Ring> TicketView<'r, R> {
 
     /// For the successor of a producer that has died, before [`reclaim`](Self::reclaim): whether the message of its last
     /// claim, at this position (modulo a multiple of `N`), was published. If not, the slot is still claimed by that producer,
-    /// or held for it: nobody else can change that, and a dead producer makes no further claim.
+    /// or quarantined for it: nobody else can change that, and a dead producer makes no further claim.
     pub(crate) fn was_published(self, position: u64, producer: u16) -> bool {
         // Relaxed: a producer's own words are known to its successor, and a consumer that revokes, or takes the message,
         // does not change the answer.
         let seen = Word(self.at_position(position).word.load(Relaxed));
-        !(seen.phase() == CLAIMED && seen.producer() == producer || seen.is_held_by(producer))
+        !(seen.phase() == CLAIMED && seen.producer() == producer || seen.is_quarantined_for(producer))
     }
 
-    /// Brings back what a dead producer had: its claims become void, and slots held for it go back into service.
+    /// Brings back what a dead producer had: its claims become void, and slots quarantined for it go back into service.
     /// Returns how many slots that were. Anyone may call this, at any time, while the ring is in use.
     ///
     /// # Safety
@@ -549,7 +549,8 @@ impl<'r, R: Ring> TicketView<'r, R> {
                 // The consumer has still to pass the position one lap below.
                 ..0 => return Err(Full),
                 0 if seen.phase() == FREE => {
-                    let word = if seen.is_held() { seen.with(VOID) } else { Word(seen.0 | CLAIMED | u64::from(id)) };
+                    let word =
+                        if seen.is_quarantined() { seen.with(VOID) } else { Word(seen.0 | CLAIMED | u64::from(id)) };
                     // Acquire [slot-freed]: the former owner is done with the body. (Release is not needed: a claim
                     // says nothing of the body.) Relaxed on failure: another producer was faster: look again.
                     if slot.word.compare_exchange(seen.0, word.0, Acquire, Relaxed).is_err() {
@@ -558,7 +559,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
                     }
                     let position = tail;
                     tail = self.tail_beyond(position);
-                    if !seen.is_held() {
+                    if !seen.is_quarantined() {
                         return Ok(Claimed { position, word });
                     }
                 }
@@ -603,7 +604,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
         for _ in 0..self.rounds() {
             // Relaxed: the compare-exchange decides. A word without the mark is one that `reclaim` has cleared.
             let seen = Word(slot.word.load(Relaxed));
-            if !seen.is_held_by(id) {
+            if !seen.is_quarantined_for(id) {
                 return;
             }
             // Release [slot-freed]: this producer's late writes happen before the next owner's.
@@ -731,7 +732,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
             match seen.phase() {
                 PUBLISHED => return TicketPop::Message((slot, seen)),
                 CLAIMED => return TicketPop::Stalled { producer: seen.producer(), position: state.head },
-                VOID if seen.is_held() => {
+                VOID if seen.is_quarantined() => {
                     // Relaxed: the body stays its owner's. On failure the owner has come back: look again.
                     if slot.word.compare_exchange(seen.0, seen.next_lap().0, Relaxed, Relaxed).is_ok() {
                         self.advance(state);
@@ -771,9 +772,9 @@ impl<'r, R: Ring> TicketView<'r, R> {
         if position != state.head || seen.laps_ahead(position, self.ring.slots()) != 0 || seen.phase() != CLAIMED {
             return false;
         }
-        let held = Word(seen.next_lap().0 | HELD);
+        let quarantined = Word(seen.next_lap().0 | QUARANTINED);
         // Relaxed: nothing of the body changes hands. On failure the producer was faster: its message will be popped.
-        let revoked = slot.word.compare_exchange(seen.0, held.0, Relaxed, Relaxed).is_ok();
+        let revoked = slot.word.compare_exchange(seen.0, quarantined.0, Relaxed, Relaxed).is_ok();
         if revoked {
             self.advance(state);
         }
@@ -1016,9 +1017,9 @@ mod tests {
     fn word_bits_are_pinned() {
         let word = Word::free(7, 4);
         assert_eq!(word.0, 1 << 19);
-        assert_eq!(Word(word.0 | CLAIMED | 5).next_lap().0 | HELD, 2 << 19 | 1 << 18 | 5);
+        assert_eq!(Word(word.0 | CLAIMED | 5).next_lap().0 | QUARANTINED, 2 << 19 | 1 << 18 | 5);
         assert_eq!((FREE, CLAIMED, PUBLISHED, VOID), (0, 0x1_0000, 0x2_0000, 0x3_0000));
-        assert_eq!(Word(word.0 | HELD | VOID | 9).laps_ahead(7, 4), 0);
+        assert_eq!(Word(word.0 | QUARANTINED | VOID | 9).laps_ahead(7, 4), 0);
         assert_eq!((word.laps_ahead(3, 4), word.laps_ahead(8, 4)), (1, -1));
         assert_eq!(Word(0).laps_ahead(u64::MAX, 4), 1);
     }
@@ -1048,10 +1049,10 @@ mod tests {
                     assert_eq!(value, i);
                     count += 1;
                 }
-                // The voided position, and the one in the held slot, hold no message.
+                // The voided position, and the one in the quarantined slot, hold no message.
                 assert!((2..=3).contains(&count), "{count} messages in round {i}");
             }
-            assert!(ring.view().at_position(lost.unwrap()).word.load(Relaxed) & HELD != 0);
+            assert!(ring.view().at_position(lost.unwrap()).word.load(Relaxed) & QUARANTINED != 0);
         }
     }
 

@@ -36,7 +36,7 @@ pub enum Status {
     MaxHops,
     NotAllowed,
     /// With a gateway.
-    Held,
+    InTransit,
     /// The sender had decided, and has taken that back.
     Retracted,
 }
@@ -75,7 +75,7 @@ pub enum From {
     /// One of the kernel's own, which it gives up or takes back.
     Own,
     /// One that the kernel holds as a gateway, and settles.
-    Held,
+    Outstanding,
 }
 
 /// Where it goes.
@@ -183,7 +183,7 @@ pub struct State {
     /// Private: what each kernel has still to do.
     pub programs: Vec<Vec<Op>>,
     /// Private to a gateway: what it holds.
-    pub held: Vec<Vec<Message>>,
+    pub outstanding: Vec<Vec<Message>>,
     pub time: u8,
     pub deaths: u8,
     /// For the properties: how often each message was handed over, and how its outcomes were counted.
@@ -203,7 +203,7 @@ pub enum Action {
     Flush(u8, u8),
     /// Ends an overdue message of its own.
     Expire(u8, u8),
-    /// The other domain answers a gateway's held message.
+    /// The other domain answers a gateway's outstanding message.
     Answer(u8, u8, Status),
     /// The next step of a kernel's program.
     Step(u8),
@@ -239,8 +239,8 @@ pub enum Mutation {
     FoundNotNoted,
     /// The sender does not take its verdict back before it uses the entry again.
     NoRetract,
-    /// What a dead gateway held stays with it.
-    HeldForEver,
+    /// What was outstanding at a dead gateway stays with it.
+    OutstandingForEver,
     /// The receiver does not look at the clock.
     DeadlineIgnored,
     /// The receiver does not look into the sender set.
@@ -393,7 +393,7 @@ impl State {
                 return end(if late { Status::Timeout } else { Status::NotAllowed });
             }
             if world.proxy == Some(k as u8) {
-                return end(if late { Status::Timeout } else { Status::Held });
+                return end(if late { Status::Timeout } else { Status::InTransit });
             }
             let late = late && !world.is(Mutation::DeadlineIgnored);
             return end(if late { Status::Timeout } else { Status::Delivered });
@@ -455,7 +455,7 @@ impl State {
         let mut program = Vec::new();
         let status = match (verdict, status) {
             (Verdict::GivenUp, _) => Status::Timeout,
-            (Verdict::Alone, Status::Delivered | Status::Held)
+            (Verdict::Alone, Status::Delivered | Status::InTransit)
                 if self.time > 0 && !world.is(Mutation::DeadlineIgnored) =>
             {
                 Status::Timeout
@@ -467,7 +467,7 @@ impl State {
         }
         program.push(Op::Count(match (verdict, status) {
             (Verdict::Lost, _) => Count::Discarded,
-            (_, Status::Held) => Count::Forwarded,
+            (_, Status::InTransit) => Count::Forwarded,
             (_, status) => Count::Outcome(message.number, status),
         }));
         if verdict != Verdict::Lost && status == Status::Delivered {
@@ -539,18 +539,18 @@ impl State {
             }
             Op::Decide(message, status, from) => {
                 let verdict = self.enter(world, message, status);
-                if status == Status::Held && matches!(verdict, Verdict::Decided) {
-                    self.held[k].push(message);
+                if status == Status::InTransit && matches!(verdict, Verdict::Decided) {
+                    self.outstanding[k].push(message);
                 }
-                if status == Status::Held && verdict == Verdict::Alone {
-                    self.held[k].push(message);
+                if status == Status::InTransit && verdict == Verdict::Alone {
+                    self.outstanding[k].push(message);
                 }
                 next = self.after(world, message, status, from, verdict);
-                if status == Status::Held
+                if status == Status::InTransit
                     && !matches!(next.last(), Some(Op::Count(Count::Forwarded)))
-                    && self.held[k].last() == Some(&message)
+                    && self.outstanding[k].last() == Some(&message)
                 {
-                    self.held[k].pop();
+                    self.outstanding[k].pop();
                 }
             }
             Op::NoteFound => {
@@ -584,10 +584,10 @@ impl State {
                 let (source, entry) = world.entry(message.number);
                 let sequence = world.sequence(message.number);
                 let word = &mut self.words[source][entry];
-                let held = word.sequence == sequence && word.status == Some(Status::Held);
-                if word.sequence < sequence || held && self.time > 1 {
-                    *word = Word { sequence, status: Some(Status::Timeout), by_sender: true, found: held };
-                    self.given_up[message.number as usize] = !held;
+                let in_transit = word.sequence == sequence && word.status == Some(Status::InTransit);
+                if word.sequence < sequence || in_transit && self.time > 1 {
+                    *word = Word { sequence, status: Some(Status::Timeout), by_sender: true, found: in_transit };
+                    self.given_up[message.number as usize] = !in_transit;
                     next = vec![Op::Count(Count::Outcome(message.number, Status::Timeout))];
                 }
             }
@@ -606,11 +606,11 @@ impl State {
                 let sequence = world.sequence(message.number);
                 let word = &mut self.words[source][entry];
                 let decided = if word.sequence == sequence {
-                    let held = word.status == Some(Status::Held);
-                    if held {
+                    let in_transit = word.status == Some(Status::InTransit);
+                    if in_transit {
                         *word = Word { sequence, status: Some(status), by_sender: false, found: false };
                     }
-                    held
+                    in_transit
                 } else {
                     true
                 };
@@ -674,15 +674,15 @@ impl State {
                 vec![Op::NoteRetracted(message), Op::Count(Count::TakeBack(number, Status::Timeout))]
             }
             // A gateway's: settled and not counted.
-            (From::Held, Some(status)) if told && word.status == Some(Status::Held) => {
+            (From::Outstanding, Some(status)) if told && word.status == Some(Status::InTransit) => {
                 vec![Op::Settle(message, status)]
             }
-            (From::Held, Some(status))
+            (From::Outstanding, Some(status))
                 if word.sequence > sequence || told && !word.by_sender && word.status == Some(status) =>
             {
                 vec![Op::Count(Count::Outcome(number, status))]
             }
-            (From::Own | From::Held, _) => Vec::new(),
+            (From::Own | From::Outstanding, _) => Vec::new(),
             // Given up by its sender, and found by the dead kernel or not.
             (_, Some(status)) if hand.found => {
                 let taken_back = word.sequence > sequence && self.retracted[source][entry] == sequence;
@@ -695,7 +695,7 @@ impl State {
             // Decided by the dead kernel and not counted.
             (_, Some(status)) if told && !word.by_sender && word.status == Some(status) => {
                 let count = match status {
-                    Status::Held => Op::Count(Count::Forwarded),
+                    Status::InTransit => Op::Count(Count::Forwarded),
                     status => Op::Count(Count::Outcome(number, status)),
                 };
                 remove.into_iter().chain([count]).collect()
@@ -704,7 +704,7 @@ impl State {
             // The bytes are gone with the dead kernel, or the entry tells of a later message: ends as a failure.
             _ => {
                 let status = match intended {
-                    Some(status) if !matches!(status, Status::Delivered | Status::Held) => status,
+                    Some(status) if !matches!(status, Status::Delivered | Status::InTransit) => status,
                     _ if self.time > 0 => Status::Timeout,
                     _ => Status::NotFound,
                 };
@@ -742,7 +742,7 @@ impl Model for World {
             sent: vec![0; n],
             lives: vec![Life::Alive; n],
             programs: vec![Vec::new(); n],
-            held: vec![Vec::new(); n],
+            outstanding: vec![Vec::new(); n],
             time: 0,
             deaths: self.deaths,
             received: vec![0; self.sends.len()],
@@ -799,15 +799,15 @@ impl Model for World {
                     let (sequence, word) = (self.sequence(number), state.words[source][entry]);
                     let due = word.sequence < sequence
                         || word.sequence == sequence
-                            && word.status == Some(Status::Held)
+                            && word.status == Some(Status::InTransit)
                             && state.time > 1
-                            && !self.is(Mutation::HeldForEver);
+                            && !self.is(Mutation::OutstandingForEver);
                     if source == k && sequence <= state.sent[k] && state.opened[source][entry] == sequence && due {
                         actions.push(Action::Expire(id, number));
                     }
                 }
             }
-            for message in &state.held[k] {
+            for message in &state.outstanding[k] {
                 if state.time < 2 {
                     actions.push(Action::Answer(id, message.number, Status::Delivered));
                     actions.push(Action::Answer(id, message.number, Status::NotFound));
@@ -871,17 +871,17 @@ impl Model for World {
                     vec![Op::Record(message, From::Own), Op::Intend(Status::Timeout), Op::GiveUp(message)];
             }
             Action::Answer(k, number, status) => {
-                let held = &mut state.held[k as usize];
-                let message = held.remove(held.iter().position(|m| m.number == number)?);
+                let outstanding = &mut state.outstanding[k as usize];
+                let message = outstanding.remove(outstanding.iter().position(|m| m.number == number)?);
                 state.programs[k as usize] =
-                    vec![Op::Record(message, From::Held), Op::Intend(status), Op::Settle(message, status)];
+                    vec![Op::Record(message, From::Outstanding), Op::Intend(status), Op::Settle(message, status)];
             }
             Action::Step(k) => state.step(self, k as usize),
             Action::Die(k) => {
                 state.deaths -= 1;
                 state.lives[k as usize] = Life::Dead;
                 state.programs[k as usize].clear();
-                state.held[k as usize].clear();
+                state.outstanding[k as usize].clear();
             }
             Action::Succeed(k) => {
                 state.lives[k as usize] = Life::Alive;
@@ -913,8 +913,8 @@ impl Model for World {
                         let sent = world.sequence(number) <= state.sent[source];
                         let outcomes = &state.outcomes[number as usize];
                         let word = state.words[source][entry];
-                        let held = word.status == Some(Status::Held);
-                        let told = word.sequence == world.sequence(number) && !held;
+                        let in_transit = word.status == Some(Status::InTransit);
+                        let told = word.sequence == world.sequence(number) && !in_transit;
                         let gone = state.lives[source] == Life::Gone;
                         // A slow forwarder's, in the inbox of a kernel that is gone: ended by the index's next owner.
                         let lies = (0..world.kernels).any(|k| {

@@ -153,7 +153,7 @@ fn every_mutation_is_noticed() {
         (Mutation::FoundNotNoted, line(1, 1)),
         (Mutation::NoRetract, line(0, 1)),
         (Mutation::DeadlineIgnored, line(0, 1)),
-        (Mutation::HeldForEver, gateway()),
+        (Mutation::OutstandingForEver, gateway()),
         (Mutation::DenialIgnored, denying()),
     ];
     let mut unnoticed = Vec::new();

@@ -5,7 +5,7 @@
 //! need the receipt's entry for a later message. So each proxy also keeps a *record* of each message that it holds,
 //! `SLOTS` at most, and a dead gateway's messages are settled and counted in any case.
 //!
-//! A record is written after the receipt is held and before the [note](super::hand) of the message is closed, and emptied
+//! A record is written after the receipt is marked as in transit and before the [note](super::hand) of the message is closed, and emptied
 //! after the receipt is settled and before the message is counted, while its note is open. So wherever a gateway dies,
 //! a message that it has taken is named by a note, by a record, or by both. The successor of the proxy does what the note
 //! says, without the record, and then settles what the records name as `Unanswered`: it may have been received.
@@ -31,22 +31,22 @@ shared_struct! {
 shared_struct! {
     /// One kernel's records.
     #[repr(align(128))]
-    pub(crate) struct Held[const SLOTS: usize,][SLOTS,] {
+    pub(crate) struct Outstanding[const SLOTS: usize,][SLOTS,] {
         records: [Record; SLOTS],
     }
 }
 
-impl<const SLOTS: usize> Held<SLOTS> {
+impl<const SLOTS: usize> Outstanding<SLOTS> {
     /// The size of a record.
     #[cfg(not(k2k_loom))]
     pub(crate) const RECORD_SIZE: usize = size_of::<Record>();
 }
 
-/// One kernel's records: of the type `Held`, as many as the shape says.
+/// One kernel's records: of the type `Outstanding`, as many as the shape says.
 pub(crate) enum Records {}
-pub(crate) type HeldView<'f, Sh> = Part<'f, Sh, Records>;
+pub(crate) type OutstandingView<'f, Sh> = Part<'f, Sh, Records>;
 
-impl<'f, Sh: Shape> HeldView<'f, Sh> {
+impl<'f, Sh: Shape> OutstandingView<'f, Sh> {
     fn record(&self, at: usize) -> &'f Record {
         // SAFETY: below the number of slots, a power of two.
         unsafe { self.item(0, at & self.shape.mask()) }
@@ -107,15 +107,15 @@ mod tests {
     #[test]
     fn a_successor_finds_what_was_put_and_not_removed() {
         // SAFETY: `Shared`: zero is the idle state.
-        let storage: Held<4> = unsafe { core::mem::zeroed() };
+        let storage: Outstanding<4> = unsafe { core::mem::zeroed() };
         // SAFETY: of this shape.
-        let held: HeldView<'_, Fixed<1, 4, 0>> =
+        let outstanding: OutstandingView<'_, Fixed<1, 4, 0>> =
             unsafe { Part::at(core::ptr::NonNull::from_ref(&storage).cast(), Fixed::SHAPE) };
         let [first, second] = [0, 3];
-        held.put(first, 7, 1);
-        held.put(second, 9, 2);
-        held.remove(first);
-        let mut found = held.messages();
+        outstanding.put(first, 7, 1);
+        outstanding.put(second, 9, 2);
+        outstanding.remove(first);
+        let mut found = outstanding.messages();
         assert_eq!((found.next(), found.next()), (Some((second, 9, 2)), None));
     }
 }
