@@ -45,7 +45,7 @@ pub(crate) struct Halves {
 }
 
 impl Halves {
-    /// Allocates both, for these frames, and sets them up, before the other side runs.
+    /// Allocates both, for these frames, and sets them up, before the remote side runs.
     pub(crate) fn new(device: &Device, frames: impl Frames) -> Result<Self, Error> {
         let len = frames.geometry().size as usize;
         let halves = Self { buffer: device.allocate_host(2 * len)?, len };
@@ -63,8 +63,8 @@ impl Halves {
 
     /// A half, as gateways of the host see it.
     fn half<F: Frames>(&self, i: usize) -> Result<HalfRef<'_, F>, LinkError> {
-        // SAFETY: the buffer has room for two halves, and lives as long as `self`. The device reaches it as the other side
-        // of the link.
+        // SAFETY: the buffer has room for two halves, and lives as long as `self`. The device reaches it as the remote
+        // side of the link.
         unsafe { HalfRef::open_raw(self.at(i), self.len) }
     }
 

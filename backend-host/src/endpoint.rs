@@ -12,7 +12,7 @@ use k2k_core::hlc::Timestamp;
 use k2k_core::sync::System;
 use k2k_core::{
     Backlog, Command, Context, DeliveryReceipt, Endpoint as Core, FabricRef, Fixed, Kernel, KernelId, Message,
-    MessageId, Phase, Priority, ReceiptError, RegisterError, Registration, SendError, Shape, Stats, Tapped,
+    MessageId, Phase, Priority, ReceiptError, RegisterError, Registration, SendError, Shape, Stats, TapReport,
 };
 use std::time::Instant;
 
@@ -243,7 +243,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         pub fn set_phase(&mut self, phase: Phase);
 
         /// Gives a sign of life. [`run`](Self::run) does so by itself.
-        pub fn beat(&mut self);
+        pub fn heartbeat(&mut self);
     }
 
     /// Sends, and waits for room in the next hop's inbox until the message's deadline, by default the fabric's delivery
@@ -318,7 +318,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// # Errors
     /// [`ReceiveError::Stopped`] if a supervisor told this kernel to stop, or to drain its inbox and that is empty;
     /// [`ReceiveError::Forked`]; [`ReceiveError::Evicted`].
-    pub fn tap(&mut self, timeout: Duration, show: impl FnMut(&Sh::Item)) -> Result<Tapped, ReceiveError> {
+    pub fn tap(&mut self, timeout: Duration, show: impl FnMut(&Sh::Item)) -> Result<TapReport, ReceiveError> {
         let deadline = Instant::now().checked_add(timeout).unwrap_or_else(Instant::now);
         wait::tap(&mut self.inner, self.wait, deadline, show)
     }

@@ -70,14 +70,14 @@ pub mod wait;
 
 pub use boxed::boxed;
 pub use broker::{
-    Broker, Builder, ControlError, EndpointError, FailedKernel, ReapReport, Reaped, Supervisor, UnregisterError,
+    Broker, Builder, ControlError, EndpointError, FailedKernel, ReapReport, ReapedKernel, Supervisor, UnregisterError,
 };
 pub use endpoint::Endpoint;
 pub use k2k_core;
 pub use k2k_core::{
     Backlog, CLOCK_MARGIN_NS, Command, Config, Context, DeliveryReceipt, DeliveryStatus, Fabric, FabricRef, Fixed,
     Header, Idle, Kernel, KernelId, Message, MessageId, Phase, Platform, Priority, Read, ReceiptError, RegisterError,
-    Registration, SendError, Shape, Stats, Tapped, fabric, hlc, message,
+    Registration, SendError, Shape, Stats, TapReport, fabric, hlc, message,
 };
 pub use memory::{Backing, Memory, MemoryError};
 pub use platform::Host;

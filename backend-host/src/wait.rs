@@ -28,7 +28,7 @@ use core::fmt;
 use core::time::Duration;
 use k2k_core::Shape;
 use k2k_core::sync::System;
-use k2k_core::{Command, Endpoint as Core, Platform as _, Sleep, Tapped};
+use k2k_core::{Command, Endpoint as Core, Platform as _, Sleep, TapReport};
 use std::time::Instant;
 
 /// What a kernel does while there is nothing to do. See the [module's page](self).
@@ -256,7 +256,7 @@ pub(crate) fn tap<Sh: Shape<Scope = System>>(
     wait: Wait,
     deadline: Instant,
     mut show: impl FnMut(&Sh::Item),
-) -> Result<Tapped, ReceiveError> {
+) -> Result<TapReport, ReceiveError> {
     let mut passes = 0u32;
     loop {
         if !endpoint.platform().is_here() {

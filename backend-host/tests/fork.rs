@@ -121,7 +121,7 @@ fn copies_write_nothing() -> Side {
         assert_eq!((a.poll(), a.expire()), (0, 0));
         assert!(a.receipt(sent).is_ok());
         a.set_phase(Phase::Failed);
-        a.beat();
+        a.heartbeat();
         a.run(&mut Unused, Duration::from_secs(1));
         assert_eq!(broker.register("c").map(drop), Err(EndpointError::Forked));
         assert_eq!(broker.unregister(to), Err(UnregisterError::Forked));

@@ -123,7 +123,7 @@ fn operate(broker: &Shared, endpoint: &mut Endpoint<Fixed<KERNELS, 16, 64>>, ran
         }
         _ => {
             let _ = endpoint.now();
-            endpoint.beat();
+            endpoint.heartbeat();
         }
     }
 }

@@ -44,7 +44,7 @@ pub mod sync;
 mod wake_flag;
 pub mod worker_group;
 
-pub use endpoint::{Backlog, Endpoint, HIGH_BURST, RegisterError, Registration, SendError, Tapped};
+pub use endpoint::{Backlog, Endpoint, HIGH_BURST, RegisterError, Registration, SendError, TapReport};
 pub use fabric::{
     Command, Config, DeliveryReceipt, DeliveryStatus, Fabric, FabricRef, Phase, ProcessDomain, ReceiptError, Stats,
 };

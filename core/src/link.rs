@@ -8,10 +8,10 @@
 //!            side A's memory                                   side B's memory
 //!   +--------------------------------+                +--------------------------------+
 //!   | header   A's own               |                | header   B's own               |
-//!   | pulse    <------- B's beat ----|----------------|-- A's beat ------->   pulse    |
-//!   | credit   <------- how far B ---|----------------|-- how far A ------>   credit   |
+//!   | heartbeat <--------- B counts -|----------------|- A counts ---------> heartbeat |
+//!   | credit    <------- how far B --|----------------|-- how far A ------->  credit   |
 //!   |                   has read     |                |   has read                     |
-//!   | slots    <------- B's frames --|----------------|-- A's frames ----->   slots    |
+//!   | slots     <------- B's frames -|----------------|- A's frames ------->  slots    |
 //!   +--------------------------------+                +--------------------------------+
 //!     A polls only this half, and stores into it         B polls only this half, and stores into it
 //!     its own header                                     its own header
@@ -25,7 +25,8 @@
 //! # Who may touch what
 //!
 //! 1. `LinkHeader`: written by the side that owns the half; the other one only reads `magic` to `size`, once.
-//! 2. `Pulse`, `Credit`, `Slots`: as the picture says. The rings are those of [`ring::spsc`](crate::ring::spsc).
+//! 2. `LinkHeartbeat`, `Credit`, `Slots`: as the picture says. The rings are those of
+//!    [`ring::spsc`](crate::ring::spsc).
 //! 3. A compare-exchange happens only on `magic` and `claimed`, and only by the half's owner: across a bus it would not
 //!    be atomic.
 //!
@@ -74,10 +75,10 @@ shared_struct! {
 }
 
 shared_struct! {
-    /// The other side's signs of life: any change is one.
+    /// The remote side's signs of life: any change is one.
     #[repr(align(128))]
-    pub struct Pulse[][] {
-        beat: AtomicU64,
+    pub struct LinkHeartbeat[][] {
+        count: AtomicU64,
     }
 }
 
@@ -88,10 +89,10 @@ shared_struct! {
     /// Zeroed memory is an unused half.
     pub struct LinkHalf[const FRAMES: usize, const PAYLOAD: usize][FRAMES, PAYLOAD] {
         header: LinkHeader,
-        pulse: Pulse,
-        /// Of the ring to the other side.
+        heartbeat: LinkHeartbeat,
+        /// How far the remote gateway has read the outgoing ring.
         credit: Credit,
-        /// Of the ring from the other side.
+        /// Slots of the incoming ring.
         slots: Slots<Message<PAYLOAD>, FRAMES>,
     }
 }
@@ -329,7 +330,7 @@ impl<'l, F: Frames> HalfRef<'l, F> {
     ///
     /// # Safety
     /// `base` is valid for reads and writes of `len` bytes for as long as `'l`, and this program accesses them in no
-    /// other way than as half of a link (the other side may do what it likes).
+    /// other way than as half of a link (the remote side may do what it likes).
     pub unsafe fn attach_raw(base: *mut u8, len: usize, frames: F) -> Result<Self, LinkError> {
         let expected = frames.geometry().size as usize;
         if len < expected {
@@ -382,9 +383,9 @@ impl<'l, F: Frames> HalfRef<'l, F> {
     }
 
     #[inline(always)]
-    const fn pulse(self) -> &'l Pulse {
+    const fn heartbeat(self) -> &'l LinkHeartbeat {
         // SAFETY: in front of the slots, all halves are the same.
-        unsafe { self.part(offset_of!(LinkHalf<4, 0>, pulse)) }
+        unsafe { self.part(offset_of!(LinkHalf<4, 0>, heartbeat)) }
     }
 
     /// The ring that has its slots in this half, and its credit in the producer's.
@@ -538,28 +539,28 @@ impl<const FRAMES: usize, const PAYLOAD: usize> Default for LinkHalf<FRAMES, PAY
 /// One side's end of a link, for a [`Gateway`](crate::Gateway). Dropping it lets another one be opened.
 #[derive(Debug)]
 pub struct LinkEnd<'l, F: Frames> {
-    near: HalfRef<'l, F>,
-    far: HalfRef<'l, F>,
+    local: HalfRef<'l, F>,
+    remote: HalfRef<'l, F>,
     out: ProducerState,
     inward: ConsumerState,
-    beats: u64,
+    heartbeats: u64,
 }
 
 impl<'l, F: Frames> LinkEnd<'l, F> {
-    /// Opens the end of the side that owns `near`.
+    /// Opens the end of the side that owns `local`.
     ///
     /// # Errors
-    /// [`LinkError`]: a half is not set up or not of this shape, or an end of `near` is open.
+    /// [`LinkError`]: a half is not set up or not of this shape, or an end of `local` is open.
     ///
     /// # Safety
-    /// No other end, on any side, uses `far` as its far half, or `near` as its near one's partner: two halves make one
-    /// link. (Across a bus nothing can be claimed on the other side.)
-    pub unsafe fn open(near: HalfRef<'l, F>, far: HalfRef<'l, F>) -> Result<Self, LinkError> {
-        Self::check(near, far)?;
-        if !claim_end(&near.header().claimed) {
+    /// No other end, on any side, uses `remote` as its remote half, or `local` as its local one's partner: two halves
+    /// make one link. (Across a bus nothing can be claimed on the remote side.)
+    pub unsafe fn open(local: HalfRef<'l, F>, remote: HalfRef<'l, F>) -> Result<Self, LinkError> {
+        Self::check(local, remote)?;
+        if !claim_end(&local.header().claimed) {
             return Err(LinkError::InUse);
         }
-        Ok(Self::open_claimed(near, far))
+        Ok(Self::open_claimed(local, remote))
     }
 
     /// As [`open`](Self::open), from an owner that died without dropping its end.
@@ -568,33 +569,33 @@ impl<'l, F: Frames> LinkEnd<'l, F> {
     /// As [`open`](Self::open), except `InUse`.
     ///
     /// # Safety
-    /// The end that was open for `near` is not used any more.
-    pub unsafe fn recover(near: HalfRef<'l, F>, far: HalfRef<'l, F>) -> Result<Self, LinkError> {
-        Self::check(near, far)?;
+    /// The end that was open for `local` is not used any more.
+    pub unsafe fn recover(local: HalfRef<'l, F>, remote: HalfRef<'l, F>) -> Result<Self, LinkError> {
+        Self::check(local, remote)?;
         // Relaxed: the caller vouches that the predecessor has ended; that knowledge is the synchronisation.
-        near.header().claimed.store(1, Relaxed);
-        Ok(Self::open_claimed(near, far))
+        local.header().claimed.store(1, Relaxed);
+        Ok(Self::open_claimed(local, remote))
     }
 
-    fn check(near: HalfRef<'l, F>, far: HalfRef<'l, F>) -> Result<(), LinkError> {
-        if near.base == far.base {
+    fn check(local: HalfRef<'l, F>, remote: HalfRef<'l, F>) -> Result<(), LinkError> {
+        if local.base == remote.base {
             return Err(LinkError::SameHalf);
         }
-        if near.frames != far.frames {
-            return Err(LinkError::Geometry { found: far.frames.geometry(), expected: near.frames.geometry() });
+        if local.frames != remote.frames {
+            return Err(LinkError::Geometry { found: remote.frames.geometry(), expected: local.frames.geometry() });
         }
-        near.check()?;
-        far.check()
+        local.check()?;
+        remote.check()
     }
 
-    fn open_claimed(near: HalfRef<'l, F>, far: HalfRef<'l, F>) -> Self {
+    fn open_claimed(local: HalfRef<'l, F>, remote: HalfRef<'l, F>) -> Self {
         Self {
-            near,
-            far,
-            out: far.ring(near).recover_producer(),
-            inward: near.ring(far).recover_consumer(&near.header().consumed),
+            local,
+            remote,
+            out: remote.ring(local).recover_producer(),
+            inward: local.ring(remote).recover_consumer(&local.header().consumed),
             // Relaxed: a sign of life, nothing else.
-            beats: far.pulse().beat.load(Relaxed),
+            heartbeats: remote.heartbeat().count.load(Relaxed),
         }
     }
 
@@ -602,13 +603,13 @@ impl<'l, F: Frames> LinkEnd<'l, F> {
     #[inline(always)]
     #[must_use]
     pub fn payload(&self) -> usize {
-        self.near.frames.payload()
+        self.local.frames.payload()
     }
 
     /// Frames that can be pushed now, at least `wanted` if there is room for so many.
     #[inline]
     pub(crate) fn room(&mut self, wanted: u64) -> u64 {
-        self.far.ring(self.near).room(&mut self.out, wanted)
+        self.remote.ring(self.local).room(&mut self.out, wanted)
     }
 
     /// Pushes a message under another header; `false` if there is no room. What is longer than a frame is cut off.
@@ -616,7 +617,7 @@ impl<'l, F: Frames> LinkEnd<'l, F> {
     pub(crate) fn push(&mut self, header: &Header, message: &F::Item) -> bool {
         // SAFETY: rule 2 of the SPSC ring: `fill` is called with the slot that is this producer's to write.
         let fill = |body: Body<'_, _>| unsafe { body.write_headed(header, message, message.used()) };
-        self.far.ring(self.near).push(&mut self.out, message.used(), fill).is_ok()
+        self.remote.ring(self.local).push(&mut self.out, message.used(), fill).is_ok()
     }
 
     /// Pushes a header without a payload; `false` if there is no room.
@@ -624,7 +625,7 @@ impl<'l, F: Frames> LinkEnd<'l, F> {
     pub(crate) fn push_header(&mut self, header: &Header) -> bool {
         // SAFETY: rule 2 of the SPSC ring, as in `push`.
         let fill = |body: Body<'_, _>| unsafe { body.write_head(header) };
-        self.far.ring(self.near).push(&mut self.out, size_of::<Header>(), fill).is_ok()
+        self.remote.ring(self.local).push(&mut self.out, size_of::<Header>(), fill).is_ok()
     }
 
     /// Takes the next frame, if there is one, and returns its header; `place` says from the header where to put it, if
@@ -646,37 +647,37 @@ impl<'l, F: Frames> LinkEnd<'l, F> {
             }
             (header, used)
         };
-        self.near.ring(self.far).pop(&mut self.inward, &self.near.header().consumed, take)
+        self.local.ring(self.remote).pop(&mut self.inward, &self.local.header().consumed, take)
     }
 
-    /// Gives the other side a sign of life.
-    pub(crate) fn beat(&mut self) {
-        self.beats = self.beats.wrapping_add(1);
+    /// Gives the remote side a sign of life.
+    pub(crate) fn heartbeat(&mut self) {
+        self.heartbeats = self.heartbeats.wrapping_add(1);
         // Relaxed: a sign of life, nothing else.
-        self.far.pulse().beat.store(self.beats, Relaxed);
+        self.remote.heartbeat().count.store(self.heartbeats, Relaxed);
     }
 
-    /// The other side's last sign of life.
-    pub(crate) fn far_beat(&self) -> u64 {
+    /// The remote side's last sign of life.
+    pub(crate) fn remote_heartbeat(&self) -> u64 {
         // Relaxed: as above.
-        self.near.pulse().beat.load(Relaxed)
+        self.local.heartbeat().count.load(Relaxed)
     }
 }
 
 impl<F: Frames> Drop for LinkEnd<'_, F> {
     fn drop(&mut self) {
-        self.near.ring(self.far).publish_credit(&mut self.inward);
-        release_end(&self.near.header().claimed);
+        self.local.ring(self.remote).publish_credit(&mut self.inward);
+        release_end(&self.local.header().claimed);
     }
 }
 
 #[cfg(not(k2k_loom))]
 const _: () = {
-    assert!(size_of::<LinkHeader>() == 128 && size_of::<Pulse>() == 128);
+    assert!(size_of::<LinkHeader>() == 128 && size_of::<LinkHeartbeat>() == 128);
     assert!(offset_of!(LinkHeader, magic) == 0 && offset_of!(LinkHeader, version) == 8);
     assert!(offset_of!(LinkHeader, frames) == 12 && offset_of!(LinkHeader, payload) == 16);
     assert!(offset_of!(LinkHeader, claimed) == 20 && offset_of!(LinkHeader, size) == 24);
     assert!(offset_of!(LinkHeader, consumed) == 32);
-    assert!(offset_of!(LinkHalf<4, 64>, pulse) == 128 && offset_of!(LinkHalf<4, 64>, credit) == 256);
+    assert!(offset_of!(LinkHalf<4, 64>, heartbeat) == 128 && offset_of!(LinkHalf<4, 64>, credit) == 256);
     assert!(offset_of!(LinkHalf<4, 64>, slots) == 384 && size_of::<LinkHalf<4, 64>>() == 384 + 4 * 128);
 };

@@ -26,9 +26,9 @@ use core::fmt;
 /// Address of a kernel: an index in the fabric's table, and which of that index's successive owners is meant.
 ///
 /// A message to a kernel that has left never reaches the one that took its index, because the generations differ.
-/// An address never comes back: generations of an index run from 1 to 2³² - 2, and an index whose generations are used up
-/// is never given to anybody again. Free indices are handed out in turn. A fabric of `KERNELS` indices therefore serves
-/// `KERNELS` × 4.29 × 10⁹ registrations: at 1000 registrations a second and 16 indices, 2177 years; at a million
+/// An address never comes back: generations of an index run from 1 to 2³² - 2, and an index whose generations are used
+/// up is never given to anybody again. Free indices are handed out in turn. A fabric of `KERNELS` indices therefore
+/// serves `KERNELS` × 4.29 × 10⁹ registrations: at 1000 registrations a second and 16 indices, 2177 years; at a million
 /// a second, 2.2 years. The zero `KernelId` is nobody.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Pod, Zeroable)]
 #[repr(transparent)]

@@ -62,8 +62,8 @@ pub trait Platform {
     /// so that a supervisor can find the indices of a process that died. Asked when a kernel registers, never on a
     /// message's way.
     ///
-    /// 1, the default, says nothing: nobody takes such an index away without being told to. Otherwise bit 63 is set, and
-    /// the lower bits are the backend's business; the host's are a process id and the time at which the process
+    /// 1, the default, says nothing: nobody takes such an index away without being told to. Otherwise bit 63 is set,
+    /// and the lower bits are the backend's business; the host's are a process id and the time at which the process
     /// started, both as seen in the domain that [`Config::domain`](crate::Config::domain) names. A number of another form
     /// counts as 1.
     #[inline(always)]

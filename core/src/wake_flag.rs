@@ -23,8 +23,8 @@
 //! the kernel look again. So even a receiver with no further sender, or one whose word was overwritten by a hostile
 //! process, sleeps no longer than a slice on a message that is there.
 //!
-//! A sender may also have died before it wrote its doorbell word ([`ring::Sharded`](crate::ring::Sharded)): the look before
-//! each sleep is at stamps as well, those of 16 shards in turn.
+//! A sender may also have died before it wrote its doorbell word ([`ring::Sharded`](crate::ring::Sharded)): the look
+//! before each sleep is at stamps as well, those of 16 shards in turn.
 //!
 //! | label | release | acquire | what becomes visible |
 //! | --- | --- | --- | --- |

@@ -13,7 +13,8 @@
 //!
 //! 1. `called`: written by the leader, read by the workers. The number of the job, from 1; all ones when there are no
 //!    more.
-//! 2. `job`: the leader's while every worker is done with the last job; then the workers', to read, until they are done.
+//! 2. `job`: the leader's while every worker is done with the last job; then the workers', to read, until they are
+//!    done.
 //! 3. `done[i]`: written by worker `i`, read by the leader.
 //!
 //! # Synchronisation
@@ -102,8 +103,8 @@ impl<J: AnyBitPattern + Send, const WORKERS: usize, S: ReachesHere> WorkerGroup<
 }
 
 impl<J: AnyBitPattern + Send, const WORKERS: usize, S: ReachesHere> Leader<'_, J, WORKERS, S> {
-    /// Calls all workers to a job; `false`, and nothing has changed, unless they are [done](Self::all_done) with the last
-    /// one.
+    /// Calls all workers to a job; `false`, and nothing has changed, unless they are [done](Self::all_done) with the
+    /// last one.
     #[must_use]
     pub fn call(&mut self, job: &J) -> bool {
         if !self.all_done() {

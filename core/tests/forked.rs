@@ -90,7 +90,7 @@ fn nothing_that_a_copy_is_asked_writes() {
     assert_eq!(copy.expire(), 0);
     assert!(copy.fall_asleep(Command::Run).is_none());
     copy.set_phase(Phase::Stopped);
-    copy.beat();
+    copy.heartbeat();
     assert!(copy.is_stopping());
     run(&mut copy, &mut Forks(&process), |_, _| panic!("the child's loop waits"));
     assert!(bytes(&*fabric) == before);

@@ -210,8 +210,8 @@ fn kernels_are_found_by_name_while_they_are_registered() {
     assert_eq!(memory.fabrics[0].find("gateway"), Some(sides[0].endpoint().id()), "its own");
 }
 
-/// A kernel leaves, another takes its index, and its first message crosses before the gateway has looked at the index: the
-/// message introduces the one, and ends the other.
+/// A kernel leaves, another takes its index, and its first message crosses before the gateway has looked at the index:
+/// the message introduces the one, and ends the other.
 #[test]
 fn an_index_that_changes_hands_between_two_looks_changes_them_at_the_remote_gateway_as_well() {
     let memory = Memory::new();
@@ -576,7 +576,7 @@ fn the_hop_limit_counts_the_link_and_a_loop_ends_there() {
     let (mut b, mut c, mut d) = (memory.register(1, "b"), memory.register(1, "c"), memory.register(1, "d"));
     settle(&mut sides);
     let far = &memory.fabrics[1];
-    // On the other side it goes round and round between two kernels that are not its destination.
+    // On the remote side it goes round and round between two kernels that are not its destination.
     far.set_route(far.find("a").unwrap(), b.id(), c.id()).unwrap();
     far.set_route(c.id(), b.id(), d.id()).unwrap();
     far.set_route(d.id(), b.id(), c.id()).unwrap();
@@ -603,7 +603,7 @@ fn a_name_in_use_is_refused_until_it_is_free() {
     settle(&mut sides);
     assert_eq!(memory.fabrics[0].find("twin"), Some(here.id()));
     assert!(sides[0].stats().refused > 0);
-    // Unknown over there, it cannot send there.
+    // Unknown in the remote domain, it cannot send there.
     let to = memory.fabrics[1].find("a").unwrap();
     let id = there.send(to, &empty()).unwrap();
     settle(&mut sides);
@@ -700,9 +700,9 @@ fn a_dead_other_side_ends_messages_by_deadline_and_grace() {
     assert_eq!(here.stats().sent, 1, "nothing is sent to who is silent");
     memory.platform.advance(OVERDUE_NS);
     assert_eq!(status(&mut a, id), DeliveryStatus::Timeout, "so its sender decides");
-    assert_eq!(here.in_flight().0, 1, "a number that the other side may still hold is not used again");
+    assert_eq!(here.in_flight().0, 1, "a number that the remote side may still hold is not used again");
 
-    // A successor over there, on the same link.
+    // A successor in the remote domain, on the same link.
     let [near, far] = &memory.halves;
     assert!(open_end(far, near).is_err());
     // What the dead one had registered.
@@ -871,7 +871,7 @@ fn a_message_that_outlived_its_receipt_is_counted_when_its_gateway_died() {
     assert_adds_up(fabric);
 }
 
-/// A proxy has as many messages on the other side as it has records of them, however much the link has room for.
+/// A proxy has as many messages on the remote side as it has records of them, however much the link has room for.
 #[test]
 fn a_proxy_holds_as_many_messages_as_it_can_record() {
     const FEW: usize = 2;
@@ -1026,7 +1026,8 @@ fn a_message_that_was_given_up_does_not_cross() {
     memory.assert_at_rest();
 }
 
-/// What was on the other side when it ended does not keep its numbers, nor the proxies their indices, until its deadline.
+/// What was on the remote side when it ended does not keep its numbers, nor the proxies their indices, until its
+/// deadline.
 #[test]
 fn a_link_survives_any_number_of_restarts_of_the_other_side() {
     let memory = Memory::new();
@@ -1225,7 +1226,7 @@ fn messages_cross_both_ways_on_threads_and_all_are_accounted_for() {
                     }
                 }
                 assert_eq!((gateway.stats().rejected, gateway.stats().unanswered), (0, 0));
-                // The other side may still wait for answers.
+                // The remote side may still wait for answers.
                 for _ in 0..1000 {
                     gateway.pass();
                     std::thread::yield_now();

@@ -130,7 +130,8 @@ proptest! {
             let mut next = 0;
             let mut seen = Vec::new();
             for step in &steps {
-                // What one member has done is known to all: here, where both ends are theirs, the numbers shall be exact.
+                // What one member has done is known to all: here, where both ends are theirs, the numbers shall be
+                // exact.
                 member.sync();
                 match step {
                     Step::Push(_) | Step::One => {

@@ -248,7 +248,7 @@ fn the_heartbeat_moves_while_the_loop_does_and_goes_on_with_a_successor() {
     core::mem::forget(b);
     // SAFETY: it was forgotten.
     let mut successor = unsafe { common::handle(&fabric).take_over(id, &platform) }.unwrap();
-    successor.beat();
+    successor.heartbeat();
     assert_eq!(fabric.heartbeat(id), Some(5));
 }
 

@@ -8,7 +8,7 @@ use core::mem::offset_of;
 use k2k_core::LinkHalf;
 use k2k_core::WakeFlag;
 use k2k_core::fabric::{Event, FabricHeader, Failures, LAYOUT_VERSION, MAGIC, Status, TRACE_EVENTS, Trace};
-use k2k_core::link::{LINK_MAGIC, LINK_VERSION, LinkHeader, Pulse};
+use k2k_core::link::{LINK_MAGIC, LINK_VERSION, LinkHeader, LinkHeartbeat};
 use k2k_core::ring::{Sharded, Spsc, Ticket};
 use k2k_core::sync::{Gpu, Shared, System};
 use k2k_core::{Command, Config, DeliveryStatus, Fabric, HIGH_BURST, Header, KernelId, Message, Phase, Priority};
@@ -127,8 +127,8 @@ fn layouts_have_the_numbers_that_every_side_expects() {
 #[test]
 fn half_of_a_link_has_the_size_that_both_sides_expect() {
     assert_eq!((LINK_MAGIC, LINK_VERSION), (0x306b_6e69_6c4b_324b, 2));
-    assert_eq!((size_of::<LinkHeader>(), size_of::<Pulse>()), (128, 128));
-    assert_eq!((align_of::<LinkHeader>(), align_of::<Pulse>()), (128, 128));
+    assert_eq!((size_of::<LinkHeader>(), size_of::<LinkHeartbeat>()), (128, 128));
+    assert_eq!((align_of::<LinkHeader>(), align_of::<LinkHeartbeat>()), (128, 128));
     assert_eq!((size_of::<LinkHalf<4, 0>>(), align_of::<LinkHalf<4, 0>>()), (640, 128));
     assert_eq!([size_of::<LinkHalf<4, 64>>(), size_of::<LinkHalf<256, 192>>()], [896, 65_920]);
 }
@@ -156,7 +156,7 @@ fn a_kernels_entry_can_be_found_in_the_bytes_of_the_fabric() {
     assert_eq!(fabric.handle().table_bytes(), 0..128 + 2 * 384);
     let mut kernels = register_all(&fabric, &platform, 2);
     let [a, b] = [0, 1].map(|i| kernels[i].id());
-    kernels[1].beat();
+    kernels[1].heartbeat();
     kernels[1].set_phase(Phase::Running);
     kernels[1].send(a, &Message::new(1)).unwrap();
     fabric.command(b, Command::Drain, &platform).unwrap();

@@ -65,7 +65,7 @@ struct LinkHeader {
     taken: u64,
 }
 
-const PULSE: usize = 128;
+const HEARTBEAT: usize = 128;
 const CREDIT: usize = 256;
 const SLOTS: usize = 384;
 const SLOT: usize = 128;
@@ -146,7 +146,7 @@ fn an_end_is_opened_by_one_at_a_time() {
     assert!(unsafe { LinkEnd::recover(far.half().handle(), near.half().handle()) }.is_ok());
 }
 
-/// What the other side writes, whatever that is.
+/// What the remote side writes, whatever that is.
 #[derive(Clone, Debug)]
 enum Lie {
     Frame { fields: Header, payload: u8 },
@@ -211,7 +211,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (frame(), any::<u8>()).prop_map(|(fields, payload)| Lie::Frame { fields, payload }),
         2 => number().prop_map(Lie::Credit),
         2 => Just(Lie::Beat),
-        2 => (PULSE / 8..SIZE / 8, number()).prop_map(|(at, value)| Lie::Word { at: at * 8, value }),
+        2 => (HEARTBEAT / 8..SIZE / 8, number()).prop_map(|(at, value)| Lie::Word { at: at * 8, value }),
     ];
     prop_oneof![
         10 => lie.prop_map(Step::Lie),
@@ -240,7 +240,7 @@ proptest! {
         let config = GatewayConfig { silence_ns: 500_000, grace_ns: 200_000, export_all: true };
         let mut gateway = Gateway::new(register("gateway").unwrap(), end, config);
         let mut kernels = [register("a").ok(), register("b").ok()];
-        let (mut tail, mut beat) = (0u64, 0u64);
+        let (mut tail, mut heartbeat) = (0u64, 0u64);
         let mut own = Vec::new();
         for step in steps {
             match step {
@@ -253,8 +253,8 @@ proptest! {
                 }
                 Step::Lie(Lie::Credit(position)) => near.poke(CREDIT, position),
                 Step::Lie(Lie::Beat) => {
-                    beat += 1;
-                    near.poke(PULSE, beat);
+                    heartbeat += 1;
+                    near.poke(HEARTBEAT, heartbeat);
                 }
                 Step::Lie(Lie::Word { at, value }) => near.poke(at, value),
                 Step::Pass => {
@@ -282,8 +282,8 @@ proptest! {
                 },
             }
         }
-        // What the other side has sent may be counted twice, or pending, since its numbers and its deadlines are its own: also
-        // at an index that one of this domain's kernels has now. This domain's own messages may not.
+        // What the remote side has sent may be counted twice, or pending, since its numbers and its deadlines are its
+        // own: also at an index that one of this domain's kernels has now. This domain's own messages may not.
         platform.advance(1_000_000);
         for _ in 0..64 {
             gateway.pass();
@@ -302,7 +302,7 @@ proptest! {
     }
 }
 
-/// A frame as the other side writes it, by hand.
+/// A frame as the remote side writes it, by hand.
 #[test]
 fn a_frame_written_by_hand_is_understood() {
     let (near, far) = (Memory::zeroed(), Memory::zeroed());
@@ -350,7 +350,7 @@ fn a_frame_written_by_hand_is_understood() {
     assert_eq!(Some(message.header.source()), fabric.find("r"));
     gateway.pass();
     assert_eq!((gateway.in_flight(), gateway.stats().rejected), ((0, 0), 0));
-    // The answer stands in the other side's half, behind this side's hello and announcements.
+    // The answer stands in the remote side's half, behind this side's hello and announcements.
     // SAFETY: one thread.
     let answers = (0..FRAMES).map(|i| unsafe { far.base().add(SLOTS + i * SLOT + 8).cast::<Header>().read_volatile() });
     let answer = answers.into_iter().find(|header| header.priority == 21).expect("answered");

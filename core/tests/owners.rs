@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Manual, fabric, register_all};
-use k2k_core::fabric::{Owned, Status};
+use k2k_core::fabric::{IndexOwner, Status};
 use k2k_core::{
     Command, Config, DeliveryStatus, Fabric, KernelId, Message, Platform, Priority, RegisterError, Registration,
     SendError, WakeFlag,
@@ -131,7 +131,7 @@ fn a_dead_owners_index_is_seized_and_its_mail_ends() {
     let (id, owner) = (dead.id(), dead.platform().owner());
     core::mem::forget(dead);
     let owners: Vec<_> = fabric.owners().collect();
-    assert_eq!(owners[1], Owned { id, status: Some(Status::Registered), owner });
+    assert_eq!(owners[1], IndexOwner { id, status: Some(Status::Registered), owner });
     assert_eq!((fabric.owner(id), fabric.owner(KernelId::new(3, 1))), (Some(owner), None));
     let normal = sender.send(id, &Message::new(1)).unwrap();
     let high = sender.send_priority(id, &Message::new(2), Priority::High).unwrap();
@@ -176,7 +176,7 @@ fn an_owner_that_was_not_dead_finds_out_and_does_no_harm() {
     assert_eq!(waiting, Err(SendError::Evicted { kernel: old }));
     assert!(zombie.try_receive().is_none() && zombie.poll() == 0 && zombie.expire() == 0);
     assert!(zombie.fall_asleep(Command::Run).is_none());
-    zombie.beat();
+    zombie.heartbeat();
     assert_eq!(zombie.receipt(before).unwrap().status, DeliveryStatus::Pending, "it may ask");
     drop(zombie);
 

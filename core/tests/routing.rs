@@ -370,7 +370,8 @@ fn a_deferred_message_follows_a_new_route_and_keeps_its_turn() {
     assert_eq!((b.backlog(), fabric.pending()), (Backlog::None, 0));
 }
 
-/// Messages deferred for a hop that is full must not hold up those deferred for another, whatever the routes were before.
+/// Messages deferred for a hop that is full must not hold up those deferred for another, whatever the routes were
+/// before.
 #[test]
 fn messages_deferred_for_two_hops_that_swap_roles_all_arrive() {
     let (platform, fabric) = (Manual::at(1), fabric::<6, 4, 64>(&CONFIG));

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Manual, ManualEndpoint, fabric, register_all};
-use k2k_core::{Config, DeliveryStatus, Fabric, Message, Priority, Registration, SendError, Tapped};
+use k2k_core::{Config, DeliveryStatus, Fabric, Message, Priority, Registration, SendError, TapReport};
 
 const SLOTS: usize = 8;
 type Small = Fabric<4, SLOTS, 64>;
@@ -64,7 +64,7 @@ fn a_full_next_hop_holds_messages_back_in_the_taps_inbox_and_ends_none() {
                 Ok(_) => accepted += 1,
                 Err(SendError::QueueFull { next_hop }) => {
                     assert_eq!(next_hop, tap.id());
-                    if tap.tap(|_| {}) == (Tapped { passed: 0, blocked: true }) {
+                    if tap.tap(|_| {}) == (TapReport { passed: 0, blocked: true }) {
                         break;
                     }
                 }

@@ -7,13 +7,13 @@ type Domain = Fabric<6, 4, 64>;
 type Half = LinkHalf<8, 64>;
 const FRAMES: usize = 8;
 
-/// Words of a half: where the other side's begin, and its parts.
-const PULSE: usize = 16;
+/// Words of a half: where the remote side's begin, and its parts.
+const HEARTBEAT: usize = 16;
 const SLOTS: usize = 48;
 const SLOT: usize = 16;
 
-/// A gateway and two kernels at work, while the other side of the link writes what it likes into its ring. An odd first byte
-/// lets it write over the fabric as well.
+/// A gateway and two kernels at work, while the remote side of the link writes what it likes into its ring. An odd
+/// first byte lets it write over the fabric as well.
 pub fn gateway(input: &[u8]) {
     // Input that runs out ends the program.
     let _ = attempt(&mut Unstructured::new(input));
@@ -51,9 +51,9 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
                 tail += 1;
                 near.poke(slot, tail);
             }
-            5 => near.poke(PULSE, input.arbitrary()?),
+            5 => near.poke(HEARTBEAT, input.arbitrary()?),
             6 => {
-                let at = input.int_in_range(PULSE..=Block::<Half>::LEN / 8 - 1)?;
+                let at = input.int_in_range(HEARTBEAT..=Block::<Half>::LEN / 8 - 1)?;
                 near.poke(at, input.arbitrary()?);
             }
             7 if everywhere => {

@@ -18,7 +18,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
     (0..KERNELS).for_each(|index| world.register(index, index == 0));
     while !input.is_empty() {
         if input.ratio(1, 3)? {
-            scribble(&memory, input)?;
+            overwrite(&memory, input)?;
         } else {
             world.step(input)?;
         }
@@ -26,7 +26,7 @@ fn attempt(input: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-fn scribble(memory: &Memory, input: &mut Unstructured<'_>) -> Result<()> {
+fn overwrite(memory: &Memory, input: &mut Unstructured<'_>) -> Result<()> {
     let words = Memory::LEN / 8;
     let at = input.int_in_range(0..=words - 1)?;
     let old = memory.peek(at);

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`attach()`] | [`Fabric::attach`](k2k_core::Fabric::attach) and everything behind it, on bytes that were never a fabric |
 //! | [`hostile_peer()`] | endpoints that are at work while someone writes anything anywhere in their fabric |
-//! | [`gateway()`] | a gateway whose link's other side writes what it likes |
+//! | [`gateway()`] | a gateway whose link's remote side writes what it likes |
 //! | [`ring_ops()`] | the three rings, against queues |
 //! | [`look()`] | an onlooker's copy of bytes that were never a fabric, and change while it copies |
 //! | [`message()`] | decoding of messages |

@@ -92,8 +92,9 @@ unsafe impl Group for Member<'_> {
     }
 }
 
-/// Runs `member` on two threads that are a group, beside what `before` has started. Member 0 also plays whoever is at the other end, or has this end
-/// before or after the group: a third thread to wait for is too many for loom. Returns what is left in the ring.
+/// Runs `member` on two threads that are a group, beside what `before` has started. Member 0 also plays whoever is at
+/// the other end, or has this end before or after the group: a third thread to wait for is too many for loom. Returns
+/// what is left in the ring.
 fn group(
     before: fn(&'static Ring) -> Option<JoinHandle<()>>,
     member: fn(&'static Ring, Member<'_>),

@@ -1,4 +1,4 @@
-//! Links: halves that are found whole, and receipts that a gateway holds while the other side decides.
+//! Links: halves that are found whole, and receipts that a gateway holds while the remote side decides.
 #![cfg(k2k_loom)]
 
 mod world;
@@ -84,7 +84,7 @@ fn side(fabric: &'static Domain, near: &'static Half, far: &'static Half) -> Box
     unsafe { place.assume_init() }
 }
 
-/// The sender gives its message up while the gateway takes it, and the other side receives it: it times out and is not
+/// The sender gives its message up while the gateway takes it, and the remote side receives it: it times out and is not
 /// received, or is received and does not time out, and the sender waits for the answer in between.
 #[test]
 fn in_transit() {
@@ -126,8 +126,8 @@ fn in_transit() {
     });
 }
 
-/// The sender needs the receipt of a message for another one while the message is on the other side: the gateway counts
-/// it.
+/// The sender needs the receipt of a message for another one while the message is on the remote side: the gateway
+/// counts it.
 #[test]
 fn overwritten() {
     model("link.overwritten", 9, || {

@@ -126,8 +126,8 @@ fn a_forwarder_leaves() {
     });
 }
 
-/// A route is set while its destination leaves and another kernel takes the index: the newcomer inherits nothing. (In the
-/// models, routes carry no mark that would hide it.)
+/// A route is set while its destination leaves and another kernel takes the index: the newcomer inherits nothing. (In
+/// the models, routes carry no mark that would hide it.)
 #[test]
 fn a_newcomer_inherits_no_route() {
     model("route.a_newcomer_inherits_no_route", 90, || {

@@ -10,7 +10,7 @@ use k2k_loom_tests::model;
 use loom::thread;
 use world::shared;
 
-/// A slot is one line, so that the consumer scribbles on it.
+/// A slot is one line, so that the consumer writes it back.
 type Body = [u64; 7];
 
 const fn body(n: u64) -> Body {

@@ -82,8 +82,8 @@ fn one_index_for_two() {
     });
 }
 
-/// Two, at indices of their own, ask for one name at the same moment: one gets it. Who is refused has given its index back,
-/// and hears who is in the way.
+/// Two, at indices of their own, ask for one name at the same moment: one gets it. Who is refused has given its index
+/// back, and hears who is in the way.
 fn one_name_for_two(name: &str, floor: u64, leaves: bool) {
     model(name, floor, move || {
         fabric::<2, 1>(|fabric| {

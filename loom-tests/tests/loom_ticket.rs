@@ -7,7 +7,7 @@ use k2k_core::sync::spin_hint;
 use k2k_loom_tests::model;
 use loom::thread;
 
-/// A slot is one line, so that the consumer scribbles on it.
+/// A slot is one line, so that the consumer writes it back.
 type Body = [u64; 7];
 
 const fn body(n: u64) -> Body {

@@ -294,7 +294,7 @@ impl Session<shape::DeviceShape> {
     ///
     /// Only for a fabric of [`k2k_kernels::shape`]'s shape: for another, export a gateway of your own and see
     /// [`bridge_with`](Self::bridge_with). The host's fabric may have any shape; a message that is too long for the
-    /// fabric on the other side ends in `QueueFull`.
+    /// fabric on the remote side ends in `QueueFull`.
     ///
     /// # Errors
     /// [`Error::Bridge`] if the host's fabric has no free index or the name is in use; as for [`load`](Self::load) and

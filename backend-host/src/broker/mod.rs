@@ -29,7 +29,7 @@ mod reap;
 
 pub use builder::Builder;
 pub use error::{ControlError, EndpointError, UnregisterError};
-pub use reap::{FailedKernel, ReapReport, Reaped, Supervisor};
+pub use reap::{FailedKernel, ReapReport, ReapedKernel, Supervisor};
 
 use crate::platform::Host;
 use crate::process::Origin;
@@ -180,8 +180,8 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         Ok(self.memory.fabric().command(id, command, &Host::new())?)
     }
 
-    /// Makes the index of a failed kernel free for others. Until then its name, phase and [trace](Self::trace) can be read.
-    /// [`reap`](Self::reap) tells of failed kernels.
+    /// Makes the index of a failed kernel free for others. Until then its name, phase and [trace](Self::trace) can be
+    /// read. [`reap`](Self::reap) tells of failed kernels.
     ///
     /// # Errors
     /// [`ControlError::NotFailed`] says what `id` is instead.

@@ -1,9 +1,9 @@
 //! Finding the dead, and giving their indices back.
 //!
-//! An index says which process owns it ([`owner`]). A reaper looks through all indices and takes away those whose owner is
-//! gone, at whichever step of registering, working or leaving it died. In the dead kernel's stead it finishes or undoes
-//! what a death cut in two, ends the mail for that kernel in `NotFound`, passes transit traffic on, and frees the name
-//! and the index.
+//! An index says which process owns it ([`owner`]). A reaper looks through all indices and takes away those whose owner
+//! is gone, at whichever step of registering, working or leaving it died. In the dead kernel's stead it finishes or
+//! undoes what a death cut in two, ends the mail for that kernel in `NotFound`, passes transit traffic on, and frees
+//! the name and the index.
 //!
 //! | the owner | what happens |
 //! | --- | --- |
@@ -12,10 +12,10 @@
 //! | of another boot, container or namespace of process ids, or has not said who it is | left alone, and reported as unknown |
 //! | has [failed](crate::Endpoint::fail), or its handler has panicked; there or gone | left alone, and reported as failed: see [`Broker::clear_failed`] |
 //!
-//! Several reapers may work at once, in any processes: an index is taken away by one compare-exchange. A reaper that dies
-//! while it reaps is found by the next one, like any other owner. A kernel that was reaped although its process goes on
-//! (the process is a checkpoint that was restored, say) does no harm: its address is gone, and its next operation says
-//! so.
+//! Several reapers may work at once, in any processes: an index is taken away by one compare-exchange. A reaper that
+//! dies while it reaps is found by the next one, like any other owner. A kernel that was reaped although its process
+//! goes on (the process is a checkpoint that was restored, say) does no harm: its address is gone, and its next
+//! operation says so.
 
 use super::Broker;
 use crate::contain::contain;
@@ -33,7 +33,7 @@ use std::time::Instant;
 
 /// A kernel whose owner was gone, and whose index is free again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reaped {
+pub struct ReapedKernel {
     /// The address that the kernel had. For an owner that died before it had one, the address before.
     pub id: KernelId,
     /// Its name, unless the owner died before it had written it.
@@ -44,7 +44,7 @@ pub struct Reaped {
     pub process: u32,
 }
 
-impl fmt::Display for Reaped {
+impl fmt::Display for ReapedKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
             Some(name) => write!(f, "{name} ({})", self.id)?,
@@ -76,9 +76,9 @@ impl fmt::Display for FailedKernel {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReapReport {
     /// Kernels whose owner was gone.
-    pub reaped: Vec<Reaped>,
-    /// Kernels that have failed, whether or not their processes go on. Their indices stay in use, so that name, phase and
-    /// trace can be read, until [`Broker::clear_failed`] frees them.
+    pub reaped: Vec<ReapedKernel>,
+    /// Kernels that have failed, whether or not their processes go on. Their indices stay in use, so that name, phase
+    /// and trace can be read, until [`Broker::clear_failed`] frees them.
     pub failed: Vec<FailedKernel>,
     /// Kernels of whose owner this process cannot say whether it lives.
     pub unknown: Vec<KernelId>,
@@ -147,7 +147,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
                     if let Ok(endpoint) = seized {
                         drop(endpoint);
                         let process = owner::process_of(owned.owner, domain).unwrap_or_default();
-                        report.reaped.push(Reaped { id: owned.id, name, status: owned.status, process });
+                        report.reaped.push(ReapedKernel { id: owned.id, name, status: owned.status, process });
                     }
                 }
             }

@@ -6,7 +6,7 @@ use crate::owner::{self, OwnerState};
 use crate::platform::{Host, clock_id};
 use core::time::Duration;
 use k2k_core::fabric::{
-    Failure, Geometry, LAYOUT_VERSION, Latency, Name, Observed, ObservedReceipt, Region, Status, TraceEntry,
+    Failure, Geometry, LAYOUT_VERSION, Latency, Name, Observation, ObservedReceipt, Region, Status, TraceEntry,
 };
 use k2k_core::{
     Command, Config, DeliveryStatus, FabricRef, Header, KernelId, Message, Phase, Platform as _, Priority, Stats,
@@ -29,7 +29,7 @@ pub struct Owner {
 
 /// Messages that wait in an inbox, of one sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Waiting {
+pub struct SenderBacklog {
     /// Kernel index of the sender, or of the last forwarder; of high priority, it may be any number.
     pub sender: u16,
     /// Of normal priority.
@@ -67,7 +67,7 @@ pub struct KernelLook {
     /// Counters of its index, over all its owners.
     pub stats: Stats,
     /// Its inbox, by sender: those of whom something waits.
-    pub backlog: Vec<Waiting>,
+    pub backlog: Vec<SenderBacklog>,
     /// Messages that it has deferred, by the index of the next hop that had no room.
     pub deferred: BTreeMap<u16, u64>,
     /// How long the messages that it has received were on their way, as far as that was counted, over all owners of its
@@ -416,15 +416,15 @@ impl View {
         self.fabric.fetch(region, |range| self.image.copy(range))
     }
 
-    fn kernel(&self, observed: &Observed, owner: Option<Owner>) -> KernelLook {
+    fn kernel(&self, observed: &Observation, owner: Option<Owner>) -> KernelLook {
         let index = observed.id.index();
-        let mut senders: BTreeMap<u16, Waiting> = BTreeMap::new();
+        let mut senders: BTreeMap<u16, SenderBacklog> = BTreeMap::new();
         for shard in self.fabric.normal_backlog(index) {
             let (sender, normal, full) = (shard.sender, shard.waiting, shard.full);
-            senders.insert(sender, Waiting { sender, normal, high: 0, full });
+            senders.insert(sender, SenderBacklog { sender, normal, high: 0, full });
         }
         for sender in self.fabric.high_backlog(index) {
-            senders.entry(sender).or_insert(Waiting { sender, ..Waiting::default() }).high += 1;
+            senders.entry(sender).or_insert(SenderBacklog { sender, ..SenderBacklog::default() }).high += 1;
         }
         let mut deferred = BTreeMap::new();
         for next_hop in self.fabric.deferred(index) {

@@ -47,7 +47,7 @@ mod watch;
 
 pub use error::InspectError;
 pub use find::{Found, find};
-pub use look::{Denial, FileState, KernelLook, Look, Mail, Owner, ReceiptCounts, Route, View, Waiting};
+pub use look::{Denial, FileState, KernelLook, Look, Mail, Owner, ReceiptCounts, Route, SenderBacklog, View};
 pub use watch::{Condition, Detail, Quantiles, Report, Watch};
 
 /// The largest shape that there is; what a fabric has is read from its header.

@@ -149,7 +149,7 @@ impl Pair {
         for side in (0..2).filter(|_| all_here) {
             let World { fabric, nodes, .. } = &mut self.worlds[side];
             let name = ["b", "a"][side];
-            let to = fabric.find(name).ok_or_else(|| format!("{name} is not known on the other side any more"))?;
+            let to = fabric.find(name).ok_or_else(|| format!("{name} is not known on the remote side any more"))?;
             let id = nodes[0].send(to, Normal).map_err(|why| format!("to {name}: {why}"))?;
             self.settle();
             let receipt =
@@ -192,7 +192,7 @@ fn no_room(pair: &mut Pair) {
     }
 }
 
-/// Two messages have been received on the other side, and its gateway has answered.
+/// Two messages have been received on the remote side, and its gateway has answered.
 fn answered(pair: &mut Pair) {
     pair.send(0, Normal);
     pair.send(0, High);

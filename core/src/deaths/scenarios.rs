@@ -669,8 +669,8 @@ fn no_stop_at_any_step_breaks_a_promise() {
     tried.finish("stops", 0);
 }
 
-/// The actor was taken for dead, and its index taken away, while it did nothing. It acts all the same. (On a GPU nobody is
-/// evicted: see [`is_evicted`](crate::Endpoint::is_evicted).)
+/// The actor was taken for dead, and its index taken away, while it did nothing. It acts all the same. (On a GPU nobody
+/// is evicted: see [`is_evicted`](crate::Endpoint::is_evicted).)
 #[cfg(not(k2k_device))]
 #[test]
 fn a_kernel_that_was_taken_for_dead_does_no_harm() {

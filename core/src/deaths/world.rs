@@ -4,7 +4,7 @@ extern crate std;
 
 use crate::endpoint::Endpoint;
 
-use crate::fabric::{Config, DeliveryStatus, Fabric, Owned, Status};
+use crate::fabric::{Config, DeliveryStatus, Fabric, IndexOwner, Status};
 use crate::message::{KernelId, Message, MessageId, Priority};
 use crate::platform::Platform;
 use crate::shape::Fixed;
@@ -335,7 +335,7 @@ impl World {
     }
 
     /// The indices whose owner is not one of the nodes that are here.
-    pub(super) fn orphans(&self) -> Vec<Owned> {
+    pub(super) fn orphans(&self) -> Vec<IndexOwner> {
         let known: Vec<_> = self.nodes.iter().filter(|node| node.is_here()).map(|node| node.id).collect();
         self.fabric.owners().filter(|owned| !known.contains(&owned.id)).collect()
     }
@@ -437,8 +437,8 @@ pub(super) fn platform() -> &'static Shared {
 }
 
 /// The endpoint of a successor of a dead kernel, whose address it keeps if that was in use.
-pub(super) fn succeed(fabric: &'static Small, platform: &'static Shared, owned: Owned) -> Option<End> {
-    let Owned { id, status, owner } = owned;
+pub(super) fn succeed(fabric: &'static Small, platform: &'static Shared, owned: IndexOwner) -> Option<End> {
+    let IndexOwner { id, status, owner } = owned;
     // SAFETY: its owner has unwound, and nobody uses its endpoint.
     let endpoint = unsafe {
         match status {

@@ -7,7 +7,7 @@ use crate::shape::Shape;
 
 /// Signs of life given, and how the run loop and the endpoint end.
 pub(super) struct Control {
-    beats: u64,
+    heartbeats: u64,
     stopping: bool,
     /// What becomes of the kernel index when the endpoint is dropped.
     leave_as: Status,
@@ -15,8 +15,8 @@ pub(super) struct Control {
 
 impl Control {
     /// Goes on after a predecessor's last sign of life.
-    pub(super) const fn new(beats: u64) -> Self {
-        Self { beats, stopping: false, leave_as: Status::Free }
+    pub(super) const fn new(heartbeats: u64) -> Self {
+        Self { heartbeats, stopping: false, leave_as: Status::Free }
     }
 
     /// What becomes of the kernel index when the endpoint is dropped.
@@ -52,9 +52,9 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
 
     /// Gives a sign of life. The run loop does so by itself.
     #[inline]
-    pub fn beat(&mut self) {
+    pub fn heartbeat(&mut self) {
         if self.may_write() {
-            self.count_beat();
+            self.count_heartbeat();
         }
     }
 
@@ -64,14 +64,14 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         if self.is_stopping() {
             return false;
         }
-        self.count_beat();
+        self.count_heartbeat();
         true
     }
 
     #[inline(always)]
-    fn count_beat(&mut self) {
-        self.control.beats = self.control.beats.wrapping_add(1);
-        self.member.entry().set_heartbeat(self.control.beats);
+    fn count_heartbeat(&mut self) {
+        self.control.heartbeats = self.control.heartbeats.wrapping_add(1);
+        self.member.entry().set_heartbeat(self.control.heartbeats);
     }
 
     /// Lets a run loop begin, whatever the last one was asked.

@@ -3,7 +3,7 @@
 //! [transit store](crate::fabric).
 
 use super::member::Member;
-use crate::fabric::{Noted, TransitState};
+use crate::fabric::{Note, TransitState};
 use crate::in_place::make_in;
 use crate::message::{Header, Priority};
 use crate::shape::{Fan, Index, Packet, Shape};
@@ -166,7 +166,7 @@ impl<Sh: Shape> Deferred<Sh> {
     }
 
     /// For a successor: where a message lies, if it is here.
-    pub(super) fn position_of(&self, me: &Member<'_, Sh>, noted: &Noted) -> Option<u64> {
+    pub(super) fn position_of(&self, me: &Member<'_, Sh>, noted: &Note) -> Option<u64> {
         let store = me.transit();
         self.positions().find(|&at| store.next_hop(at).is_some() && noted.is(&store.header(at)))
     }

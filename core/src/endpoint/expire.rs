@@ -1,7 +1,7 @@
 //! The receipts of this kernel's own messages: reading them, and settling what can no longer arrive.
 
 use super::Endpoint;
-use crate::fabric::{DeliveryReceipt, DeliveryStatus, ReceiptEntry, ReceiptError, Step, Unsettled};
+use crate::fabric::{DeliveryReceipt, DeliveryStatus, PendingReceipt, ReceiptEntry, ReceiptError, Step};
 use crate::message::MessageId;
 use crate::platform::{CLOCK_MARGIN_NS, Platform};
 use crate::shape::Shape;
@@ -117,7 +117,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// How a pending message of this kernel's ends, if it does.
-    fn verdict_on(&self, pending: Unsettled) -> Option<DeliveryStatus> {
+    fn verdict_on(&self, pending: PendingReceipt) -> Option<DeliveryStatus> {
         let (deadline_ns, destination) = self.member.receipts().terms(pending.sequence);
         let now_ns = self.platform.now_ns();
         // Its holder's clock may be behind by the margin.

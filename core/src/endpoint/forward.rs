@@ -19,11 +19,11 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     pub(super) fn handle_other(&mut self, message: &Sh::Item) {
         let header = message.header();
         if header.destination().index() == self.id().index() {
-            return self.end(header, DeliveryStatus::NotFound);
+            return self.settle(header, DeliveryStatus::NotFound);
         }
         let Some(next_hop) = self.pass_on(message, None) else { return };
         if !self.defer(message, next_hop) {
-            self.end(header, DeliveryStatus::QueueFull);
+            self.settle(header, DeliveryStatus::QueueFull);
         }
     }
 

@@ -1,7 +1,7 @@
 //! A kernel's end of its own inbox: which message is next.
 
 use super::member::Member;
-use crate::fabric::{Ledger, Noted};
+use crate::fabric::{Ledger, Note};
 use crate::in_place::make_in;
 use crate::message::Header;
 use crate::platform::Platform;
@@ -36,7 +36,8 @@ pub(super) struct Inbox<Sh: Shape> {
     restricted: bool,
 }
 
-/// Copies a message out of a slot, and notes it before the ring counts it as consumed: what the SPSC ring's `pop` calls.
+/// Copies a message out of a slot, and notes it before the ring counts it as consumed: what the SPSC ring's `pop`
+/// calls.
 #[inline(always)]
 fn read_noted<T: Packet, S: Scope>(ledger: &Ledger<'_, S>, body: Body<'_, T>, message: &mut T) -> ((), usize) {
     // SAFETY: rule 2 of the SPSC ring: `pop` calls this with the slot that is the consumer's to read.
@@ -165,8 +166,8 @@ impl<Sh: Shape> Inbox<Sh> {
         }
     }
 
-    /// Takes the oldest message of a sender's shard, if it is for another kernel. `inbox` is this kernel's: of a shape that
-    /// is read, a turn makes the view once.
+    /// Takes the oldest message of a sender's shard, if it is for another kernel. `inbox` is this kernel's: of a shape
+    /// that is read, a turn makes the view once.
     #[inline(always)]
     pub(super) fn take_in_transit(
         &mut self,
@@ -281,7 +282,7 @@ impl<Sh: Shape> Inbox<Sh> {
 
     /// For a successor: whether a message is the next one of its sender's shard or of the high-priority ring, and so was
     /// not taken.
-    pub(super) fn is_first(&mut self, me: &Member<'_, Sh>, noted: &Noted) -> bool {
+    pub(super) fn is_first(&mut self, me: &Member<'_, Sh>, noted: &Note) -> bool {
         let first_of_high = match me.high().peek_head(&mut self.high) {
             TicketPop::Message(head) => noted.is(&head),
             _ => false,

@@ -71,7 +71,7 @@ mod transfer;
 pub use inbox::HIGH_BURST;
 pub use register::{RegisterError, Registration};
 pub use send::SendError;
-pub use tap::Tapped;
+pub use tap::TapReport;
 
 use crate::fabric::{Config, FabricRef, Ledger, Stats};
 use crate::hlc::{Clock, Timestamp};

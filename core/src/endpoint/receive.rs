@@ -124,7 +124,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     #[inline(never)]
     pub(super) fn pass_over(&mut self, message: &Sh::Item) {
         if self.is_for_here(message) {
-            self.end(message.header(), DeliveryStatus::NotFound);
+            self.settle(message.header(), DeliveryStatus::NotFound);
         }
     }
 
@@ -172,7 +172,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         }
         let now_ns = self.platform.now_ns();
         if header.deadline_ns < now_ns {
-            self.end(header, DeliveryStatus::Timeout);
+            self.settle(header, DeliveryStatus::Timeout);
             return false;
         }
         // Before the message is decided: the platform may panic, and what was decided must be handed over.

@@ -8,7 +8,7 @@ use super::member::Member;
 use super::outbox::Outbox;
 use super::own_receipts::OwnReceipts;
 use crate::fabric::{
-    Claim, Counter, DeliveryStatus, FabricRef, LAST_SEQUENCE, Ledger, Name, NameError, Status, Unclaimed,
+    Claim, ClaimError, Counter, DeliveryStatus, FabricRef, LAST_SEQUENCE, Ledger, Name, NameError, Status,
 };
 use crate::hlc::Clock;
 use crate::in_place::make_in;
@@ -87,8 +87,8 @@ pub enum RegisterError {
     NoFreeIndex {
         /// Indices there are.
         kernels: usize,
-        /// Those of them that have had as many owners as an index can have, or have sent as many messages. They stay empty
-        /// for ever.
+        /// Those of them that have had as many owners as an index can have, or have sent as many messages. They stay
+        /// empty for ever.
         used_up: usize,
     },
     /// A kernel of that name is registered, or registers at this moment.
@@ -143,12 +143,12 @@ impl fmt::Display for RegisterError {
 impl core::error::Error for RegisterError {}
 
 impl<'f, Sh: Shape> FabricRef<'f, Sh> {
-    /// Takes an index and opens it for mail: the one that the registration asks for, or a free one, which are claimed in turn.
-    /// Of several that register under one name at the same moment, one gets it.
+    /// Takes an index and opens it for mail: the one that the registration asks for, or a free one, which are claimed
+    /// in turn. Of several that register under one name at the same moment, one gets it.
     ///
     /// # Errors
-    /// [`RegisterError::NameInUse`] if a registered kernel has the name, [`RegisterError::NoFreeIndex`] if all indices are in use.
-    /// If the registration asks for an index: [`RegisterError::IndexInUse`] unless that is free,
+    /// [`RegisterError::NameInUse`] if a registered kernel has the name, [`RegisterError::NoFreeIndex`] if all indices
+    /// are in use. If the registration asks for an index: [`RegisterError::IndexInUse`] unless that is free,
     /// [`RegisterError::IndexUsedUp`] if it will not be any more.
     pub fn register<P: Platform>(&self, who: &Registration, platform: P) -> Result<Endpoint<'f, P, Sh>, RegisterError>
     where
@@ -193,8 +193,8 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         let at = self.index(index).ok_or(refused)?;
         match self.claim(at, owner) {
             Ok(claim) => Ok(ClaimedIndex { index: at, claim }),
-            Err(Unclaimed::InUse) => Err(refused),
-            Err(Unclaimed::UsedUp) => Err(RegisterError::IndexUsedUp { index }),
+            Err(ClaimError::InUse) => Err(refused),
+            Err(ClaimError::UsedUp) => Err(RegisterError::IndexUsedUp { index }),
         }
     }
 
@@ -206,8 +206,8 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
                     self.set_last_claimed(index);
                     return Ok(ClaimedIndex { index, claim });
                 }
-                Err(Unclaimed::UsedUp) => used_up += 1,
-                Err(Unclaimed::InUse) => {}
+                Err(ClaimError::UsedUp) => used_up += 1,
+                Err(ClaimError::InUse) => {}
             }
         }
         Err(RegisterError::NoFreeIndex { kernels: self.shape().producers(), used_up })
@@ -254,10 +254,10 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     }
 
     /// Claims a kernel index that has sequences left for its next owner's messages.
-    fn claim(&self, index: Index<Sh>, owner: u64) -> Result<Claim, Unclaimed> {
+    fn claim(&self, index: Index<Sh>, owner: u64) -> Result<Claim, ClaimError> {
         let sent = self.entry(index).counters()[Counter::Sent as usize];
         let has_sequences = self.receipts(index).base().checked_add(sent).is_some_and(|last| last <= LAST_TO_START);
-        if has_sequences { self.entry(index).claim(owner) } else { Err(Unclaimed::UsedUp) }
+        if has_sequences { self.entry(index).claim(owner) } else { Err(ClaimError::UsedUp) }
     }
 
     /// Frees an index that was claimed and not opened.
@@ -294,9 +294,9 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         Ok(unsafe { self.succeed(claimed, platform) })
     }
 
-    /// Takes an index away from its owner, which is dead, at whichever step of registering, working or leaving it died: see
-    /// [`owners`](Self::owners). The endpoint that is returned has a new address, at which nobody can send to it; dropping it
-    /// ends the mail of the dead kernel in `NotFound`, passes transit traffic on, and frees the index.
+    /// Takes an index away from its owner, which is dead, at whichever step of registering, working or leaving it died:
+    /// see [`owners`](Self::owners). The endpoint that is returned has a new address, at which nobody can send to it;
+    /// dropping it ends the mail of the dead kernel in `NotFound`, passes transit traffic on, and frees the index.
     ///
     /// An owner that was taken for dead and is not finds that it is [evicted](Endpoint::is_evicted).
     ///

@@ -36,7 +36,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             }
         };
         if ended != status {
-            self.count_end(header, ended);
+            self.count_outcome(header, ended);
         }
         ended == status
     }
@@ -44,11 +44,12 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Settles a message that cannot be received, and counts it, unless another party has already.
     #[cold]
     #[inline(never)]
-    pub(super) fn end(&mut self, header: &Header, status: DeliveryStatus) {
+    pub(super) fn settle(&mut self, header: &Header, status: DeliveryStatus) {
         self.settle_deferred(header, status, None);
     }
 
-    /// As [`end`](Self::end), for a message that lies in the transit store, perhaps: it is removed before it is counted.
+    /// As [`settle`](Self::settle), for a message that lies in the transit store, perhaps: it is removed before it is
+    /// counted.
     #[cold]
     #[inline(never)]
     pub(super) fn settle_deferred(&mut self, header: &Header, status: DeliveryStatus, deferred: Option<u64>) {
@@ -56,7 +57,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         let verdict = self.decide(header, status);
         self.deferred.remove(&self.member, deferred);
         if self.is_settled_as(header, verdict, status) {
-            self.count_end(header, status);
+            self.count_outcome(header, status);
         }
     }
 
@@ -76,7 +77,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     fn refuse_denied(&mut self, header: &Header) -> bool {
         let denied = self.member.fabric().senders().denies(self.id(), header.source());
         if denied {
-            self.end(header, DeliveryStatus::NotAllowed);
+            self.settle(header, DeliveryStatus::NotAllowed);
         }
         denied
     }
@@ -84,7 +85,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Counts a message that this kernel has settled.
     #[cold]
     #[inline(never)]
-    pub(super) fn count_end(&mut self, header: &Header, status: DeliveryStatus) {
+    pub(super) fn count_outcome(&mut self, header: &Header, status: DeliveryStatus) {
         self.count_failed(status, header.id(), header.hops);
     }
 

@@ -2,7 +2,7 @@
 //! `fabric/hand.rs`.
 
 use super::Endpoint;
-use crate::fabric::{Counter, DeliveryStatus, Deposit, Noted, Settled, Step, Verdict};
+use crate::fabric::{Counter, DeliveryStatus, Deposit, Note, Settlement, Step, Verdict};
 use crate::message::{KernelId, MessageId};
 use crate::platform::Platform;
 use crate::shape::Shape;
@@ -39,7 +39,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
                 None => self.ledger.close(),
             },
             Step::GivingUp => match self.settled(&noted) {
-                Settled::BySender(status) => self.count_failed(status, self.id_of(noted.source, noted.sequence), 0),
+                Settlement::BySender(status) => self.count_failed(status, self.id_of(noted.source, noted.sequence), 0),
                 _ => self.ledger.close(),
             },
             Step::Retracting => self.finish_retracting(&noted),
@@ -68,7 +68,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         for (record, source, sequence) in outstanding.messages() {
             if self.member.fabric().index(source).is_some() {
                 let id = self.id_of(source, sequence);
-                self.settle(id, 0, DeliveryStatus::Unanswered, Some(record));
+                self.settle_transfer(id, 0, DeliveryStatus::Unanswered, Some(record));
             } else {
                 // No endpoint writes this.
                 outstanding.remove(record);
@@ -77,7 +77,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// A message that is noted needs no record.
-    fn forget_outstanding(&self, noted: &Noted) {
+    fn forget_outstanding(&self, noted: &Note) {
         let outstanding = self.member.outstanding();
         for (record, source, sequence) in outstanding.messages() {
             if (source, sequence) == (noted.source, noted.sequence) {
@@ -87,21 +87,21 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// Whether the mark that a message was found, which was about to be set, is there.
-    fn was_found(&self, noted: &Noted) -> bool {
+    fn was_found(&self, noted: &Note) -> bool {
         let source = self.member.fabric().index(noted.source);
         source.is_some_and(|source| self.member.fabric().receipts(source).was_found(noted.sequence))
     }
 
     /// A message was being taken out of the inbox or the store, and was not deposited.
-    fn finish_consuming(&mut self, noted: &Noted) {
+    fn finish_consuming(&mut self, noted: &Note) {
         let deferred = self.deferred.position_of(&self.member, noted);
         match self.settled(noted) {
-            Settled::ByHolder(status) => {
+            Settlement::ByHolder(status) => {
                 self.deferred.remove(&self.member, deferred);
                 self.count_settled(noted, status);
             }
             // Not counted as forwarded: it did not leave the domain.
-            Settled::InTransit => self.finish_settling(noted, DeliveryStatus::NotFound),
+            Settlement::InTransit => self.finish_settling(noted, DeliveryStatus::NotFound),
             // It waits in the store or in the inbox.
             _ if deferred.is_some() || self.inbox.is_first(&self.member, noted) => self.ledger.close(),
             _ => self.end_lost(noted),
@@ -109,7 +109,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// A message was lost with the predecessor.
-    fn end_lost(&mut self, noted: &Noted) {
+    fn end_lost(&mut self, noted: &Note) {
         let Some(source) = self.member.fabric().index(noted.source) else { return self.ledger.count(Counter::Corrupt) };
         let id = self.id_of(noted.source, noted.sequence);
         let status = DeliveryStatus::NotFound;
@@ -124,14 +124,14 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// A remote domain had answered.
-    fn finish_settling(&mut self, noted: &Noted, status: DeliveryStatus) {
+    fn finish_settling(&mut self, noted: &Note, status: DeliveryStatus) {
         match self.settled(noted) {
-            Settled::ByHolder(status) => self.count_settled(noted, status),
-            _ => self.settle(self.id_of(noted.source, noted.sequence), 0, status, None),
+            Settlement::ByHolder(status) => self.count_settled(noted, status),
+            _ => self.settle_transfer(self.id_of(noted.source, noted.sequence), 0, status, None),
         }
     }
 
-    fn finish_retracting(&mut self, noted: &Noted) {
+    fn finish_retracting(&mut self, noted: &Note) {
         match noted.status() {
             Some(status) if self.member.receipts().was_retracted(noted.sequence) => {
                 self.member.receipts().note_retracted(noted.sequence);
@@ -142,7 +142,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     }
 
     /// Counts a message that the predecessor has settled.
-    fn count_settled(&mut self, noted: &Noted, status: DeliveryStatus) {
+    fn count_settled(&mut self, noted: &Note, status: DeliveryStatus) {
         match status {
             DeliveryStatus::Delivered => self.ledger.count(Counter::Received),
             status => self.count_failed(status, self.id_of(noted.source, noted.sequence), 0),
@@ -156,13 +156,13 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         MessageId { source: KernelId::new(source as u16, generation), sequence }
     }
 
-    fn settled(&self, noted: &Noted) -> Settled {
+    fn settled(&self, noted: &Note) -> Settlement {
         let source = self.member.fabric().index(noted.source);
-        source.map_or(Settled::No, |source| self.member.fabric().receipts(source).settled(noted.sequence))
+        source.map_or(Settlement::No, |source| self.member.fabric().receipts(source).settled(noted.sequence))
     }
 
     /// Removes a message from the store, if it lies there.
-    fn remove_deferred(&mut self, noted: &Noted) {
+    fn remove_deferred(&mut self, noted: &Note) {
         self.deferred.remove(&self.member, self.deferred.position_of(&self.member, noted));
     }
 }

@@ -22,7 +22,7 @@ use core::mem::MaybeUninit;
 
 /// What a call of [`Endpoint::tap`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Tapped {
+pub struct TapReport {
     /// Messages taken out of the inbox.
     pub passed: usize,
     /// Whether a message stayed there because its next hop has no room. Nobody wakes the tap when there is room: it has to
@@ -39,8 +39,8 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     ///
     /// A kernel becomes a tap by [`reroute`](FabricRef::reroute), and stops being one by [`bypass`](FabricRef::bypass).
     #[inline(never)]
-    pub fn tap(&mut self, mut show: impl FnMut(&Sh::Item)) -> Tapped {
-        let mut tapped = Tapped::default();
+    pub fn tap(&mut self, mut show: impl FnMut(&Sh::Item)) -> TapReport {
+        let mut tapped = TapReport::default();
         if !self.may_write() {
             return tapped;
         }
@@ -73,7 +73,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         sender.is_some_and(|sender| self.inbox.has_mail_of(&self.member, sender))
     }
 
-    fn tap_high(&mut self, message: &mut Sh::Item, tapped: &mut Tapped, show: &mut impl FnMut(&Sh::Item)) {
+    fn tap_high(&mut self, message: &mut Sh::Item, tapped: &mut TapReport, show: &mut impl FnMut(&Sh::Item)) {
         for _ in 0..POLL_TURN {
             let Some(head) = self.inbox.high_head(&self.member, &self.platform) else { break };
             if self.is_blocked(&head) {
@@ -93,7 +93,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
         &mut self,
         sender: Index<Sh>,
         message: &mut Sh::Item,
-        tapped: &mut Tapped,
+        tapped: &mut TapReport,
         show: &mut impl FnMut(&Sh::Item),
     ) {
         for _ in 0..POLL_TURN {

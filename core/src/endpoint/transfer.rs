@@ -2,9 +2,9 @@
 //! the other.
 //!
 //! Out: [`take_for_transfer`](Endpoint::take_for_transfer) takes a message and holds its receipt; when the remote side
-//! has said what became of it, [`settle`](Endpoint::settle) settles it here. In: [`send_for`](Endpoint::send_for)
-//! sends what a kernel of the other domain has sent there, as that kernel's proxy; [`outcome`](Endpoint::outcome) says
-//! what became of it.
+//! has said what became of it, [`settle_transfer`](Endpoint::settle_transfer) settles it here. In:
+//! [`send_for`](Endpoint::send_for) sends what a kernel of the other domain has sent there, as that kernel's proxy;
+//! [`outcome`](Endpoint::outcome) says what became of it.
 
 use super::Endpoint;
 use super::receive::BUDGET;
@@ -16,8 +16,8 @@ use crate::shape::{Packet, Shape};
 
 impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
     /// Takes the next message for this kernel, holds it, and records that: its way here ends with
-    /// [`settle`](Self::settle). One that may not make another hop, or is too late, is ended; what is for others is
-    /// passed on. `false` if there is none.
+    /// [`settle_transfer`](Self::settle_transfer). One that may not make another hop, or is too late, is ended; what is
+    /// for others is passed on. `false` if there is none.
     pub(crate) fn take_for_transfer(&mut self, message: &mut Sh::Item, record: usize) -> bool {
         if !self.may_write() {
             return false;
@@ -61,11 +61,11 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
             return false;
         }
         if header.hops >= header.hop_limit() {
-            self.end(header, DeliveryStatus::MaxHopsExceeded);
+            self.settle(header, DeliveryStatus::MaxHopsExceeded);
             return false;
         }
         if header.deadline_ns < self.platform.now_ns() {
-            self.end(header, DeliveryStatus::Timeout);
+            self.settle(header, DeliveryStatus::Timeout);
             return false;
         }
         let verdict = match self.member.receipts_of(header.source()) {
@@ -78,7 +78,7 @@ impl<P: Platform, Sh: Shape> Endpoint<'_, P, Sh> {
 
     /// Settles a message that was [taken for transfer](Self::take_for_transfer), and counts it here. If there is a record
     /// of it, that is emptied in between.
-    pub(crate) fn settle(&mut self, id: MessageId, hops: u8, status: DeliveryStatus, record: Option<usize>) {
+    pub(crate) fn settle_transfer(&mut self, id: MessageId, hops: u8, status: DeliveryStatus, record: Option<usize>) {
         if !self.may_write() {
             return;
         }

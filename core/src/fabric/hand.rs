@@ -92,12 +92,13 @@ pub(crate) enum Step {
     Retracting = 9,
 }
 
-/// With `Consuming`, `Passing` or `Settling`: the message's sender has settled it, which is about to be marked as found.
+/// With `Consuming`, `Passing` or `Settling`: the message's sender has settled it, which is about to be marked as
+/// found.
 const FOUND: u64 = 4;
 
 /// An open note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Noted {
+pub(crate) struct Note {
     pub(crate) step: Step,
     /// The message's sender has settled it, and the mark that it was found may have been set.
     pub(crate) found: bool,
@@ -304,8 +305,8 @@ impl<'f, S: Scope> Ledger<'f, S> {
         self.open(step, source, sequence);
     }
 
-    /// For the message that is noted as being consumed: notes where it is about to be deposited, or where in a high-priority ring
-    /// the deposit is now.
+    /// For the message that is noted as being consumed: notes where it is about to be deposited, or where in a
+    /// high-priority ring the deposit is now.
     #[inline(always)]
     pub(crate) fn pass(&self, to: u64) {
         if !DIES_ALONE {
@@ -318,8 +319,8 @@ impl<'f, S: Scope> Ledger<'f, S> {
         keep_order();
     }
 
-    /// For the message that is noted as being consumed, or as being settled: notes that its sender's verdict is about to be marked as
-    /// found.
+    /// For the message that is noted as being consumed, or as being settled: notes that its sender's verdict is about
+    /// to be marked as found.
     #[cold]
     #[inline]
     pub(crate) fn found(&self) {
@@ -376,7 +377,7 @@ impl<'f, S: Scope> Ledger<'f, S> {
     }
 
     /// For a successor: the predecessor's open note, if there is one.
-    pub(crate) fn noted(&self) -> Option<Noted> {
+    pub(crate) fn noted(&self) -> Option<Note> {
         // Relaxed, all: rule 1; `index-left`, or the caller of `take_over`, made a predecessor's stores visible.
         let what = self.hand.what.load(Relaxed);
         let found = what & FOUND != 0;
@@ -390,7 +391,7 @@ impl<'f, S: Scope> Ledger<'f, S> {
         };
         let source = (what >> SOURCE_SHIFT) as usize;
         let (sequence, to) = (self.hand.sequence.load(Relaxed), self.hand.to.load(Relaxed));
-        (what & NUMBER == u64::from(self.number) & NUMBER).then_some(Noted { step, found, source, sequence, to })
+        (what & NUMBER == u64::from(self.number) & NUMBER).then_some(Note { step, found, source, sequence, to })
     }
 
     /// For a successor: the message that the predecessor was sending when it died.
@@ -412,7 +413,7 @@ pub(crate) struct Sending<Sh> {
     pub(crate) counted: bool,
 }
 
-impl Noted {
+impl Note {
     /// Whether this is the header of the noted message. Sequences of a kernel index are unique for ever.
     pub(crate) fn is(&self, header: &Header) -> bool {
         usize::from(header.source_index) == self.source && header.sequence == self.sequence
@@ -460,14 +461,14 @@ mod tests {
             ledger.take(7, sequence);
             assert_eq!(
                 recover(&hand, &entry).noted(),
-                Some(Noted { step: Step::Consuming, found: false, source, sequence, to: 0 })
+                Some(Note { step: Step::Consuming, found: false, source, sequence, to: 0 })
             );
             ledger.count(Counter::Forwarded);
             assert_eq!((ledger.noted(), recover(&hand, &entry).noted()), (None, None));
         }
         ledger.take(7, sequence);
         ledger.pass(5);
-        assert_eq!(ledger.noted(), Some(Noted { step: Step::Passing, found: false, source, sequence, to: 5 }));
+        assert_eq!(ledger.noted(), Some(Note { step: Step::Passing, found: false, source, sequence, to: 5 }));
         ledger.begin_sending(0, 1, || ());
         assert!(recover(&hand, &entry).noted().is_some(), "what is sent ends no note");
         ledger.close();

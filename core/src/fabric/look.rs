@@ -46,7 +46,7 @@ pub enum Region {
 
 /// What the kernel table says of a kernel index that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub struct Observation {
     /// The index and its last generation.
     pub id: KernelId,
     /// `None` if the state is none that exists.
@@ -169,14 +169,14 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
     }
 
     /// What the kernel table says of a kernel index; `None` if it is free, or there is none. After [`Region::Table`].
-    pub fn observe(&self, number: usize) -> Option<Observed> {
+    pub fn observe(&self, number: usize) -> Option<Observation> {
         let entry = self.entry(self.index(number)?);
         let (state, owner) = (entry.state(), entry.owner());
         if state.status == Some(Status::Free) && owner.is_none() {
             return None;
         }
         let (command, asleep) = entry.commanded(state.generation);
-        Some(Observed {
+        Some(Observation {
             id: KernelId::new(number as u16, state.generation),
             status: state.status,
             owner,

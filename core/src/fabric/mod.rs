@@ -36,23 +36,25 @@ pub use header::COPY_CLOCK;
 pub use header::{AttachError, FabricHeader, Geometry, LAYOUT_VERSION, MAGIC};
 pub use latency::{LATENCY_SAMPLE, Latency};
 #[cfg(not(k2k_loom))]
-pub use look::{Observed, ObservedReceipt, ObservedShard, Region};
+pub use look::{Observation, ObservedReceipt, ObservedShard, Region};
 pub use name::{NAME_LEN, Name, NameError};
 pub use stats::Stats;
 pub use status::{DeliveryReceipt, DeliveryStatus, ReceiptError};
 pub use table::{Command, Phase, Status};
 pub use trace::{Event, TRACE_EVENTS, Trace, TraceEntry};
 
-pub(crate) use hand::{Deposit, Hand, Ledger, Noted, Step};
+pub(crate) use hand::{Deposit, Hand, Ledger, Note, Step};
 pub(crate) use header::{Switch, Switches};
 pub(crate) use latency::{Latencies, is_sampled};
 pub(crate) use outstanding::{Outstanding, OutstandingView};
 pub(crate) use own::Own;
-pub(crate) use receipt::{Entry as ReceiptEntry, LAST_SEQUENCE, Receipts, ReceiptsView, Settled, Unsettled, Verdict};
+pub(crate) use receipt::{
+    Entry as ReceiptEntry, LAST_SEQUENCE, PendingReceipt, Receipts, ReceiptsView, Settlement, Verdict,
+};
 pub(crate) use route::Routes;
 pub(crate) use senders::Senders;
 pub(crate) use stats::{COUNTERS, Counter};
-pub(crate) use table::{Claim, Entry, Marks, Unclaimed};
+pub(crate) use table::{Claim, ClaimError, Entry, Marks};
 pub(crate) use transit::{Transit, TransitState, TransitView};
 
 use crate::endpoint::{Endpoint, RegisterError, Registration};
@@ -144,8 +146,8 @@ shared_struct! {
     ///
     /// `SLOTS` is a power of two, `PAYLOAD` a multiple of 64. `SLOTS` is RingKernel's `max_pending_messages`; 256 is a
     /// good value, 1024 where memory allows. The size is about
-    /// `KERNELS² × SLOTS × (PAYLOAD + 104) + 2 × KERNELS × SLOTS × (PAYLOAD + 64)` bytes; untouched shards cost no memory on
-    /// systems that allocate lazily.
+    /// `KERNELS² × SLOTS × (PAYLOAD + 104) + 2 × KERNELS × SLOTS × (PAYLOAD + 64)` bytes; untouched shards cost no
+    /// memory on systems that allocate lazily.
     ///
     /// `S` says how far apart its kernels may be: see [`Scope`]. Anyone can attach and look on; only code within the scope
     /// can register.
@@ -167,7 +169,7 @@ shared_struct! {
 
 /// An index that somebody owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owned {
+pub struct IndexOwner {
     /// Its index and its last generation.
     pub id: KernelId,
     /// Its status; `Free` if its owner has claimed it and not begun to register, or has left and not let go. `None` if
@@ -473,7 +475,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize, S: Scope> F
     }
 
     /// See [`FabricRef::owners`].
-    pub fn owners(&self) -> impl Iterator<Item = Owned> + use<'_, KERNELS, SLOTS, PAYLOAD, S> {
+    pub fn owners(&self) -> impl Iterator<Item = IndexOwner> + use<'_, KERNELS, SLOTS, PAYLOAD, S> {
         self.handle().owners()
     }
 
@@ -897,13 +899,13 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         })
     }
 
-    /// All indices that somebody owns, also those of kernels that have begun to register and have no address yet, or have
-    /// left and not let go: what a supervisor looks through for dead owners.
-    pub fn owners(&self) -> impl Iterator<Item = Owned> + use<'f, Sh> {
+    /// All indices that somebody owns, also those of kernels that have begun to register and have no address yet, or
+    /// have left and not let go: what a supervisor looks through for dead owners.
+    pub fn owners(&self) -> impl Iterator<Item = IndexOwner> + use<'f, Sh> {
         self.entries().iter().enumerate().filter_map(|(i, entry)| {
             let owner = entry.owner()?;
             let state = entry.state();
-            Some(Owned { id: KernelId::new(i as u16, state.generation), status: state.status, owner })
+            Some(IndexOwner { id: KernelId::new(i as u16, state.generation), status: state.status, owner })
         })
     }
 
@@ -1097,8 +1099,8 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         self.last_of(id).map(Entry::phase)
     }
 
-    /// Passes of the kernel's run loop so far, counted on from its predecessor's; `None` once its index has another owner.
-    /// A number that stands still while the phase is `Running` means that the kernel hangs in its handler.
+    /// Passes of the kernel's run loop so far, counted on from its predecessor's; `None` once its index has another
+    /// owner. A number that stands still while the phase is `Running` means that the kernel hangs in its handler.
     pub fn heartbeat(&self, id: KernelId) -> Option<u64> {
         self.last_of(id).map(Entry::heartbeat)
     }
@@ -1119,14 +1121,15 @@ impl<'f, Sh: Shape> FabricRef<'f, Sh> {
         self.index(id.index()).map(|i| self.trace_at(i))
     }
 
-    /// How long the messages that were received at a kernel's index had been on their way, as far as that was counted: see
-    /// [`set_latency`](Self::set_latency). `None` if no kernel has had this address yet.
+    /// How long the messages that were received at a kernel's index had been on their way, as far as that was counted:
+    /// see [`set_latency`](Self::set_latency). `None` if no kernel has had this address yet.
     pub fn latency(&self, id: KernelId) -> Option<Latency> {
         self.once_of(id)?;
         self.index(id.index()).map(|i| self.latencies_at(i).read())
     }
 
-    /// What is noted of the failures that were counted at a kernel's index; `None` if no kernel has had this address yet.
+    /// What is noted of the failures that were counted at a kernel's index; `None` if no kernel has had this address
+    /// yet.
     pub fn failures(&self, id: KernelId) -> Option<&'f Failures> {
         self.once_of(id)?;
         self.index(id.index()).map(|i| self.failures_at(i))

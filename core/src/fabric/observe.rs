@@ -128,9 +128,9 @@ impl<Sh: Shape> FabricRef<'_, Sh> {
         Ok((offset, next_hop.map_or(0, |next_hop| super::route::word(at, destination, next_hop))))
     }
 
-    /// What [`command`](Self::command) would write if it could: the word's offset, in bytes from the fabric's start, and
-    /// the word. Asked of a copy of the table; the word is then stored, little-endian and in one piece, in the fabric
-    /// itself. The kernel must not be one that parks, since nobody wakes it.
+    /// What [`command`](Self::command) would write if it could: the word's offset, in bytes from the fabric's start,
+    /// and the word. Asked of a copy of the table; the word is then stored, little-endian and in one piece, in the
+    /// fabric itself. The kernel must not be one that parks, since nobody wakes it.
     ///
     /// # Errors
     /// [`NotRegistered`] if the kernel is not registered in this copy.

@@ -1,14 +1,15 @@
 //! Messages that have left the domain: which of them a proxy still has to settle.
 //!
-//! A [gateway](crate::gateway) takes a message out of a proxy's inbox, sends it across its link, and settles and counts it
-//! when the remote domain has answered. Until then the message's receipt says that a gateway holds it. But its sender may
-//! need the receipt's entry for a later message. So each proxy also keeps a *record* of each message that it holds,
-//! `SLOTS` at most, and a dead gateway's messages are settled and counted in any case.
+//! A [gateway](crate::gateway) takes a message out of a proxy's inbox, sends it across its link, and settles and counts
+//! it when the remote domain has answered. Until then the message's receipt says that a gateway holds it. But its
+//! sender may need the receipt's entry for a later message. So each proxy also keeps a *record* of each message that it
+//! holds, `SLOTS` at most, and a dead gateway's messages are settled and counted in any case.
 //!
-//! A record is written after the receipt is marked as in transit and before the [note](super::hand) of the message is closed, and emptied
-//! after the receipt is settled and before the message is counted, while its note is open. So wherever a gateway dies,
-//! a message that it has taken is named by a note, by a record, or by both. The successor of the proxy does what the note
-//! says, without the record, and then settles what the records name as `Unanswered`: it may have been received.
+//! A record is written after the receipt is marked as in transit and before the [note](super::hand) of the message is
+//! closed, and emptied after the receipt is settled and before the message is counted, while its note is open. So
+//! wherever a gateway dies, a message that it has taken is named by a note, by a record, or by both. The successor of
+//! the proxy does what the note says, without the record, and then settles what the records name as `Unanswered`: it
+//! may have been received.
 //!
 //! 1. Written by the proxy's endpoint, and read by its successor. Onlookers count them.
 //!

@@ -58,12 +58,13 @@
 //! may be written at that moment for a later message; `check` tells it whether sequence and deadline belong together.
 //!
 //! A message that leaves the domain through a [gateway](crate::gateway) is settled on the remote side, where this word
-//! cannot be reached. So the gateway marks it as *in transit*: it moves the word to `IN_TRANSIT`, which still reads as `Pending`, and which
-//! the gateway moves on when it is told what became of the message. Should it not do so in time (until the deadline, the
-//! fabric's [`grace_ns`](crate::Config::grace_ns) and the margin have passed), or should the proxy be gone, the sender or
-//! an onlooker settles the message as `Unanswered`, and the answer comes too late. So no receipt reads `Pending` after
-//! that time, whoever is dead. It is no `Timeout`, since the message may have been received. The proxy also keeps a
-//! [record](super::outstanding) of the message, so that a successor counts it when a later message occupies the entry.
+//! cannot be reached. So the gateway marks it as *in transit*: it moves the word to `IN_TRANSIT`, which still reads as
+//! `Pending`, and which the gateway moves on when it is told what became of the message. Should it not do so in time
+//! (until the deadline, the fabric's [`grace_ns`](crate::Config::grace_ns) and the margin have passed), or should the
+//! proxy be gone, the sender or an onlooker settles the message as `Unanswered`, and the answer comes too late. So no
+//! receipt reads `Pending` after that time, whoever is dead. It is no `Timeout`, since the message may have been
+//! received. The proxy also keeps a [record](super::outstanding) of the message, so that a successor counts it when a
+//! later message occupies the entry.
 //!
 //! # Who may touch what
 //!
@@ -99,7 +100,7 @@ pub(crate) enum Verdict {
 
 /// What a receipt's word says of one message, for the successor of a kernel that may have settled it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Settled {
+pub(crate) enum Settlement {
     /// The message is not settled, or not counted, or a later one occupies the entry.
     No,
     /// It is in transit: a gateway holds it.
@@ -234,20 +235,20 @@ pub(crate) enum Entry {
     /// Nothing to do: no message, or one that was settled and counted.
     Settled,
     /// A message that an onlooker has settled.
-    Uncounted(Unsettled),
+    Uncounted(PendingReceipt),
     /// A message that is not settled.
-    Pending(Unsettled),
+    Pending(PendingReceipt),
 }
 
 /// A message and what its entry's word said.
 #[derive(Clone, Copy)]
-pub(crate) struct Unsettled {
+pub(crate) struct PendingReceipt {
     /// The message.
     pub(crate) sequence: u64,
     found: u64,
 }
 
-impl Unsettled {
+impl PendingReceipt {
     /// Whether a gateway holds it.
     pub(crate) const fn is_in_transit(self) -> bool {
         sequence_in(self.found) == self.sequence && self.found & STATUS == IN_TRANSIT
@@ -477,7 +478,7 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
         // Relaxed, both: see the module's page.
         let sequence = sequence_in(self.terms_at(sequence).opened.load(Relaxed));
         let found = self.word_at(sequence).load(Relaxed);
-        let unsettled = Unsettled { sequence, found };
+        let unsettled = PendingReceipt { sequence, found };
         match Tells::of(found, sequence) {
             _ if sequence == 0 => Entry::Settled,
             Tells::Earlier => Entry::Pending(unsettled),
@@ -489,7 +490,7 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
 
     /// For the sender: gives up a message that can no longer arrive, or whose gateway is late; `false` if its holder was
     /// faster.
-    pub(crate) fn give_up(&self, unsettled: Unsettled, status: DeliveryStatus) -> bool {
+    pub(crate) fn give_up(&self, unsettled: PendingReceipt, status: DeliveryStatus) -> bool {
         let entry = self.word_at(unsettled.sequence);
         // Relaxed, both: as in `enter`. Any other value is that of this message's holder, of an onlooker, or of an
         // earlier message's holder: the sender will look again.
@@ -498,7 +499,7 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
 
     /// For the sender: takes upon itself to count a message that an onlooker has settled; `false` if its holder was
     /// faster.
-    pub(crate) fn take_count(&self, uncounted: Unsettled) -> bool {
+    pub(crate) fn take_count(&self, uncounted: PendingReceipt) -> bool {
         let entry = self.word_at(uncounted.sequence);
         // Relaxed, both: as in `enter`.
         entry.compare_exchange(uncounted.found, uncounted.found & !UNCOUNTED, Relaxed, Relaxed).is_ok()
@@ -516,7 +517,7 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
             return;
         }
         // Relaxed: the word alone decides.
-        let unsettled = Unsettled { sequence, found: self.word_at(sequence).load(Relaxed) };
+        let unsettled = PendingReceipt { sequence, found: self.word_at(sequence).load(Relaxed) };
         let grace_ns = match Tells::of(unsettled.found, sequence) {
             Tells::Earlier => 0,
             Tells::This if unsettled.is_in_transit() => grace_ns,
@@ -600,17 +601,17 @@ impl<'f, Sh: Shape> ReceiptsView<'f, Sh> {
     }
 
     /// For the successor of a kernel that had this message in hand, or gave it up.
-    pub(crate) fn settled(&self, sequence: u64) -> Settled {
+    pub(crate) fn settled(&self, sequence: u64) -> Settlement {
         // Relaxed: the word alone decides.
         let found = self.word_at(sequence).load(Relaxed);
         if Tells::of(found, sequence) != Tells::This || found & UNCOUNTED != 0 {
-            return Settled::No;
+            return Settlement::No;
         }
         match (found & STATUS, status_in(found)) {
-            (RETRACTED | RETRACTED_IN_TRANSIT, _) | (_, None) => Settled::No,
-            (IN_TRANSIT, _) => Settled::InTransit,
-            (_, Some(status)) if found & BY_SENDER != 0 => Settled::BySender(status),
-            (_, Some(status)) => Settled::ByHolder(status),
+            (RETRACTED | RETRACTED_IN_TRANSIT, _) | (_, None) => Settlement::No,
+            (IN_TRANSIT, _) => Settlement::InTransit,
+            (_, Some(status)) if found & BY_SENDER != 0 => Settlement::BySender(status),
+            (_, Some(status)) => Settlement::ByHolder(status),
         }
     }
 

@@ -15,10 +15,10 @@
 //! 1. An entry is one word, so a reader sees the old next hop or the new one, never half of each. A message on its way
 //!    during a change goes by the old or the new path at each hop; a loop that this makes for a moment is ended by the
 //!    hop limit.
-//! 2. A route belongs to two kernels, not to their indices. A kernel that registers removes all routes of and to its index
-//!    before it is found. [`set_route`](super::Fabric::set_route) looks at both kernels before it stores the route, and
-//!    once more afterwards: if one has left meanwhile, it takes the route back. Two fences make sure that either this
-//!    second look finds the new owner, or the new owner's removal finds the route.
+//! 2. A route belongs to two kernels, not to their indices. A kernel that registers removes all routes of and to its
+//!    index before it is found. [`set_route`](super::Fabric::set_route) looks at both kernels before it stores the
+//!    route, and once more afterwards: if one has left meanwhile, it takes the route back. Two fences make sure that
+//!    either this second look finds the new owner, or the new owner's removal finds the route.
 //! 3. Until it is taken back, and should its setter die in between, such a route is marked: a reader ignores it unless the
 //!    generations' lowest bits are its own and its destination's. (Only a setter's death in the middle of `set_route` *and* a
 //!    multiple of 256 owners later could let somebody inherit a route; and the next owner but these removes it.)
@@ -124,8 +124,8 @@ impl<'f, Sh: Shape> RoutesView<'f, Sh> {
         Some(self.word(self.shape.index(at.index())?, self.shape.index(destination.index())?))
     }
 
-    /// Sets or replaces a route. `owned` says whether `at` and `destination` have their indices still; if not, the route is
-    /// taken back, and the answer is `false`.
+    /// Sets or replaces a route. `owned` says whether `at` and `destination` have their indices still; if not, the
+    /// route is taken back, and the answer is `false`.
     pub(crate) fn set(
         &self,
         at: KernelId,

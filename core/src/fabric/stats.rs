@@ -55,7 +55,7 @@ pub(crate) const COUNTERS: usize = Counter::NotAllowed as usize + 1;
 pub struct Stats {
     /// Messages accepted by `send`.
     pub sent: u64,
-    /// Messages handed to their receiver; for a [proxy](crate::gateway), over there.
+    /// Messages handed to their receiver; for a [proxy](crate::gateway), in the remote domain.
     pub received: u64,
     /// Ended because destination or next hop had left.
     pub not_found: u64,

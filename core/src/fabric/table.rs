@@ -42,15 +42,15 @@
 //! its steps 2 to 6 is a compare-exchange, which fails. It writes nothing more.
 //!
 //! A failed kernel's index keeps its trace until somebody clears it. Its `owner` is then a number made of the
-//! generation: the index is nobody's, and the state alone decides when it is free. A clearing kernel compare-exchanges the
-//! state to Free, and then `owner` to 0; should it die in between, the next claim takes Free and the failed number
+//! generation: the index is nobody's, and the state alone decides when it is free. A clearing kernel compare-exchanges
+//! the state to Free, and then `owner` to 0; should it die in between, the next claim takes Free and the failed number
 //! together for free.
 //!
 //! # One kernel of a name
 //!
 //! An index that is Registering gets its name in two steps, before it is opened for mail. Its owner writes the name and
-//! then says so (`asks`). It looks at all other indices, and then exchanges `asks` for `named`. Another index of the same
-//! name is in the way, or is put out of the way:
+//! then says so (`asks`). It looks at all other indices, and then exchanges `asks` for `named`. Another index of the
+//! same name is in the way, or is put out of the way:
 //!
 //! | the other index | the kernel that looks |
 //! | --- | --- |
@@ -73,15 +73,15 @@
 //! A generation never comes back. An index serves 2³² - 2 owners; then it is used up, and is not given to anybody again
 //! (the last generation is kept for a successor). Free indices are claimed in turn: each search begins behind the index
 //! that was claimed last. With `KERNELS` indices, of which most are free, and `r` registrations a second, a
-//! fabric lasts `KERNELS` × 4.29 × 10⁹ / `r` seconds: 16 indices at 1000 a second, 2177 years; one index that is claimed a
-//! million times a second, 71 minutes, and then it is refused, not reused.
+//! fabric lasts `KERNELS` × 4.29 × 10⁹ / `r` seconds: 16 indices at 1000 a second, 2177 years; one index that is
+//! claimed a million times a second, 71 minutes, and then it is refused, not reused.
 //!
 //! # Restricted kernels
 //!
 //! `restricted` says that a sender and the receiver have to look into the [sender set](super::senders) before a message
-//! counts as allowed. A supervisor sets it in an index that is Registered; only the next step of the state removes it. So
-//! the owner does not know whether it is set: it compares the word without it, and leaves by an exchange from the word
-//! that it finds.
+//! counts as allowed. A supervisor sets it in an index that is Registered; only the next step of the state removes it.
+//! So the owner does not know whether it is set: it compares the word without it, and leaves by an exchange from the
+//! word that it finds.
 //!
 //! # Rules
 //!
@@ -179,7 +179,7 @@ pub(crate) struct Claim {
 
 /// Why an index could not be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unclaimed {
+pub(crate) enum ClaimError {
     /// It is not free.
     InUse,
     /// It is free, and has no generation left.
@@ -373,19 +373,19 @@ impl<S: Scope> Entry<S> {
     }
 
     /// Step 1 and 2 of the module's page: claims a free index.
-    pub(crate) fn claim(&self, owner: u64) -> Result<Claim, Unclaimed> {
+    pub(crate) fn claim(&self, owner: u64) -> Result<Claim, ClaimError> {
         // Relaxed, both: only a first look.
         let state = State::decode(self.state.load(Relaxed));
         let from = self.owner.load(Relaxed);
         if state.status != Some(Status::Free) || from != NOBODY && from != failed(state.generation) {
-            return Err(Unclaimed::InUse);
+            return Err(ClaimError::InUse);
         }
         if state.generation >= LAST_GENERATION {
-            return Err(Unclaimed::UsedUp);
+            return Err(ClaimError::UsedUp);
         }
         let owner = number(owner);
         if !self.pass_on(from, owner) {
-            return Err(Unclaimed::InUse);
+            return Err(ClaimError::InUse);
         }
         // Relaxed: written by the last owner before it let go.
         let found = self.state.load(Relaxed);
@@ -398,11 +398,11 @@ impl<S: Scope> Entry<S> {
         }
         // Used up meanwhile, or somebody has written over the table.
         self.let_go(owner, NOBODY);
-        Err(Unclaimed::InUse)
+        Err(ClaimError::InUse)
     }
 
-    /// Takes an index away from an owner that is dead, with a new generation, from whichever of its steps. `None` if it is
-    /// not that owner's (any more).
+    /// Takes an index away from an owner that is dead, with a new generation, from whichever of its steps. `None` if it
+    /// is not that owner's (any more).
     pub(crate) fn seize(&self, dead: u64, owner: u64) -> Option<Claim> {
         let owner = number(owner);
         if dead == NOBODY || is_failed(dead) || !self.pass_on(dead, owner) {
@@ -488,13 +488,13 @@ impl<S: Scope> Entry<S> {
         // If the index was taken away, the next step finds that.
         self.advance(claim.state, asking);
         claim.state = asking;
-        // SeqCst [name-asked]: the name and the exchange above come before the look at the other indices that follows. Pairs
-        // with the same fence of another kernel that asks: one of the two sees the other's state and name.
+        // SeqCst [name-asked]: the name and the exchange above come before the look at the other indices that follows.
+        // Pairs with the same fence of another kernel that asks: one of the two sees the other's state and name.
         fence(SeqCst);
     }
 
-    /// Looks whether this index stands in the way of another kernel that asks for `name`; the generation here if so. One that
-    /// asks as well goes on if it `comes_first`, and asks no more if not.
+    /// Looks whether this index stands in the way of another kernel that asks for `name`; the generation here if so.
+    /// One that asks as well goes on if it `comes_first`, and asks no more if not.
     pub(crate) fn contests(&self, name: &Name, comes_first: bool) -> Option<u32> {
         // It may get the name meanwhile, and leave, and another come.
         for _ in 0..=STEP_TRIES {
@@ -682,9 +682,9 @@ impl<S: Scope> Entry<S> {
     }
 
     #[inline(always)]
-    pub(crate) fn set_heartbeat(&self, beats: u64) {
+    pub(crate) fn set_heartbeat(&self, heartbeats: u64) {
         // Relaxed: a sign of life, nothing else.
-        self.control.heartbeat.store(beats, Relaxed);
+        self.control.heartbeat.store(heartbeats, Relaxed);
     }
 
     pub(crate) fn heartbeat(&self) -> u64 {
@@ -833,7 +833,7 @@ mod tests {
             for steps in 1..=7 {
                 let (entry, zombie) = after(steps, then);
                 assert_eq!(entry.owner(), Some(ME), "after {steps}");
-                assert_eq!(entry.claim(OTHER), Err(Unclaimed::InUse), "after {steps}");
+                assert_eq!(entry.claim(OTHER), Err(ClaimError::InUse), "after {steps}");
                 assert_eq!(entry.seize(OTHER, OTHER), None, "not the dead owner's");
                 let claim = entry.seize(ME, OTHER).unwrap();
                 assert_eq!(entry.seize(ME, OTHER), None, "once");
@@ -860,7 +860,7 @@ mod tests {
     fn a_failed_index_is_nobodys_until_it_is_cleared() {
         let (entry, claim) = after(8, Status::Failed);
         let generation = claim.unwrap().generation;
-        assert_eq!((entry.owner(), entry.claim(ME)), (None, Err(Unclaimed::InUse)));
+        assert_eq!((entry.owner(), entry.claim(ME)), (None, Err(ClaimError::InUse)));
         assert_eq!(entry.seize(failed(generation), ME), None);
         assert!(!entry.clear_failed(generation + 1) && !entry.clear_failed(generation + (1 << 16)));
         assert!(entry.clear_failed(generation) && !entry.clear_failed(generation));
@@ -875,7 +875,7 @@ mod tests {
                 );
             } else {
                 assert!(entry.clear_failed(1));
-                assert_eq!(entry.claim(ME), Err(Unclaimed::InUse), "its owner has not let go");
+                assert_eq!(entry.claim(ME), Err(ClaimError::InUse), "its owner has not let go");
                 entry.let_go(claim.owner, failed(1));
             }
             assert_eq!(own(&entry, "next").generation, 2);
@@ -929,14 +929,14 @@ mod tests {
         let last = own(&entry, "last");
         assert_eq!(last.generation, LAST_GENERATION);
         leave(&entry, last, Status::Free);
-        assert_eq!((entry.claim(ME), entry.owner()), (Err(Unclaimed::UsedUp), None));
+        assert_eq!((entry.claim(ME), entry.owner()), (Err(ClaimError::UsedUp), None));
         // The last owner dies: a successor clears up, and then it is used up as well.
         entry.state.store(State::encode(LAST_GENERATION - 1, false, Status::Free), Relaxed);
         own(&entry, "last");
         let successor = entry.seize(ME, OTHER).unwrap();
         assert_eq!(successor.generation, u32::MAX);
         leave(&entry, successor, Status::Free);
-        assert_eq!((entry.claim(ME), entry.owner()), (Err(Unclaimed::UsedUp), None));
+        assert_eq!((entry.claim(ME), entry.owner()), (Err(ClaimError::UsedUp), None));
         assert!(entry.state().generation == u32::MAX && entry.name(LAST_GENERATION).is_none());
     }
 

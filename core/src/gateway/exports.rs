@@ -92,7 +92,7 @@ impl<Sh: Shape> Exports<Sh> {
 
     /// Announces a sender that was not; `false` if that is not possible.
     #[inline(never)]
-    pub(super) fn introduce(
+    pub(super) fn ensure_announced(
         &mut self,
         id: KernelId,
         gateway: &Endpoint<'_, impl Platform, Sh>,

@@ -18,9 +18,9 @@
 //!
 //! # The way of a message
 //!
-//! 1. The gateway takes it out of a proxy's inbox and marks its receipt as *in transit*: from here on the sender cannot time it out
-//!    by itself, and the receipt reads `Pending` until the other side answers. One hop is added; hop limit and deadline
-//!    are looked at as a forwarder does.
+//! 1. The gateway takes it out of a proxy's inbox and marks its receipt as *in transit*: from here on the sender cannot
+//!    time it out by itself, and the receipt reads `Pending` until the remote side answers. One hop is added; hop limit
+//!    and deadline are looked at as a forwarder does.
 //! 2. It crosses the link, and is sent as the proxy of its source, with the times and limits that it has, and with its
 //!    sequence shifted beyond all that were used at the proxy's kernel index. A destination without room makes it wait on
 //!    that side, for its deadline at most; messages for other destinations overtake it.
@@ -44,16 +44,16 @@
 //!
 //! # Why nothing gets stuck
 //!
-//! At most `FRAMES` messages of each direction are on the other side undecided, and that side has room for each of
+//! At most `FRAMES` messages of each direction are on the remote side undecided, and that side has room for each of
 //! them under the number that the message carries. So a gateway takes every frame out of the link in the pass that
-//! finds it, whatever its fabric looks like, and an answer never waits for more than the other side's next pass. What
+//! finds it, whatever its fabric looks like, and an answer never waits for more than the remote side's next pass. What
 //! the link has no room for stays in the proxies' inboxes, where it fills its sender's shard, and so comes back as
 //! `QueueFull`.
 //!
 //! One slow destination cannot take all of the `FRAMES`: a proxy's messages may be as many as frames are still free (a
 //! dynamic threshold: Choudhury and Hahne 1998). One that is stuck leaves half of them to the others, `n` leave one in
-//! `n + 1`. For that, `FRAMES` should be more than the kernels on the other side. They are `SLOTS` at most, since a proxy
-//! has so many records of messages that it holds.
+//! `n + 1`. For that, `FRAMES` should be more than the kernels on the remote side. They are `SLOTS` at most, since a
+//! proxy has so many records of messages that it holds.
 //!
 //! A message that stays undecided for so long that its sender has sent as many as it has receipts is forgotten, and
 //! counted as `Unanswered` by its sender's domain, whatever becomes of it. (In one fabric, too, its receipt could not be
@@ -62,24 +62,24 @@
 //! A message whose payload is longer than a frame of the link, or than a message of the remote fabric, ends in
 //! `QueueFull`: there never is room for it. That can only be where shapes are read at run time.
 //!
-//! # When the other side dies
+//! # When the remote side dies
 //!
 //! While it gives no sign of life for [`GatewayConfig::silence_ns`], nothing is sent to it: mail stays in the proxies'
 //! inboxes and times out there. What was sent before and is not answered by its deadline and a grace, ends in
-//! `Unanswered`, or as soon as the other side leaves or begins again. If the gateway of this side dies as well, the sender
-//! or any onlooker settles these messages when the fabric's [`grace_ns`](crate::Config::grace_ns) has passed, too; the
-//! successor of a proxy settles and counts at once what the proxy's records name, also where a receipt was overwritten
-//! meanwhile. Such a message may have been received: no party on this side can know, so it has a status of its own.
-//! `Timeout` always means that it was not, and never will be. A late answer is ignored.
+//! `Unanswered`, or as soon as the remote side leaves or begins again. If the gateway of this side dies as well, the
+//! sender or any onlooker settles these messages when the fabric's [`grace_ns`](crate::Config::grace_ns) has passed,
+//! too; the successor of a proxy settles and counts at once what the proxy's records name, also where a receipt was
+//! overwritten meanwhile. Such a message may have been received: no party on this side can know, so it has a status of
+//! its own. `Timeout` always means that it was not, and never will be. A late answer is ignored.
 //!
 //! Apart from these records, the gateways keep what they know in themselves. One that starts anew on a used link says so,
 //! and both sides forget the other's kernels and transfers and begin again.
 //!
 //! # Names
 //!
-//! By default all kernels but the gateway's own are announced, those that other gateways stand for included, so that
+//! By default all kernels but the gateway's own are announced, other gateways' proxies included, so that
 //! links can be joined in rows and trees. In a ring of links, names would chase one another after their kernel has
-//! left: there, say what is [exported](Gateway::export). A kernel whose name is in use on the other side is not known
+//! left: there, say what is [exported](Gateway::export). A kernel whose name is in use on the remote side is not known
 //! there. It cannot send there either: its messages end in `NotFound`. So do those of a sender that has left before the
 //! gateway came to them.
 //!
@@ -120,7 +120,7 @@ use core::mem::MaybeUninit;
 use exports::Exports;
 use incoming::Incoming;
 use outgoing::{Outgoing, Sending};
-use peer::{Greeting, Peer};
+use peer::{Hello, Peer};
 use proxies::Proxies;
 
 /// Frames, and messages of each priority, that a pass moves at most.
@@ -132,17 +132,17 @@ const SCAN: usize = 4;
 /// How much lower than its first message's a proxy's sequences may be.
 const SEQUENCES_BACK: u64 = 1 << 32;
 
-/// How a gateway judges the other side.
+/// How a gateway judges the remote side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatewayConfig {
-    /// Without a sign of life for so long, the other side counts as gone until the next one, ns. Signs are given, and
+    /// Without a sign of life for so long, the remote side counts as gone until the next one, ns. Signs are given, and
     /// kernels announced again, four times as often.
     pub silence_ns: u64,
     /// How long after its deadline a message may still be answered, ns: more than the clocks of the two domains
     /// differ, and than a pass of the other gateway takes. If this is more than the fabric's
     /// [`grace_ns`](crate::Config::grace_ns), that one counts.
     pub grace_ns: u64,
-    /// Whether all kernels are announced to the other side, or those that [`Gateway::export`] names.
+    /// Whether all kernels are announced to the remote side, or those that [`Gateway::export`] names.
     pub export_all: bool,
 }
 
@@ -175,7 +175,7 @@ pub struct GatewayStats {
 /// One side's carrier between its fabric and a link. See the [module's page](self).
 ///
 /// Drive it by [`pass`](Self::pass), on a thread or a GPU block of its own or together with other work. It cannot sleep
-/// at a wake flag: the remote side has no way to wake it. Dropping it takes leave of the other side.
+/// at a wake flag: the remote side has no way to wake it. Dropping it takes leave of the remote side.
 ///
 /// It is large: a proxy's endpoint per index of the table, and a message per frame of the link. Where there is little
 /// stack, make it [in place](Self::new_in).
@@ -190,31 +190,31 @@ pub struct GatewayStats {
 /// #     fn now_ns(&self) -> u64 { 1 }
 /// #     fn wake(&self, _: &WakeFlag) {}
 /// # }
-/// static NEAR: Fabric<4, 8, 64> = Fabric::new();
-/// static FAR: Fabric<4, 8, 64> = Fabric::new();
+/// static LOCAL: Fabric<4, 8, 64> = Fabric::new();
+/// static REMOTE: Fabric<4, 8, 64> = Fabric::new();
 /// static HALVES: [LinkHalf<8, 64>; 2] = [LinkHalf::new(), LinkHalf::new()];
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// for fabric in [&NEAR, &FAR] {
+/// for fabric in [&LOCAL, &REMOTE] {
 ///     fabric.init(&Config::default())?;
 /// }
 /// for half in &HALVES {
 ///     half.set_up()?;
 /// }
-/// let [near, far] = &HALVES;
+/// let [first, second] = &HALVES;
 /// let who = Registration::new("gateway")?;
 /// // SAFETY: two halves, one link, one end on each side.
-/// let (here, there) = unsafe { (LinkEnd::open(near.handle(), far.handle())?, LinkEnd::open(far.handle(), near.handle())?) };
-/// let mut here = Gateway::new(NEAR.register(&who, Clock)?, here, GatewayConfig::default());
-/// let mut there = Gateway::new(FAR.register(&who, Clock)?, there, GatewayConfig::default());
+/// let (local, remote) = unsafe { (LinkEnd::open(first.handle(), second.handle())?, LinkEnd::open(second.handle(), first.handle())?) };
+/// let mut local = Gateway::new(LOCAL.register(&who, Clock)?, local, GatewayConfig::default());
+/// let mut remote = Gateway::new(REMOTE.register(&who, Clock)?, remote, GatewayConfig::default());
 ///
-/// let mut a = NEAR.register(&Registration::new("a")?, Clock)?;
-/// let mut b = FAR.register(&Registration::new("b")?, Clock)?;
-/// # let mut pass = || while here.pass() | there.pass() {};
-/// // On two threads: `loop { here.pass(); }` and `loop { there.pass(); }`.
+/// let mut a = LOCAL.register(&Registration::new("a")?, Clock)?;
+/// let mut b = REMOTE.register(&Registration::new("b")?, Clock)?;
+/// # let mut pass = || while local.pass() | remote.pass() {};
+/// // On two threads: `loop { local.pass(); }` and `loop { remote.pass(); }`.
 /// pass();
-/// let to = NEAR.find("b").expect("announced by the other side");
-/// let id = a.send(to, &Message::from_bytes(1, b"over there?")?)?;
+/// let to = LOCAL.find("b").expect("announced by the remote side");
+/// let id = a.send(to, &Message::from_bytes(1, b"remote?")?)?;
 /// pass();
 /// let request = b.try_receive().expect("carried across");
 /// b.reply(&request, &Message::from_bytes(2, b"here!")?)?;
@@ -295,14 +295,14 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         let endpoint = unsafe { &(*place.as_ptr()).endpoint };
         let (fabric, now_ns) = (endpoint.fabric(), endpoint.platform().now_ns());
         let (shape, fabric_config) = (fabric.shape(), fabric.config());
-        let greeting = Greeting { receipts: shape.receipts(), clock: fabric_config.clock };
+        let hello = Hello { receipts: shape.receipts(), clock: fabric_config.clock };
         let GatewayConfig { silence_ns, grace_ns, export_all } = config;
         // The sender waits for that long at most.
         let grace_ns = grace_ns.min(fabric_config.grace_ns);
         make_in!(place, Self {
             // SAFETY: the caller's promise.
             endpoint => |at| unsafe { at.assume_init_mut() },
-            peer: Peer::new(link, greeting, silence_ns, now_ns),
+            peer: Peer::new(link, hello, silence_ns, now_ns),
             proxies => |at| Proxies::new_in(at, shape),
             exports => |at| Exports::new_in(at, shape, export_all, silence_ns / 4),
             outgoing => |at| Outgoing::new_in(at, grace_ns),
@@ -328,25 +328,25 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         }
     }
 
-    /// Whether the other side is there: it has said hello, and has given a sign of life not too long ago.
+    /// Whether the remote side is there: it has said hello, and has given a sign of life not too long ago.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.peer.is_connected(self.endpoint.platform().now_ns())
     }
 
-    /// Messages of this side whose fate is not known yet, and of the other side that were not answered yet. When both
+    /// Messages of this side whose fate is not known yet, and of the remote side that were not answered yet. When both
     /// are 0, no message is lost by dropping the gateway.
     #[must_use]
     pub const fn in_flight(&self) -> (usize, usize) {
         (self.outgoing.len(), self.incoming.len())
     }
 
-    /// The kernels of the other side that are known here: the address of each in this fabric and in its own.
+    /// The kernels of the remote side that are known here: the address of each in this fabric and in its own.
     pub fn proxies(&self) -> impl Iterator<Item = (KernelId, KernelId)> + '_ {
         self.proxies.iter().filter(|p| !p.closed).map(|p| (p.endpoint.id(), p.remote))
     }
 
-    /// Lets the other side know a kernel, where not [all](GatewayConfig::export_all) are. It stays so until the kernel
+    /// Lets the remote side know a kernel, where not [all](GatewayConfig::export_all) are. It stays so until the kernel
     /// leaves.
     pub fn export(&mut self, id: KernelId) {
         self.exports.list(id);
@@ -365,9 +365,9 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
             return false;
         }
         let now_ns = self.endpoint.platform().now_ns();
-        self.endpoint.beat();
-        self.peer.beat(now_ns);
-        let mut worked = self.peer.greet();
+        self.endpoint.heartbeat();
+        self.peer.heartbeat(now_ns);
+        let mut worked = self.peer.send_hello();
         self.incoming.begin_pass();
         while self.receive_frames(false) {
             self.on_control();
@@ -507,7 +507,8 @@ impl<'f, P: Platform + Clone, Sh: Shape, const FRAMES: usize> Gateway<'f, P, Sh,
         }
     }
 
-    /// The other side begins again or leaves: its kernels and its messages are no more, and it knows none of this side.
+    /// The remote side begins again or leaves: its kernels and its messages are no more, and it knows none of this
+    /// side.
     #[inline(never)]
     fn forget(&mut self) {
         self.incoming.forget();

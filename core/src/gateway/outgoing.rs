@@ -129,7 +129,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
             Some(known) => known,
             None => {
                 let is_proxy = proxies.index(source).is_some_and(|index| proxies.has(index, source));
-                exports.introduce(source, gateway, is_proxy, peer)
+                exports.ensure_announced(source, gateway, is_proxy, peer)
             }
         };
         self.send_frame(index, record, is_known, proxies, peer);
@@ -153,7 +153,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         let number = self.numbers.first().and_then(|number| Below::new(number.into()));
         let Some(number) = number.filter(|_| is_known && fits) else {
             let status = if is_known { DeliveryStatus::QueueFull } else { DeliveryStatus::NotFound };
-            return proxy.endpoint.settle(id, hops, status, Some(record.into()));
+            return proxy.endpoint.settle_transfer(id, hops, status, Some(record.into()));
         };
         if let Some(shift) = proxy.shift()
             && header.is_reply()
@@ -165,7 +165,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
         let deadline_ns = header.deadline_ns;
         if !peer.push(self.message.header(), &self.message) {
             // There was room for it. The credit was written over.
-            return proxy.endpoint.settle(id, hops, DeliveryStatus::QueueFull, Some(record.into()));
+            return proxy.endpoint.settle_transfer(id, hops, DeliveryStatus::QueueFull, Some(record.into()));
         }
         self.numbers.take();
         let proxy_index = index.number() as u16;
@@ -262,7 +262,7 @@ impl<M: Packet, const FRAMES: usize> Outgoing<M, FRAMES> {
     ) {
         let Away { id, proxy, hops, record, .. } = self.away[number];
         if let Some((index, proxy)) = proxies.at(proxy) {
-            proxy.endpoint.settle(id, hops, status, Some(record.into()));
+            proxy.endpoint.settle_transfer(id, hops, status, Some(record.into()));
             proxy.records.give_back(record);
             proxies.look_at_end(index);
         }

@@ -7,7 +7,7 @@ use core::mem::ManuallyDrop;
 
 /// What this side's hellos say.
 #[derive(Clone, Copy)]
-pub(super) struct Greeting {
+pub(super) struct Hello {
     /// How many of its last receipts a kernel can ask for.
     pub(super) receipts: u64,
     /// Name of the clock of deadlines, or 0.
@@ -18,7 +18,7 @@ pub(super) struct Greeting {
 pub(super) struct Peer<'l, F: Frames> {
     /// Dropped by [`close`](Self::close), which a forked process does not call.
     link: ManuallyDrop<LinkEnd<'l, F>>,
-    greeting: Greeting,
+    hello: Hello,
     /// The hello that this side owes before any other frame: as a reply or not.
     owed: Option<bool>,
     /// Whether the remote gateway has said hello, and not left since.
@@ -35,13 +35,13 @@ pub(super) struct Peer<'l, F: Frames> {
 }
 
 impl<'l, F: Frames> Peer<'l, F> {
-    pub(super) fn new(link: LinkEnd<'l, F>, greeting: Greeting, silence_ns: u64, now_ns: u64) -> Self {
+    pub(super) fn new(link: LinkEnd<'l, F>, hello: Hello, silence_ns: u64, now_ns: u64) -> Self {
         Self {
-            greeting,
+            hello,
             owed: Some(false),
             met: false,
             receipts: 0,
-            seen: (link.far_beat(), now_ns),
+            seen: (link.remote_heartbeat(), now_ns),
             beat_ns: None,
             silence_ns,
             other_clock: 0,
@@ -77,21 +77,21 @@ impl<'l, F: Frames> Peer<'l, F> {
 
     /// Looks for a heartbeat of the remote gateway, and gives one if it is time.
     #[inline(never)]
-    pub(super) fn beat(&mut self, now_ns: u64) {
-        let seen = self.link.far_beat();
+    pub(super) fn heartbeat(&mut self, now_ns: u64) {
+        let seen = self.link.remote_heartbeat();
         if seen != self.seen.0 {
             self.seen = (seen, now_ns);
         }
         if self.beat_ns.is_none_or(|last_ns| now_ns.saturating_sub(last_ns) >= self.silence_ns / 4) {
             self.beat_ns = Some(now_ns);
-            self.link.beat();
+            self.link.heartbeat();
         }
     }
 
     /// Says the hello that this side owes, if it owes one; `false` if it does not, or there is no room.
-    pub(super) fn greet(&mut self) -> bool {
+    pub(super) fn send_hello(&mut self) -> bool {
         let Some(reply) = self.owed else { return false };
-        let Greeting { receipts, clock } = self.greeting;
+        let Hello { receipts, clock } = self.hello;
         let sent = self.link.push_header(&Control::Hello { reply, receipts, clock }.encode());
         if sent {
             self.owed = None;
@@ -106,7 +106,7 @@ impl<'l, F: Frames> Peer<'l, F> {
         self.seen.1 = now_ns;
         if !reply {
             self.owed = Some(true);
-            self.greet();
+            self.send_hello();
         }
     }
 

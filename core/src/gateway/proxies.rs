@@ -1,4 +1,4 @@
-//! The proxies: kernels of this domain that stand for those of the remote one.
+//! The proxies: kernels of this domain, one registered for each kernel of the remote domain.
 
 use super::SEQUENCES_BACK;
 use super::control::Control;
@@ -106,13 +106,13 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxies<'f, P, Sh, FRAMES>
     /// Where the proxy of a remote kernel is.
     #[inline(never)]
     pub(super) fn find_proxy(&mut self, remote: KernelId) -> Option<Index<Sh>> {
-        let stands_for = |index: Index<Sh>| self.get(index).is_some_and(|p| p.remote == remote && !p.closed);
+        let is_proxy_of = |index: Index<Sh>| self.get(index).is_some_and(|p| p.remote == remote && !p.closed);
         let hint = self.shape.index(remote.index() % self.shape.producers().max(1))?;
         let known = self.hints[hint];
-        if stands_for(known) {
+        if is_proxy_of(known) {
             return Some(known);
         }
-        let found = self.shape.indices().find(|&index| stands_for(index))?;
+        let found = self.shape.indices().find(|&index| is_proxy_of(index))?;
         self.hints[hint] = found;
         Some(found)
     }
@@ -238,7 +238,7 @@ pub(super) struct Proxy<'f, P: Platform, Sh: Shape, const FRAMES: usize> {
     /// Messages from it that were not answered yet.
     pub(super) outstanding: u32,
     /// Those of them that wait for room.
-    pub(super) waiting: Waiting<Sh>,
+    pub(super) waiting: WaitList<Sh>,
 }
 
 impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxy<'f, P, Sh, FRAMES> {
@@ -262,7 +262,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxy<'f, P, Sh, FRAMES> {
             has_left: false,
             records => |records| FreeList::new_in(records, shape.slots()),
             outstanding: 0,
-            waiting => |at| Waiting::new_in(at, shape),
+            waiting => |at| WaitList::new_in(at, shape),
         })
     }
 
@@ -305,7 +305,7 @@ impl<'f, P: Platform, Sh: Shape, const FRAMES: usize> Proxy<'f, P, Sh, FRAMES> {
 }
 
 /// The messages of one sender that wait for room, by priority and destination: later ones wait behind them.
-pub(super) struct Waiting<Sh: Shape> {
+pub(super) struct WaitList<Sh: Shape> {
     normal: Sh::Each<ForRoom>,
     high: Sh::Each<ForRoom>,
 }
@@ -318,7 +318,7 @@ pub(super) struct ForRoom {
     pub(super) stuck_in: u16,
 }
 
-impl<Sh: Shape> Waiting<Sh> {
+impl<Sh: Shape> WaitList<Sh> {
     fn new_in(memory: &mut MaybeUninit<Self>, shape: Sh) -> &mut Self {
         make_in!(memory, Self {
             normal => |each| shape.each_in(each, |_| ForRoom::default()),

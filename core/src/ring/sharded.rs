@@ -1,8 +1,8 @@
 //! A bounded queue for many producers and one consumer, made of one [SPSC ring](super::spsc) per producer.
 //!
 //! No producer waits for, or even writes a word of, another. There is no read-modify-write. Capacity is per producer,
-//! and a producer that dies hurts only its own shard, which is simply empty. The price is memory: `PRODUCERS × N` slots.
-//! The `gil` crate calls this form "sharded", DPDK "one ring per core".
+//! and a producer that dies hurts only its own shard, which is simply empty. The price is memory: `PRODUCERS × N`
+//! slots. The `gil` crate calls this form "sharded", DPDK "one ring per core".
 //!
 //! ```text
 //!         doorbells                   shards
@@ -13,17 +13,17 @@
 //!          +------+      +----------------------------------+   it has consumed of that shard
 //! ```
 //!
-//! A *doorbell* is the low half of its shard's tail: 32 bits, for not every compiler of device code has narrower atomics. 32
-//! doorbells fill two cache lines, so polling an idle queue of 64 shards reads four lines (and the next slot of the shard that
-//! was served last). The price is that producers on different processors take these lines from one another, and the
-//! consumer takes them from all of them. Up to 16 shards have two lines each for their doorbells instead: the one that is
-//! being served is watched by its stamp alone, so its producer keeps its doorbell to itself.
+//! A *doorbell* is the low half of its shard's tail: 32 bits, for not every compiler of device code has narrower
+//! atomics. 32 doorbells fill two cache lines, so polling an idle queue of 64 shards reads four lines (and the next
+//! slot of the shard that was served last). The price is that producers on different processors take these lines from
+//! one another, and the consumer takes them from all of them. Up to 16 shards have two lines each for their doorbells
+//! instead: the one that is being served is watched by its stamp alone, so its producer keeps its doorbell to itself.
 //!
 //! # Who may touch what
 //!
 //! 1. A shard: as in [`super::spsc`], its producer and the consumer.
-//! 2. `doorbells[i]`: written by producer `i` only, after the stamp; read by the consumer as a hint where to look. A doorbell
-//!    vouches for nothing: the consumer may hear it before it sees the stamp, or the other way round.
+//! 2. `doorbells[i]`: written by producer `i` only, after the stamp; read by the consumer as a hint where to look. A
+//!    doorbell vouches for nothing: the consumer may hear it before it sees the stamp, or the other way round.
 //! 3. `notes`: written by the consumer, read by its successor.
 //!
 //! # Synchronisation
@@ -42,8 +42,8 @@
 //! # A producer that dies between its stamp and its doorbell
 //!
 //! Its last message is found by the stamp: by a consumer that goes to sleep, in its last look or, with more than 16
-//! shards, in one of `PRODUCERS / 16` such looks; by one that polls, in one of `64 × PRODUCERS` polls that find nothing or
-//! turn to another shard; and as soon as a successor of the producer recovers, which rings again.
+//! shards, in one of `PRODUCERS / 16` such looks; by one that polls, in one of `64 × PRODUCERS` polls that find nothing
+//! or turn to another shard; and as soon as a successor of the producer recovers, which rings again.
 
 use super::spsc::{ConsumerState, Credit, InUse, ProducerState, Slots, SpscView, claim_end, release_end};
 use crate::error::Full;
@@ -279,8 +279,8 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         }
     }
 
-    /// Whether each doorbell has a row of its own. Within a GPU it would be for nothing: stores go to the cache that all
-    /// share.
+    /// Whether each doorbell has a row of its own. Within a GPU it would be for nothing: stores go to the cache that
+    /// all share.
     #[inline(always)]
     fn is_spread(self) -> bool {
         self.fan.producers() <= SPREAD_SHARDS && !F::Scope::WITHIN_GPU
@@ -335,8 +335,8 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         self.fan.indices().map(|i| self.waiting_in(i).1).sum()
     }
 
-    /// The messages that wait in a shard, for an onlooker: the position of the first one, and how many: what was rung for,
-    /// less what the consumer noted as consumed.
+    /// The messages that wait in a shard, for an onlooker: the position of the first one, and how many: what was rung
+    /// for, less what the consumer noted as consumed.
     pub(crate) fn waiting_in(self, shard: Index<F>) -> (u64, u64) {
         // Relaxed, both: a number to show; whoever acts on it looks again.
         let consumed = self.consumed(shard).load(Relaxed);
@@ -361,8 +361,8 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         unsafe { self.shard_at(self.offsets(shard)) }.push(state, used, fill)
     }
 
-    /// For an onlooker that copies parts of a queue: where the doorbells are that are in use, and where the notes are, in
-    /// bytes from the queue's start.
+    /// For an onlooker that copies parts of a queue: where the doorbells are that are in use, and where the notes are,
+    /// in bytes from the queue's start.
     #[cfg(not(k2k_loom))]
     pub(crate) fn counts_bytes(self) -> [Range<usize>; 2] {
         let producers = self.fan.producers();
@@ -384,8 +384,8 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         }
     }
 
-    /// As [`counts_bytes`](Self::counts_bytes): where the word is that tells a shard's producer how far the consumer has
-    /// read.
+    /// As [`counts_bytes`](Self::counts_bytes): where the word is that tells a shard's producer how far the consumer
+    /// has read.
     #[cfg(not(k2k_loom))]
     pub(crate) fn credit_bytes(self, shard: Index<F>) -> Range<usize> {
         let numbers = self.fan.queue();
@@ -393,8 +393,8 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         at..at + size_of::<AtomicU64<F::Scope>>()
     }
 
-    /// For an onlooker: whether the producer of a shard finds no room in it. The consumer gives room back in batches, so
-    /// fewer messages than the shard holds may wait then.
+    /// For an onlooker: whether the producer of a shard finds no room in it. The consumer gives room back in batches,
+    /// so fewer messages than the shard holds may wait then.
     #[cfg(not(k2k_loom))]
     pub(crate) fn is_full(self, shard: Index<F>) -> bool {
         // Relaxed: a number to show.
@@ -444,8 +444,8 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         unsafe { self.shard_at(self.offsets(shard)) }.ring_doorbell(state);
     }
 
-    /// The producer's position in a shard that may have been in use. Rings the doorbell again, in case the predecessor died
-    /// between a stamp and its doorbell.
+    /// The producer's position in a shard that may have been in use. Rings the doorbell again, in case the predecessor
+    /// died between a stamp and its doorbell.
     pub(crate) fn recover_producer(self, shard: Index<F>) -> ProducerState {
         let state = self.shard(shard).recover_producer();
         self.ring_doorbell(shard, &state);
@@ -507,7 +507,8 @@ impl<'q, F: Fan> ShardedView<'q, F> {
     /// The next shard in turn that has rung and has a message, the current one excluded.
     #[inline(always)]
     fn next_rung(self, state: &ShardedState<F>) -> Option<Index<F>> {
-        // Mostly none has rung, and a look at all of few doorbells takes fewer instructions than one at two parts of them.
+        // Mostly none has rung, and a look at all of few doorbells takes fewer instructions than one at two parts of
+        // them.
         if self.is_spread() && !self.rung_in(state, 0, self.fan.producers()) {
             return None;
         }
@@ -528,8 +529,8 @@ impl<'q, F: Fan> ShardedView<'q, F> {
         found
     }
 
-    /// Whether any shard has a message, by the doorbells of all shards and the stamps of the next `count` in turn. Turns to one
-    /// that has a message but has not rung: its producer may have died between the two.
+    /// Whether any shard has a message, by the doorbells of all shards and the stamps of the next `count` in turn.
+    /// Turns to one that has a message but has not rung: its producer may have died between the two.
     pub(crate) fn look(self, state: &mut ShardedState<F>, count: usize) -> bool {
         self.any_ready(state) || (0..count).any(|_| self.probe(state))
     }
@@ -628,8 +629,8 @@ impl<'q, F: Fan> ShardedView<'q, F> {
                 let shard = &state.shards[i];
                 // Relaxed: a hint. The stamps vouch for what is counted, so that whoever is told of a message finds it.
                 let rung = u64::from(self.doorbell(i).load(Relaxed).wrapping_sub(shard.head as u32));
-                // More than a shard holds: the stamp was seen and the message consumed before its doorbell (nothing waits), or the doorbell
-                // lies.
+                // More than a shard holds: the stamp was seen and the message consumed before its doorbell (nothing
+                // waits), or the doorbell lies.
                 if rung > self.len() { 0 } else { self.shard(i).waiting(shard, rung) }
             })
             .sum()

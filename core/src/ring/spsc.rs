@@ -231,7 +231,7 @@ impl<'r, R: Ring> SpscView<'r, R> {
         let mut used = state.tail.wrapping_sub(state.credit);
         if self.len().saturating_sub(used) < wanted {
             // Acquire [slot-freed]: pairs with the credit store in `publish_credit`; the consumer has copied out (and
-            // scribbled on) every body below this position, so they may be overwritten.
+            // written back) every body below this position, so they may be overwritten.
             state.credit = self.credit.position.load(Acquire);
             used = state.tail.wrapping_sub(state.credit);
         }
@@ -412,11 +412,11 @@ impl<'r, R: Ring> SpscView<'r, R> {
     #[inline(always)]
     fn finish(self, state: &mut ConsumerState, slot: SlotView<'r, R>, consumed: &AtomicU64<R::Scope>, used: usize) {
         state.head = state.head.wrapping_add(1);
-        // Relaxed: for a successor only. Before the scribbles, so that it never takes a message that was written over.
+        // Relaxed: for a successor only. Before the write-back, so that it never takes a message that was written over.
         consumed.store(state.head, Relaxed);
         if CONSUMER_WRITES_LINES {
             // SAFETY: rule 2: still this consumer's; the value has been copied out.
-            unsafe { slot.body.scribble(used) };
+            unsafe { slot.body.write_back(used) };
         }
         // Telling the producer costs a line transfer: once per eighth of the ring, and when it has run dry.
         if state.unpublished() >= self.publish_every() {
@@ -430,8 +430,8 @@ impl<'r, R: Ring> SpscView<'r, R> {
         if self.len() < 8 { 1 } else { self.len() / 8 }
     }
 
-    /// Takes up to `out.len()` messages; returns how many. In runs, each copied out, then noted as consumed, then written
-    /// over.
+    /// Takes up to `out.len()` messages; returns how many. In runs, each copied out, then noted as consumed, then
+    /// written over.
     #[inline(always)]
     pub(crate) fn pop_batch(
         self,
@@ -453,13 +453,13 @@ impl<'r, R: Ring> SpscView<'r, R> {
             let length = state.head.wrapping_sub(first);
             count += length as usize;
             if length > 0 {
-                // Relaxed: as in `finish`: before the scribbles.
+                // Relaxed: as in `finish`: before the write-back.
                 consumed.store(state.head, Relaxed);
             }
             if CONSUMER_WRITES_LINES {
                 for i in 0..length {
                     // SAFETY: rule 2: still this consumer's; the values have been copied out.
-                    unsafe { self.slot(first.wrapping_add(i)).body.scribble(size_of::<R::Item>()) };
+                    unsafe { self.slot(first.wrapping_add(i)).body.write_back(size_of::<R::Item>()) };
                 }
             }
             let dry = length < run.len() as u64;
@@ -479,7 +479,7 @@ impl<'r, R: Ring> SpscView<'r, R> {
     pub(crate) fn publish_credit(self, state: &mut ConsumerState) {
         if state.published != state.head {
             state.published = state.head;
-            // Release [slot-freed]: all reads of (and scribbles on) bodies below `head` happen before the producer
+            // Release [slot-freed]: all reads of (and write-backs of) bodies below `head` happen before the producer
             // that sees this position overwrites them.
             self.credit.position.store(state.head, Release);
         }

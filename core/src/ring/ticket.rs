@@ -7,10 +7,10 @@
 //! two moves the word first decides, and the loser can see it.
 //!
 //! ```text
-//!    63                              19  18    17..16   15..0
-//!   +----------------------------------+------+-------+----------+
+//!    63                              19       18       17..16   15..0
+//!   +----------------------------------+-------------+-------+----------+
 //!   |     lap = position / N           | quarantined | phase | producer |   zero: FREE for lap 0
-//!   +----------------------------------+------+-------+----------+
+//!   +----------------------------------+-------------+-------+----------+
 //! ```
 //!
 //! | step | by | from | to |
@@ -23,8 +23,8 @@
 //! | pass | consumer | `VOID(p)` quarantined | `FREE(p + N)` quarantined |
 //! | give back | the revoked owner | `FREE(p)` or `VOID(p)` quarantined | the same, not quarantined |
 //!
-//! A *quarantined* slot is out of service: a producer that was given up may still write its body. Its positions are skipped
-//! until that producer comes back, finds out, and clears the mark.
+//! A *quarantined* slot is out of service: a producer that was given up may still write its body. Its positions are
+//! skipped until that producer comes back, finds out, and clears the mark.
 //!
 //! # Invariants
 //!
@@ -407,8 +407,8 @@ impl<'r, R: Ring> TicketView<'r, R> {
             && seen.producer() == producer
     }
 
-    /// For a producer: how many of its messages the consumer has not consumed, and the position of the oldest. A look at all
-    /// positions that the consumer has not passed.
+    /// For a producer: how many of its messages the consumer has not consumed, and the position of the oldest. A look
+    /// at all positions that the consumer has not passed.
     pub(crate) fn waiting_of(self, producer: u16) -> (u32, u64) {
         // Relaxed, both: its own claims have moved the tail before, or have seen it beyond. Positions are passed in order,
         // so that nothing waits below one that was passed.
@@ -644,8 +644,8 @@ impl<'r, R: Ring> TicketView<'r, R> {
         Ok(self.publish(id, claimed, note)?)
     }
 
-    /// Finds the consumer's exact position in a ring that may have been in use: the first position, from the one that was
-    /// stored last, that has not been passed.
+    /// Finds the consumer's exact position in a ring that may have been in use: the first position, from the one that
+    /// was stored last, that has not been passed.
     pub(crate) fn recover_consumer(self) -> TicketConsumerState {
         // Relaxed, both: only this end writes the head and raises laps, and the claim of the end has made its
         // predecessor's stores visible.
@@ -697,7 +697,7 @@ impl<'r, R: Ring> TicketView<'r, R> {
                     // Relaxed: for a successor, should this consumer die here: the message is consumed.
                     slot.word.store(seen.with(VOID).unowned().0, Relaxed);
                     // SAFETY: rule 1: still this consumer's; the value has been copied out.
-                    unsafe { slot.body.scribble(used) };
+                    unsafe { slot.body.write_back(used) };
                 }
                 self.free(state, &slot);
                 TicketPop::Message(())

@@ -352,7 +352,7 @@ impl<T: bytemuck::AnyBitPattern> Body<'_, T> {
     /// # Safety
     /// The ring's protocol has given the cell to the caller, who has copied out what it needs.
     #[inline(always)]
-    pub(crate) unsafe fn scribble(self, used: usize) {
+    pub(crate) unsafe fn write_back(self, used: usize) {
         if !Self::WHOLE_LINES {
             return;
         }

@@ -3,8 +3,8 @@
 //! topologies of up to four kernels, sequentially consistent, with a death possible between any two steps.
 //!
 //! Each kernel runs a program of [`Op`]s, one effect on shared memory each. [`Action::Die`] throws the program and all
-//! private state away; [`Action::Succeed`] gives the index to a successor, which knows the shared state alone and begins
-//! with the dead kernel's [`Hand`]. The names are those of `core/src/endpoint`.
+//! private state away; [`Action::Succeed`] gives the index to a successor, which knows the shared state alone and
+//! begins with the dead kernel's [`Hand`]. The names are those of `core/src/endpoint`.
 //!
 //! | in `core` | here |
 //! | --- | --- |
@@ -921,7 +921,8 @@ impl Model for World {
                             state.lives[k] == Life::Gone
                                 && state.shards[k].iter().flatten().any(|l| l.queue.iter().any(|m| m.number == number))
                         });
-                        // Undecided, and its sender is gone: settled by whoever asks, counted by the index's next owner.
+                        // Undecided, and its sender is gone: settled by whoever asks, counted by the index's next
+                        // owner.
                         outcomes.len() == usize::from(sent) || sent && outcomes.is_empty() && (gone && !told || lies)
                     })
             }),

@@ -198,7 +198,7 @@ pub(super) fn priority(bench: &Bench<'_>) -> Result<String, Failure> {
     bench.until("eight wait", || Ok(running.observe()?.waiting(there) == Some(8)))?;
     let high = Message::from_value(1, &Numbered::new(100));
     let high = me.send_priority(echo, &high, Priority::High).map_err(|e| Failure(e.to_string()))?;
-    // The gateway over there has sent nine as the proxy of this one.
+    // The remote gateway has sent nine as the proxy of this one.
     bench.until("the ninth has crossed", || {
         let now = running.observe()?;
         let proxy = now.find("me");

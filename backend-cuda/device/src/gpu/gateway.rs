@@ -20,7 +20,7 @@ pub const fn gateway_workspace_len<Sh: Shape<Scope = Gpu>, const FRAMES: usize>(
 }
 
 /// Runs a gateway until it is told to stop, or to drain and nothing is on its way any more. Parameters of the launch:
-/// the address of this side's half of the link, that of the other side's, and of a [`GatewayConfig`] its silence, its
+/// the address of this side's half of the link, that of the remote side's, and of a [`GatewayConfig`] its silence, its
 /// grace (0 for the default). Values: messages sent, received, frames rejected, announcements refused.
 ///
 /// # Safety

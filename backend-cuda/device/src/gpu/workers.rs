@@ -103,8 +103,8 @@ unsafe fn serve<J: Job>(block: &Block<'_>) {
     }
 }
 
-/// As [`run`](super::block::run), with a [`Workers`] for the handler: all threads of the block but the first warp's others
-/// are its members.
+/// As [`run`](super::block::run), with a [`Workers`] for the handler: all threads of the block but the first warp's
+/// others are its members.
 ///
 /// # Safety
 /// As for [`run`](super::block::run).

@@ -50,7 +50,7 @@ fn of(block: &Block<'_>) -> Result<Tile<&'static mut [f32]>, (Outcome, [u64; 7])
 }
 
 k2k_device::export! {
-    /// One tile per block, in a fabric of 16 indices, 64 messages per pair and 192 bytes per message: the shape for which the
-    /// library has a gateway.
+    /// One tile per block, in a fabric of 16 indices, 64 messages per pair and 192 bytes per message: the shape for
+    /// which the library has a gateway.
     pub fn tile(16, 64, 192) = |block, _| of(block);
 }

@@ -39,7 +39,7 @@ impl Double {
 }
 
 k2k_device::export! {
-    /// One kernel per block, in a fabric of 16 indices, 64 messages per pair and 192 bytes per message: the shape for which the
-    /// library has a gateway. When it stops, its block's report says how many answers it gave.
+    /// One kernel per block, in a fabric of 16 indices, 64 messages per pair and 192 bytes per message: the shape for
+    /// which the library has a gateway. When it stops, its block's report says how many answers it gave.
     pub fn double(16, 64, 192) = |_block, _workspace| Ok(Double::default()), |it| [it.answered(), 0, 0, 0, 0, 0, 0];
 }

@@ -111,7 +111,7 @@ impl<'b> Between<'b> {
         mut show: impl FnMut(&Message<65472>) -> bool,
     ) -> Result<Ended, Failure> {
         let why = loop {
-            self.me.beat();
+            self.me.heartbeat();
             if interrupt::is_asked_for() || matches!(self.me.command(), Command::Drain | Command::Stop) {
                 break Why::Asked;
             }
@@ -208,7 +208,7 @@ impl<'b> Between<'b> {
 
     /// Passes on what is there, without a look at it.
     fn pass_on(&mut self) -> Result<u64, Failure> {
-        self.me.beat();
+        self.me.heartbeat();
         match self.me.tap(Duration::ZERO, |_| {}) {
             Ok(tapped) => {
                 self.passed += tapped.passed as u64;

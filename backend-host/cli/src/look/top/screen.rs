@@ -545,7 +545,7 @@ fn columns(report: &Report, width: u16) -> Vec<Column> {
 mod tests {
     use super::*;
     use k2k::fabric::{Name, Status};
-    use k2k::inspect::{FileState, Look, Owner, Waiting};
+    use k2k::inspect::{FileState, Look, Owner, SenderBacklog};
     use k2k::owner::OwnerState;
     use k2k::{Command, Config, Phase, Stats};
     use ratatui::Terminal;
@@ -565,7 +565,7 @@ mod tests {
             phase: Phase::Running,
             heartbeat: 7,
             stats: Stats { sent: 1_234_567, received: 3, ..Stats::default() },
-            backlog: vec![Waiting { sender: 1, normal: waiting, high: 2, full: false }],
+            backlog: vec![SenderBacklog { sender: 1, normal: waiting, high: 2, full: false }],
             deferred: BTreeMap::new(),
             latency: None,
             waits_for: waits_for.to_vec(),
