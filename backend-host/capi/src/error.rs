@@ -215,7 +215,7 @@ impl From<EndpointError> for Failure {
     fn from(e: EndpointError) -> Self {
         let code = match &e {
             EndpointError::Name(_) => K2K_BAD_NAME,
-            EndpointError::Register(RegisterError::NameTaken { .. }) => K2K_NAME_IN_USE,
+            EndpointError::Register(RegisterError::NameInUse { .. }) => K2K_NAME_IN_USE,
             EndpointError::Register(_) => K2K_FULL,
             _ => K2K_FORKED,
         };
