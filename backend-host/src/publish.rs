@@ -34,15 +34,15 @@ use k2k_core::sync::System;
 use k2k_core::{DeliveryStatus, KernelId, MessageId, Packet, SendError, Shape};
 use std::time::Instant;
 
-/// The copy of a message for one receiver.
+/// The copy of a message for one receiver, and what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Copy {
+pub struct Delivery {
     to: KernelId,
     sent: Result<MessageId, SendError>,
     status: Option<DeliveryStatus>,
 }
 
-impl Copy {
+impl Delivery {
     /// Its receiver.
     #[must_use]
     pub const fn to(&self) -> KernelId {
@@ -66,13 +66,13 @@ impl Copy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "it says which receivers the message was not sent to"]
 pub struct Published {
-    copies: Vec<Copy>,
+    copies: Vec<Delivery>,
 }
 
 impl Published {
     /// All copies, in the order in which their receivers were given.
     #[must_use]
-    pub fn copies(&self) -> &[Copy] {
+    pub fn copies(&self) -> &[Delivery] {
         &self.copies
     }
 
@@ -91,7 +91,8 @@ impl Published {
         self.copies.iter().filter(|copy| copy.status == Some(DeliveryStatus::Delivered)).map(|copy| copy.to)
     }
 
-    /// The copies that will not be received, with their statuses as of the last look.
+    /// The copies that will not be received, with their statuses as of the last look; `None`: it has none, since its receipt
+    /// was overwritten, or the refusal has no status.
     pub fn failed(&self) -> impl Iterator<Item = (KernelId, Option<DeliveryStatus>)> {
         let open = [Some(DeliveryStatus::Pending), Some(DeliveryStatus::Delivered)];
         self.copies.iter().filter(move |copy| !open.contains(&copy.status)).map(|copy| (copy.to, copy.status))
@@ -170,10 +171,10 @@ fn pause<Sh: Shape<Scope = System>>(
     Ok(())
 }
 
-fn send_copy<Sh: Shape<Scope = System>>(sender: &mut Endpoint<Sh>, to: KernelId, message: &Sh::Item) -> Copy {
+fn send_copy<Sh: Shape<Scope = System>>(sender: &mut Endpoint<Sh>, to: KernelId, message: &Sh::Item) -> Delivery {
     let sent = sender.send(to, message);
     let status = sent.map_or_else(|why| why.status(), |_| Some(DeliveryStatus::Pending));
-    Copy { to, sent, status }
+    Delivery { to, sent, status }
 }
 
 impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
