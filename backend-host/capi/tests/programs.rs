@@ -132,6 +132,12 @@ fn a_forked_process_has_no_use_of_its_parents_handles() {
     assert_eq!(Program::start(&fork, &[&shm.0]).succeed(), "ok\n");
 }
 
+#[test]
+fn cpp_has_owners_results_types_and_exceptions() {
+    let Some(program) = compile("tests/cpp.cpp", false) else { return };
+    assert_eq!(Program::start(&program, &[]).succeed(), "ok\n");
+}
+
 /// The programs of the README, and a program that includes both headers in the other order.
 #[test]
 fn the_programs_of_the_readme_compile_without_warnings() {
