@@ -1,7 +1,7 @@
 //! Round trips and throughput of Rust with Rust and of Rust with C, between two processes, in one run.
 //!
 //! ```text
-//! cargo run --release -p k2k-capi --example bench [ROUNDS]
+//! make -C backend-host/capi bench
 //! ```
 //!
 //! Both sides of a pair are processes on the same fabric; the second one is this program started again, or
@@ -113,11 +113,13 @@ fn compile() -> Result<(PathBuf, u64), Box<dyn Error>> {
     let mut release = env::current_exe()?;
     release.pop();
     release.pop();
-    let library = [release.join("libk2k_capi.so"), release.join("deps/libk2k_capi.so")];
-    let library = library.iter().find(|path| path.exists()).ok_or("no libk2k_capi.so: run `make bench`")?;
+    let library = release.join("libk2k_capi.so");
+    if !library.exists() {
+        return Err(format!("there is no {}: run `make -C backend-host/capi bench`", library.display()).into());
+    }
     let beside = env::temp_dir().join(format!("k2k-bench-{}", std::process::id()));
     fs::create_dir_all(&beside)?;
-    fs::copy(library, beside.join("libk2k.so.0"))?;
+    fs::copy(&library, beside.join("libk2k.so.0"))?;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = beside.join("peer");
     let compiler = env::var("CC").unwrap_or_else(|_| "cc".to_owned());
