@@ -172,10 +172,8 @@ impl Desk<'_> {
         kind: u32,
         data: *const c_void,
         len: usize,
-        options: *const k2k_send_options,
+        given: &k2k_send_options,
     ) -> Result<Priority, Failure> {
-        // SAFETY: passed on.
-        let given = unsafe { read_struct(options) }?;
         let priority = match given.priority {
             0 => Priority::Normal,
             1 => Priority::High,
@@ -240,17 +238,18 @@ pub unsafe extern "C" fn k2k_send(
     guard(|| {
         let to = KernelId::from_raw(to);
         // SAFETY: the caller vouches for it.
-        let sent = if unsafe { read_struct(options) }?.wait_for_room != 0 {
+        let given = unsafe { read_struct(options) }?;
+        let sent = if given.wait_for_room != 0 {
             let mut kernel = enter(endpoint)?;
             let Kernel { client, outgoing, request, capacity, .. } = &mut *kernel;
             let mut desk = Desk { talks: client.endpoint_mut(), outgoing, request, capacity: *capacity };
             // SAFETY: as above.
-            let priority = unsafe { desk.write(kind, data, len, options) }?;
+            let priority = unsafe { desk.write(kind, data, len, &given) }?;
             client.endpoint_mut().send_priority_blocking(to, outgoing, priority)?
         } else {
             at_desk(endpoint.handle, |desk| {
                 // SAFETY: as above.
-                let priority = unsafe { desk.write(kind, data, len, options) }?;
+                let priority = unsafe { desk.write(kind, data, len, &given) }?;
                 Ok(desk.talks.send(to, desk.outgoing, priority)?)
             })?
         };
@@ -288,7 +287,7 @@ pub unsafe extern "C" fn k2k_reply(
         }
         let sent = at_desk(endpoint.handle, |desk| {
             // SAFETY: as above.
-            unsafe { desk.write(kind, data, len, options) }?;
+            unsafe { desk.write(kind, data, len, &given) }?;
             request.write_request(&mut desk.request.header);
             Ok(desk.talks.reply(desk.request, desk.outgoing)?)
         })?;
