@@ -5,39 +5,30 @@
 //! an inbox wakes no task; [`send_blocking`](Endpoint::send_blocking) would block the executor's thread.
 //! [`Client::request_async`](crate::Client::request_async) does so by itself.
 //!
-//! A sender, perhaps in another process, wakes a sleeping kernel through a futex, and nobody can `await` a futex. So
-//! each endpoint that is awaited gets a watcher: a thread that sleeps at the endpoint's wake flag in its place and then
-//! calls the task's waker. It is started by the first `await` that finds no mail, and ends with the endpoint.
+//! | the sender is | it wakes the task |
+//! | --- | --- |
+//! | in the same process | itself: it takes the waker that the task has left, and calls it |
+//! | in another process | through a futex, in which one helper thread of this process sleeps for all tasks |
 //!
-//! ```text
-//!   task:      look ── none ── fall asleep ── look again ── arm watcher ── Pending                    poll: look ── Ready
-//!   watcher:                                                    └─> futex wait ──────> wake task ───────┘
-//!   sender:                                               publish ── clear wake flag, futex wake ──┘
-//! ```
-//!
-//! 1. Only the task reads the inbox and marks its kernel asleep. The watcher touches nothing but the wake flag's word, as
-//!    a futex, and what the two share under a lock.
+//! 1. Only the task reads the inbox and marks its kernel asleep.
 //! 2. A message is taken out of the inbox in the same `poll` that returns it. So a future that is dropped, by `select!`
 //!    or by a timeout, has taken none.
-//! 3. Every `poll` that returns `Pending` arms the watcher anew, for its own sleep and with a time at which that sleep
-//!    ends. The watcher wakes the task when the sleep that was armed last is over. It hears of a new one by the flag's
-//!    word, which differs for each sleep, or is nudged out of the futex.
-//! 4. No sleep is longer than a [slice](crate::wait): the task then looks for itself.
-//! 5. Wakers are the executor's code: they are cloned, called and dropped outside of the lock, and a panic of one ends
-//!    neither the watcher nor another task's wake-up.
+//! 3. A task that finds no mail lets the others run once, and looks again, before it falls asleep: where the kernel that
+//!    answers runs on the same executor, the answer is often there by then, and costs no wake-up.
+//! 4. No sleep is longer than a [slice](crate::wait::longest_slice): the task then looks for itself.
+//! 5. An executor's waker that runs the task at once does so within the sender's `send`.
+//!
+//! One task or thread waits for several endpoints as a [`Set`](crate::Set), and an event loop that polls descriptors
+//! (`epoll`) with a [`Descriptor`](crate::Descriptor).
 
-use crate::contain::contain;
-use crate::platform::{nudge, sleep_for};
-use crate::process::Own;
+use crate::Endpoint;
+use crate::reactor::{Entered, Reactor};
 use crate::wait::{self, Awaited, ReceiveError};
-use crate::{Endpoint, Memory};
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use k2k_core::sync::System;
-use k2k_core::{Command, Kernel, KernelId, Message, Pass, Platform as _, RunLoop, Shape, Sleep, WakeFlag};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use k2k_core::{Command, Kernel, Message, Pass, Platform as _, RunLoop, Shape, Sleep};
 use std::time::Instant;
 
 impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
@@ -50,13 +41,13 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// [`ReceiveError::Stopped`] as for [`receive`](Endpoint::receive).
     ///
     /// # Panics
-    /// If the system gives no thread for the watcher.
+    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub const fn receive_async(&mut self) -> ReceiveAsync<'_, Sh> {
         ReceiveAsync { sleeper: Sleeper::new(self), deadline: None, drains: true }
     }
 
-    /// As [`receive_async`](Self::receive_async), until a point in time. The endpoint's watcher keeps the time: the
-    /// executor needs no timer.
+    /// As [`receive_async`](Self::receive_async), until a point in time. The helper thread keeps the time: the executor
+    /// needs no timer.
     ///
     /// ```
     /// use core::time::Duration;
@@ -76,7 +67,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// As for [`receive_async`](Self::receive_async), and [`ReceiveError::Timeout`].
     ///
     /// # Panics
-    /// If the system gives no thread for the watcher.
+    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub const fn receive_async_until(&mut self, deadline: Instant) -> ReceiveAsync<'_, Sh> {
         ReceiveAsync { sleeper: Sleeper::new(self), deadline: Some(deadline), drains: true }
     }
@@ -115,7 +106,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// ```
     ///
     /// # Panics
-    /// If the system gives no thread for the watcher.
+    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub async fn run_async<const PAYLOAD: usize>(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration)
     where
         Sh: Shape<Item = Message<PAYLOAD>>,
@@ -168,15 +159,15 @@ async fn yield_now() {
 pub(crate) struct Sleeper<'e, Sh: Shape<Scope = System>> {
     endpoint: &'e mut Endpoint<Sh>,
     asleep: Option<Sleep<'static>>,
-    /// Sleeps so far.
-    slices: u32,
-    /// The watcher knows of this task.
-    armed: bool,
+    /// Other tasks have had a turn since the first look.
+    yielded: bool,
+    /// The reactor knows of a nap.
+    naps: bool,
 }
 
 impl<'e, Sh: Shape<Scope = System>> Sleeper<'e, Sh> {
     pub(crate) const fn new(endpoint: &'e mut Endpoint<Sh>) -> Self {
-        Self { endpoint, asleep: None, slices: 0, armed: false }
+        Self { endpoint, asleep: None, yielded: false, naps: false }
     }
 
     pub(crate) const fn endpoint(&mut self) -> &mut Endpoint<Sh> {
@@ -188,44 +179,92 @@ impl<'e, Sh: Shape<Scope = System>> Sleeper<'e, Sh> {
     fn wake_up(&mut self) -> bool {
         let Some(sleep) = self.asleep.take() else { return false };
         let done = sleep.is_over() || wait::naps(self.endpoint.core(), &sleep);
-        sleep.end();
+        self.endpoint.disarm(sleep);
         done
     }
 
     /// Has the task polled again when something awaited is there, at the end of a slice, or at `until`. `false` if it is
     /// there already.
     fn sleep(&mut self, awaited: Awaited, until: Option<Instant>, waker: &Waker) -> bool {
-        let core = self.endpoint.core();
-        let Some(sleep) = awaited.fall_asleep(core) else { return false };
-        let slice_ends = Instant::now() + wait::rest(core, &sleep, self.slices);
-        self.slices = self.slices.saturating_add(1);
-        self.asleep = Some(sleep);
-        let until = until.map_or(slice_ends, |until| until.min(slice_ends));
-        self.arm(waker, Armed { sleep: Some(sleep), until });
-        true
+        if !core::mem::replace(&mut self.yielded, true) {
+            waker.wake_by_ref();
+            return true;
+        }
+        self.asleep = self.endpoint.arm(awaited, until, waker);
+        self.asleep.is_some()
     }
 
     /// Has the task polled again after a nap.
     pub(crate) fn nap(&mut self, waker: &Waker) {
-        self.arm(waker, Armed { sleep: None, until: Instant::now() + wait::LONGEST_NAP });
-    }
-
-    fn arm(&mut self, waker: &Waker, armed: Armed) {
-        self.armed = true;
-        self.endpoint.watch(waker, armed);
+        let until_ns = wait::longest_nap_from(self.endpoint.core());
+        self.endpoint.entered().arm(waker, None, until_ns);
+        self.naps = true;
     }
 }
 
 impl<Sh: Shape<Scope = System>> Drop for Sleeper<'_, Sh> {
     fn drop(&mut self) {
-        if !self.armed || !self.endpoint.as_core().platform().is_here() {
+        if !self.endpoint.as_core().platform().is_here() {
             return;
         }
         if let Some(sleep) = self.asleep.take() {
-            sleep.end();
+            self.endpoint.disarm(sleep);
         }
-        if let Some(watcher) = &self.endpoint.watcher {
-            watcher.disarm();
+        if self.naps {
+            self.endpoint.entered().disarm();
+        }
+    }
+}
+
+impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
+    /// Where the reactor knows of this endpoint. Entered before a sleep that is armed begins, so that its sender finds it.
+    fn entered(&mut self) -> &Entered {
+        if self.entered.is_none() {
+            let shared = self.memory().path().is_some();
+            let flag = self.core().wake_flag();
+            // SAFETY: an endpoint drops what it has entered before its memory, in which the flag lies.
+            self.entered = Some(unsafe { Reactor::here().enter(flag, shared) });
+        }
+        let Some(entered) = &self.entered else { unreachable!("entered above") };
+        entered
+    }
+
+    /// Marks the kernel asleep, and has the task woken when the sleep is over, at the end of a slice, or at `until`. `None`
+    /// if there is something to look at.
+    pub(crate) fn arm(&mut self, awaited: Awaited, until: Option<Instant>, waker: &Waker) -> Option<Sleep<'static>> {
+        self.entered();
+        let core = self.core();
+        let sleep = awaited.fall_asleep(core)?;
+        let until_ns = wait::slice_ends(core, &sleep, until);
+        self.entered().arm(waker, Some(sleep), until_ns);
+        Some(sleep)
+    }
+
+    /// [`arm`](Self::arm), for mail and a command to stop.
+    pub(crate) fn arm_for_mail(&mut self, waker: &Waker) -> Option<Sleep<'static>> {
+        let obeyed = wait::obeyed(self.core()).ok()?;
+        self.arm(Awaited::Mail(obeyed), None, waker)
+    }
+
+    /// Ends a sleep that [`arm`](Self::arm) began.
+    pub(crate) fn disarm(&self, sleep: Sleep<'static>) {
+        if !sleep.is_over() && self.as_core().platform().is_here() {
+            sleep.end();
+            if let Some(entered) = &self.entered {
+                entered.disarm();
+            }
+        }
+    }
+
+    /// The next message, or why none will come; `None` if none is there now.
+    pub(crate) fn look(&mut self) -> Option<Result<Sh::Item, ReceiveError>> {
+        let core = self.core();
+        if !core.platform().is_here() {
+            return Some(Err(ReceiveError::Forked));
+        }
+        match core.try_receive() {
+            Some(message) => Some(Ok(message)),
+            None => wait::obeyed(core).err().map(Err),
         }
     }
 }
@@ -303,195 +342,5 @@ impl<Sh: Shape<Scope = System>> Future for IdleAsync<'_, Sh> {
             return Poll::Ready(true);
         }
         if this.sleeper.sleep(this.awaited, this.until, context.waker()) { Poll::Pending } else { Poll::Ready(false) }
-    }
-}
-
-impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
-    /// Lets the watcher wake a task when the sleep is over.
-    fn watch(&mut self, waker: &Waker, armed: Armed) {
-        if self.watcher.is_none() {
-            let flag = self.core().wake_flag();
-            self.watcher = Some(Watcher::start(self.memory().clone(), self.id(), flag));
-        }
-        if let Some(watcher) = &self.watcher {
-            watcher.arm(waker.clone(), armed);
-        }
-    }
-}
-
-/// What a task and its watcher share.
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// The sleep that the watcher watches.
-    armed: Option<Armed>,
-    /// Whom to wake.
-    waker: Option<Waker>,
-    /// The watcher is in the futex, or about to be.
-    asleep: bool,
-    /// The endpoint goes.
-    quit: bool,
-}
-
-/// A kernel's sleep, or a nap that nothing ends early (`None`); and when it ends by itself.
-#[derive(Clone, Copy, Debug)]
-struct Armed {
-    /// Lives as long as the memory, of which the endpoint and the watcher's thread have a share each.
-    sleep: Option<Sleep<'static>>,
-    until: Instant,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs under this lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The thread that sleeps in a task's place. Dropping it ends the thread.
-#[derive(Debug)]
-pub(crate) struct Watcher {
-    shared: Arc<Shared>,
-    /// As for [`Armed::sleep`]: an endpoint drops its watcher before its memory.
-    flag: &'static WakeFlag,
-    thread: Option<Own<JoinHandle<()>>>,
-}
-
-impl Watcher {
-    fn start<Sh: Shape<Scope = System>>(memory: Memory<Sh>, id: KernelId, flag: &'static WakeFlag) -> Self {
-        let shared = Arc::new(Shared::default());
-        let for_thread = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name(format!("k2k-watch-{}", id.index()))
-            .spawn(move || {
-                for_thread.watch();
-                // What was armed points into the memory.
-                drop(for_thread);
-                drop(memory);
-            })
-            .expect("the system gives a thread for the watcher of an endpoint");
-        Self { shared, flag, thread: Some(Own::new(thread)) }
-    }
-
-    fn arm(&self, waker: Waker, armed: Armed) {
-        let mut state = self.shared.lock();
-        state.armed = Some(armed);
-        let asleep = state.asleep;
-        let old = state.waker.replace(waker);
-        drop(state);
-        if asleep {
-            // It either finds another number in the word than it expects, or is in the futex by now.
-            nudge(self.flag);
-        } else {
-            self.shared.changed.notify_one();
-        }
-        drop(old);
-    }
-
-    /// Forgets the task.
-    fn disarm(&self) {
-        let mut state = self.shared.lock();
-        state.armed = None;
-        let waker = state.waker.take();
-        drop(state);
-        drop(waker);
-    }
-}
-
-impl Shared {
-    fn watch(&self) {
-        let mut state = self.lock();
-        while !state.quit {
-            let Some(armed) = state.armed else {
-                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let rest = armed.until.saturating_duration_since(Instant::now());
-            // After a sleep or a nap, whatever is armed now is looked at anew.
-            match armed.sleep {
-                _ if rest.is_zero() => {}
-                Some(sleep) if sleep.is_over() => {}
-                Some(sleep) => {
-                    state.asleep = true;
-                    drop(state);
-                    sleep_for(&sleep, rest);
-                    state = self.lock();
-                    state.asleep = false;
-                    continue;
-                }
-                None => {
-                    state = self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
-                    continue;
-                }
-            }
-            state.armed = None;
-            let waker = state.waker.take();
-            drop(state);
-            // Outside of the lock: a waker may run the task, which may arm this watcher or drop it.
-            if let Some(waker) = waker {
-                // The panic's hook has told of a panic.
-                let _ = contain(|| waker.wake());
-            }
-            state = self.lock();
-        }
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        let Some(thread) = self.thread.take().and_then(Own::into_inner) else {
-            // A forked process: the lock may be held, and the thread is the parent's.
-            return;
-        };
-        let mut state = self.shared.lock();
-        state.quit = true;
-        let armed = state.armed.take();
-        drop(state);
-        self.shared.changed.notify_one();
-        // The watcher finds its sleep over, or is in the futex by now.
-        if let Some(sleep) = armed.and_then(|armed| armed.sleep) {
-            sleep.end();
-        }
-        nudge(self.flag);
-        // A waker may drop the task, and with it the endpoint, on the watcher's own thread.
-        if thread.thread().id() != thread::current().id() {
-            let _ = thread.join();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use k2k_core::Config;
-    use std::sync::mpsc;
-    use std::task::Wake;
-
-    struct Tells(mpsc::Sender<()>);
-    impl Wake for Tells {
-        fn wake(self: Arc<Self>) {
-            let _ = self.0.send(());
-        }
-    }
-
-    #[test]
-    fn a_watcher_that_is_asleep_hears_of_a_shorter_sleep() {
-        let memory: Memory<k2k_core::Fixed<4, 8, 64>> = Memory::heap(&Config::default()).unwrap();
-        let mut endpoint = memory.register_owned(&k2k_core::Registration::new("a").unwrap().parking()).unwrap();
-        let (tell, told) = mpsc::channel();
-        let waker = Waker::from(Arc::new(Tells(tell)));
-        for pause in [Duration::ZERO, Duration::from_millis(20)] {
-            for rest in [Duration::from_secs(600), Duration::from_millis(10)] {
-                let sleep = endpoint.core().fall_asleep(Command::Run).unwrap();
-                endpoint.watch(&waker, Armed { sleep: Some(sleep), until: Instant::now() + rest });
-                std::thread::sleep(pause);
-            }
-            told.recv_timeout(Duration::from_secs(60)).expect("the end of the shorter sleep");
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! It has everything that [`k2k_core::Endpoint`] has, under the same names. It does not deref to that type: the inner
 //! endpoint borrows the fabric for longer than any caller may, and only this wrapper knows for how long that is true.
 
-use crate::asynchronous::Watcher;
+use crate::reactor::Entered;
 use crate::wait::{self, Awaited, ReceiveError, Wait};
 use crate::{EndpointError, Host, Memory};
 use core::fmt;
@@ -52,9 +52,9 @@ macro_rules! forward {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Endpoint<Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
-    // The order of the fields is the order in which they are dropped: the thread that sleeps at this endpoint's
-    // wake flag, then the endpoint, then the memory that both use.
-    pub(crate) watcher: Option<Watcher>,
+    // The order of the fields is the order in which they are dropped: where the reactor knows of this endpoint's wake
+    // flag, then the endpoint, then the memory in which both are.
+    pub(crate) entered: Option<Entered>,
     /// Borrows from `memory`. Never handed out by value or by `&mut`, nor with this lifetime.
     inner: Core<'static, Host, Sh>,
     memory: Memory<Sh>,
@@ -103,7 +103,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         // is one of the three functions above, and every method below shortens it to the borrow of `self`.
         let fabric = unsafe { memory.for_ever() };
         Ok(Self {
-            watcher: None,
+            entered: None,
             inner: register(fabric).map_err(EndpointError::Register)?,
             memory,
             wait: Wait::default(),
@@ -357,8 +357,8 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
 
     /// Leaves as failed: the index stays in use, with its trace, until it is [cleared](FabricRef::clear_failed).
     pub fn fail(self) {
-        let Self { watcher, inner, memory, .. } = self;
-        drop(watcher);
+        let Self { entered, inner, memory, .. } = self;
+        drop(entered);
         inner.fail();
         drop(memory);
     }

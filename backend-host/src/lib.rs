@@ -63,6 +63,7 @@ pub mod platform;
 pub mod presence;
 pub mod process;
 pub mod publish;
+mod reactor;
 pub mod recording;
 pub mod runner;
 pub mod service;

@@ -38,10 +38,12 @@
 //! A sleeping kernel waits in a futex on its wake flag. The futex is not process-private, because the sender may be
 //! another process that maps the same file. A sender clears the flag and wakes the sleeper in one system call,
 //! `FUTEX_WAKE_OP`, so that its death cannot come between the two. Where a sandbox refuses this call, the sender takes
-//! two steps, and the sleeper's slice bounds what a death in between costs.
+//! two steps, and the sleeper's slice bounds what a death in between costs. A task that awaits mail has left its waker
+//! in the process's reactor: a sender in the same process calls that, and makes no system call.
 
 use crate::owner;
 use crate::process::Origin;
+use crate::reactor::Reactor;
 use core::cell::Cell;
 use core::time::Duration;
 use k2k_core::WakeFlag;
@@ -59,11 +61,18 @@ pub struct Host {
     wall: Cell<Wall>,
     origin: Origin,
     owner: u64,
+    reactor: &'static Reactor,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { clock: Cell::default(), wall: Cell::default(), origin: Origin::here(), owner: owner::NOT_SAID }
+        Self {
+            clock: Cell::default(),
+            wall: Cell::default(),
+            origin: Origin::here(),
+            owner: owner::NOT_SAID,
+            reactor: Reactor::here(),
+        }
     }
 }
 
@@ -104,10 +113,13 @@ impl Platform for Host {
     }
 
     fn wake(&self, wake_flag: &WakeFlag) {
+        if self.reactor.wake(wake_flag) {
+            return;
+        }
         let word = wake_flag.word().as_std();
         let all = i32::MAX as u32;
-        // All sleepers: an endpoint's watcher thread and its owner can sleep at the same flag. The comparison and the 0
-        // before it concern further sleepers at a second word, and there is none.
+        // All sleepers: the helper thread for tasks and an endpoint's owner can sleep at the same flag. The comparison and
+        // the 0 before it concern further sleepers at a second word, and there is none.
         let (flags, op, compare) = (futex::Flags::empty(), futex::WakeOp::AndN, futex::WakeOpCmp::Lt);
         if futex::wake_op(word, flags, all, 0, word, op, compare, 1, 0).is_err() {
             wake_flag.wake_up();
@@ -139,7 +151,7 @@ pub(crate) fn sleep_for(sleep: &Sleep<'_>, limit: Duration) {
     let _ = futex::wait(sleep.flag().word().as_std(), futex::Flags::empty(), sleep.number(), Some(&limit));
 }
 
-fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     to_ns(clock_gettime(ClockId::Monotonic))
 }
 

@@ -195,7 +195,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// As for [`wait_for_kernel`](Self::wait_for_kernel).
     ///
     /// # Panics
-    /// If the system gives no thread for the watcher.
+    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub async fn wait_for_kernel_async(
         &mut self,
         name: &str,
@@ -211,7 +211,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// As for [`wait_until_gone`](Self::wait_until_gone).
     ///
     /// # Panics
-    /// If the system gives no thread for the watcher.
+    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub async fn wait_until_gone_async(
         &mut self,
         kernel: KernelId,

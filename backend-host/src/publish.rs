@@ -202,7 +202,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// future that is dropped has sent some of the copies.
     ///
     /// # Panics
-    /// If the system gives no thread for the watcher.
+    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub async fn publish_async(&mut self, to: &[KernelId], message: &Sh::Item) -> Published {
         let message = self.with_deadline(message);
         let mut published = self.publish(to, &message);

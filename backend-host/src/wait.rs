@@ -14,8 +14,8 @@
 //! number of this sleep in one step with going to sleep, so a wake-up in between is not lost either.
 //!
 //! A sender may stop or die before it wakes the receiver, and a hostile process may overwrite the flag. Therefore each
-//! sleep ends after a *slice*, and the kernel looks at its inbox. A slice begins with 1 ms and doubles up to
-//! [`longest_slice`], 48 ms in a fabric for 16 kernels: no message that is there waits longer for a receiver that waits,
+//! sleep ends after a *slice*, and the kernel looks at its inbox. A slice begins with 1 ms (a task's with the longest)
+//! and doubles up to [`longest_slice`], 48 ms in a fabric for 16 kernels: no message that is there waits longer for a receiver that waits,
 //! blocking, in `async` code, in a run loop, or paused.
 //!
 //! Two things wake nobody: room in another's inbox (or whatever else a handler waits for that answers
@@ -197,17 +197,25 @@ pub(crate) fn naps<Sh: Shape<Scope = System>>(endpoint: &Core<'_, Host, Sh>, sle
     sleep.soon() || !endpoint.parks()
 }
 
-/// For how long a task's watcher sleeps in its place: a waker is no cheap thing, so naps are the longest.
-pub(crate) fn rest<Sh: Shape<Scope = System>>(
+/// Until when a task sleeps that nobody wakes, at most until `until`; monotonic, ns. A waker is no cheap thing, so slices
+/// and naps are the longest.
+pub(crate) fn slice_ends<Sh: Shape<Scope = System>>(
     endpoint: &Core<'_, Host, Sh>,
     sleep: &Sleep<'_>,
-    slices: u32,
-) -> Duration {
-    if naps(endpoint, sleep) { NAP.1 } else { slice(endpoint, slices) }
+    until: Option<Instant>,
+) -> u64 {
+    let slice = if naps(endpoint, sleep) { NAP.1 } else { slice(endpoint, u32::MAX) };
+    let rest = until.map_or(slice, |until| slice.min(until.saturating_duration_since(Instant::now())));
+    endpoint.deadline_in(rest)
 }
 
 /// The longest nap of a task that waits for something that wakes nobody.
 pub(crate) const LONGEST_NAP: Duration = NAP.1;
+
+/// When such a nap ends that begins now; monotonic, ns.
+pub(crate) fn longest_nap_from<Sh: Shape<Scope = System>>(endpoint: &Core<'_, Host, Sh>) -> u64 {
+    endpoint.deadline_in(LONGEST_NAP)
+}
 
 /// Receives, waiting until `deadline` at most.
 pub(crate) fn receive<Sh: Shape<Scope = System>>(

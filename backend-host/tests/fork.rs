@@ -177,10 +177,11 @@ fn threads_stay_the_parents() -> Side {
         ["joined", "stopped", "left"].map(|name| broker.start(name, Echo, StartOptions::default()).unwrap());
     let mut me = broker.register_parking("me").unwrap();
     answers(&mut me, joined.id());
-    // With a watcher that sleeps.
+    // With a helper thread that sleeps: the first look lets other tasks run, the second one falls asleep.
     let mut awaited = broker.register_parking("awaited").unwrap();
     let mut task = TaskContext::from_waker(Waker::noop());
     let mut awaiting = Box::pin(awaited.receive_async());
+    assert!(awaiting.as_mut().poll(&mut task).is_pending());
     assert!(awaiting.as_mut().poll(&mut task).is_pending());
     let child = fork();
     if child == 0 {

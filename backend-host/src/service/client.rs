@@ -192,7 +192,7 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
     /// As for [`request`](Self::request).
     ///
     /// # Panics
-    /// If the system gives no thread for the endpoint's watcher.
+    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub async fn request_async(
         &mut self,
         to: KernelId,
@@ -258,7 +258,7 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
     /// As for [`Endpoint::receive_async`].
     ///
     /// # Panics
-    /// If the system gives no thread for the endpoint's watcher.
+    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub async fn receive_async(&mut self) -> Result<Sh::Item, ReceiveError> {
         loop {
             if let Some(message) = self.kept.pop_front() {
@@ -390,7 +390,7 @@ impl<const PAYLOAD: usize, Sh: Shape<Scope = System, Item = Message<PAYLOAD>>> C
     /// As for [`ask`](Self::ask).
     ///
     /// # Panics
-    /// If the system gives no thread for the endpoint's watcher.
+    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub async fn ask_async<R: Request>(
         &mut self,
         to: KernelId,
