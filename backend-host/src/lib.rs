@@ -55,6 +55,7 @@ pub mod asynchronous;
 mod boxed;
 pub mod broker;
 mod contain;
+mod descriptor;
 mod endpoint;
 pub mod inspect;
 pub mod memory;
@@ -67,12 +68,14 @@ mod reactor;
 pub mod recording;
 pub mod runner;
 pub mod service;
+mod set;
 pub mod wait;
 
 pub use boxed::boxed;
 pub use broker::{
     Broker, Builder, ControlError, EndpointError, FailedKernel, ReapReport, ReapedKernel, Supervisor, UnregisterError,
 };
+pub use descriptor::Descriptor;
 pub use endpoint::Endpoint;
 pub use k2k_core;
 pub use k2k_core::{
@@ -86,6 +89,7 @@ pub use presence::PresenceError;
 pub use publish::Published;
 pub use runner::{HangReport, KernelFailure, KernelHandle, StartError, StartOptions, StopError, allowed_cores};
 pub use service::{Client, Refused, Request, RequestError, Service};
+pub use set::{ReceiveAny, Set};
 pub use wait::{ReceiveError, Wait};
 
 /// A fabric for up to 16 kernels, with 256 pending messages of up to 192 bytes per pair: 22 MB. The default shape of
