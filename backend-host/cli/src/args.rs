@@ -134,9 +134,10 @@ pub(crate) struct DoctorArgs {
 /// Free the names and indices of kernels whose process is gone.
 ///
 /// Looks at each kernel of the fabric in FILE. Where the process that owns it is gone, what it left is settled: messages
-/// for it end in "not found", messages on their way through it move on, and its name can be used again. A process that
-/// is stopped or hangs is not gone; of one in another container it cannot be known. Exit status 0, also if there is
-/// nothing to do; 1 if the fabric cannot be opened.
+/// for it end in "not found", or in "timed out" if their deadline has passed; messages on their way through it move on, and
+/// its name can be used again. A process that is stopped or hangs is not gone; of one in another container it cannot be
+/// known. Exit status 0, also if there is nothing to do; 2 if the fabric cannot be opened; 1 if it goes away meanwhile, or
+/// standard output cannot be written.
 #[derive(Args, Debug)]
 pub(crate) struct ReapArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.

@@ -2,10 +2,12 @@
 
 use core::error::Error;
 use core::fmt;
-use k2k::fabric::{Name, Status};
+use k2k::fabric::{AttachError, Name, Status};
 use k2k::{Broker, Endpoint, KernelId, Memory, MemoryError, Read};
+use k2k_command::OutputError;
 use std::process::ExitCode;
-use std::thread;
+use std::sync::OnceLock;
+use std::{io, thread};
 
 /// The largest shape that there is; what a fabric has stands in its header.
 pub(crate) type Any = Read<4096, 65472>;
@@ -22,14 +24,28 @@ const NAMES_LISTED: usize = 16;
 /// Exit status of a command that could not do anything: a file that is no fabric, a name that is unknown.
 pub(crate) const NOTHING_DONE: u8 = 2;
 
-/// Runs a command on a thread with room for endpoints of [`Any`], and ends it: with status 2 if it fails.
+/// Exit status of a command that failed when it had begun to act, or that could not say what it had done.
+pub(crate) const FAILED: u8 = 1;
+
+/// The command, for the line of [`end_if_shortened`].
+static COMMAND: OnceLock<String> = OnceLock::new();
+
+/// Set when a command has acted on a fabric.
+static ACTED: OnceLock<()> = OnceLock::new();
+
+/// Runs a command on a thread with room for endpoints of [`Any`], and ends it. If it fails, its status is
+/// [`NOTHING_DONE`]; but [`FAILED`] if it [has acted](has_acted), or if nobody can read what it has to say.
 pub(crate) fn main(name: &str, job: impl FnOnce() -> Result<ExitCode, Failure> + Send) -> ExitCode {
-    k2k_command::end(name, NOTHING_DONE, with_stack(job).and_then(|result| result).map_err(plain))
+    let _ = COMMAND.set(name.to_owned());
+    let result = with_stack(job).and_then(|result| result);
+    let mute = result.as_ref().is_err_and(|why| why.is::<OutputError>());
+    let failed = if mute || ACTED.get().is_some() { FAILED } else { NOTHING_DONE };
+    k2k_command::end(name, failed, result.map_err(|why| -> Box<dyn Error> { why }))
 }
 
-/// As [`k2k_command::end`] takes it.
-pub(crate) fn plain(why: Failure) -> Box<dyn Error> {
-    why
+/// From now on, an error does not mean that nothing was done.
+pub(crate) fn has_acted() {
+    let _ = ACTED.set(());
 }
 
 /// Runs `job` on a thread with room for endpoints of [`Any`].
@@ -40,9 +56,55 @@ pub(crate) fn with_stack<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, F
     })
 }
 
-/// Opens the fabric in a file.
-pub(crate) fn open(file: &str) -> Result<Broker<Any>, MemoryError> {
-    Memory::open(file).map(Broker::new)
+/// Opens the fabric in a file. Should the file be made shorter from now on, the command ends with a line and [`FAILED`].
+pub(crate) fn open(file: &str) -> Result<Broker<Any>, Failure> {
+    let memory = Memory::open(file).map_err(advised)?;
+    end_if_shortened(file)?;
+    Ok(Broker::new(memory))
+}
+
+/// What can be done about it with the command, where the library tells a programmer what to write.
+fn advised(why: MemoryError) -> Failure {
+    match why {
+        MemoryError::Owner { path, found, own, .. } => {
+            let path = path.display();
+            format!("{path} belongs to user {found}, and this command runs as user {own}: run it as user {found}")
+        }
+        MemoryError::Mode { path, found, .. } => {
+            let path = path.display();
+            format!("{path} has mode {found:04o}, so others than its owner can write it: chmod it to 0600")
+        }
+        MemoryError::TooShort { path, found, is_fabric: true, .. } => {
+            format!("{} has {found} bytes, and its fabric has more: it was made shorter", path.display())
+        }
+        MemoryError::TooShort { path, found, .. } => {
+            format!("{} has {found} bytes, which is too short for a fabric: it is none", path.display())
+        }
+        MemoryError::Attach { path: Some(path), why: AttachError::Shape { .. } | AttachError::Geometry { .. } } => {
+            format!("{} is damaged: its header tells of a shape that no fabric has", path.display())
+        }
+        MemoryError::Attach { path: Some(path), why: AttachError::TooSmall { found, expected } } => {
+            let path = path.display();
+            format!("{path} has {found} bytes, and its fabric has {expected}: it was made shorter, or never finished")
+        }
+        why => return why.into(),
+    }
+    .into()
+}
+
+/// Has the command end with a line when it touches a part of the mapped file that is there no more. Without this, SIGBUS
+/// ends it without a word.
+fn end_if_shortened(file: &str) -> io::Result<()> {
+    let command = COMMAND.get().map_or("k2k", |name| name);
+    let line = format!("{command}: {} was made shorter while it was in use\n", file.escape_debug());
+    // SAFETY: the action takes no lock, allocates nothing and returns to nobody: `write` and `_exit` alone are called.
+    unsafe {
+        signal_hook::low_level::register(signal_hook::consts::SIGBUS, move || {
+            let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+            signal_hook::low_level::exit(FAILED.into());
+        })?;
+    }
+    Ok(())
 }
 
 /// Registers a kernel of the command's own, which sleeps while it waits: under `name`, or one that is made of the
@@ -99,3 +161,17 @@ impl fmt::Display for UnknownKernel {
 }
 
 impl Error for UnknownKernel {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_for_a_user_of_the_command() {
+        let path = std::path::PathBuf::from("/dev/shm/x");
+        let owner = MemoryError::Owner { path: path.clone(), found: 1000, own: 0, trusted: Vec::new() };
+        assert!(advised(owner).to_string().ends_with("runs as user 0: run it as user 1000"));
+        let short = MemoryError::TooShort { path, found: 0, expected: 128, is_fabric: false };
+        assert!(advised(short).to_string().ends_with("has 0 bytes, which is too short for a fabric: it is none"));
+    }
+}

@@ -8,6 +8,7 @@ mod doctor;
 mod fabric;
 mod interrupt;
 mod look;
+mod output;
 mod reap;
 mod run;
 mod text;

@@ -2,17 +2,17 @@
 
 use crate::args::ReapArgs;
 use crate::fabric;
-use k2k::{FailedKernel, MemoryError, ReapReport};
+use k2k::{FailedKernel, ReapReport};
 use std::process::ExitCode;
 
 const NAME: &str = "k2k reap";
 
 pub(crate) fn main(args: &ReapArgs) -> ExitCode {
-    k2k_command::end(NAME, 1, run(args).map_err(fabric::plain))
+    fabric::main(NAME, || run(args))
 }
 
 fn run(args: &ReapArgs) -> Result<ExitCode, fabric::Failure> {
-    let (report, cleared) = fabric::with_stack(|| reap(&args.file, args.clear_failed))??;
+    let (report, cleared) = reap(&args.file, args.clear_failed)?;
     let mut text = cleared.iter().map(|failed| format!("cleared {failed}, which had failed\n")).collect::<String>();
     text += &format!("{report}\n");
     if !report.failed.is_empty() {
@@ -23,8 +23,9 @@ fn run(args: &ReapArgs) -> Result<ExitCode, fabric::Failure> {
 }
 
 /// What was reaped, and which failed kernels' indices were cleared, if that is wanted.
-fn reap(file: &str, clear: bool) -> Result<(ReapReport, Vec<FailedKernel>), MemoryError> {
+fn reap(file: &str, clear: bool) -> Result<(ReapReport, Vec<FailedKernel>), fabric::Failure> {
     let broker = fabric::open(file)?;
+    fabric::has_acted();
     let mut report = broker.reap();
     let mut cleared = Vec::new();
     if clear {

@@ -329,6 +329,10 @@ fn a_kernel_that_does_not_obey_is_told_for_what_it_is() {
         ends_with(1, &output).to_owned()
     };
     eventually("it handles the message", || broker.kernel_stats(hangs.id()).unwrap().received == 1);
+    for command in ["pause", "resume"] {
+        let said = told(command, "hangs");
+        assert!(said.contains("hangs in its handler"), "its phase is that of a kernel that runs: {said}");
+    }
     let said = told("stop", "hangs");
     assert!(said.contains("its heartbeat stands still at ") && said.contains("hangs in its handler"), "{said}");
     let said = told("pause", "me");
@@ -383,7 +387,7 @@ fn what_is_no_fabric_is_refused_in_one_line() {
             ("tap", &["other"]),
             ("record", &["other", "-o", "/dev/null"]),
             ("replay", &[]),
-            ("trace", &["--last"]),
+            ("trace", &["-o", "/dev/null"]),
         ];
         for (command, more) in commands {
             let name: &[&str] = if command == "trace" { &[] } else { &["sink"] };
@@ -908,4 +912,120 @@ fn a_trace_has_a_flow_per_message_over_its_hops() {
     assert!(stderr(&output).contains(" more were overwritten before they were read"), "{}", stderr(&output));
     assert!(!is_on());
     let _ = self::ways(&serde_json::from_slice(&fs::read(&out).unwrap()).unwrap());
+}
+
+#[test]
+fn no_output_is_written_over_a_fabric() {
+    let (shm, other) = (Shm::new("output"), Shm::new("output-other"));
+    let broker = any_shape(&shm, 4, 8, 64);
+    let _kernels = ["a", "b"].map(|name| broker.register(name).unwrap());
+    let _other = any_shape(&other, 4, 8, 64);
+    let len = |shm: &Shm| fs::metadata(shm.path()).unwrap().len();
+    let lens = [len(&shm), len(&other)];
+    for target in [&shm, &other] {
+        let path = target.path();
+        let out = path.to_str().unwrap();
+        let commands: [&[&str]; 4] = [
+            &["trace", &shm.0, "--for", "10ms", "-o", out],
+            &["trace", &shm.0, "--last", "-o", out],
+            &["record", &shm.0, "a", "b", "--for", "10ms", "-o", out],
+            &["run", "--input", "/etc/hostname", "--output", out],
+        ];
+        for args in commands {
+            let output = k2k(args);
+            ends_with(2, &output);
+            assert!(stderr(&output).contains("it is a fabric"), "{args:?}: {}", stderr(&output));
+            assert_eq!([len(&shm), len(&other)], lens, "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn a_trace_notices_that_tracing_was_switched_off_and_leaves_it_off() {
+    let shm = Shm::new("trace-two");
+    let broker = any_shape(&shm, 4, 8, 64);
+    let is_on = || broker.memory().fabric().config().tracing;
+    // The second one begins while tracing is on, and the first one ends.
+    let first = spawn(&["trace", &shm.0, "--for", "60s"]);
+    eventually("tracing is on", is_on);
+    let second = spawn(&["trace", &shm.0, "--for", "60s"]);
+    // The thread that waits for signals is there shortly before the look at the switch.
+    let tasks = format!("/proc/{}/task", second.id());
+    eventually("it follows the traces", || fs::read_dir(&tasks).is_ok_and(|threads| threads.count() >= 3));
+    std::thread::sleep(Duration::from_millis(300));
+    signal(first.id(), "TERM");
+    ends_with(130, &first.wait_with_output().unwrap());
+    eventually("the second one has switched it on again", is_on);
+    signal(second.id(), "TERM");
+    let output = second.wait_with_output().unwrap();
+    ends_with(130, &output);
+    assert!(stderr(&output).contains("another program switched tracing off 1 times"), "{}", stderr(&output));
+    assert!(!is_on());
+    // One that is killed leaves it on.
+    let mut killed = spawn(&["trace", &shm.0, "--for", "60s"]);
+    eventually("tracing is on", is_on);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let beside = k2k(&["trace", &shm.0, "--for", "10ms"]);
+    ends_with(0, &beside);
+    assert!(stderr(&beside).contains("tracing was on before, and stays on: k2k trace FILE off"), "{}", stderr(&beside));
+    for (word, on) in [("off", false), ("on", true), ("off", false)] {
+        assert_eq!(ends_with(0, &k2k(&["trace", &shm.0, word])), "");
+        assert_eq!(is_on(), on);
+    }
+}
+
+#[test]
+fn what_was_done_but_cannot_be_said_is_status_1() {
+    let shm = Shm::new("full-disk");
+    let broker: Broker<Fixed<8, 16, 64>> = patient().create(&shm.0).build().unwrap();
+    let _echo = broker.start("echo", Echo::default(), StartOptions::default()).unwrap();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for args in [
+        &["send", &shm.0, "echo"][..],
+        &["ping", &shm.0, "echo", "--count", "1"],
+        &["pause", &shm.0, "echo"],
+        &["resume", &shm.0, "echo"],
+        &["reap", &shm.0],
+        &["ls", &shm.0],
+        &["top", &shm.0, "--once"],
+        &["trace", &shm.0, "--for", "10ms"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_k2k")).args(args).stdout(full()).output().unwrap();
+        ends_with(1, &output);
+        assert!(stderr(&output).contains("cannot write to standard output"), "{args:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_file_that_is_made_shorter_ends_a_command_that_acts_with_a_line_and_status_1() {
+    let shm = Shm::new("shorter");
+    let broker = any_shape(&shm, 4, 8, 64);
+    let sink = broker.register("sink").unwrap();
+    let command = spawn(&["send", &shm.0, "sink", "--timeout", "1h"]);
+    eventually("it waits", || sink.pending_count() == 1);
+    // Nothing of this process may touch it any more.
+    let _ = core::mem::ManuallyDrop::new((sink, broker));
+    fs::File::options().write(true).open(shm.path()).unwrap().set_len(0).unwrap();
+    let output = command.wait_with_output().unwrap();
+    ends_with(1, &output);
+    assert_eq!(stderr(&output), format!("k2k send: {} was made shorter while it was in use\n", shm.0));
+}
+
+#[test]
+fn a_trace_of_what_is_there_only_reads() {
+    let shm = Shm::new("trace-read");
+    let config = Config { tracing: true, ..Config::default() };
+    let broker: Broker<Fixed<4, 8, 64>> = Broker::new(Memory::create(&shm.0, &config).unwrap());
+    let (mut a, mut b) = (broker.register("a").unwrap(), broker.register("b").unwrap());
+    a.send(b.id(), &Message::new(1)).unwrap();
+    b.try_receive().unwrap();
+    // No command may act on a file that others can write; and looks at it.
+    let mode = Command::new("chmod").args(["0666", shm.path().to_str().unwrap()]).status().unwrap();
+    assert!(mode.success());
+    ends_with(2, &k2k(&["trace", &shm.0, "--for", "1ms"]));
+    let last = k2k(&["trace", &shm.0, "--last"]);
+    ends_with(0, &last);
+    let ways = ways(&json(&last));
+    assert_eq!(ways.values().next().unwrap().len(), 2, "{ways:?}");
 }

@@ -67,7 +67,7 @@ fn the_command_reaps_and_says_what_it_did() {
         assert_eq!((output.status.code(), error.lines().count()), (Some(ends_with), lines), "{error}");
     }
     let (status, out, error) = reap("k2k-there-is-no-such-fabric");
-    assert_eq!((status, out.as_str()), (Some(1), ""));
+    assert_eq!((status, out.as_str()), (Some(2), ""));
     assert!(error.contains("k2k-there-is-no-such-fabric"), "{error}");
 
     // Any shape: it stands in the header.

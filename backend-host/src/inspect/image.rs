@@ -43,8 +43,9 @@ pub(super) fn open_file(path: &Path) -> Result<File, InspectError> {
     if meta.is_file() { Ok(file) } else { Err(InspectError::NotAFile { path: at() }) }
 }
 
-/// Whether a file begins like a fabric.
-pub(super) fn begins_like_a_fabric(file: &File) -> bool {
+/// Whether a file begins like a fabric: such a file may be in use, and must not be written over.
+#[must_use]
+pub fn begins_like_a_fabric(file: &File) -> bool {
     let mut head = [0; 8];
     file.read_exact_at(&mut head, 0).is_ok() && u64::from_le_bytes(head) == MAGIC
 }

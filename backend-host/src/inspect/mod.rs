@@ -3,6 +3,7 @@
 //! | what | gives |
 //! | --- | --- |
 //! | [`find()`] | the fabrics on this machine |
+//! | [`begins_like_a_fabric`] | whether an open file may be one |
 //! | [`View`] | one fabric: its header, its kernels and their owners, backlogs, routes, denials, receipts, waiting messages, failures, latencies, traces |
 //! | [`Watch`] | what changes from look to look: rates, high-water marks, and which kernels are stuck, and how |
 //!
@@ -47,6 +48,7 @@ mod watch;
 
 pub use error::InspectError;
 pub use find::{Found, find};
+pub use image::begins_like_a_fabric;
 pub use look::{Denial, FileState, KernelLook, Look, Mail, Owner, ReceiptCounts, Route, SenderBacklog, View};
 pub use watch::{Condition, Detail, Quantiles, Report, Watch};
 

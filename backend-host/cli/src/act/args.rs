@@ -1,6 +1,7 @@
 //! The command lines of the commands that act on a fabric.
 
 use crate::fabric::{self, Any, Failure};
+use crate::look::args::Switch;
 use clap::Args;
 use core::time::Duration;
 use k2k::{Broker, KernelId};
@@ -23,8 +24,9 @@ pub(crate) struct Target {
 /// Registers a kernel of its own for that, sends, waits for the outcome, and leaves. The fabric needs a free index.
 #[derive(Args, Debug)]
 #[command(
-    after_long_help = "Exit status:\n    0  the message was delivered\n    1  it was not: the line says why\n    2  \
-                             nothing was sent: no fabric, no such kernel, a payload that is too long\n  130  ended by a \
+    after_long_help = "Exit status:\n    0  the message was delivered\n    1  it was not, or the fabric went away, or what \
+                             became of it cannot be said on standard output: the line says why\n    2  nothing was sent: no \
+                             fabric, no such kernel, a payload that is too long\n  130  ended by a \
                              signal\n\nExamples:\n  k2k send robots arm 'home'\n  k2k send robots arm --kind 7 --input \
                              pose.bin --high --timeout 500ms"
 )]
@@ -66,7 +68,7 @@ pub(crate) struct SendArgs {
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "Exit status:\n    0  at least one reply came\n    1  none came: the lines say what became of \
-                             the messages\n    2  nothing was sent: no fabric, no such kernel, a size that is too large"
+                             the messages; or the fabric went away, or standard output cannot be written\n    2  nothing was sent: no fabric, no such kernel, a size that is too large"
 )]
 pub(crate) struct PingArgs {
     #[command(flatten)]
@@ -113,8 +115,9 @@ pub(crate) struct PingArgs {
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "Exit status:\n    0  the kernel has obeyed\n    1  it has not, or not in time: the line says \
-                             what is known of it. The command stands, and a kernel that looks later obeys it\n    2  \
-                             nothing was told: no fabric, no such kernel"
+                             what is known of it. The command stands, and a kernel that looks later obeys it. Also if \
+                             standard output cannot be written\n    2  nothing was told: no fabric, no such kernel\n  130  \
+                             Ctrl-C ended the wait; the command stands"
 )]
 pub(crate) struct ControlArgs {
     #[command(flatten)]
@@ -166,7 +169,7 @@ impl Way {
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "Exit status:\n    0  ended by a signal, or after the number of messages asked for\n    1  one \
-                             of the two kernels has left\n    2  there was nothing to tap: no fabric, no such kernel"
+                             of the two kernels has left, or standard output cannot be written\n    2  there was nothing to tap: no fabric, no such kernel"
 )]
 pub(crate) struct TapArgs {
     #[command(flatten)]
@@ -199,7 +202,7 @@ pub(crate) struct RecordArgs {
     #[command(flatten)]
     pub(crate) way: Way,
 
-    /// The file to write; one that is there is overwritten.
+    /// The file to write; one that is there is overwritten, but no fabric.
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: PathBuf,
 
@@ -220,7 +223,7 @@ pub(crate) struct RecordArgs {
 #[derive(Args, Debug)]
 #[command(
     after_long_help = "Exit status:\n    0  all messages were delivered\n    1  some were not: the table says what \
-                             became of them\n    2  nothing was sent: no fabric, no such kernel, no recording, or a \
+                             became of them; or the fabric went away, or standard output cannot be written\n    2  nothing was sent: no fabric, no such kernel, no recording, or a \
                              damaged one\n  130  ended by a signal"
 )]
 pub(crate) struct ReplayArgs {
@@ -278,19 +281,23 @@ fn rate(text: &str) -> Result<Rate, String> {
 ///
 /// Switches tracing on for a time, follows the traces of all kernels, and leaves tracing as it was. The output is JSON in the
 /// Trace Event Format, for <https://ui.perfetto.dev>: a track per kernel, a flow per message over its hops, and a mark for each
-/// failure. A kernel's trace keeps 64 events; what is overwritten before it is read is counted. A command that is killed leaves
-/// tracing on.
+/// message that was accepted and then failed; sends that were refused leave no event (k2k errors counts them). A kernel's trace
+/// keeps 64 events; what is overwritten before it is read is counted. A command that is killed leaves tracing on: k2k trace FILE
+/// off switches it off.
 #[derive(Args, Debug)]
-#[command(
-    after_long_help = "Exit status:\n    0  the trace was written\n    2  there was nothing to trace: no fabric, no \
-                             file to write\n  130  as 0, but ended early by a signal"
-)]
+#[command(after_long_help = "Exit status:\n    0  the trace was written, or tracing switched\n    1  the trace \
+                             could not be written to its end\n    2  there was nothing to trace: no fabric, no file to \
+                             write\n  130  as 0, but ended early by a signal")]
 pub(crate) struct TraceArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
     #[arg(value_name = "FILE")]
     pub(crate) file: String,
 
-    /// The file to write; one that is there is overwritten. Without it, standard output.
+    /// Switch tracing on or off for good, instead, and write no trace.
+    #[arg(value_name = "SWITCH", conflicts_with_all = ["output", "time", "last"])]
+    pub(crate) switch: Option<Switch>,
+
+    /// The file to write; one that is there is overwritten, but no fabric. Without it, standard output.
     #[arg(short, long, value_name = "OUT")]
     pub(crate) output: Option<PathBuf>,
 
@@ -298,7 +305,7 @@ pub(crate) struct TraceArgs {
     #[arg(long = "for", value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub(crate) time: Duration,
 
-    /// Take what stands in the traces, and switch nothing.
+    /// Take what stands in the traces, switch nothing, and write nothing to the fabric.
     #[arg(long, conflicts_with = "time")]
     pub(crate) last: bool,
 }

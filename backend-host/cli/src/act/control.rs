@@ -29,19 +29,23 @@ fn run(command: Command, args: &ControlArgs) -> Result<ExitCode, Failure> {
     let before = View::of(&broker, kernel);
     let began = Instant::now();
     broker.command(kernel, command)?;
+    fabric::has_acted();
     loop {
         let now = View::of(&broker, kernel);
         let took = began.elapsed();
         let name = &args.target.name;
-        if now.obeys(command) {
-            let already = if before.obeys(command) { " already" } else { "" };
+        if now.obeys(command, &before) {
+            let already = if before.is_so(command) { " already" } else { "" };
             say!("{name} ({kernel}) {}{already}, after {}", now.state(), time_ns(took.as_nanos() as f64))?;
             return Ok(ExitCode::SUCCESS);
         }
         let is_over = took >= args.timeout || now.cannot_obey();
         if is_over || interrupt::is_asked_for() {
             let status = if is_over { 1 } else { INTERRUPTED };
-            say!("{name} ({kernel}) has not obeyed within {}: {}", time_ns(took.as_nanos() as f64), now.why(&before))?;
+            // What nothing can make obey was not waited for.
+            let within =
+                if now.cannot_obey() { String::new() } else { format!(" within {}", time_ns(took.as_nanos() as f64)) };
+            say!("{name} ({kernel}) has not obeyed{within}: {}", now.why(&before))?;
             return Ok(ExitCode::from(status));
         }
         thread::sleep(LOOK.min(args.timeout - took));
@@ -74,7 +78,15 @@ impl View {
         }
     }
 
-    fn obeys(&self, command: Command) -> bool {
+    /// Whether it has obeyed since `before`. A kernel that hangs in its handler since before it was told to pause is in the
+    /// phase of one that runs, so it runs only if its heartbeat moves; it has none if it has no run loop of the library's.
+    fn obeys(&self, command: Command, before: &Self) -> bool {
+        let moves = self.heartbeat == 0 || self.heartbeat != before.heartbeat;
+        self.is_so(command) && (command != Command::Run || moves)
+    }
+
+    /// Whether it says that it does what the command asks for.
+    fn is_so(&self, command: Command) -> bool {
         match command {
             Command::Run => self.phase == Some(Phase::Running),
             Command::Pause => self.phase == Some(Phase::Paused),

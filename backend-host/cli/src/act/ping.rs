@@ -117,7 +117,10 @@ fn round_trip(
     let message = message.with_deadline_ns(me.deadline_in(args.timeout));
     let began = Instant::now();
     let id = match me.send_priority(to, &message, priority) {
-        Ok(id) => id,
+        Ok(id) => {
+            fabric::has_acted();
+            id
+        }
         Err(why) => return why.status().map(Trip::None).ok_or_else(|| why.into()),
     };
     while let Some(left) = args.timeout.checked_sub(began.elapsed())

@@ -4,7 +4,7 @@ use super::args::RecordArgs;
 use super::between::{Between, Why};
 use super::copies::{self, Copies};
 use crate::fabric::{self, Failure};
-use crate::interrupt;
+use crate::{interrupt, output};
 use k2k::Priority;
 use k2k::recording::{Head, Record, RecordingError, Writer};
 use k2k_command::complain;
@@ -31,11 +31,12 @@ fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
         to: name(to),
     };
     let failed = |why: RecordingError| format!("cannot write {}: {why}", args.output.display());
-    let file = File::create(&args.output).map_err(|why| failed(why.into()))?;
+    let file = output::create(&args.output).map_err(|why| failed(why.into()))?;
     let writer = Writer::new(BufWriter::new(file), &head).map_err(failed)?;
     interrupt::catch_and_clean_up()?;
     let me = fabric::register(&broker, args.way.own_name.as_deref(), "record")?;
     let between = Between::new(&broker, me, from, to)?;
+    fabric::has_acted();
     let began = Instant::now();
     let (mut tape, copies) = copies::channel();
     thread::scope(|scope| {

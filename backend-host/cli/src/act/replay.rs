@@ -120,7 +120,10 @@ fn replay(
         figures.sent += 1;
         loop {
             match me.send_priority(to, &message, record.priority) {
-                Ok(id) => pending.push_back(id),
+                Ok(id) => {
+                    fabric::has_acted();
+                    pending.push_back(id);
+                }
                 Err(SendError::QueueFull { .. }) if !interrupt::is_asked_for() => {
                     figures.settle(me, &mut pending)?;
                     tries += 1;

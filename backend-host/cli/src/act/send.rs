@@ -78,7 +78,10 @@ fn send(
     let mut tries = 0;
     let id = loop {
         match me.send_priority(to, &message, priority) {
-            Ok(id) => break id,
+            Ok(id) => {
+                fabric::has_acted();
+                break id;
+            }
             Err(SendError::QueueFull { .. }) if !interrupt::is_asked_for() => {}
             // Not accepted, so certainly not received.
             Err(why) => return why.status().map(Some).ok_or_else(|| why.into()),

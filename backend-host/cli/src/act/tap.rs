@@ -30,6 +30,7 @@ fn run(args: &TapArgs) -> Result<ExitCode, Failure> {
     let me = fabric::register(&broker, args.way.own_name.as_deref(), "tap")?;
     let names: HashMap<_, _> = broker.kernels().into_iter().map(|(id, name)| (id, name.as_str().to_owned())).collect();
     let between = Between::new(&broker, me, from, to)?;
+    fabric::has_acted();
     let (mut tape, copies) = copies::channel();
     thread::scope(|scope| {
         let writer = scope.spawn(move || print(&copies, args, &names));

@@ -11,13 +11,15 @@
 use super::args::TraceArgs;
 use crate::fabric::{self, Any, Failure};
 use crate::interrupt::{self, INTERRUPTED};
+use crate::look::args::Switch;
+use crate::output;
 use core::time::Duration;
 use k2k::fabric::{Event, TraceEntry};
+use k2k::inspect::{InspectError, View};
 use k2k::{Broker, KernelId, MessageId};
 use k2k_command::{OutputError, complain};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -40,28 +42,24 @@ pub(crate) fn main(args: &TraceArgs) -> ExitCode {
 }
 
 fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
-    let broker = fabric::open(&args.file)?;
+    if let Some(switch) = args.switch {
+        let broker = fabric::open(&args.file)?;
+        broker.set_tracing(switch == Switch::On);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut follower = Follower::default();
+    let fabric = if args.last {
+        follower.read_all(&mut View::open(&args.file)?)?;
+        None
+    } else {
+        Some(fabric::open(&args.file)?)
+    };
     // A file that cannot be written shows before anything is switched on.
     let out = args.output.as_deref().filter(|path| *path != Path::new("-"));
     let failed = |why: io::Error| format!("cannot write {}: {why}", out.unwrap_or(Path::new("-")).display());
-    let out_file = out.map(File::create).transpose().map_err(failed)?;
-    let mut follower = Follower::default();
-    if args.last {
-        follower.look_everywhere(&broker);
-        // What a ring has lost before is its nature.
-        follower.lost = 0;
-    } else {
-        interrupt::catch_all();
-        follower.skip(&broker);
-        let switched = Switched::on(&broker);
-        let began = Instant::now();
-        while began.elapsed() < args.time && !interrupt::is_asked_for() {
-            if follower.look(&broker) < MANY {
-                thread::sleep(PAUSE.min(args.time.saturating_sub(began.elapsed())));
-            }
-        }
-        drop(switched);
-        follower.look_everywhere(&broker);
+    let out_file = out.map(output::create).transpose().map_err(failed)?;
+    if let Some(broker) = &fabric {
+        follow(&mut follower, broker, args.time);
     }
     let events = follower.events();
     match out_file {
@@ -79,17 +77,62 @@ fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(if interrupt::is_asked_for() { INTERRUPTED } else { 0 }))
 }
 
-/// Tracing, switched on until this is dropped, if it was off.
+/// Follows the traces for a time.
+fn follow(follower: &mut Follower, broker: &Broker<Any>, time: Duration) {
+    interrupt::catch_all();
+    follower.skip(broker);
+    let mut switched = Switched::on(broker);
+    fabric::has_acted();
+    let began = Instant::now();
+    while began.elapsed() < time && !interrupt::is_asked_for() {
+        switched.keep_on();
+        if follower.look(broker) < MANY {
+            thread::sleep(PAUSE.min(time.saturating_sub(began.elapsed())));
+        }
+    }
+    for remark in switched.remarks() {
+        complain(NAME, remark);
+    }
+    drop(switched);
+    follower.look_everywhere(broker);
+}
+
+/// Tracing, on until this is dropped. Off then, unless it was on before and stayed so: another trace that goes on notices,
+/// and switches it on again.
 struct Switched<'b> {
     broker: &'b Broker<Any>,
     was_on: bool,
+    /// How often another program has switched it off.
+    interruptions: u64,
 }
 
 impl<'b> Switched<'b> {
     fn on(broker: &'b Broker<Any>) -> Self {
-        let was_on = broker.memory().fabric().config().tracing;
+        let was_on = is_on(broker);
         broker.set_tracing(true);
-        Self { broker, was_on }
+        Self { broker, was_on, interruptions: 0 }
+    }
+
+    /// Switches it on again, should another program have switched it off.
+    fn keep_on(&mut self) {
+        if !is_on(self.broker) {
+            self.broker.set_tracing(true);
+            (self.was_on, self.interruptions) = (false, self.interruptions + 1);
+        }
+    }
+
+    /// What has to be said of it, a line each.
+    fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.interruptions > 0 {
+            let times = self.interruptions;
+            remarks
+                .push(format!("another program switched tracing off {times} times; it was switched on again at once"));
+        }
+        if self.was_on {
+            remarks.push("tracing was on before, and stays on: k2k trace FILE off switches it off".to_owned());
+        }
+        remarks
     }
 }
 
@@ -97,6 +140,10 @@ impl Drop for Switched<'_> {
     fn drop(&mut self) {
         self.broker.set_tracing(self.was_on);
     }
+}
+
+fn is_on(broker: &Broker<Any>) -> bool {
+    broker.memory().fabric().config().tracing
 }
 
 /// Reads rings while they turn.
@@ -118,11 +165,26 @@ impl Follower {
         self.lost = 0;
     }
 
+    /// Takes what stands in the rings of a fabric that is only read.
+    fn read_all(&mut self, view: &mut View) -> Result<(), InspectError> {
+        for kernel in view.look()?.kernels {
+            let names = self.names.entry(kernel.id.index()).or_default();
+            names.extend(kernel.name.map(|name| name.as_str().to_owned()));
+        }
+        for index in 0..view.geometry().kernels as u16 {
+            let entries = view.trace(index)?;
+            self.take(usize::from(index), entries);
+        }
+        // What a ring has lost before is its nature.
+        self.lost = 0;
+        Ok(())
+    }
+
     /// As [`look`](Self::look), also at the rings of kernels that have left.
     fn look_everywhere(&mut self, broker: &Broker<Any>) {
         self.look(broker);
         for index in 0..broker.memory().fabric().geometry().kernels as u16 {
-            self.take(broker, KernelId::new(index, 0));
+            self.take(usize::from(index), ring(broker, KernelId::new(index, 0)));
         }
     }
 
@@ -137,19 +199,16 @@ impl Follower {
                     names.push(name.as_str().to_owned());
                 }
             }
-            most = most.max(self.take(broker, id));
+            most = most.max(self.take(id.index(), ring(broker, id)));
         }
         most
     }
 
     /// Takes what is new in one ring, and answers how much that is, with what was lost.
-    fn take(&mut self, broker: &Broker<Any>, id: KernelId) -> u64 {
-        let index = id.index();
+    fn take(&mut self, index: usize, entries: impl IntoIterator<Item = TraceEntry>) -> u64 {
         let next = self.next.entry(index).or_insert(0);
         let began = *next;
-        let trace = broker.memory().fabric().trace(id);
-        let mut new: Vec<_> =
-            trace.into_iter().flat_map(|trace| trace.read()).filter(|entry| entry.number >= began).collect();
+        let mut new: Vec<_> = entries.into_iter().filter(|entry| entry.number >= began).collect();
         new.sort_unstable_by_key(|entry| entry.number);
         for entry in new {
             self.lost = self.lost.saturating_add(entry.number.saturating_sub(*next));
@@ -166,6 +225,11 @@ impl Follower {
         events.sort_by_key(|(index, entry)| (entry.at, entry.hops, *index, entry.number));
         events
     }
+}
+
+/// What stands in a kernel's ring.
+fn ring(broker: &Broker<Any>, id: KernelId) -> impl Iterator<Item = TraceEntry> {
+    broker.memory().fabric().trace(id).into_iter().flat_map(|trace| trace.read())
 }
 
 /// What a flow is made of: one per message, and one number per message as long as an index has sent fewer than 2⁴⁸.

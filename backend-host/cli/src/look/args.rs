@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 ///
 /// Without FILE, looks for fabrics in /dev/shm and among the files that running processes share. With FILE, looks at that
 /// fabric twice within a third of a second, so that it can say which heartbeats move. Nothing is written to it. Exit status
-/// 0; 2 if the fabric cannot be looked at.
+/// 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile, or standard output cannot be written.
 #[derive(Args, Debug)]
 pub(crate) struct LsArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
@@ -25,7 +25,7 @@ pub(crate) struct LsArgs {
 /// On a terminal, a picture that is drawn anew until q is pressed; h lists the keys. Elsewhere, a table for each look.
 /// Kernels that are dead, failed, stopped, hung, deaf to a command or stalled come first. Nothing is written to the fabric.
 /// Of several fabrics, such as a host's and the published copy of a GPU's, each has a part of the picture, or a table of its
-/// own. Exit status 0; 2 if a fabric cannot be looked at, 1 if one goes away meanwhile.
+/// own. Exit status 0; 2 if a fabric cannot be looked at, 1 if one goes away meanwhile, or standard output cannot be written.
 #[derive(Args, Debug)]
 #[command(after_long_help = CONDITIONS)]
 pub(crate) struct TopArgs {
@@ -59,7 +59,7 @@ pub(crate) struct TopArgs {
 ///
 /// Header, kernels, counters, failures, routes, denials, receipts by state, and the headers of the messages that wait. No payload is
 /// printed unless it is asked for. Nothing is written to the fabric. Exit status 0; 2 if the fabric cannot be looked at, 1 if
-/// it goes away meanwhile.
+/// it goes away meanwhile, or standard output cannot be written.
 #[derive(Args, Debug)]
 pub(crate) struct DumpArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
@@ -82,7 +82,8 @@ pub(crate) struct DumpArgs {
 /// Print a fabric's counters and gauges in the text format of Prometheus.
 ///
 /// Once, for a textfile collector, or at http://ADDRESS/metrics until it is interrupted. Nothing is written to the fabric.
-/// Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile, or nobody can listen at that address.
+/// Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile, nobody can listen at that address, or
+/// standard output cannot be written.
 #[derive(Args, Debug)]
 pub(crate) struct MetricsArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
@@ -99,7 +100,8 @@ pub(crate) struct MetricsArgs {
 /// By kernel and kind, the most frequent first: how many since the fabric was created, when the first and the last one were
 /// counted, and which message the last was, by its sender and its number. Of messages that were refused (they stayed with
 /// their sender), of headers that were damaged, and of clocks that were too far ahead, only the number is known. Nothing is
-/// written to the fabric. Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile.
+/// written to the fabric. Exit status 0; 2 if the fabric cannot be looked at, 1 if it goes away meanwhile, or standard output
+/// cannot be written.
 #[derive(Args, Debug)]
 pub(crate) struct ErrorsArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
@@ -116,7 +118,8 @@ pub(crate) struct ErrorsArgs {
 /// With on, all kernels of the fabric count it from now on, for one received message of 16; with off, no more. A receiver's
 /// counts are kept by its index, on a scale of four steps per power of two: a percentile is at most a quarter too long. Times
 /// are from the sender's timestamp to the receiver's, both on the hybrid clock. k2k top and k2k metrics show them as well,
-/// while it is on. Exit status 0; 2 if the fabric cannot be looked at, or, for on and off, written to.
+/// while it is on. Exit status 0; 2 if the fabric cannot be looked at, or, for on and off, written to; 1 if it goes away
+/// meanwhile, or standard output cannot be written.
 #[derive(Args, Debug)]
 pub(crate) struct LatencyArgs {
     /// The fabric's shared-memory file: a path, or a name without a slash for a file in /dev/shm.
@@ -134,9 +137,7 @@ pub(crate) struct LatencyArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Switch {
-    /// Kernels count.
     On,
-    /// Kernels count no more.
     Off,
 }
 

@@ -4,7 +4,7 @@
 //! so that output and input can be compared.
 
 use super::arrival::Arrivals;
-use crate::interrupt;
+use crate::{interrupt, output};
 use core::error::Error;
 use core::fmt;
 use k2k_command::OutputError;
@@ -145,9 +145,7 @@ fn create(path: &Path, input: &Metadata) -> Result<File, FilesError> {
         }
         Ok(_) | Err(_) => {}
     }
-    let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(true);
-    options.open(path).map_err(|why| FilesError::Output { path: name(), why })
+    output::create(path).map_err(|why| FilesError::Output { path: name(), why })
 }
 
 /// The bytes to carry.

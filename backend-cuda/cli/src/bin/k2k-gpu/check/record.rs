@@ -174,6 +174,15 @@ impl Record {
             let mut name = path.as_os_str().to_owned();
             name.push(".new");
             let new = PathBuf::from(name);
+            for file in [path, &new] {
+                if File::open(file).is_ok_and(|file| k2k::inspect::begins_like_a_fabric(&file)) {
+                    return Err(format!(
+                        "cannot write {}: {} is a fabric, which programs may use",
+                        path.display(),
+                        file.display()
+                    ));
+                }
+            }
             let written = File::create(&new).and_then(|mut file| {
                 file.write_all(text.as_bytes())?;
                 file.sync_all()
