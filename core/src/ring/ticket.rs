@@ -664,7 +664,8 @@ impl<'r, R: Ring> TicketView<'r, R> {
     pub(crate) fn ready(self, state: &TicketConsumerState) -> bool {
         // Relaxed: `pop` looks for itself, and sees this word or a later one.
         let seen = Word(self.at_position(state.head).word.load(Relaxed));
-        seen.laps_ahead(state.head, self.ring.slots()) == 0 && seen.phase() != FREE
+        // The phase first: mostly the slot is free, and the lap needs the shape.
+        seen.phase() != FREE && seen.laps_ahead(state.head, self.ring.slots()) == 0
     }
 
     /// Takes the oldest message.
