@@ -196,6 +196,9 @@ impl<'e, Sh: Shape<Scope = System>> Sleeper<'e, Sh> {
 
     /// Has the task polled again after a nap.
     pub(crate) fn nap(&mut self, waker: &Waker) {
+        if !self.endpoint.core().platform().is_here() {
+            return waker.wake_by_ref();
+        }
         let until_ns = wait::longest_nap_from(self.endpoint.core());
         self.endpoint.entered().arm(waker, None, until_ns);
         self.naps = true;
@@ -232,6 +235,9 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// Marks the kernel asleep, and has the task woken when the sleep is over, at the end of a slice, or at `until`. `None`
     /// if there is something to look at.
     pub(crate) fn arm(&mut self, awaited: Awaited, until: Option<Instant>, waker: &Waker) -> Option<Sleep<'static>> {
+        if !self.core().platform().is_here() {
+            return None;
+        }
         self.entered();
         let core = self.core();
         let sleep = awaited.fall_asleep(core)?;

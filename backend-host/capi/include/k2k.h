@@ -455,6 +455,16 @@ k2k_result k2k_endpoint_wait_for_kernel(k2k_endpoint endpoint,
 // Passes messages for others on, without waiting. `passed`, which may be NULL, gets their number.
 k2k_result k2k_poll(k2k_endpoint endpoint, uint64_t *passed);
 
+// For loops around `poll`, `select` or `epoll`: gives a descriptor that becomes readable when the endpoint may have
+// something to receive, mail or a command to stop. It stays the same and is closed with the endpoint; do not read it or close it.
+//
+// Call this each time after `k2k_receive` with no time to wait gave `K2K_TIMEOUT`. `wait` gets 1; or 0 if there is something
+// to receive by now, and then the loop must not wait. Register the kernel as one that parks, or the descriptor becomes readable
+// every millisecond.
+k2k_result k2k_arm(k2k_endpoint endpoint,
+                   int *descriptor,
+                   int *wait);
+
 // Runs the kernel on this thread until `k2k_stop` in its handler or a `K2K_COMMAND_STOP` or `DRAIN`: calls `on_message`
 // for each message, and `on_idle`, which may be NULL, when there is none. Gives a sign of life every `heartbeat_ns`, 0:
 // every 250 ms.

@@ -348,6 +348,18 @@ public:
         return given(k2k_endpoint_wait_for_kernel(handle_, name.c_str(), detail::to_ns(timeout), &id), id);
     }
 
+    // For loops around poll(2) or epoll: a descriptor that becomes readable when there may be something to receive. Call it
+    // each time after receive() found nothing; do not wait if `wait` is false.
+    struct Armed {
+        int descriptor;
+        bool wait;
+    };
+    Result<Armed> arm() {
+        int descriptor = -1, wait = 0;
+        const auto result = k2k_arm(handle_, &descriptor, &wait);
+        return given(result, Armed{descriptor, wait != 0});
+    }
+
     Result<std::uint64_t> poll() {
         std::uint64_t passed = 0;
         return given(k2k_poll(handle_, &passed), passed);

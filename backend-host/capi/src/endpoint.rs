@@ -8,16 +8,17 @@ use crate::types::{
 };
 use crate::{Any, PAYLOAD};
 use core::cell::Cell;
-use core::ffi::{c_char, c_void};
+use core::ffi::{c_char, c_int, c_void};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 use core::time::Duration;
 use k2k::message::PayloadTooLong;
 use k2k::{
-    Client, Context, DeliveryReceipt, Endpoint, Idle, KernelId, MessageId, Priority, ReceiptError, RequestError,
-    SendError, boxed,
+    Client, Context, DeliveryReceipt, Descriptor, Endpoint, Idle, KernelId, MessageId, Priority, ReceiptError,
+    RequestError, SendError, boxed,
 };
 use std::collections::VecDeque;
+use std::os::fd::AsRawFd as _;
 
 /// A message, as the library has it.
 type Mail = k2k::Message<PAYLOAD>;
@@ -38,6 +39,8 @@ pub(crate) struct Kernel {
     /// Messages that were too long for the caller's buffer, oldest first.
     held: VecDeque<Box<Mail>>,
     capacity: usize,
+    /// From the first call of `k2k_arm` on.
+    descriptor: Option<Descriptor>,
 }
 
 impl Kernel {
@@ -45,7 +48,15 @@ impl Kernel {
         let capacity = endpoint.fabric().geometry().payload as usize;
         let client = Client::new(endpoint);
         let client = if keeps == 0 { client } else { client.with_room(keeps as usize) };
-        Self { client, outgoing: message(), incoming: message(), request: message(), held: VecDeque::new(), capacity }
+        Self {
+            client,
+            outgoing: message(),
+            incoming: message(),
+            request: message(),
+            held: VecDeque::new(),
+            capacity,
+            descriptor: None,
+        }
     }
 }
 
@@ -504,6 +515,38 @@ pub unsafe extern "C" fn k2k_poll(endpoint: k2k_endpoint, passed: *mut u64) -> k
         }
         // SAFETY: not NULL, and the caller vouches for it.
         unsafe { put(passed, number, "the place for the number") }
+    })
+}
+
+fn no_descriptor(why: std::io::Error) -> Failure {
+    Failure::new(k2k_result::K2K_SYSTEM, format!("the system gives no descriptor: {why}"))
+}
+
+/// For loops around `poll`, `select` or `epoll`: gives a descriptor that becomes readable when the endpoint may have
+/// something to receive, mail or a command to stop. It stays the same and is closed with the endpoint; do not read it or close it.
+///
+/// Call this each time after `k2k_receive` with no time to wait gave `K2K_TIMEOUT`. `wait` gets 1; or 0 if there is something
+/// to receive by now, and then the loop must not wait. Register the kernel as one that parks, or the descriptor becomes readable
+/// every millisecond.
+///
+/// # Safety
+/// Pointers are NULL or good.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn k2k_arm(endpoint: k2k_endpoint, descriptor: *mut c_int, wait: *mut c_int) -> k2k_result {
+    guard(|| {
+        let mut kernel = enter(endpoint)?;
+        let kernel = &mut *kernel;
+        let armed = match &kernel.descriptor {
+            Some(descriptor) => descriptor,
+            None => kernel.descriptor.insert(Descriptor::new().map_err(no_descriptor)?),
+        };
+        let is_empty = kernel.held.is_empty() && kernel.client.kept() == 0;
+        let waits = armed.arm(kernel.client.endpoint_mut()) && is_empty;
+        // SAFETY: the caller vouches for both.
+        unsafe {
+            put(descriptor, armed.as_raw_fd(), "the place for the descriptor")?;
+            put(wait, c_int::from(waits), "the place for the answer")
+        }
     })
 }
 

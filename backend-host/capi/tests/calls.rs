@@ -463,6 +463,39 @@ fn results_have_their_names() {
 }
 
 /// One call of a random sequence: on handles that are open, closed, or made up.
+#[test]
+fn a_descriptor_is_readable_when_there_is_mail_and_stays_the_same() {
+    let broker = heap();
+    let (a, b) = (register(broker, c"a"), register(broker, c"b"));
+    let arm = || {
+        let (mut descriptor, mut wait) = (-1, -1);
+        // SAFETY: good pointers.
+        assert_eq!(unsafe { k2k_arm(a, &raw mut descriptor, &raw mut wait) }, K2K_OK, "{}", words());
+        (descriptor, wait)
+    };
+    let is_readable = |descriptor, wait_ms| {
+        let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one struct.
+        unsafe { libc::poll(&raw mut poll, 1, wait_ms) == 1 }
+    };
+    let (descriptor, wait) = arm();
+    assert!(descriptor >= 0 && wait == 1 && !is_readable(descriptor, 0));
+    for len in [3, 9] {
+        assert_eq!(send(b, id_of(a), &vec![1; len]).0, K2K_OK);
+        assert!(is_readable(descriptor, 60_000));
+        assert_eq!(arm(), (descriptor, 0), "there is mail");
+        assert_eq!(receive(a, 1, 0).map(|_| ()), Err(K2K_BUFFER_TOO_SMALL));
+        assert_eq!(arm(), (descriptor, 0), "it was kept");
+        assert_eq!(receive(a, 64, 0).unwrap().1.len(), len);
+        assert_eq!(arm(), (descriptor, 1));
+    }
+    // SAFETY: NULL is refused.
+    assert_eq!(unsafe { k2k_arm(a, null_mut(), null_mut()) }, K2K_NULL);
+    assert_eq!(k2k_endpoint_close(a), K2K_OK);
+    // SAFETY: a number.
+    assert_eq!(unsafe { libc::fcntl(descriptor, libc::F_GETFD) }, -1, "closed with the endpoint");
+}
+
 #[derive(Clone, Debug)]
 enum Call {
     Register(usize, u8),
@@ -474,6 +507,7 @@ enum Call {
     Receipt(usize),
     Command(usize, u32),
     Poll(usize),
+    Arm(usize),
     CloseBroker(usize),
     MakeBroker,
     Stats(usize),
@@ -492,6 +526,7 @@ fn calls() -> impl proptest::strategy::Strategy<Value = Vec<Call>> {
         2 => n.clone().prop_map(Call::Receipt),
         1 => (n.clone(), 0..5u32).prop_map(|(a, command)| Call::Command(a, command)),
         1 => n.clone().prop_map(Call::Poll),
+        1 => n.clone().prop_map(Call::Arm),
         1 => n.clone().prop_map(Call::CloseBroker),
         2 => Just(Call::MakeBroker),
         1 => n.prop_map(Call::Stats),
@@ -562,6 +597,10 @@ proptest::proptest! {
                     }
                     Call::Command(a, command) => k2k_command(brokers[0], pick(a).1, command),
                     Call::Poll(a) => k2k_poll(pick(a).0, null_mut()),
+                    Call::Arm(a) => {
+                        let (mut descriptor, mut wait) = (-1, -1);
+                        k2k_arm(pick(a).0, &raw mut descriptor, &raw mut wait)
+                    }
                     Call::CloseBroker(broker) => k2k_broker_close(pick_broker(broker)),
                     Call::MakeBroker if brokers.len() < 6 => {
                         brokers.push(heap());

@@ -62,6 +62,9 @@ static void messages_have_types() {
     EXPECT(b.reply(got.header(), 8, "text", 4));
     EXPECT(a.try_receive()->text() == "text");
     EXPECT(a.try_receive().error().is(K2K_TIMEOUT));
+    auto armed = a.arm().value();
+    EXPECT(armed.descriptor >= 0 && armed.wait);
+    EXPECT(b.send(a.id().value(), 9, nullptr, 0) && !a.arm()->wait && a.try_receive()->kind() == 9);
 
     EXPECT(a.send(to, 1, nullptr, 0) && a.send(to, 2, nullptr, 0));
     EXPECT(a.send(to, 3, nullptr, 0).error().is(K2K_QUEUE_FULL));
@@ -72,7 +75,7 @@ static void messages_have_types() {
     EXPECT(a.send(to, 1, large, sizeof large).error().is(K2K_PAYLOAD_TOO_LONG));
     auto unanswered = a.ask<Point>(to, 1, Point{}, 5ms);
     EXPECT(unanswered.error().is(K2K_NOT_RECEIVED) && unanswered.error().status == K2K_STATUS_TIMEOUT);
-    EXPECT(broker.stats()->sent == 6 && broker.stats(to)->received == 4);
+    EXPECT(broker.stats()->sent == 7 && broker.stats(to)->received == 4);
 }
 
 static void results_throw_only_when_asked() {

@@ -136,6 +136,12 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
         &mut self.endpoint
     }
 
+    /// How many messages were kept while an answer was waited for: [`receive`](Self::receive) has them without waiting.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.kept.len()
+    }
+
     /// The endpoint, and the messages that were kept.
     #[must_use]
     pub fn into_parts(self) -> (Endpoint<Sh>, VecDeque<Sh::Item>) {
