@@ -244,6 +244,21 @@ fn mail_that_is_not_taken_and_a_command_that_is_not_followed_are_seen() {
 }
 
 #[test]
+fn a_kernel_whose_messages_are_all_refused_does_not_pass_for_busy() {
+    let (shm, broker) = shared("look-refused");
+    let (mut a, b) = (broker.register("a").unwrap(), broker.register("b").unwrap());
+    let (gone, mut watch) = (b.id(), watch(&shm));
+    drop(b);
+    watch.look().unwrap();
+    assert!(a.send(gone, &Message::new(1)).is_err());
+    assert_eq!(named(&watch.look().unwrap(), "a").1.condition, Condition::Refused);
+    // One that also sends is busy.
+    assert!(a.send(gone, &Message::new(1)).is_err());
+    a.send(a.id(), &Message::new(1)).unwrap();
+    assert_eq!(named(&watch.look().unwrap(), "a").1.condition, Condition::Busy);
+}
+
+#[test]
 fn a_paused_kernel_is_paused_also_when_mail_waits() {
     let (shm, broker) = shared("look-paused");
     let mut me = broker.register("me").unwrap();
@@ -386,7 +401,7 @@ fn what_is_no_fabric_is_refused_with_a_reason() {
     .unwrap();
     refused("pipe", "not a regular file");
     std::fs::write(path("empty"), []).unwrap();
-    refused("empty", "too few");
+    refused("empty", "too short for a fabric");
     std::fs::write(path("text"), [b'x'; 5000]).unwrap();
     refused("text", "not a fabric");
     std::fs::write(path("zeros"), [0; 5000]).unwrap();

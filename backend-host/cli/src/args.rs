@@ -59,7 +59,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
 
-    /// Where to write what arrives. It is overwritten, and stays also if it turns out to be damaged. With -, it goes to
+    /// Where to write what arrives: no fabric. It is overwritten, and stays also if it turns out to be damaged. With -, it goes to
     /// standard output at the end, and the report to standard error. Without this option, a temporary file is written,
     /// compared and removed.
     #[arg(short, long, value_name = "FILE", conflicts_with = "duration")]

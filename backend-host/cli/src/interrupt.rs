@@ -1,6 +1,8 @@
 //! Signals that ask a job to end. The first one ends it early, and its figures are printed; the second one ends the
 //! command, unless that would leave something behind.
 
+#[cfg(feature = "top")]
+use signal_hook::consts::{SIGCONT, SIGQUIT, SIGTSTP};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::os::raw::c_int;
@@ -35,9 +37,7 @@ pub(crate) fn catch_and_clean_up() -> io::Result<()> {
 }
 
 fn listen(signals: &[c_int], again: impl Fn(c_int) + Send + 'static) -> io::Result<()> {
-    let ignored = ignored();
-    // What is ignored already stays so: Ctrl-C in a script's background job, SIGHUP under nohup.
-    let mut signals = Signals::new(signals.iter().filter(|&&signal| ignored >> (signal - 1) & 1 == 0))?;
+    let mut signals = heeded(signals)?;
     thread::Builder::new().name("k2k-signals".to_owned()).spawn(move || {
         for signal in &mut signals {
             if ASKED.set(()).is_err() {
@@ -46,6 +46,18 @@ fn listen(signals: &[c_int], again: impl Fn(c_int) + Send + 'static) -> io::Resu
         }
     })?;
     Ok(())
+}
+
+/// The signals that stop, continue or quit a program, for one that changes its terminal: it asks for those that are pending.
+#[cfg(feature = "top")]
+pub(crate) fn of_job_control() -> io::Result<Signals> {
+    heeded(&[SIGTSTP, SIGCONT, SIGQUIT])
+}
+
+/// What is ignored already stays so: Ctrl-C in a script's background job, SIGHUP under nohup.
+fn heeded(signals: &[c_int]) -> io::Result<Signals> {
+    let ignored = ignored();
+    Signals::new(signals.iter().filter(|&&signal| ignored >> (signal - 1) & 1 == 0))
 }
 
 /// The signals that this process ignores: bit `n - 1` is signal `n`. None where the system does not tell.

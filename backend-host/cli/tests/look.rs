@@ -83,6 +83,10 @@ fn ls_of_a_file_lists_its_kernels() {
     assert!(line("b ?[31m").ends_with("3  stalled"), "{text}");
     assert!(line("echo").contains("running") && line("echo").contains("moves"), "{text}");
     let of = json(&["ls", &shm.0, "--json"]);
+    for word in ["clock", "boot", "namespace"] {
+        let text = of["config"][word].as_str().expect("a string, since a number would lose bits");
+        assert!(text.len() == 18 && text.starts_with("0x"), "{text}");
+    }
     assert_eq!(kernel(&of, "b \u{1b}[31m")["backlog"][0]["normal"], 3);
     assert_eq!(kernel(&of, "a")["counters"]["sent"], 3);
 }
@@ -302,6 +306,15 @@ fn metrics_are_served_until_the_command_ends_also_to_clients_that_misbehave() {
     for unanswered in [&b""[..], b"GET", &[b'x'; 20_000]] {
         assert_eq!(ask(unanswered), "");
     }
+    assert!(ask(b"GET /metrics?x=1 HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200"));
+    let head = ask(b"HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n") && !head.contains("k2k_"), "{head}");
+    // Clients that say nothing keep nobody waiting: one after the other, they would take 100 s.
+    let idle: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    let began = std::time::Instant::now();
+    assert!(get().starts_with("HTTP/1.1 200"));
+    assert!(began.elapsed() < core::time::Duration::from_secs(30), "{:?}", began.elapsed());
+    drop(idle);
     // A fabric of that name comes back.
     memory::remove(&shm.0).unwrap();
     assert!(get().starts_with("HTTP/1.1 200"), "removed, and looked at still");
@@ -401,11 +414,13 @@ fn what_cannot_be_looked_at_is_one_line_and_status_2() {
     let mut other = vec![0; 5000];
     other[..8].copy_from_slice(&MAGIC.to_le_bytes());
     other[8] = 99;
-    std::fs::write(path("version"), other).unwrap();
+    std::fs::write(path("version"), &other).unwrap();
+    std::fs::write(path("empty"), []).unwrap();
     for (file, says) in [
         (path("missing"), "does not exist"),
         (path("text"), "not a fabric"),
         (path("version"), "layout version 99"),
+        (path("empty"), "has 0 bytes, which is too short for a fabric: it is none"),
         (dir.path().to_str().unwrap().to_owned(), "not a regular file"),
         (String::new(), "cannot name a fabric"),
         (path("missing\u{1b}[31m"), "missing?[31m"),
@@ -457,24 +472,118 @@ fn a_fabric_that_goes_away_while_it_is_watched_ends_top_with_a_line_and_status_1
     assert!(err.lines().count() == 1 && err.contains("made shorter"), "{err}");
 }
 
+/// Both ends of a terminal: the window, and what a program has.
 #[cfg(feature = "top")]
-#[test]
-fn top_ends_when_its_terminal_is_gone() {
-    use std::io::Read;
+fn terminal() -> (std::fs::File, std::os::fd::OwnedFd) {
     use std::os::fd::{FromRawFd, OwnedFd};
 
-    let (shm, _broker) = shared("top-hangup");
     let (mut master, mut slave) = (0, 0);
     let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: both descriptors are written by a call that succeeds; the other pointers may be null or are valid.
-    let (mut window, terminal) = unsafe {
+    unsafe {
         // The command is not to hold the other end itself.
         assert_eq!(libc::openpty(&mut master, &mut slave, core::ptr::null_mut(), core::ptr::null(), &size), 0);
         assert_eq!(libc::fcntl(master, libc::F_SETFD, libc::FD_CLOEXEC), 0);
         (std::fs::File::from_raw_fd(master), OwnedFd::from_raw_fd(slave))
+    }
+}
+
+/// Reads of a terminal until a text has come.
+#[cfg(feature = "top")]
+fn read_until(window: &mut std::fs::File, text: &str) {
+    let (mut seen, mut bytes) = (Vec::new(), [0; 4096]);
+    while !seen.windows(text.len()).any(|part| part == text.as_bytes()) {
+        let wait = rustix::time::Timespec::try_from(common::GUARD).unwrap();
+        let mut ready = [rustix::event::PollFd::new(&*window, rustix::event::PollFlags::IN)];
+        let ready = rustix::event::poll(&mut ready, Some(&wait)).unwrap();
+        assert!(ready > 0, "{text:?}: {:?}", String::from_utf8_lossy(&seen));
+        let len = std::io::Read::read(window, &mut bytes).unwrap();
+        assert_ne!(len, 0, "{text:?}: {:?}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&bytes[..len]);
+    }
+}
+
+#[cfg(feature = "top")]
+#[test]
+fn top_gives_the_terminal_back_while_it_is_stopped_and_when_it_is_quit() {
+    const ENTER: &str = "\u{1b}[?1049h";
+    const LEAVE: &str = "\u{1b}[?1049l";
+    let (shm, _broker) = shared("top-stop");
+    let (mut window, terminal) = terminal();
+    // SAFETY: the descriptor is open, and the call writes what it is given.
+    let is_cooked = || unsafe {
+        let mut mode = core::mem::zeroed::<libc::termios>();
+        assert_eq!(libc::tcgetattr(std::os::fd::AsRawFd::as_raw_fd(&terminal), &mut mode), 0);
+        mode.c_lflag & libc::ICANON != 0
     };
+    assert!(is_cooked());
+    let top = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
+        .args(["top", &shm.0])
+        .env("TERM", "xterm")
+        .stdin(terminal.try_clone().unwrap())
+        .stdout(terminal.try_clone().unwrap())
+        .spawn()
+        .unwrap();
+    let mut top = Process(top);
+    let id = top.0.id();
+    let signal = |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &id.to_string()]).status().unwrap().success());
+    };
+    let is_stopped = || {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().starts_with(" T")
+    };
+    read_until(&mut window, "KERNEL");
+    assert!(!is_cooked());
+    for stop in ["-TSTP", "-STOP"] {
+        signal(stop);
+        if stop == "-TSTP" {
+            read_until(&mut window, LEAVE);
+        }
+        eventually("it is stopped", is_stopped);
+        assert!(is_cooked() == (stop == "-TSTP"));
+        signal("-CONT");
+        read_until(&mut window, ENTER);
+        read_until(&mut window, "KERNEL");
+        assert!(!is_cooked());
+    }
+    signal("-QUIT");
+    read_until(&mut window, LEAVE);
+    let status = top.0.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGQUIT));
+    assert!(is_cooked());
+}
+
+#[cfg(feature = "top")]
+#[test]
+fn top_prints_tables_on_a_terminal_that_cannot_move_its_cursor() {
+    let (shm, broker) = shared("top-dumb");
+    let _a = broker.register("a").unwrap();
+    for term in [Some("dumb"), Some(""), None] {
+        let (mut window, terminal) = terminal();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"));
+        command.args(["top", &shm.0, "--interval", "0.05"]).stdin(terminal.try_clone().unwrap()).stdout(terminal);
+        match term {
+            Some(term) => command.env("TERM", term),
+            None => command.env_remove("TERM"),
+        };
+        let _top = Process(command.spawn().unwrap());
+        let mut picture = [0; 64];
+        std::io::Read::read_exact(&mut window, &mut picture).unwrap();
+        assert!(picture.starts_with(b"/dev/shm"), "{}", String::from_utf8_lossy(&picture));
+    }
+}
+
+#[cfg(feature = "top")]
+#[test]
+fn top_ends_when_its_terminal_is_gone() {
+    use std::io::Read;
+
+    let (shm, _broker) = shared("top-hangup");
+    let (mut window, terminal) = terminal();
     let mut top = std::process::Command::new(env!("CARGO_BIN_EXE_k2k"))
         .args(["top", &shm.0])
+        .env("TERM", "xterm")
         .stdin(terminal.try_clone().unwrap())
         .stdout(terminal)
         .spawn()

@@ -84,6 +84,18 @@ impl fmt::Display for InspectError {
                     None => Ok(()),
                 }
             }
+            Self::Attach { path, why: AttachError::TooSmall { found, .. } } => {
+                write!(f, "{} has {found} bytes, which is too short for a fabric: it is none", path.display())
+            }
+            // Any shape that there is can be looked at.
+            Self::Attach { path, why: AttachError::Shape { kernels, slots, payload, most_kernels, most_payload } } => {
+                write!(
+                    f,
+                    "{} is damaged: its header tells of {kernels} kernels, {slots} slots and {payload} bytes of payload; kernels \
+                 may be 1 to {most_kernels}, slots a power of two up to 32768, payload a multiple of 64 up to {most_payload}",
+                    path.display()
+                )
+            }
             Self::Attach { path, why } => write!(f, "{}: {why}", path.display()),
             Self::Shorter { path, found, expected } => write!(
                 f,

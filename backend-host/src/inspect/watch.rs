@@ -32,6 +32,8 @@ pub enum Condition {
     Paused,
     /// It is about to end: draining, leaving or stopped.
     Ending,
+    /// All that it has done since the last look is to try to send, and every message was refused.
+    Refused,
     /// It takes or sends messages, or did since the last look.
     Busy,
     /// Nothing waits, and nothing has happened since the last look.
@@ -50,6 +52,7 @@ impl fmt::Display for Condition {
             Self::Flooded => "flooded",
             Self::Paused => "paused",
             Self::Ending => "ending",
+            Self::Refused => "refused",
             Self::Busy => "busy",
             Self::Idle => "idle",
         })
@@ -261,6 +264,8 @@ impl Watch {
             Condition::Flooded
         } else if kernel.status == Some(Status::Leaving) || matches!(kernel.phase, Phase::Draining | Phase::Stopped) {
             Condition::Ending
+        } else if change.refused > 0 && change == (Stats { refused: change.refused, ..Stats::default() }) {
+            Condition::Refused
         } else if change != Stats::default() || waiting > 0 {
             Condition::Busy
         } else {

@@ -22,7 +22,8 @@ pub(crate) struct LsArgs {
 
 /// Watch a fabric, or several: rates, backlogs, who waits for whom, and which kernels are stuck.
 ///
-/// On a terminal, a picture that is drawn anew until q is pressed; h lists the keys. Elsewhere, a table for each look.
+/// On a terminal, a picture that is drawn anew until q is pressed; h lists the keys. Elsewhere, and on a terminal that cannot
+/// move its cursor (TERM is dumb or unset), a table for each look.
 /// Kernels that are dead, failed, stopped, hung, deaf to a command or stalled come first. Nothing is written to the fabric.
 /// Of several fabrics, such as a host's and the published copy of a GPU's, each has a part of the picture, or a table of its
 /// own. Exit status 0; 2 if a fabric cannot be looked at, 1 if one goes away meanwhile, or standard output cannot be written.
@@ -151,6 +152,7 @@ const CONDITIONS: &str = "Conditions:\n  \
     flooded  it takes mail, and some sender has no room for more\n  \
     paused   it was told to pause\n  \
     ending   it drains its inbox, leaves, or has stopped\n  \
+    refused  every message that it wants to send is refused\n  \
     busy     it takes or sends messages\n  \
     idle     nothing waits, and nothing happens";
 

@@ -31,18 +31,18 @@ fn run(args: &DumpArgs) -> Result<ExitCode, Box<dyn Error>> {
     k2k_command::print(header(view, look))?;
     k2k_command::print(kernels(&report))?;
     let failures = errors::counted(view, look)?;
-    k2k_command::say!("\nfailures: {}", if failures.is_empty() { "none" } else { "" })?;
+    k2k_command::say!("\nfailures:{}", if failures.is_empty() { " none" } else { "" })?;
     if !failures.is_empty() {
         k2k_command::print(errors::table(&failures, look))?;
     }
     let routes = view.routes(look)?;
-    k2k_command::say!("\nroutes: {}", if routes.is_empty() { "none" } else { "" })?;
+    k2k_command::say!("\nroutes:{}", if routes.is_empty() { " none" } else { "" })?;
     for route in routes {
         let [at, to, next] = [route.at, route.destination, route.next_hop].map(|id| name(look, id.index()));
         k2k_command::say!("  at {at}: to {to} by way of {next}")?;
     }
     let denials = view.denials(look)?;
-    k2k_command::say!("\ndenials: {}", if denials.is_empty() { "none" } else { "" })?;
+    k2k_command::say!("\ndenials:{}", if denials.is_empty() { " none" } else { "" })?;
     for denial in denials {
         let [receiver, sender] = [denial.receiver, denial.sender].map(|id| name(look, id.index()));
         k2k_command::say!("  {receiver} receives nothing from {sender}")?;
@@ -179,7 +179,9 @@ fn kernels(report: &Report) -> String {
             kernel.heartbeat.to_string(),
             detail.condition.to_string(),
         ]);
-        let _ = writeln!(counts, "  {}: {}", label(kernel), counters(&kernel.stats));
+        let counters = counters(&kernel.stats);
+        let counters = if counters.is_empty() { "nothing" } else { &counters };
+        let _ = writeln!(counts, "  {}: {counters}", label(kernel));
     }
     for (index, stats) in &report.look.left {
         let _ = writeln!(counts, "  #{index}, which nobody has now: {}", counters(stats));

@@ -31,12 +31,17 @@ pub(super) fn fabric(view: &View, look: &Look) -> Map<String, Value> {
             "high_share": config.high_share,
             "tracing": config.tracing,
             "latency": config.latency,
-            "clock": config.clock,
-            "boot": config.domain.boot,
-            "namespace": config.domain.namespace,
+            "clock": identity(config.clock),
+            "boot": identity(config.domain.boot),
+            "namespace": identity(config.domain.namespace),
         },
         "took_ns": nanoseconds(look.took),
     }))
+}
+
+/// All 64 bits: many readers of JSON keep 53 of a number.
+fn identity(word: u64) -> String {
+    format!("{word:#018x}")
 }
 
 /// A report, with its fabric.

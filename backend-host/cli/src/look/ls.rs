@@ -5,6 +5,7 @@ use super::table::Table;
 use super::{BETWEEN, file_state, json, label, lower, owner, printable, shape};
 use crate::text::{bytes, grouped, time_ns};
 use core::error::Error;
+use k2k::fabric::AttachError;
 use k2k::inspect::{self, InspectError, KernelLook, View, Watch};
 use k2k::owner::OwnerState;
 use serde_json::{Value, json};
@@ -60,6 +61,9 @@ fn all(as_json: bool) -> Result<ExitCode, Box<dyn Error>> {
                 let dash = || "-".to_owned();
                 // Without the path, which stands at the line's beginning.
                 let text = match &why {
+                    InspectError::Attach { why: AttachError::Shape { .. } | AttachError::Geometry { .. }, .. } => {
+                        "damaged: no fabric has such a shape".to_owned()
+                    }
                     InspectError::Attach { why, .. } => why.to_string(),
                     other => other.to_string(),
                 };
@@ -119,7 +123,8 @@ fn one(file: &str, as_json: bool) -> Result<ExitCode, Box<dyn Error>> {
         let heartbeat = match kernel.heartbeat {
             0 => "-".to_owned(),
             _ if detail.still.is_zero() => "moves".to_owned(),
-            _ => format!("still {}", time_ns(detail.still.as_nanos() as f64)),
+            // It was looked at for so long.
+            _ => format!("still at least {}", time_ns(detail.still.as_nanos() as f64)),
         };
         table.row([
             label(kernel),

@@ -9,15 +9,21 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 use k2k::fabric::{Failure, Geometry};
 use k2k::inspect::{FileState, InspectError, KernelLook, Report, View, Watch};
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 use std::time::Instant;
 
 const NAME: &str = "k2k metrics";
 
 /// How long a client may take for its request.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Clients that are answered at once.
+const CLIENTS: usize = 32;
 
 const NS_PER_S: u64 = 1_000_000_000;
 
@@ -49,7 +55,7 @@ fn run(args: &MetricsArgs) -> Result<ExitCode, Box<dyn Error>> {
         k2k_command::say!("http://{}/metrics", listener.local_addr()?)?;
         return serve(&listener, &args.file, Watch::new(super::open(&args.file)?));
     }
-    std::thread::sleep(super::BETWEEN);
+    thread::sleep(super::BETWEEN);
     k2k_command::print(look(&mut watch)?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -196,20 +202,37 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Answers one request after the other, for ever.
-fn serve(listener: &TcpListener, file: &str, mut watch: Watch) -> Result<ExitCode, Box<dyn Error>> {
+/// Answers requests for ever, each on a thread of its own, so that none waits for a client that sends nothing. When
+/// [`CLIENTS`] are there, the oldest makes room.
+fn serve(listener: &TcpListener, file: &str, watch: Watch) -> Result<ExitCode, Box<dyn Error>> {
+    let (file, watch) = (file.to_owned(), Arc::new(Mutex::new(watch)));
+    let mut clients: VecDeque<Weak<TcpStream>> = VecDeque::new();
     loop {
         let client = match listener.accept() {
             Ok((client, _)) => client,
             Err(why) => {
                 k2k_command::complain(NAME, format_args!("cannot accept a connection: {why}"));
                 // Perhaps for want of descriptors, which come back.
-                std::thread::sleep(Duration::from_millis(100));
+                thread::sleep(Duration::from_millis(100));
                 continue;
             }
         };
-        // A client that goes away, or is too slow, has no answer; the next one has.
-        let _ = answer(client, || scrape(file, &mut watch));
+        let client = Arc::new(client);
+        clients.retain(|client| client.strong_count() > 0);
+        if clients.len() >= CLIENTS
+            && let Some(oldest) = clients.pop_front().and_then(|oldest| oldest.upgrade())
+        {
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        clients.push_back(Arc::downgrade(&client));
+        let (file, watch) = (file.clone(), Arc::clone(&watch));
+        let answers = move || {
+            // A client that goes away, or is too slow, has no answer; the others have.
+            let _ = answer(&client, || scrape(&file, &mut watch.lock().unwrap_or_else(PoisonError::into_inner)));
+        };
+        if let Err(why) = thread::Builder::new().name("k2k-metrics".to_owned()).spawn(answers) {
+            k2k_command::complain(NAME, format_args!("cannot answer a request: {why}"));
+        }
     }
 }
 
@@ -224,7 +247,7 @@ fn scrape(file: &str, watch: &mut Watch) -> Result<String, InspectError> {
     }
 }
 
-fn answer(mut client: TcpStream, scrape: impl FnOnce() -> Result<String, InspectError>) -> io::Result<()> {
+fn answer(mut client: &TcpStream, scrape: impl FnOnce() -> Result<String, InspectError>) -> io::Result<()> {
     let began = Instant::now();
     client.set_write_timeout(Some(PATIENCE))?;
     let mut request = Vec::new();
@@ -243,13 +266,16 @@ fn answer(mut client: TcpStream, scrape: impl FnOnce() -> Result<String, Inspect
     }
     let first = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = first.split(|byte| *byte == b' ');
-    let (status, body) = match (words.next(), words.next()) {
-        (Some(b"GET"), Some(b"/metrics" | b"/")) => match scrape() {
+    let method = words.next().unwrap_or_default();
+    // What stands behind a question mark asks for nothing that is here.
+    let path = words.next().and_then(|target| target.split(|byte| *byte == b'?').next());
+    let (status, body) = match (method, path) {
+        (b"GET" | b"HEAD", Some(b"/metrics" | b"/")) => match scrape() {
             Ok(text) => ("200 OK", text),
             Err(why) => ("503 Service Unavailable", format!("{why}\n")),
         },
-        (Some(b"GET"), _) => ("404 Not Found", "only /metrics is here\n".to_owned()),
-        _ => ("405 Method Not Allowed", "only GET is answered\n".to_owned()),
+        (b"GET" | b"HEAD", _) => ("404 Not Found", "only /metrics is here\n".to_owned()),
+        _ => ("405 Method Not Allowed", "only GET and HEAD are answered\n".to_owned()),
     };
     let length = body.len();
     let head = format!(
@@ -257,5 +283,5 @@ fn answer(mut client: TcpStream, scrape: impl FnOnce() -> Result<String, Inspect
          Connection: close\r\n\r\n"
     );
     client.write_all(head.as_bytes())?;
-    client.write_all(body.as_bytes())
+    if method == b"HEAD" { Ok(()) } else { client.write_all(body.as_bytes()) }
 }

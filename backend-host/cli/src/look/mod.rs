@@ -27,6 +27,7 @@ use k2k::fabric::Geometry;
 use k2k::inspect::{FileState, InspectError, KernelLook, Look, Owner, View};
 use k2k::owner::OwnerState;
 use std::process::ExitCode;
+use unicode_width::UnicodeWidthStr as _;
 
 /// Between the two looks of a command that takes no longer. An idle kernel that parks looks at its inbox after a fifth of a
 /// second at most.
@@ -77,9 +78,23 @@ fn label_of(look: &Look, index: u16) -> String {
     look.kernel(index).map_or_else(|| format!("#{index}"), label)
 }
 
-/// Names come out of shared memory: control characters become `?`.
+/// Names come out of shared memory: control characters become `?`, and so do characters that change how others are shown
+/// (such as U+202E, after which text runs to the left) or that are not seen (U+200B).
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars().map(|c| if is_seen(c) { c } else { '?' }).collect()
+}
+
+fn is_seen(c: char) -> bool {
+    if c.is_ascii() {
+        return !c.is_control();
+    }
+    // Behind a letter, an accent is not escaped.
+    !format!("x{c}").escape_debug().any(|c| c == '\\')
+}
+
+/// Columns of a terminal that a text takes.
+fn cells(text: &str) -> usize {
+    text.width()
 }
 
 fn labels(look: &Look, indices: &[u16]) -> String {
@@ -112,4 +127,21 @@ fn end(name: &str, result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
 /// As the command line has such words.
 fn lower(value: impl fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_nothing_that_is_not_seen_and_take_the_room_that_they_take() {
+        assert_eq!(printable("a\u{202e}b\u{200b}c\u{1b}[1m\u{85}"), "a?b?c?[1m?");
+        let plain = "café cafe\u{301} \\\"' 漢字 ü→🦀";
+        assert_eq!(printable(plain), plain);
+        let mut table = table::Table::new(1, ["NAME", "N", "LAST"]);
+        for name in ["漢字", "ab"] {
+            table.row([name, "1", "x"].map(str::to_owned));
+        }
+        assert_eq!(table.render(), "NAME  N  LAST\n漢字  1  x\nab    1  x\n");
+    }
 }

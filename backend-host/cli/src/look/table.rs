@@ -1,5 +1,7 @@
 //! Columns for people.
 
+use super::cells;
+
 /// Rows of cells under a heading; the first `left` columns stand to the left, the others to the right.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -20,16 +22,17 @@ impl Table {
     pub(super) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cells(cell)).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut text = String::new();
         for row in &self.rows {
             let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+                let gap = " ".repeat(width.saturating_sub(cells(cell)));
                 if column < self.left || column + 1 == columns {
-                    format!("{cell:<width$}")
+                    format!("{cell}{gap}")
                 } else {
-                    format!("{cell:>width$}")
+                    format!("{gap}{cell}")
                 }
             });
             let line = cells.collect::<Vec<_>>().join("  ");

@@ -27,10 +27,17 @@ fn run(args: &TopArgs) -> Result<ExitCode, Box<dyn Error>> {
     let open = |file: &String| super::open(file).map(|view| Watch::new(view).patience(patience));
     let watches = args.files.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     #[cfg(feature = "top")]
-    if !args.once && args.count.is_none() && !args.json && !args.plain && std::io::stdout().is_terminal() {
+    if !args.once && args.count.is_none() && !args.json && !args.plain && can_draw() {
         return screen::show(watches, args.interval);
     }
     print(args, watches)
+}
+
+/// Whether standard output is a terminal that can move its cursor.
+#[cfg(feature = "top")]
+fn can_draw() -> bool {
+    let is_able = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
+    is_able && std::io::stdout().is_terminal()
 }
 
 /// A table or an object for each interval and fabric.

@@ -1,7 +1,7 @@
 //! `k2k top` on a terminal.
 
 use super::super::json::FIELDS;
-use super::super::{file_state, label, label_of, labels, lower, owner, printable};
+use super::super::{cells, file_state, label, label_of, labels, lower, owner, printable};
 use super::order::Order;
 use super::quantile;
 use crate::interrupt;
@@ -10,14 +10,19 @@ use core::error::Error;
 use core::time::Duration;
 use k2k::KernelId;
 use k2k::fabric::Geometry;
-use k2k::inspect::{Condition, Detail, InspectError, KernelLook, Quantiles, Report, Watch};
-use ratatui::Frame;
+use k2k::inspect::{Condition, Detail, FileState, InspectError, KernelLook, Quantiles, Report, Watch};
+use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{EnterAlternateScreen, enable_raw_mode};
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
-use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table, TableState};
+use ratatui::widgets::{Cell, Paragraph, Row, Sparkline, Table, TableState, Wrap};
+use ratatui::{Frame, Terminal};
 use rustix::event::{PollFd, PollFlags};
+use signal_hook::consts::SIGCONT;
+use signal_hook::iterator::Signals;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -55,8 +60,9 @@ pub(super) fn show(mut watches: Vec<Watch>, interval: Duration) -> Result<ExitCo
     let mut screen = Screen::new(panes.collect::<Result<_, InspectError>>()?);
     interrupt::catch_all();
     let keys = keys()?;
+    let mut signals = interrupt::of_job_control()?;
     let ended = ratatui::try_init().map_err(Into::into).and_then(|mut terminal| {
-        let result = draw(&mut terminal, &mut screen, &mut watches, interval, &keys);
+        let result = draw(&mut terminal, &mut screen, &mut watches, interval, &keys, &mut signals);
         let restored = ratatui::try_restore();
         let status = result?;
         restored?;
@@ -96,12 +102,14 @@ fn draw(
     watches: &mut [Watch],
     interval: Duration,
     keys: &OwnedFd,
+    signals: &mut Signals,
 ) -> Result<ExitCode, Box<dyn Error>> {
     let mut next = Instant::now() + interval;
     loop {
         terminal.draw(|frame| screen.draw(frame))?;
         let mut changed = false;
         while !changed {
+            changed |= obey(signals, terminal)?;
             if interrupt::is_asked_for() {
                 return Ok(ExitCode::from(interrupt::INTERRUPTED));
             }
@@ -116,18 +124,52 @@ fn draw(
                 changed = true;
             } else if event::poll(Duration::ZERO)? {
                 match event::read()? {
-                    Event::Key(key) if key.kind != KeyEventKind::Release => {
-                        let is_interrupt = key.code == KeyCode::Char('c') && key.modifiers == KeyModifiers::CONTROL;
-                        if is_interrupt || screen.press(key.code) == Pressed::Quit {
-                            return Ok(ExitCode::SUCCESS);
-                        }
-                    }
+                    Event::Key(key) if key.kind != KeyEventKind::Release => match (key.code, key.modifiers) {
+                        (KeyCode::Char('c'), KeyModifiers::CONTROL) => return Ok(ExitCode::SUCCESS),
+                        (KeyCode::Char('z'), KeyModifiers::CONTROL) => suspend()?,
+                        (code, _) if screen.press(code) == Pressed::Quit => return Ok(ExitCode::SUCCESS),
+                        _ => {}
+                    },
                     _ => {}
                 }
                 changed = true;
             }
         }
     }
+}
+
+/// Does what a terminal's signals ask for, with the terminal as it was found; whether the picture must be drawn anew.
+fn obey(signals: &mut Signals, terminal: &mut ratatui::DefaultTerminal) -> io::Result<bool> {
+    let mut comes_back = false;
+    for signal in signals.pending() {
+        if signal != SIGCONT {
+            ratatui::try_restore()?;
+            // For SIGTSTP, it returns when the process is continued; for SIGQUIT, it does not.
+            signal_hook::low_level::emulate_default_handler(signal)?;
+        }
+        comes_back = true;
+    }
+    if comes_back {
+        // After a SIGSTOP, of which nothing tells, the mode is not what it is thought to be.
+        ratatui::try_restore()?;
+        enable_raw_mode()?;
+        execute!(io::stdout(), EnterAlternateScreen)?;
+        // One that knows of no picture draws the whole of the next one.
+        *terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+        // Of the stop that has just ended.
+        signals.pending().for_each(drop);
+    }
+    Ok(comes_back)
+}
+
+/// Ctrl-Z stops all processes of the job, unless no shell is there that could continue them.
+fn suspend() -> io::Result<()> {
+    let session = |process| rustix::process::getsid(process).ok();
+    let parent = rustix::process::getppid();
+    if parent.is_some() && session(parent) == session(None) {
+        rustix::process::kill_current_process_group(rustix::process::Signal::TSTP)?;
+    }
+    Ok(())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +197,8 @@ struct Pane {
     history: HashMap<KernelId, VecDeque<u64>>,
     picked: Option<KernelId>,
     table: TableState,
+    /// Kernels that fit into the table, as it was drawn last.
+    rows: u16,
     /// Why the fabric cannot be looked at any more.
     gone: Option<InspectError>,
 }
@@ -166,12 +210,21 @@ struct Screen {
     focus: usize,
     order: Order,
     page: Page,
-    paused: bool,
+    /// The page that help goes back to.
+    before_help: Page,
+    frozen: bool,
 }
 
 impl Screen {
     fn new(panes: Vec<Pane>) -> Self {
-        Self { panes, focus: 0, order: Order::default(), page: Page::Kernels, paused: false }
+        Self {
+            panes,
+            focus: 0,
+            order: Order::default(),
+            page: Page::Kernels,
+            before_help: Page::Kernels,
+            frozen: false,
+        }
     }
 
     /// Looks at every fabric that is still there.
@@ -181,7 +234,7 @@ impl Screen {
     fn look(&mut self, watches: &mut [Watch]) -> Result<(), InspectError> {
         for (pane, watch) in self.panes.iter_mut().zip(watches).filter(|(pane, _)| pane.gone.is_none()) {
             match watch.look() {
-                Ok(report) => pane.update(report, self.paused),
+                Ok(report) => pane.update(report, self.frozen),
                 Err(why) => pane.gone = Some(why),
             }
         }
@@ -195,25 +248,41 @@ impl Screen {
         match key {
             KeyCode::Char('q') => return Pressed::Quit,
             KeyCode::Esc if self.page == Page::Kernels => return Pressed::Quit,
+            KeyCode::Char('h' | '?') | KeyCode::Esc | KeyCode::Backspace if self.page == Page::Help => {
+                self.page = self.before_help;
+            }
             KeyCode::Esc | KeyCode::Backspace => self.page = Page::Kernels,
-            KeyCode::Char('h' | '?') => self.page = if self.page == Page::Help { Page::Kernels } else { Page::Help },
-            KeyCode::Char('p' | ' ') => self.paused = !self.paused,
+            KeyCode::Char('h' | '?') => (self.before_help, self.page) = (self.page, Page::Help),
+            KeyCode::Char('p' | ' ') => self.frozen = !self.frozen,
             KeyCode::Char('s') => self.order = self.order.next(),
-            KeyCode::Tab => self.focus = (self.focus + 1) % self.panes.len(),
-            KeyCode::BackTab => self.focus = (self.focus + self.panes.len() - 1) % self.panes.len(),
+            KeyCode::Tab => self.focus_on(self.focus + 1),
+            KeyCode::BackTab => self.focus_on(self.focus + self.panes.len() - 1),
             KeyCode::Enter => {
                 self.pick(0);
                 self.page = if self.page == Page::Kernels { Page::Detail } else { Page::Kernels };
             }
             KeyCode::Down | KeyCode::Char('j') => self.pick(1),
             KeyCode::Up | KeyCode::Char('k') => self.pick(-1),
-            KeyCode::PageDown => self.pick(10),
-            KeyCode::PageUp => self.pick(-10),
+            KeyCode::PageDown => self.pick(self.page_len()),
+            KeyCode::PageUp => self.pick(-self.page_len()),
             KeyCode::Home => self.pick(isize::MIN),
             KeyCode::End => self.pick(isize::MAX),
             _ => {}
         }
         Pressed::Stay
+    }
+
+    /// The pane of that number, or of what is left when all are counted. A page of one kernel has one to show.
+    fn focus_on(&mut self, pane: usize) {
+        self.focus = pane % self.panes.len();
+        if self.page == Page::Detail && self.panes.get(self.focus).is_some_and(|pane| pane.picked.is_none()) {
+            self.pick(0);
+        }
+    }
+
+    /// Kernels that fit into the table with the focus.
+    fn page_len(&self) -> isize {
+        self.panes.get(self.focus).map_or(1, |pane| pane.rows.max(1).cast_signed().into())
     }
 
     fn pick(&mut self, by: isize) {
@@ -225,25 +294,30 @@ impl Screen {
     fn draw(&mut self, frame: &mut Frame<'_>) {
         let [body, foot] = Layout::vertical([Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
         if self.page == Page::Help {
-            frame.render_widget(Paragraph::new(HELP), body);
+            frame.render_widget(Paragraph::new(HELP).wrap(Wrap { trim: false }), body);
         } else {
             let (panes, focus) = (self.panes.len(), self.focus);
             for ((at, pane), area) in self.panes.iter_mut().enumerate().zip(split(body, panes).iter()) {
                 let is_focus = at == focus;
                 let page = if is_focus { self.page } else { Page::Kernels };
-                pane.draw(frame, *area, page, self.order, Head { paused: self.paused, is_focus });
+                pane.draw(frame, *area, page, self.order, Head { frozen: self.frozen, is_focus });
             }
         }
-        let narrow = frame.area().width < 60;
         let tab = if self.panes.len() > 1 { "tab fabric  " } else { "" };
+        let sort = self.order.name();
         let keys = match self.page {
-            Page::Kernels if narrow => format!("q quit  {tab}s sort: {}  h help", self.order.name()),
-            Page::Kernels => {
-                format!("q quit  p pause  {tab}s sort: {}  ↑↓ pick  enter one  h help", self.order.name())
-            }
-            Page::Detail => format!("q quit  p pause  {tab}↑↓ another  enter back"),
-            Page::Help => "q quit  h back".to_owned(),
+            Page::Kernels => [
+                format!("q quit  h help  p freeze  {tab}s sort: {sort}  ↑↓ pick  enter one"),
+                format!("q quit  h help  {tab}s sort: {sort}"),
+            ],
+            Page::Detail => [
+                format!("q quit  h help  p freeze  {tab}↑↓ another  enter back"),
+                format!("q quit  h help  {tab}enter back"),
+            ],
+            Page::Help => ["q quit  h back".to_owned(), String::new()],
         };
+        let fits = |keys: &&String| keys.chars().count() <= usize::from(frame.area().width);
+        let keys = keys.iter().find(fits).cloned().unwrap_or_else(|| format!("q quit  h help  {tab}"));
         frame.render_widget(Line::styled(keys, DIM), foot);
     }
 }
@@ -262,17 +336,26 @@ fn split(area: Rect, panes: usize) -> Rc<[Rect]> {
 /// How a pane's heading is drawn.
 #[derive(Clone, Copy, Debug)]
 struct Head {
-    paused: bool,
+    frozen: bool,
     is_focus: bool,
 }
 
 impl Pane {
     fn new(file: String, geometry: Geometry, report: Report) -> Self {
-        Self { file, geometry, report, history: HashMap::new(), picked: None, table: TableState::default(), gone: None }
+        Self {
+            file,
+            geometry,
+            report,
+            history: HashMap::new(),
+            picked: None,
+            table: TableState::default(),
+            rows: 10,
+            gone: None,
+        }
     }
 
     /// Rates are kept also while the picture stands still.
-    fn update(&mut self, report: Report, paused: bool) {
+    fn update(&mut self, report: Report, frozen: bool) {
         self.history.retain(|id, _| report.look.kernels.iter().any(|kernel| kernel.id == *id));
         for (kernel, detail) in report.kernels() {
             let rates = self.history.entry(kernel.id).or_default();
@@ -281,16 +364,17 @@ impl Pane {
             }
             rates.push_back(report.per_second(detail.change.received) as u64);
         }
-        if !paused {
+        if !frozen {
             self.report = report;
         }
     }
 
-    /// Moves on from the kernel that is picked; from none, to the first.
+    /// Moves on from the kernel that is picked; from none, to the first, or to the last if that is asked for.
     fn pick(&mut self, order: Order, by: isize) {
         let kernels = order.sorted(&self.report);
         let at = kernels.iter().position(|(kernel, _)| Some(kernel.id) == self.picked);
-        let to = at.map_or(0, |at| at.saturating_add_signed(by)).min(kernels.len().saturating_sub(1));
+        let from_none = if by == isize::MAX { usize::MAX } else { 0 };
+        let to = at.map_or(from_none, |at| at.saturating_add_signed(by)).min(kernels.len().saturating_sub(1));
         self.picked = kernels.get(to).map(|(kernel, _)| kernel.id);
     }
 
@@ -306,12 +390,18 @@ impl Pane {
     fn draw_head(&self, frame: &mut Frame<'_>, area: Rect, head: Head) {
         let Geometry { kernels, slots, payload, size } = self.geometry;
         let report = &self.report;
-        let paused = if head.paused { "  PAUSED" } else { "" };
+        let frozen = if head.frozen { "  FROZEN" } else { "" };
+        // The sentence at the end may be cut.
+        let warning = match report.look.file {
+            FileState::Named => "",
+            FileState::Removed => "REMOVED ",
+            FileState::Replaced => "REPLACED ",
+        };
         let style = if head.is_focus { BOLD } else { DIM };
         let stuck = report.details.iter().filter(|detail| detail.condition <= Condition::Stalled).count();
         let stuck = if stuck > 0 { format!("  {stuck} stuck") } else { String::new() };
         let first = format!(
-            "{}{paused}{stuck}  {} of {kernels} kernels x {slots} x {payload} B, {}{}",
+            "{warning}{}{frozen}{stuck}  {} of {kernels} kernels x {slots} x {payload} B, {}{}",
             self.file,
             report.look.kernels.len(),
             bytes(size),
@@ -322,10 +412,11 @@ impl Pane {
         };
         let waiting: u64 = report.look.kernels.iter().map(KernelLook::waiting).sum();
         let second = format!(
-            "{}/s received  {}/s sent  {}/s failed  {} waiting",
+            "{}/s received  {}/s sent  {}/s failed  {}/s refused  {} waiting",
             sum(|detail| detail.change.received),
             sum(|detail| detail.change.sent),
             sum(|detail| detail.change.failed()),
+            sum(|detail| detail.change.refused),
             grouped(waiting),
         );
         let second = match &self.gone {
@@ -337,6 +428,7 @@ impl Pane {
     }
 
     fn draw_kernels(&mut self, frame: &mut Frame<'_>, area: Rect, order: Order) {
+        self.rows = area.height.saturating_sub(1);
         let kernels = order.sorted(&self.report);
         let columns = columns(&self.report, area.width);
         let rows: Vec<Row<'_>> = kernels
@@ -370,7 +462,8 @@ impl Pane {
     fn draw_detail(&self, frame: &mut Frame<'_>, area: Rect) {
         let report = &self.report;
         let Some((kernel, detail)) = report.kernels().find(|(kernel, _)| Some(kernel.id) == self.picked) else {
-            return frame.render_widget(Paragraph::new("this kernel has left"), area);
+            let why = if self.picked.is_some() { "this kernel has left" } else { "no kernels" };
+            return frame.render_widget(Paragraph::new(why), area);
         };
         let [picture, text] = Layout::vertical([Constraint::Length(4), Constraint::Min(1)]).areas(area);
         let [title, picture] = Layout::vertical([Constraint::Length(1), Constraint::Length(3)]).areas(picture);
@@ -404,7 +497,7 @@ fn facts(report: &Report, kernel: &KernelLook, detail: &Detail) -> Vec<Line<'sta
     let mut facts = vec![
         fact("owner", owner(kernel.owner)),
         fact("phase", format!("{}, told to {}", lower(kernel.phase), lower(kernel.command))),
-        fact("heartbeat", heartbeat(kernel, detail)),
+        fact("heartbeat", heartbeat(kernel, detail).replace("still ", "still for ")),
         fact("waiting", format!("{}, at most {}", grouped(kernel.waiting()), grouped(detail.high_water))),
     ];
     if let Some(Quantiles { count, p50_ns, p99_ns }) = detail.latency {
@@ -428,15 +521,15 @@ fn heartbeat(kernel: &KernelLook, detail: &Detail) -> String {
     match kernel.heartbeat {
         0 => "-".to_owned(),
         _ if detail.still.is_zero() => "moves".to_owned(),
-        _ => time_ns(detail.still.as_nanos() as f64),
+        _ => format!("still {}", time_ns(detail.still.as_nanos() as f64)),
     }
 }
 
 const HELP: &str = "\
-q, Esc      quit            s  sort by the next of condition, name, sent, received, failed, waiting
-p, space    stand still     enter  one kernel, or back
-↑ ↓ k j     pick a kernel   page up, page down, home, end
-tab         the next fabric, of several
+q, Esc      quit              s      sort by the next column
+p, space    freeze, go on     enter  one kernel, or back
+↑ ↓ k j     pick a kernel     page up, page down, home, end
+tab         the next fabric   ctrl-z suspend
 
 dead     its process is gone: k2k reap frees its name
 failed   its handler failed
@@ -447,6 +540,7 @@ stalled  mail waits, and it takes none
 flooded  it takes mail, and some sender has no room for more
 paused   it was told to pause
 ending   it drains its inbox, leaves, or has stopped
+refused  every message that it wants to send is refused
 busy     it takes or sends messages
 idle     nothing waits, and nothing happens";
 
@@ -465,7 +559,7 @@ fn colour(condition: Condition) -> Style {
     match condition {
         Condition::Dead | Condition::Failed | Condition::Hung => Style::new().fg(Color::Red).patch(BOLD),
         Condition::Stopped | Condition::Unheard | Condition::Stalled => Style::new().fg(Color::Yellow).patch(BOLD),
-        Condition::Flooded => Style::new().fg(Color::Magenta),
+        Condition::Flooded | Condition::Refused => Style::new().fg(Color::Magenta),
         Condition::Busy => Style::new().fg(Color::Green),
         _ => DIM,
     }
@@ -502,16 +596,16 @@ const COLUMNS: [([u16; 2], Column); 16] = [
     ([0, 0], Column { right: false, ..column("KERNEL", 0, |_, kernel, _| label(kernel)) }),
     ([0, 0], Column { right: false, ..column(CONDITION, 9, |_, _, detail| detail.condition.to_string()) }),
     ([60, 60], column("SENT/s", 7, |report, _, detail| rate(report.per_second(detail.change.sent)))),
-    ([0, 0], column("RECV/s", 7, |report, _, detail| rate(report.per_second(detail.change.received)))),
-    ([70, 70], column("FWD/s", 7, |report, _, detail| rate(report.per_second(detail.change.forwarded)))),
+    ([30, 30], column("RECV/s", 7, |report, _, detail| rate(report.per_second(detail.change.received)))),
+    ([70, 90], column("FWD/s", 7, |report, _, detail| rate(report.per_second(detail.change.forwarded)))),
     ([60, 60], column("FAIL/s", 7, |report, _, detail| rate(report.per_second(detail.change.failed())))),
-    ([100, 100], column("REFUSED/s", 9, |report, _, detail| rate(report.per_second(detail.change.refused)))),
+    ([80, 80], column("REFUSED/s", 9, |report, _, detail| rate(report.per_second(detail.change.refused)))),
     ([NEVER, 100], column("P50", 7, |_, _, detail| quantile(detail, |latency| latency.p50_ns))),
     ([NEVER, 70], column("P99", 7, |_, _, detail| quantile(detail, |latency| latency.p99_ns))),
-    ([0, 0], column("WAIT", 7, |_, kernel, _| grouped(kernel.waiting()))),
-    ([70, 90], column("MOST", 7, |_, _, detail| grouped(detail.high_water))),
-    ([90, 90], column("DEFER", 7, |_, kernel, _| grouped(kernel.deferred()))),
-    ([150, 150], column("HEARTBEAT", 9, |_, kernel, detail| heartbeat(kernel, detail))),
+    ([24, 24], column("WAIT", 7, |_, kernel, _| grouped(kernel.waiting()))),
+    ([90, 100], column("MOST", 7, |_, _, detail| grouped(detail.high_water))),
+    ([100, 100], column("DEFER", 7, |_, kernel, _| grouped(kernel.deferred()))),
+    ([150, 150], column("HEARTBEAT", 13, |_, kernel, detail| heartbeat(kernel, detail))),
     ([160, 160], Column { right: false, ..column("PHASE", 8, |_, kernel, _| lower(kernel.phase)) }),
     ([130, 130], Column { right: false, ..column("OWNER", 17, |_, kernel, _| owner(kernel.owner)) }),
     (
@@ -528,7 +622,7 @@ fn columns(report: &Report, width: u16) -> Vec<Column> {
         COLUMNS.iter().filter(|(from, _)| width >= from[mode]).map(|(_, column)| *column).collect();
     let fixed: u16 = columns.iter().map(|column| column.width + GAP).sum::<u16>().saturating_sub(GAP);
     let left = width.saturating_sub(fixed);
-    let longest = report.look.kernels.iter().map(|kernel| label(kernel).chars().count()).max().unwrap_or(0);
+    let longest = report.look.kernels.iter().map(|kernel| cells(&label(kernel))).max().unwrap_or(0);
     let has_last = columns.last().is_some_and(|column| column.width == 0 && column.heading != "KERNEL");
     let most = if has_last { left.saturating_sub(9) } else { left };
     let name = u16::try_from(longest).unwrap_or(u16::MAX).max(6).min(most);
@@ -548,7 +642,6 @@ mod tests {
     use k2k::inspect::{FileState, Look, Owner, SenderBacklog};
     use k2k::owner::OwnerState;
     use k2k::{Command, Config, Phase, Stats};
-    use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use std::collections::BTreeMap;
 
@@ -615,8 +708,11 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first_at_every_width_and_columns_fit() {
-        for (width, height) in [(40, 24), (80, 24), (200, 50), (20, 5), (1, 1)] {
+        for (width, height) in [(40, 24), (80, 24), (200, 50), (20, 6), (1, 1)] {
             let lines = drawn(&mut screen(), width, height);
+            if width == 20 {
+                assert!(lines[3].starts_with("a name of") && lines[3].ends_with("hung"), "{lines:#?}");
+            }
             if width < 40 {
                 continue;
             }
@@ -676,15 +772,77 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_picture_stands_still_and_says_so() {
+    fn a_frozen_picture_stands_still_and_says_so() {
         let mut screen = screen();
         screen.press(KeyCode::Char('p'));
         let mut report = screen.panes[0].report.clone();
         report.look.kernels.clear();
         report.details.clear();
-        screen.panes[0].update(report, screen.paused);
+        screen.panes[0].update(report, screen.frozen);
         let lines = drawn(&mut screen, 80, 24);
-        assert!(lines[0].contains("PAUSED") && lines[3].starts_with("a name"), "{lines:#?}");
+        assert!(lines[0].contains("FROZEN") && lines[3].starts_with("a name"), "{lines:#?}");
+    }
+
+    #[test]
+    fn a_kernel_whose_messages_are_all_refused_shows_at_every_usual_width() {
+        for width in [40, 80, 120] {
+            let mut screen = screen();
+            let refused = &mut screen.panes[0].report.details[0];
+            refused.condition = Condition::Refused;
+            refused.change = Stats { refused: 76, ..Stats::default() };
+            let lines = drawn(&mut screen, width, 24);
+            assert!(lines.iter().any(|line| line.contains("source") && line.contains("refused")), "{lines:#?}");
+            if width >= 80 {
+                assert!(lines[1].contains("76/s refused") && lines[2].contains("REFUSED/s"), "{lines:#?}");
+                assert!(lines.iter().any(|line| line.starts_with("source") && line.contains(" 76 ")), "{lines:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pane_that_comes_into_focus_shows_a_kernel_of_its_own() {
+        let mut screen = Screen::new(vec![pane("/dev/shm/a"), pane("/dev/shm/b")]);
+        for key in [KeyCode::Down, KeyCode::Down, KeyCode::Enter, KeyCode::Tab] {
+            screen.press(key);
+        }
+        let lines = drawn(&mut screen, 80, 40).join("\n");
+        assert!(!lines.contains("has left") && lines.contains("a name of twenty-nine bytes (k2.1): hung"), "{lines}");
+        // None is there, and none has left.
+        screen.panes[0].report.look.kernels.clear();
+        screen.panes[0].report.details.clear();
+        (screen.panes[0].picked, screen.focus) = (None, 1);
+        screen.press(KeyCode::Tab);
+        assert!(drawn(&mut screen, 80, 40).join("\n").contains("no kernels"));
+    }
+
+    #[test]
+    fn end_picks_the_last_kernel_also_first_and_a_page_is_as_high_as_the_table() {
+        let mut screen = screen();
+        screen.press(KeyCode::End);
+        assert_eq!(screen.panes[0].picked, Some(KernelId::new(1, 1)));
+        screen.press(KeyCode::Home);
+        drawn(&mut screen, 80, 5);
+        assert_eq!(screen.page_len(), 1);
+        screen.press(KeyCode::PageDown);
+        assert_eq!(screen.panes[0].picked, Some(KernelId::new(0, 1)), "the second of three");
+        drawn(&mut screen, 80, 50);
+        assert_eq!(screen.page_len(), 46);
+    }
+
+    #[test]
+    fn what_matters_is_not_cut() {
+        let mut screen = screen();
+        screen.panes[0].report.look.file = FileState::Replaced;
+        assert!(drawn(&mut screen, 40, 24)[0].starts_with("REPLACED /dev/shm/mesh"));
+        for width in [40, 60, 80] {
+            assert!(drawn(&mut screen, width, 24)[23].contains("h help"), "{width}");
+        }
+        screen.press(KeyCode::Enter);
+        screen.press(KeyCode::Char('h'));
+        let help = drawn(&mut screen, 40, 50).join(" ");
+        assert!(help.contains("nothing happens") && help.contains("frees its name"), "{help}");
+        screen.press(KeyCode::Char('h'));
+        assert_eq!(screen.page, Page::Detail, "help goes back to the page that it came from");
     }
 
     #[test]
