@@ -28,8 +28,8 @@
 /// the block's workspace that the loop does not need. After a comma may follow a second one, that makes seven
 /// `u64` of the handler when it has stopped: the values of the block's [`Report`](crate::Report).
 ///
-/// With `fn name(16, 64, 192; Job)`, the expression gets [`Workers`](crate::Workers) between the two, and the block is
-/// launched with more threads than 32: the handler cuts a `Job` ([`Job`](crate::Job)) into parts, which all do at once.
+/// With `fn name(16, 64, 192; Job)`, the expression gets `Workers` between the two, and the block is
+/// launched with more threads than 32: the handler cuts a [`Job`](crate::Job) into parts, which all do at once.
 ///
 /// Build the crate with `k2k-ptx build`. Its root needs `feature(abi_ptx)` on the device, as above. On other targets
 /// the line is nothing, so that the handler can be tested on the host.
