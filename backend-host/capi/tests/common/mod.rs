@@ -2,8 +2,10 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// No test waits longer than this for anything.
@@ -47,8 +49,20 @@ fn compiler(variable: &str, names: &[&str]) -> Option<String> {
 }
 
 /// Compiles a program of the examples, with the shared or the static library; `None`, with words, if there is no compiler
-/// for its language. `K2K_CFLAGS` are more flags.
+/// for its language. `K2K_CFLAGS` are more flags. Each program is compiled once: a file that is being written to cannot be run.
 pub fn compile(source: &str, linked_statically: bool) -> Option<PathBuf> {
+    static COMPILED: Mutex<BTreeMap<(String, bool), Option<PathBuf>>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (source.to_owned(), linked_statically);
+    if let Some(program) = compiled.get(&key) {
+        return program.clone();
+    }
+    let program = compile_anew(source, linked_statically);
+    compiled.insert(key, program.clone());
+    program
+}
+
+fn compile_anew(source: &str, linked_statically: bool) -> Option<PathBuf> {
     let is_c = source.ends_with(".c");
     let found =
         if is_c { compiler("CC", &["cc", "gcc", "clang"]) } else { compiler("CXX", &["c++", "g++", "clang++"]) };
