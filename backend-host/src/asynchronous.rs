@@ -16,7 +16,8 @@
 //! 3. A task that finds no mail lets the others run once, and looks again, before it falls asleep: where the kernel that
 //!    answers runs on the same executor, the answer is often there by then, and costs no wake-up.
 //! 4. No sleep is longer than a [slice](crate::wait::longest_slice): the task then looks for itself.
-//! 5. An executor's waker that runs the task at once does so within the sender's `send`.
+//! 5. An executor's waker that runs the task at once does so within the sender's `send`. A waker must not block: it would
+//!    hold up the sender, or the helper thread and with it other tasks.
 //!
 //! One task or thread waits for several endpoints as a [`Set`](crate::Set), and an event loop that polls descriptors
 //! (`epoll`) with a [`Descriptor`](crate::Descriptor).
@@ -196,9 +197,6 @@ impl<'e, Sh: Shape<Scope = System>> Sleeper<'e, Sh> {
 
     /// Has the task polled again after a nap.
     pub(crate) fn nap(&mut self, waker: &Waker) {
-        if !self.endpoint.core().platform().is_here() {
-            return waker.wake_by_ref();
-        }
         let until_ns = wait::longest_nap_from(self.endpoint.core());
         self.endpoint.entered().arm(waker, None, until_ns);
         self.naps = true;
@@ -281,7 +279,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         let mut sleeper = Sleeper::new(self);
         let until = Instant::now() + wait::LONGEST_NAP;
         core::future::poll_fn(move |context| {
-            if until <= Instant::now() {
+            if until <= Instant::now() || !sleeper.endpoint().core().platform().is_here() {
                 return Poll::Ready(());
             }
             sleeper.nap(context.waker());

@@ -2,8 +2,8 @@
 
 use crate::Endpoint;
 use core::task::Waker;
-use k2k_core::Shape;
 use k2k_core::sync::System;
+use k2k_core::{Platform as _, Shape};
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -67,6 +67,10 @@ impl Descriptor {
     ///
     /// Each endpoint needs a descriptor of its own: what one has made readable, another one's arming makes unreadable.
     pub fn arm<Sh: Shape<Scope = System>>(&self, endpoint: &mut Endpoint<Sh>) -> bool {
+        if !endpoint.as_core().platform().is_here() {
+            // A forked process: the descriptor is the parent's as well.
+            return false;
+        }
         // What was read is over; it fails if the descriptor is not readable.
         let _ = rustix::io::read(&self.event.0, &mut [0; 8]);
         endpoint.arm_for_mail(&self.waker).is_some()

@@ -357,7 +357,8 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
 
     /// Leaves as failed: the index stays in use, with its trace, until it is [cleared](FabricRef::clear_failed).
     pub fn fail(self) {
-        let Self { entered, inner, memory, .. } = self;
+        // Should one of these panic, the others are dropped in the order of the fields: what is bound last goes first.
+        let Self { memory, inner, entered, .. } = self;
         drop(entered);
         inner.fail();
         drop(memory);

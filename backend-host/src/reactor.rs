@@ -36,6 +36,7 @@ use crate::platform::monotonic_ns;
 use crate::process::Origin;
 use core::hash::{BuildHasherDefault, Hasher};
 use core::task::Waker;
+use core::time::Duration;
 use k2k_core::sync::AtomicU32;
 use k2k_core::sync::Ordering::Relaxed;
 use k2k_core::{Sleep, WakeFlag};
@@ -64,6 +65,8 @@ pub(crate) struct Reactor {
 struct State {
     /// By the address of the flag.
     entries: HashMap<usize, Entry, BuildHasherDefault<ByAddress>>,
+    /// Endpoints that were entered so far.
+    entered: u64,
     helper: Helper,
 }
 
@@ -81,10 +84,14 @@ enum Helper {
 /// An endpoint that was awaited.
 #[derive(Debug)]
 struct Entry {
+    /// Of the endpoint: a later one may have the same flag, when the kernel of the first was taken for dead.
+    number: u64,
     /// Lives until the entry is removed: an endpoint drops its [`Entered`] before its memory.
     flag: &'static WakeFlag,
     /// Other processes can reach it.
     shared: bool,
+    /// Whatever ends a sleep also ends the helper thread's, which has this flag among its futexes by now.
+    reached: bool,
     armed: Option<Armed>,
 }
 
@@ -141,20 +148,29 @@ impl Reactor {
         // SAFETY: the caller vouches that it lives until the entry is removed.
         let flag: &'static WakeFlag = unsafe { &*core::ptr::from_ref(flag) };
         let mut state = self.lock();
-        state.entries.insert(address(flag), Entry { flag, shared, armed: None });
-        let entered = Entered { reactor: self, flag, origin: Origin::here() };
+        state.entered += 1;
+        let number = state.entered;
+        let old = state.entries.insert(address(flag), Entry { number, flag, shared, reached: !shared, armed: None });
+        let entered = Entered { reactor: self, number, flag, origin: Origin::here() };
         if state.helper == Helper::Absent {
-            state.helper = Helper::Awake;
-            drop(state);
-            if let Err(why) = thread::Builder::new().name("k2k-tasks".to_owned()).spawn(|| self.help()) {
-                self.lock().helper = Helper::Absent;
-                panic!("the system gives no thread to wake tasks with: {why}");
-            }
+            self.start(state);
         } else if shared {
             // So that it sleeps in this futex, too.
             self.nudge(state);
         }
+        // Of an endpoint whose kernel was taken over: its task finds that out.
+        wake(old.and_then(|entry| entry.armed));
         entered
+    }
+
+    /// Starts the helper thread.
+    fn start(&'static self, mut state: MutexGuard<'_, State>) {
+        state.helper = Helper::Awake;
+        drop(state);
+        if let Err(why) = thread::Builder::new().name("k2k-tasks".to_owned()).spawn(|| self.help()) {
+            self.lock().helper = Helper::Absent;
+            panic!("the system gives no thread to wake tasks with: {why}");
+        }
     }
 
     /// For a sender: ends the sleep at the flag, if this process awaits it, and wakes the task. `false` if somebody may
@@ -162,16 +178,17 @@ impl Reactor {
     pub(crate) fn wake(&self, flag: &WakeFlag) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(&address(flag)) else { return false };
-        // A future that was leaked leaves an earlier sleep here.
-        let is_now = entry.armed.as_ref().is_some_and(|armed| armed.sleep.is_some_and(|sleep| !sleep.is_over()));
-        // No death comes between this and the wake-up: the sleeper is of this process.
-        entry.flag.wake_up();
-        let armed = entry.armed.take_if(|armed| armed.sleep.is_some());
+        let Some(armed) = entry.armed.take_if(|armed| armed.sleep.is_some()) else { return false };
+        // No death comes between the end of the sleep and the wake-up: the sleeper is of this process. A future that was
+        // leaked, or a receive in another way, has left an earlier sleep here. Then another thread may sleep in the futex.
+        let is_now = armed.sleep.is_some_and(|sleep| {
+            let was_now = !sleep.is_over();
+            sleep.end();
+            // Relaxed: a sleep that begins later looks at the inbox first, and finds the message.
+            was_now && entry.flag.word().load(Relaxed) == sleep.number().wrapping_sub(1)
+        });
         drop(state);
-        if let Some(armed) = armed {
-            // The panic's hook has told of a panic.
-            let _ = contain(|| armed.waker.wake());
-        }
+        wake(Some(armed));
         is_now
     }
 
@@ -218,7 +235,7 @@ impl Reactor {
         let now = monotonic_ns();
         let mut until: Option<u64> = None;
         for entry in state.entries.values_mut() {
-            let reached = if !entry.shared {
+            entry.reached = if !entry.shared {
                 true
             } else if has_waitv && futexes.len() < FUTEXES {
                 let word = entry.flag.word();
@@ -230,7 +247,7 @@ impl Reactor {
             };
             let Some(armed) = entry.armed.take_if(|armed| armed.is_over() || armed.until <= now) else {
                 if let Some(armed) = &entry.armed {
-                    let at = if reached { armed.until } else { armed.until.min(now + LOOK_NS) };
+                    let at = if entry.reached { armed.until } else { armed.until.min(now + LOOK_NS) };
                     until = Some(until.map_or(at, |until| until.min(at)));
                 }
                 continue;
@@ -251,7 +268,12 @@ impl Reactor {
                 // An address that is gone is that of an endpoint that has just left.
                 Ok(_) | Err(Errno::AGAIN | Errno::TIMEDOUT | Errno::INTR | Errno::FAULT) => return true,
                 // Before Linux 5.16, or a sandbox refuses it.
-                Err(_) => return false,
+                Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::INVAL) => return false,
+                // The system lacks memory, say.
+                Err(_) => {
+                    thread::sleep(Duration::from_nanos(LOOK_NS));
+                    return true;
+                }
             }
         }
         let rest = until.map(|until| timespec(until.saturating_sub(monotonic_ns())));
@@ -265,6 +287,7 @@ impl Reactor {
 #[derive(Debug)]
 pub(crate) struct Entered {
     reactor: &'static Reactor,
+    number: u64,
     flag: &'static WakeFlag,
     origin: Origin,
 }
@@ -273,36 +296,44 @@ impl Entered {
     /// Has the task woken when the sleep is over, or at `until` (monotonic, ns), whichever comes first; without a sleep, at
     /// `until`.
     pub(crate) fn arm(&self, waker: &Waker, sleep: Option<Sleep<'static>>, until: u64) {
-        let new = Armed { sleep, until, waker: waker.clone() };
+        let mut new = Armed { sleep, until, waker: waker.clone() };
         let reactor = self.reactor;
         let mut state = reactor.lock();
-        let Some(entry) = state.entries.get_mut(&address(self.flag)) else { return };
+        let Some(entry) = self.entry(&mut state) else {
+            drop(state);
+            // This kernel was taken over, and a later endpoint has its flag: the task finds that out.
+            return wake(Some(new));
+        };
+        if !entry.reached {
+            new.until = until.min(monotonic_ns() + LOOK_NS);
+        }
+        let until = new.until;
         let old = entry.armed.replace(new);
         let over = entry.armed.take_if(|armed| armed.is_over());
-        let nudges = over.is_none()
-            && match state.helper {
-                Helper::Asleep(at) => at.is_none_or(|at| until < at),
-                Helper::Absent | Helper::Awake => false,
-            };
-        if nudges {
+        match state.helper {
+            Helper::Absent => reactor.start(state),
             // One nudge is enough for all that are armed until it looks.
-            state.helper = Helper::Asleep(Some(until));
-            reactor.nudge(state);
-        } else {
-            drop(state);
+            Helper::Asleep(at) if over.is_none() && at.is_none_or(|at| until < at) => {
+                state.helper = Helper::Asleep(Some(until));
+                reactor.nudge(state);
+            }
+            _ => drop(state),
         }
-        drop(old);
-        if let Some(armed) = over {
-            armed.waker.wake();
-        }
+        // Whoever waits in another way, such as with a descriptor, has to look and to arm anew.
+        wake(old.filter(|old| !old.waker.will_wake(waker)));
+        wake(over);
+    }
+
+    fn entry<'s>(&self, state: &'s mut State) -> Option<&'s mut Entry> {
+        state.entries.get_mut(&address(self.flag)).filter(|entry| entry.number == self.number)
     }
 
     /// Forgets the task.
     pub(crate) fn disarm(&self) {
         let mut state = self.reactor.lock();
-        let armed = state.entries.get_mut(&address(self.flag)).and_then(|entry| entry.armed.take());
+        let armed = self.entry(&mut state).and_then(|entry| entry.armed.take());
         drop(state);
-        drop(armed);
+        forget(armed);
     }
 }
 
@@ -313,11 +344,24 @@ impl Drop for Entered {
             return;
         }
         let mut state = self.reactor.lock();
-        let entry = state.entries.remove(&address(self.flag));
+        let is_mine = self.entry(&mut state).is_some();
+        let entry = if is_mine { state.entries.remove(&address(self.flag)) } else { None };
         // The helper thread forgets the futex, and ends if this was the last one.
         self.reactor.nudge(state);
-        drop(entry);
+        forget(entry.and_then(|entry| entry.armed));
     }
+}
+
+/// Wakes a task, with the lock free. The panic's hook has told of a panic.
+fn wake(armed: Option<Armed>) {
+    if let Some(armed) = armed {
+        let _ = contain(|| armed.waker.wake());
+    }
+}
+
+/// Drops a waker, with the lock free.
+fn forget(armed: Option<Armed>) {
+    let _ = contain(|| drop(armed));
 }
 
 fn address(flag: &WakeFlag) -> usize {
@@ -361,7 +405,6 @@ impl Hasher for ByAddress {
 mod tests {
     use super::*;
     use crate::Memory;
-    use core::time::Duration;
     use k2k_core::{Command, Config, Fixed, Registration};
     use std::sync::{Arc, mpsc};
     use std::task::Wake;
@@ -455,10 +498,89 @@ mod tests {
         entered.arm(&Waker::from(Arc::new(Tells(tell))), Some(leaked), monotonic_ns() + LONG_NS);
         let blocking = endpoint.core().fall_asleep(Command::Run).unwrap();
         assert!(!reactor.wake(blocking.flag()), "the thread in the futex has to be woken, too");
-        assert!(blocking.is_over());
+        assert!(!blocking.is_over(), "the caller ends it in one step with that");
+        blocking.end();
         told.recv_timeout(Duration::from_secs(60)).expect("the task is told as well");
         assert!(!reactor.wake(blocking.flag()), "nothing is armed");
         drop(entered);
         assert!(!reactor.wake(blocking.flag()), "and nothing entered");
+    }
+
+    #[test]
+    fn a_sleep_that_follows_at_once_is_ended_in_the_futex() {
+        let memory: Memory<Fixed<4, 8, 64>> = Memory::heap(&Config::default()).unwrap();
+        let mut endpoint = memory.register_owned(&Registration::new("a").unwrap().parking()).unwrap();
+        let (tell, told) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tells(tell)));
+        let reactor = Reactor::here();
+        for is_followed in [false, true] {
+            let sleep = endpoint.core().fall_asleep(Command::Run).unwrap();
+            // SAFETY: as above.
+            let entered = unsafe { reactor.enter(sleep.flag(), false) };
+            entered.arm(&waker, Some(sleep), monotonic_ns() + LONG_NS);
+            let last = if is_followed { endpoint.core().fall_asleep(Command::Run).unwrap() } else { sleep };
+            assert_eq!(reactor.wake(sleep.flag()), !is_followed);
+            assert_eq!(last.is_over(), !is_followed, "the caller ends it, in one step with waking the futex");
+            told.recv_timeout(Duration::from_secs(60)).expect("a wake-up");
+            last.end();
+        }
+    }
+
+    #[test]
+    fn an_endpoint_whose_flag_a_later_one_has_harms_it_not_and_its_task_is_woken() {
+        let memory: Memory<Fixed<4, 8, 64>> = Memory::heap(&Config::default()).unwrap();
+        let mut endpoint = memory.register_owned(&Registration::new("a").unwrap().parking()).unwrap();
+        let (tell, told) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tells(tell)));
+        let is_told = || told.recv_timeout(Duration::from_secs(60)).expect("a wake-up");
+        let first_sleep = endpoint.core().fall_asleep(Command::Run).unwrap();
+        let (reactor, flag) = (Reactor::here(), first_sleep.flag());
+        // SAFETY: as above.
+        let first = unsafe { reactor.enter(flag, false) };
+        first.arm(&waker, Some(first_sleep), monotonic_ns() + LONG_NS);
+        // SAFETY: as above.
+        let second = unsafe { reactor.enter(flag, false) };
+        is_told();
+        first.arm(&waker, Some(first_sleep), monotonic_ns() + LONG_NS);
+        is_told();
+        let sleep = endpoint.core().fall_asleep(Command::Run).unwrap();
+        second.arm(&waker, Some(sleep), monotonic_ns() + LONG_NS);
+        first.disarm();
+        drop(first);
+        assert!(reactor.wake(flag), "the later one is still entered");
+        is_told();
+    }
+
+    #[test]
+    fn a_waker_that_is_replaced_is_woken_and_one_whose_destructor_panics_harms_nobody() {
+        struct PanicsInDrop;
+        impl Wake for PanicsInDrop {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for PanicsInDrop {
+            fn drop(&mut self) {
+                panic!("a destructor");
+            }
+        }
+        let memory: Memory<Fixed<4, 8, 64>> = Memory::heap(&Config::default()).unwrap();
+        let mut endpoint = memory.register_owned(&Registration::new("a").unwrap().parking()).unwrap();
+        let (tell, told) = mpsc::channel();
+        let sleep = endpoint.core().fall_asleep(Command::Run).unwrap();
+        // SAFETY: as above.
+        let entered = unsafe { Reactor::here().enter(sleep.flag(), false) };
+        entered.arm(&Waker::from(Arc::new(Tells(tell))), Some(sleep), monotonic_ns() + LONG_NS);
+        entered.arm(Waker::noop(), Some(sleep), monotonic_ns() + LONG_NS);
+        told.recv_timeout(Duration::from_secs(60)).expect("so that it looks and arms anew");
+        for panics_when in 0..3 {
+            let waker = Waker::from(Arc::new(PanicsInDrop));
+            entered.arm(&waker, Some(sleep), monotonic_ns() + LONG_NS);
+            drop(waker);
+            match panics_when {
+                0 => entered.disarm(),
+                1 => entered.arm(Waker::noop(), Some(sleep), monotonic_ns() + LONG_NS),
+                _ => {}
+            }
+        }
+        drop(entered);
     }
 }

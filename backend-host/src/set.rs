@@ -1,7 +1,7 @@
 //! Several endpoints that one thread or task waits for.
 
 use crate::Endpoint;
-use crate::wait::ReceiveError;
+use crate::wait::{ReceiveError, longest_slice};
 use core::fmt;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
@@ -99,13 +99,13 @@ impl<Sh: Shape<Scope = System>> Set<Sh> {
             if let Poll::Ready(received) = Pin::new(&mut receiving).poll(&mut Context::from_waker(&waker)) {
                 return Some(received);
             }
-            match deadline {
-                None => thread::park(),
-                Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
-                    None | Some(Duration::ZERO) => return None,
-                    Some(rest) => thread::park_timeout(rest),
-                },
+            let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if rest == Some(Duration::ZERO) {
+                return None;
             }
+            // Also if the helper thread is held up by another task's waker.
+            let slice = longest_slice(usize::MAX);
+            thread::park_timeout(rest.map_or(slice, |rest| rest.min(slice)));
         }
     }
 
