@@ -1,26 +1,26 @@
 //! Receiving in `async` code, with any executor and without blocking its threads.
 //!
-//! Sending needs no counterpart: [`send`](Endpoint::send) and [`reply`](Endpoint::reply) never wait. Where they answer
+//! Sending needs no counterpart: [`send`](Endpoint::send) and [`reply`](Endpoint::reply) never wait. On the error
 //! [`QueueFull`](crate::SendError::QueueFull), sleep for a moment with the executor's timer and try again, because room in
 //! an inbox wakes no task; [`send_blocking`](Endpoint::send_blocking) would block the executor's thread.
-//! [`Client::request_async`](crate::Client::request_async) does so by itself.
+//! [`Client::request_async`](crate::Client::request_async) retries by itself.
 //!
 //! | the sender is | it wakes the task |
 //! | --- | --- |
-//! | in the same process | itself: it takes the waker that the task has left, and calls it |
-//! | in another process | through a futex, in which one helper thread of this process sleeps for all tasks |
+//! | in the same process | itself: takes the waker that the task has left, and calls the waker |
+//! | in another process | through a futex, on which a helper thread of this process sleeps for all tasks |
 //!
 //! 1. Only the task reads the inbox and marks its kernel asleep.
-//! 2. A message is taken out of the inbox in the same `poll` that returns it. So a future that is dropped, by `select!`
-//!    or by a timeout, has taken none.
-//! 3. A task that finds no mail lets the others run once, and looks again, before it falls asleep: where the kernel that
-//!    answers runs on the same executor, the answer is often there by then, and costs no wake-up.
+//! 2. The `poll` that returns a message also takes the message out of the inbox. So a future dropped by `select!` or by a
+//! timeout has taken no message.
+//! 3. A task without mail lets the other tasks run once, and looks again, before it falls asleep: if the answering kernel
+//! runs on the same executor, the answer is often there by then, and costs no wake-up.
 //! 4. No sleep is longer than a [slice](crate::wait::longest_slice): the task then looks for itself.
-//! 5. An executor's waker that runs the task at once does so within the sender's `send`. A waker must not block: it would
-//!    hold up the sender, or the helper thread and with it other tasks.
+//! 5. An executor's waker may run the task at once, within the sender's `send`. A waker must not block: blocking holds up
+//! the sender, or the helper thread and with it all tasks.
 //!
-//! One task or thread waits for several endpoints as a [`Set`](crate::Set), and an event loop that polls descriptors
-//! (`epoll`) with a [`Descriptor`](crate::Descriptor).
+//! To wait for several endpoints in a single task or thread, use a [`Set`](crate::Set); in an event loop that polls
+//! descriptors (`epoll`), a [`Descriptor`](crate::Descriptor).
 
 use crate::Endpoint;
 use crate::reactor::{Entered, Reactor};
@@ -33,16 +33,16 @@ use k2k_core::{Command, Kernel, Message, Pass, Platform as _, RunLoop, Shape, Sl
 use std::time::Instant;
 
 impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
-    /// The next message; `await` it in any executor. Dropping the future loses nothing.
+    /// Waits for the next message, in any executor. Dropping the future loses no message.
     ///
-    /// The endpoint should have registered as parking; another one is looked at every millisecond. For a time limit see
-    /// [`receive_async_until`](Self::receive_async_until), or the executor's timeout.
+    /// The endpoint should have registered as parking; otherwise the inbox is looked at every millisecond. For a time limit
+    /// see [`receive_async_until`](Self::receive_async_until), or the executor's timeout.
     ///
     /// # Errors
     /// [`ReceiveError::Stopped`] as for [`receive`](Endpoint::receive).
     ///
     /// # Panics
-    /// If the system gives no thread for the helper, which the first `await` of a process starts.
+    /// If the system cannot start the helper thread; the first `await` of a process starts the thread.
     pub const fn receive_async(&mut self) -> ReceiveAsync<'_, Sh> {
         ReceiveAsync { sleeper: Sleeper::new(self), deadline: None, drains: true }
     }
@@ -67,21 +67,21 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// # Errors
     /// As for [`receive_async`](Self::receive_async), and [`ReceiveError::Timeout`].
     ///
-    /// # Panics
+    /// If the system cannot start the helper thread; the first `await` of a process starts the thread.
     /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub const fn receive_async_until(&mut self, deadline: Instant) -> ReceiveAsync<'_, Sh> {
         ReceiveAsync { sleeper: Sleeper::new(self), deadline: Some(deadline), drains: true }
     }
 
-    /// As [`receive_async_until`](Self::receive_async_until), for a kernel that goes on waiting while it drains.
+    /// As [`receive_async_until`](Self::receive_async_until), for a kernel that goes on waiting while draining.
     pub(crate) const fn receive_async_draining(&mut self, deadline: Instant) -> ReceiveAsync<'_, Sh> {
         ReceiveAsync { sleeper: Sleeper::new(self), deadline: Some(deadline), drains: false }
     }
 
-    /// [`run`](Self::run) as a task, with any executor. The handler's methods must not block; after 64 messages in a row
-    /// the other tasks have their turn.
+    /// [`run`](Self::run) as a task, with any executor. The handler's methods must not block. After 64 messages in a row
+    /// the executor's other tasks have their turn.
     ///
-    /// A future that is dropped ends the loop between two messages, without [`Kernel::on_stop`].
+    /// Dropping the future ends the loop between two messages, without [`Kernel::on_stop`].
     ///
     /// ```
     /// use core::time::Duration;
@@ -107,7 +107,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// ```
     ///
     /// # Panics
-    /// If the system gives no thread for the helper, which the first `await` of a process starts.
+    /// If the system cannot start the helper thread; the first `await` of a process starts the thread.
     pub async fn run_async<const PAYLOAD: usize>(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration)
     where
         Sh: Shape<Item = Message<PAYLOAD>>,
@@ -155,14 +155,14 @@ async fn yield_now() {
     .await;
 }
 
-/// An endpoint that a task waits at, and the sleep that its last poll began. Dropping it ends the sleep.
+/// A task's endpoint, and the sleep begun by the task's last poll. Dropping the sleeper ends the sleep.
 #[derive(Debug)]
 pub(crate) struct Sleeper<'e, Sh: Shape<Scope = System>> {
     endpoint: &'e mut Endpoint<Sh>,
     asleep: Option<Sleep<'static>>,
     /// Other tasks have had a turn since the first look.
     yielded: bool,
-    /// The reactor knows of a nap.
+    /// The reactor has an entry for a nap of this task.
     naps: bool,
 }
 
@@ -175,8 +175,8 @@ impl<'e, Sh: Shape<Scope = System>> Sleeper<'e, Sh> {
         self.endpoint
     }
 
-    /// Ends the sleep that the last poll began. `true` if its kernel was woken, or naps because something that it waits
-    /// for wakes nobody.
+    /// Ends the sleep begun by the last poll. `true` if the kernel was woken, or naps because an awaited event wakes no
+    /// kernel.
     fn wake_up(&mut self) -> bool {
         let Some(sleep) = self.asleep.take() else { return false };
         let done = sleep.is_over() || wait::naps(self.endpoint.core(), &sleep);
@@ -184,8 +184,8 @@ impl<'e, Sh: Shape<Scope = System>> Sleeper<'e, Sh> {
         done
     }
 
-    /// Has the task polled again when something awaited is there, at the end of a slice, or at `until`. `false` if it is
-    /// there already.
+    /// Has the task polled again at an awaited event, at the end of a slice, or at `until`. `false` if an event has come
+    /// already.
     fn sleep(&mut self, awaited: Awaited, until: Option<Instant>, waker: &Waker) -> bool {
         if !core::mem::replace(&mut self.yielded, true) {
             waker.wake_by_ref();
@@ -218,12 +218,12 @@ impl<Sh: Shape<Scope = System>> Drop for Sleeper<'_, Sh> {
 }
 
 impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
-    /// Where the reactor knows of this endpoint. Entered before a sleep that is armed begins, so that its sender finds it.
+    /// The reactor's entry for this endpoint. Made before an armed sleep begins, so that a sender finds the entry.
     fn entered(&mut self) -> &Entered {
         if self.entered.is_none() {
             let shared = self.memory().path().is_some();
             let flag = self.core().wake_flag();
-            // SAFETY: an endpoint drops what it has entered before its memory, in which the flag lies.
+            // SAFETY: an endpoint drops its reactor entry before its memory, in which the flag lies.
             self.entered = Some(unsafe { Reactor::here().enter(flag, shared) });
         }
         let Some(entered) = &self.entered else { unreachable!("entered above") };
@@ -231,7 +231,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     }
 
     /// Marks the kernel asleep, and has the task woken when the sleep is over, at the end of a slice, or at `until`. `None`
-    /// if there is something to look at.
+    /// if there is a reason to look now.
     pub(crate) fn arm(&mut self, awaited: Awaited, until: Option<Instant>, waker: &Waker) -> Option<Sleep<'static>> {
         if !self.core().platform().is_here() {
             return None;
@@ -250,7 +250,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         self.arm(Awaited::Mail(obeyed), None, waker)
     }
 
-    /// Ends a sleep that [`arm`](Self::arm) began.
+    /// Ends a sleep begun by [`arm`](Self::arm).
     pub(crate) fn disarm(&self, sleep: Sleep<'static>) {
         if !sleep.is_over() && self.as_core().platform().is_here() {
             sleep.end();
@@ -260,7 +260,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         }
     }
 
-    /// The next message, or why none will come; `None` if none is there now.
+    /// The next message, or the reason why no more will arrive; `None` while the inbox is empty.
     pub(crate) fn look(&mut self) -> Option<Result<Sh::Item, ReceiveError>> {
         let core = self.core();
         if !core.platform().is_here() {
@@ -274,7 +274,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
 }
 
 impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
-    /// Waits for a nap, whatever comes.
+    /// Sleeps for a nap, regardless of mail.
     pub(crate) async fn nap_async(&mut self) {
         let mut sleeper = Sleeper::new(self);
         let until = Instant::now() + wait::LONGEST_NAP;
@@ -289,7 +289,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     }
 }
 
-/// What [`Endpoint::receive_async`] returns.
+/// The future of [`Endpoint::receive_async`].
 #[must_use = "a future does nothing until it is awaited"]
 #[derive(Debug)]
 pub struct ReceiveAsync<'e, Sh: Shape<Scope = System>> {

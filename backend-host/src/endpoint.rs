@@ -1,7 +1,7 @@
-//! An endpoint that owns its share of the memory, so that it can move to any thread, and that knows how to wait.
+//! An endpoint that owns its share of the memory, so that it can move to any thread, and that can wait.
 //!
-//! It has everything that [`k2k_core::Endpoint`] has, under the same names. It does not deref to that type: the inner
-//! endpoint borrows the fabric for longer than any caller may, and only this wrapper knows for how long that is true.
+//! Has every method of [`k2k_core::Endpoint`], under the same names, but does not deref to that type: the inner endpoint
+//! borrows the fabric for longer than any caller may, and only this wrapper knows for how long the borrow is valid.
 
 use crate::reactor::Entered;
 use crate::wait::{self, Awaited, ReceiveError, Wait};
@@ -16,7 +16,7 @@ use k2k_core::{
 };
 use std::time::Instant;
 
-/// Declares methods that call the inner endpoint's of the same names.
+/// Declares methods that call the inner endpoint's methods of the same names.
 macro_rules! forward {
     () => {};
     ($(#[$attr:meta])* $vis:vis fn $name:ident(&$self:ident $(, $arg:ident: $type:ty)*) $(-> $out:ty)?;
@@ -52,8 +52,8 @@ macro_rules! forward {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Endpoint<Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
-    // The order of the fields is the order in which they are dropped: where the reactor knows of this endpoint's wake
-    // flag, then the endpoint, then the memory in which both are.
+    // Fields are dropped in this order: first the reactor's entry for this endpoint's wake flag, then the endpoint, then
+    // the memory of both.
     pub(crate) entered: Option<Entered>,
     /// Borrows from `memory`. Never handed out by value or by `&mut`, nor with this lifetime.
     inner: Core<'static, Host, Sh>,
@@ -99,8 +99,8 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         }
         let memory = memory.clone();
         // SAFETY: the fabric stays mapped, at this address, until the last clone of `memory` is dropped. The clone in
-        // the returned value is dropped after `inner`, and nothing else gets hold of this lifetime: `register`
-        // is one of the three functions above, and every method below shortens it to the borrow of `self`.
+        // the returned value is dropped after `inner`, and no other code gets hold of this lifetime: `register`
+        // is one of the three functions above, and every method below shortens the lifetime to the borrow of `self`.
         let fabric = unsafe { memory.for_ever() };
         Ok(Self {
             entered: None,
@@ -114,7 +114,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         &mut self.inner
     }
 
-    /// The endpoint as `core` has it, to look at.
+    /// The inner endpoint, read only.
     #[must_use]
     pub const fn as_core(&self) -> &Core<'_, Host, Sh> {
         &self.inner
@@ -138,7 +138,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         self.inner.id()
     }
 
-    /// How this endpoint waits: [`Wait::Park`] unless it was set.
+    /// How this endpoint waits: [`Wait::Park`] unless set otherwise.
     #[must_use]
     pub const fn wait(&self) -> Wait {
         self.wait
@@ -181,7 +181,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         /// See [`SendError`].
         pub fn reply(&mut self, request: &Sh::Item, answer: &Sh::Item) -> Result<MessageId, SendError>;
 
-        /// The next message, if there is one. Never waits.
+        /// The next message, if any. Never waits.
         #[inline]
         pub fn try_receive(&mut self) -> Option<Sh::Item>;
 
@@ -209,18 +209,18 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         #[must_use]
         pub fn backlog(&self) -> Backlog;
 
-        /// What a supervisor wants of this kernel.
+        /// The supervisor's current command to this kernel.
         #[must_use]
         pub fn command(&self) -> Command;
 
         /// A new timestamp of this kernel's hybrid clock: wall time, for people and for order.
         pub fn now(&mut self) -> Timestamp;
 
-        /// Elapsed time in ns, on the clock of deadlines: `CLOCK_MONOTONIC`, which nobody can set.
+        /// Elapsed time in ns, on the clock of deadlines: `CLOCK_MONOTONIC`, which cannot be set.
         #[must_use]
         pub fn now_ns(&self) -> u64;
 
-        /// The deadline of a message that has this long from now.
+        /// The deadline `time` from now, for a message.
         ///
         /// ```
         /// use core::time::Duration;
@@ -239,15 +239,15 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         #[must_use]
         pub fn stats(&self) -> Stats;
 
-        /// Says what this kernel is doing. [`run`](Self::run) does so by itself.
+        /// Records the phase of this kernel. [`run`](Self::run) does so by itself.
         pub fn set_phase(&mut self, phase: Phase);
 
-        /// Gives a sign of life. [`run`](Self::run) does so by itself.
+        /// Records a sign of life. [`run`](Self::run) does so by itself.
         pub fn heartbeat(&mut self);
     }
 
     /// Sends, and waits for room in the next hop's inbox until the message's deadline, by default the fabric's delivery
-    /// timeout from now, or until a supervisor sends [`Command::Stop`] to this kernel: it hears that within a
+    /// timeout from now, or until a supervisor sends [`Command::Stop`] to this kernel. The command is noticed within a
     /// millisecond or two, so a message without end (a deadline in [`Duration::MAX`]) is allowed. Transit traffic is
     /// forwarded meanwhile; mail for this kernel is not received, so two kernels that fill each other's inboxes this way
     /// wait until their deadlines.
@@ -275,10 +275,10 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         })
     }
 
-    /// The next message; waits for it for `timeout` (a [`Duration`]), or for ever (`None`). Transit traffic is
-    /// forwarded meanwhile. [`Command::Pause`] is for kernels in [`run`](Self::run); `receive` goes on receiving.
+    /// Waits for the next message, for `timeout` (a [`Duration`]) or for ever (`None`). Transit traffic is forwarded
+    /// meanwhile. [`Command::Pause`] is for kernels in [`run`](Self::run); `receive` goes on receiving.
     ///
-    /// Call it from a thread that may block; in `async` code see [`receive_async`](Self::receive_async).
+    /// Call this from a thread that may block; in `async` code see [`receive_async`](Self::receive_async).
     ///
     /// # Errors
     /// [`ReceiveError::Timeout`]; [`ReceiveError::Stopped`] when a supervisor has sent [`Command::Stop`] or `Drain` to
@@ -289,8 +289,8 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         Ok(message)
     }
 
-    /// As [`receive`](Self::receive), into a message that the caller has: none is copied on the stack, which is worth the
-    /// trouble where messages are large. After an error, `message` may hold one that was not for the caller.
+    /// As [`receive`](Self::receive), into the caller's message: saves a copy on the stack, worthwhile for large messages.
+    /// After an error, `message` may hold a message for another kernel.
     ///
     /// # Errors
     /// As for [`receive`](Self::receive).
@@ -299,7 +299,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         message: &mut Sh::Item,
         timeout: impl Into<Option<Duration>>,
     ) -> Result<(), ReceiveError> {
-        // With mail there, the time is not needed: to read the clock costs as much as half of the receive.
+        // With mail waiting, the time is not needed: reading the clock costs as much as half of the receive.
         if self.inner.try_receive_into(message) {
             return Ok(());
         }
@@ -316,22 +316,22 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
         wait::receive(&mut self.inner, self.wait, Some(deadline))
     }
 
-    /// Passes traffic in transit on, and shows each message after that: for a [tap](k2k_core::Endpoint::tap), which is put
-    /// between two kernels by [`reroute`](FabricRef::reroute). Waits up to `timeout` for some traffic. What it says if
-    /// there was none is whether a message stays in the inbox because its next hop has no room.
+    /// Passes traffic in transit on, and then shows each message: for a [tap](k2k_core::Endpoint::tap), put between two
+    /// kernels by [`reroute`](FabricRef::reroute). Waits up to `timeout` for some traffic. Without any, the report says
+    /// whether a message stays in the inbox because its next hop has no room.
     ///
     /// # Errors
-    /// [`ReceiveError::Stopped`] if a supervisor told this kernel to stop, or to drain its inbox and that is empty;
+    /// [`ReceiveError::Stopped`] if a supervisor told this kernel to stop, or to drain its inbox and the inbox is empty;
     /// [`ReceiveError::Forked`]; [`ReceiveError::Evicted`].
     pub fn tap(&mut self, timeout: Duration, show: impl FnMut(&Sh::Item)) -> Result<TapReport, ReceiveError> {
         let deadline = Instant::now().checked_add(timeout).unwrap_or_else(Instant::now);
         wait::tap(&mut self.inner, self.wait, deadline, show)
     }
 
-    /// Runs a kernel on this thread until it stops itself or is told to stop, waiting as this endpoint does.
+    /// Runs a kernel on this thread until the kernel stops itself or is told to stop, waiting as this endpoint does.
     ///
-    /// A parked kernel wakes up every `heartbeat` at least, to give a sign of life and to end messages of its own that
-    /// are overdue. One that has answered [`Idle::Soon`](k2k_core::Idle::Soon) naps for 1 ms at most instead.
+    /// A parked kernel wakes up every `heartbeat` at least, to give a sign of life and to settle its own overdue messages.
+    /// After the answer [`Idle::Soon`](k2k_core::Idle::Soon), a kernel naps for 1 ms at most instead.
     pub fn run<const PAYLOAD: usize>(&mut self, kernel: &mut impl Kernel<PAYLOAD>, heartbeat: Duration)
     where
         Sh: Shape<Item = Message<PAYLOAD>>,
@@ -357,7 +357,7 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
 
     /// Leaves as failed: the index stays in use, with its trace, until it is [cleared](FabricRef::clear_failed).
     pub fn fail(self) {
-        // Should one of these panic, the others are dropped in the order of the fields: what is bound last goes first.
+        // If a drop here panics, the rest is dropped in the order of the fields: the binding made last goes first.
         let Self { memory, inner, entered, .. } = self;
         drop(entered);
         inner.fail();

@@ -1,35 +1,34 @@
-//! K2K on a host: where a fabric's bytes live, how a thread waits, what time it is, and how kernels are started.
+//! K2K on a host: the memory of a fabric, how a thread waits, the clock, and how kernels are started.
 //!
-//! All the logic of messaging is in [`k2k_core`], which is re-exported here. This crate adds:
+//! All the logic of messaging is in [`k2k_core`] (re-exported here). This crate adds:
 //!
 //! | module | what |
 //! | --- | --- |
 //! | [`memory`] | a fabric on the heap, in huge pages, or in a file that several processes share |
-//! | [`broker`] | the control plane: [`Builder`], [`Broker`]; and a table for those who know RingKernel's `k2k` |
-//! | [`Endpoint`] | one kernel's handle, which owns its share of the memory and can wait |
+//! | [`broker`] | the control plane: [`Builder`], [`Broker`]; and a table for users of RingKernel's `k2k` |
+//! | [`Endpoint`] | a kernel's handle: owns its share of the memory, and can wait |
 //! | [`process`] | which process made a value: for backends whose values hold threads or devices |
 //! | [`inspect`] | looking into a running fabric from outside, of any shape |
-//! | [`owner`] | which process owns a kernel, and whether it is gone |
+//! | [`owner`] | which process owns a kernel, and whether that process is gone |
 //! | [`mod@wait`] | spin, yield or park |
 //! | [`asynchronous`] | [`Endpoint::receive_async`] for any executor |
 //! | [`service`] | [`Service`] and [`Client`]: typed requests, their answers, and deadlines |
 //! | [`mod@publish`] | [`Endpoint::publish`]: one message to several kernels, with a receipt each |
-//! | [`presence`] | waiting until a named kernel is there, or has left |
+//! | [`presence`] | waiting until a named kernel has registered, or has left |
 //! | [`runner`] | kernels on threads of their own: [`Broker::start`], [`KernelHandle`] |
 //! | [`platform`] | [`Host`]: the clock, and waking |
 //! | [`recording`] | files of messages |
 //!
-//! It needs Linux: futexes on shared memory are what lets a process wake another's kernel without anyone in between.
+//! Needs Linux: with futexes on shared memory a process wakes a kernel of another process directly.
 //!
 //! # After a fork
 //!
 //! A forked process has copies of its parent's endpoints, brokers and handles. The copies refuse every operation
-//! (`Forked`) or do nothing, also when they are dropped: the kernels, their mail and their threads stay the parent's. A
-//! child that wants kernels of its own registers them in a [`Memory::open`]ed file, or in the [`Memory`] of a file that
-//! it has inherited: `Broker::new(memory.clone())`. Memory on the heap is a private copy in the child, so nobody can
-//! register in it.
+//! (`Forked`) or do nothing, also when they are dropped: the kernels, their mail and their threads stay the parent's. For
+//! kernels of its own, a child registers in a [`Memory::open`]ed file, or in the inherited [`Memory`] of a file:
+//! `Broker::new(memory.clone())`. Memory on the heap is a private copy in the child, and refuses to register kernels.
 //!
-//! The smallest program is in the repository's README, what becomes of a message in its
+//! The smallest program is in the repository's README, the outcomes of a message are in its
 //! `docs/statuses.md`, more programs in `docs/recipes.md`; [`Builder`], [`Endpoint`] and [`Memory`] have examples too.
 
 /// The README's program, which is compiled and run with the tests of the documentation.
@@ -37,7 +36,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The pages for users, likewise.
+/// The pages for users, compiled and run the same way.
 #[cfg(doctest)]
 mod pages {
     #[doc = include_str!("../docs/recipes.md")]
@@ -46,8 +45,8 @@ mod pages {
     struct Statuses;
 }
 
-// Where a 64-bit word is accessed under a lock of the program, two processes that share a file would not exclude each
-// other: see the page of `k2k_core::sync`.
+// On a target without 64-bit atomics, a lock of the program guards each 64-bit word, so two processes on the same file
+// would not exclude each other: see the page of `k2k_core::sync`.
 #[cfg(not(target_has_atomic = "64"))]
 compile_error!("k2k shares memory between processes, which needs a target with 64-bit atomics; use k2k-core alone");
 

@@ -3,24 +3,24 @@
 //! | strategy | waits by | latency | CPU while idle |
 //! | --- | --- | --- | --- |
 //! | [`Wait::Spin`] | looking again at once | lowest | a whole core |
-//! | [`Wait::Yield`] | looking, then letting other threads run in between | low, grows with load | a whole core that nobody else wants |
-//! | [`Wait::Park`] | looking, yielding, then sleeping at its wake flag | a wake-up, some µs | next to none |
+//! | [`Wait::Yield`] | looking, then letting other threads run in between | low, grows with load | a whole core, unless other threads want the core |
+//! | [`Wait::Park`] | looking, yielding, then sleeping at the kernel's wake flag | a wake-up, some µs | next to none |
 //!
 //! # Why no wake-up is lost
 //!
-//! A kernel that parks marks itself asleep at its [wake flag](k2k_core::WakeFlag) and then looks at its inbox once more;
-//! a sender publishes its message and then looks at the flag. Between the two steps of each stands a fence, so at least
-//! one sees the other. The sleep itself is a futex on the flag's word: the system checks that the word still holds the
-//! number of this sleep in one step with going to sleep, so a wake-up in between is not lost either.
+//! A parking kernel marks itself asleep at its [wake flag](k2k_core::WakeFlag) and then looks at its inbox once more;
+//! a sender publishes its message and then looks at the flag. Both have a fence between the two steps, so the kernel sees
+//! the message or the sender sees the flag. The sleep itself is a futex on the flag's word: in a single step the system
+//! checks the word for the number of this sleep and puts the thread to sleep, so a wake-up in between is not lost either.
 //!
-//! A sender may stop or die before it wakes the receiver, and a hostile process may overwrite the flag. Therefore each
-//! sleep ends after a *slice*, and the kernel looks at its inbox. A slice begins with 1 ms (a task's with the longest)
-//! and doubles up to [`longest_slice`], 48 ms in a fabric for 16 kernels: no message that is there waits longer for a receiver that waits,
-//! blocking, in `async` code, in a run loop, or paused.
+//! A sender may stop or die before the wake-up, and a hostile process may overwrite the flag. Therefore each sleep ends
+//! after a *slice*, and the kernel looks at its inbox. A slice begins with 1 ms (a task's with the longest) and doubles up
+//! to [`longest_slice`], 48 ms in a fabric for 16 kernels. No message waits longer for a waiting receiver: blocking, in
+//! `async` code, in a run loop, or paused.
 //!
-//! Two things wake nobody: room in another's inbox (or whatever else a handler waits for that answers
+//! Two events wake no kernel: room in another kernel's inbox (or any event awaited by a handler that answers
 //! [`Idle::Soon`](k2k_core::Idle::Soon)), and mail to an endpoint that did not register as parking. A kernel that waits
-//! for one of these naps for at most 1 ms, beginning with 50 µs.
+//! for either event naps for at most 1 ms, beginning with 50 µs.
 
 use crate::Host;
 use crate::platform::sleep_for;
@@ -31,30 +31,30 @@ use k2k_core::sync::System;
 use k2k_core::{Command, Endpoint as Core, Platform as _, Sleep, TapReport};
 use std::time::Instant;
 
-/// What a kernel does while there is nothing to do. See the [module's page](self).
+/// How a kernel waits while there is nothing to do. See the [module's page](self).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Wait {
-    /// Look again at once. For kernels that have a core to themselves.
+    /// Look again at once. For kernels with a core to themselves.
     Spin,
     /// Let other threads of this core run, then look again.
     Yield,
-    /// Look and yield for some microseconds, then sleep until there is mail. Kernels that registered as
-    /// [parking](k2k_core::Registration::parking) are woken by it; others look again every millisecond.
+    /// Look and yield for some microseconds, then sleep until mail arrives. Mail wakes kernels that registered as
+    /// [parking](k2k_core::Registration::parking); all other kernels look again every millisecond.
     #[default]
     Park,
 }
 
-/// Why nothing was received.
+/// Why no message was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReceiveError {
-    /// Nothing came in time.
+    /// No message arrived in time.
     Timeout,
     /// A supervisor told this kernel to stop or drain, and its inbox is empty.
     Stopped,
-    /// This process was forked: the endpoint is a copy, and only the parent's receives.
+    /// This process was forked: the endpoint is a copy, and only the parent's endpoint receives.
     Forked,
-    /// The owner of this kernel was taken for dead, and another took the kernel over.
+    /// This kernel's owner was taken for dead, and a successor took the kernel over.
     Evicted,
 }
 
@@ -75,19 +75,19 @@ impl fmt::Display for ReceiveError {
 
 impl core::error::Error for ReceiveError {}
 
-/// Passes without success that are spun, before the first yield.
+/// Empty passes with a spin, before the first yield.
 const SPINS: u32 = 64;
-/// Passes without success before the first sleep.
+/// Empty passes before the first sleep.
 const YIELDS: u32 = SPINS + 16;
-/// The shortest and the longest nap of a kernel that nobody wakes.
+/// The shortest and the longest nap of a kernel without a wake-up.
 const NAP: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(1));
 /// The first slice of a sleep.
 const FIRST_SLICE: Duration = Duration::from_millis(1);
 
-/// The longest time that a parked kernel sleeps before it looks again, whether or not it was woken: 3 ms for each kernel
-/// that the fabric has room for, but 192 ms at most.
+/// The longest sleep of a parked kernel before it looks again, whether or not it was woken: 3 ms for each kernel of the
+/// fabric's shape, but 192 ms at most.
 ///
-/// So the sleeping kernels of one fabric look 333 times a second together, however many there are (up to 64). A look
+/// So the sleeping kernels of a fabric look 333 times a second together, however many kernels sleep (up to 64). A look
 /// takes 15 to 20 µs of CPU time, the switch to the kernel's thread and back included: less than 1 % of a core.
 #[must_use]
 pub const fn longest_slice(kernels: usize) -> Duration {
@@ -99,10 +99,10 @@ pub const fn longest_slice(kernels: usize) -> Duration {
     Duration::from_millis(3 * counted)
 }
 
-/// What ends a sleep.
+/// The event that ends a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Awaited {
-    /// Mail, or a command other than this one.
+    /// Mail, or a command other than the given command.
     Mail(Command),
     /// For a paused kernel: traffic in transit, or a command.
     Transit,
@@ -122,7 +122,7 @@ impl Awaited {
 }
 
 impl Wait {
-    /// Waits a little for something that wakes nobody. `passes` counts the tries that failed so far.
+    /// Waits a little, for an event without a wake-up. `passes` counts the tries that failed so far.
     pub fn nap(self, passes: u32) {
         match self {
             Self::Spin => core::hint::spin_loop(),
@@ -132,8 +132,8 @@ impl Wait {
         }
     }
 
-    /// Waits a little, or until the kernel is woken, but not longer than `limit`. `passes` counts the looks that found
-    /// nothing. `true` if it slept for the whole of `limit`, or may have.
+    /// Waits a little, or until the kernel is woken, but not longer than `limit`. `passes` counts the empty looks so far.
+    /// `true` if the kernel slept for the whole of `limit`, or may have.
     pub(crate) fn idle<Sh: Shape<Scope = System>>(
         self,
         endpoint: &mut Core<'_, Host, Sh>,
@@ -154,7 +154,7 @@ impl Wait {
                 break;
             }
             let Some(sleep) = awaited.fall_asleep(endpoint) else {
-                // Mail that came just now; or, for 10 ms at most, a message of high priority that is not whole yet.
+                // Mail has just arrived; or, for 10 ms at most, a high-priority message is not complete yet.
                 std::thread::yield_now();
                 return false;
             };
@@ -171,7 +171,7 @@ impl Wait {
         limit.is_some_and(|limit| began.elapsed() >= limit)
     }
 
-    /// Waits a little for something that wakes nobody, or until the kernel is woken.
+    /// Waits a little for an event without a wake-up, or until the kernel is woken.
     pub(crate) fn idle_soon<Sh: Shape<Scope = System>>(
         self,
         endpoint: &mut Core<'_, Host, Sh>,
@@ -187,18 +187,18 @@ fn nap_length(passes: u32) -> Duration {
     (NAP.0 * (1u32 << (passes.saturating_sub(YIELDS) / 4).min(8))).min(NAP.1)
 }
 
-/// How long a kernel sleeps that has slept for so many slices without being woken.
+/// Length of a kernel's next sleep after `slices` slices without a wake-up.
 fn slice<Sh: Shape<Scope = System>>(endpoint: &Core<'_, Host, Sh>, slices: u32) -> Duration {
     (FIRST_SLICE * (1 << slices.min(16))).min(longest_slice(endpoint.fabric().geometry().kernels as usize))
 }
 
-/// Whether a kernel naps that sleeps, since something that it waits for wakes nobody.
+/// Whether this sleep must be a nap, because an awaited event wakes no kernel.
 pub(crate) fn naps<Sh: Shape<Scope = System>>(endpoint: &Core<'_, Host, Sh>, sleep: &Sleep<'_>) -> bool {
     sleep.soon() || !endpoint.parks()
 }
 
-/// Until when a task sleeps that nobody wakes, at most until `until`; monotonic, ns. A waker is no cheap thing, so slices
-/// and naps are the longest.
+/// End of a task's sleep without a wake-up, `until` at the latest; monotonic, ns. Wakers are expensive, so slices and naps
+/// are the longest.
 pub(crate) fn slice_ends<Sh: Shape<Scope = System>>(
     endpoint: &Core<'_, Host, Sh>,
     sleep: &Sleep<'_>,
@@ -209,10 +209,10 @@ pub(crate) fn slice_ends<Sh: Shape<Scope = System>>(
     endpoint.deadline_in(rest)
 }
 
-/// The longest nap of a task that waits for something that wakes nobody.
+/// The longest nap of a task that waits for an event without a wake-up.
 pub(crate) const LONGEST_NAP: Duration = NAP.1;
 
-/// When such a nap ends that begins now; monotonic, ns.
+/// End of a longest nap that begins now; monotonic, ns.
 pub(crate) fn longest_nap_from<Sh: Shape<Scope = System>>(endpoint: &Core<'_, Host, Sh>) -> u64 {
     endpoint.deadline_in(LONGEST_NAP)
 }
@@ -228,8 +228,8 @@ pub(crate) fn receive<Sh: Shape<Scope = System>>(
     Ok(message)
 }
 
-/// As [`receive`], into a message that the caller has. `goes_on` is [`obeyed`] or [`stopped`]: whether a kernel that
-/// drains its inbox goes on waiting when that is empty.
+/// As [`receive`], into the caller's message. `goes_on` is [`obeyed`] or [`stopped`]: whether a draining kernel goes on
+/// waiting when its inbox is empty.
 pub(crate) fn receive_into<Sh: Shape<Scope = System>>(
     endpoint: &mut Core<'_, Host, Sh>,
     message: &mut Sh::Item,
@@ -258,7 +258,7 @@ pub(crate) fn receive_into<Sh: Shape<Scope = System>>(
     }
 }
 
-/// Passes on what is in transit, and shows it, waiting until `deadline` at most for some.
+/// Passes transit traffic on and shows each message, waiting for traffic until `deadline` at most.
 pub(crate) fn tap<Sh: Shape<Scope = System>>(
     endpoint: &mut Core<'_, Host, Sh>,
     wait: Wait,
@@ -298,7 +298,7 @@ pub(crate) fn obeyed<Sh: Shape<Scope = System>>(endpoint: &mut Core<'_, Host, Sh
     }
 }
 
-/// The command under which a kernel goes on waiting that waits for something of its own, also while it drains.
+/// The command under which a kernel goes on waiting for an event of its own, also while draining.
 pub(crate) fn stopped<Sh: Shape<Scope = System>>(endpoint: &mut Core<'_, Host, Sh>) -> Result<Command, ReceiveError> {
     match endpoint.command() {
         _ if !endpoint.platform().is_here() => Err(ReceiveError::Forked),

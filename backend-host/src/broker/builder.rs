@@ -1,4 +1,4 @@
-//! Settings of a fabric, and where it goes.
+//! Settings of a fabric, and the choice of its memory.
 
 use super::Broker;
 use crate::memory::FileOptions;
@@ -19,10 +19,9 @@ enum Place {
     CreateOrOpen(String),
 }
 
-/// Makes a [`Broker`]. Without any call: heap, 5 s delivery timeout, 8 hops, 500 ms clock offset, no tracing.
+/// Makes a [`Broker`]. Defaults: heap, 5 s delivery timeout, 8 hops, 500 ms clock offset, no tracing.
 ///
-/// The fabric's shape is the type's, wherever it is written, or that of a file, or what the program finds out when it
-/// runs:
+/// The fabric's shape comes from the type, from a file, or from values found at run time:
 ///
 /// ```
 /// use core::time::Duration;
@@ -62,7 +61,7 @@ impl<Sh: Shape<Scope = System>> Default for Builder<Sh> {
 }
 
 impl<Sh: Shape<Scope = System>> Builder<Sh> {
-    /// A builder with everything at its default.
+    /// A builder with all settings at their defaults.
     pub fn new() -> Self {
         Self::default()
     }
@@ -73,20 +72,20 @@ impl<Sh: Shape<Scope = System>> Builder<Sh> {
         self
     }
 
-    /// How many kernels the fabric has indices for. Default 16. A [`Fixed`] shape has what its type says.
+    /// Number of kernels that the fabric has indices for. Default 16. A [`Fixed`] shape accepts only its type's number.
     pub const fn kernels(mut self, kernels: usize) -> Self {
         self.shape[0] = kernels;
         self
     }
 
-    /// How many messages wait per kernel pair: a power of two. Default 256. A [`Fixed`] shape has what its type says.
+    /// Number of waiting messages per kernel pair: a power of two. Default 256. A [`Fixed`] shape accepts only its type's
+    /// number.
     pub const fn slots(mut self, slots: usize) -> Self {
         self.shape[1] = slots;
         self
     }
 
-    /// How many bytes of payload a message carries: a multiple of 64. Default 192. A [`Fixed`] shape has what its type
-    /// says.
+    /// Bytes of payload per message: a multiple of 64. Default 192. A [`Fixed`] shape accepts only its type's number.
     pub const fn payload(mut self, payload: usize) -> Self {
         self.shape[2] = payload;
         self
@@ -109,13 +108,13 @@ impl<Sh: Shape<Scope = System>> Builder<Sh> {
         self
     }
 
-    /// How long after its deadline a message that a gateway has taken may be answered. Default 1 s.
+    /// How long after its deadline a message in a gateway's hands may still be answered. Default 1 s.
     pub const fn grace(mut self, grace: Duration) -> Self {
         self.config.grace_ns = nanos(grace);
         self
     }
 
-    /// How many messages of high priority one sender may have in an inbox: see [`Config::high_share`]. Default 0:
+    /// Number of high-priority messages that a sender may have in an inbox: see [`Config::high_share`]. Default 0:
     /// `SLOTS / KERNELS`.
     pub const fn high_share(mut self, messages: u32) -> Self {
         self.config.high_share = messages;
@@ -128,14 +127,14 @@ impl<Sh: Shape<Scope = System>> Builder<Sh> {
         self
     }
 
-    /// Whether kernels write traces. Default no; [`Broker::set_tracing`] switches it later.
+    /// Whether kernels write traces. Default no; [`Broker::set_tracing`] changes the setting later.
     pub const fn tracing(mut self, on: bool) -> Self {
         self.config.tracing = on;
         self
     }
 
-    /// Whether kernels count how long the messages that they receive were on their way. Default no;
-    /// [`Broker::set_latency`] switches it later.
+    /// Whether receivers count how long their messages were on the way. Default no; [`Broker::set_latency`] changes the
+    /// setting later.
     pub const fn latency(mut self, on: bool) -> Self {
         self.config.latency = on;
         self
@@ -147,7 +146,7 @@ impl<Sh: Shape<Scope = System>> Builder<Sh> {
         self
     }
 
-    /// In [huge pages](Memory::huge_pages), as far as there are any.
+    /// In [huge pages](Memory::huge_pages), as far as available.
     pub fn huge_pages(mut self) -> Self {
         self.place = Place::HugePages;
         self
@@ -159,26 +158,25 @@ impl<Sh: Shape<Scope = System>> Builder<Sh> {
         self
     }
 
-    /// In a shared-memory file that is [there](Memory::open). Its configuration stays as it was created.
+    /// In an [existing](Memory::open) shared-memory file. The file's configuration stays as created.
     pub fn open(mut self, name: &str) -> Self {
         self.place = Place::Open(name.to_owned());
         self
     }
 
-    /// In a shared-memory file, whoever [comes first](Memory::create_or_open).
+    /// In a shared-memory file, [created if missing](Memory::create_or_open).
     pub fn create_or_open(mut self, name: &str) -> Self {
         self.place = Place::CreateOrOpen(name.to_owned());
         self
     }
 
-    /// With whom a file is shared, and how its room is taken. Counts for the three constructors of files.
+    /// Who may share a file, and how its room is reserved. Applies to `create`, `open` and `create_or_open`.
     pub fn file_options(mut self, options: FileOptions) -> Self {
         self.file = options;
         self
     }
 
-    /// Mode of the file: what it gets when it is created, and what is accepted when it is opened. Default 0600. See
-    /// [`FileOptions::mode`].
+    /// Mode of the file: given by `create`, and the most that `open` accepts. Default 0600. See [`FileOptions::mode`].
     pub fn mode(mut self, mode: u32) -> Self {
         self.file = self.file.mode(mode);
         self
@@ -190,13 +188,13 @@ impl<Sh: Shape<Scope = System>> Builder<Sh> {
         self
     }
 
-    /// Accepts files of this user (a numeric id), too: see [`FileOptions::trust_owner`].
+    /// Also accepts files of this user (a numeric id): see [`FileOptions::trust_owner`].
     pub fn trust_owner(mut self, uid: u32) -> Self {
         self.file = self.file.trust_owner(uid);
         self
     }
 
-    /// Takes a file's room when it is written, and not when it is created: see [`FileOptions::sparse`].
+    /// Reserves a file's room on the first write instead of at creation: see [`FileOptions::sparse`].
     pub fn sparse(mut self) -> Self {
         self.file = self.file.sparse();
         self
@@ -205,7 +203,7 @@ impl<Sh: Shape<Scope = System>> Builder<Sh> {
     /// Makes or opens the fabric.
     ///
     /// # Errors
-    /// Those of the [`Memory`] constructor that was chosen.
+    /// Those of the chosen [`Memory`] constructor.
     pub fn build(self) -> Result<Broker<Sh>, MemoryError> {
         let [kernels, slots, payload] = self.shape;
         let shape = || Sh::of(kernels, slots, payload).map_err(|why| MemoryError::Attach { path: None, why });

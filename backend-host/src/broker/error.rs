@@ -12,11 +12,11 @@ pub enum EndpointError {
     Name(NameError),
     /// The fabric has no free index, or the name is in use.
     Register(RegisterError),
-    /// This process was forked, and has only a copy of the broker or of memory that is not shared.
+    /// This process was forked, and has only a copy of the broker or of private memory.
     Forked,
 }
 
-/// What a forked process is told by a copy.
+/// Message for an operation on a forked process's copy.
 const FORKED: &str = "this process was forked and has only a copy of its parent's: open the fabric's file again, or \
                       make a broker of the inherited memory, if that is a file";
 
@@ -42,9 +42,9 @@ impl From<NameError> for EndpointError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnregisterError {
-    /// It has left already.
+    /// The kernel has left already.
     NotRegistered(KernelId),
-    /// It was not started by this broker: who holds its endpoint drops that.
+    /// This broker did not start the kernel: drop the kernel's endpoint instead.
     NotStartedHere(KernelId),
     /// This process was forked, and has only a copy of the broker.
     Forked,
@@ -64,11 +64,11 @@ impl fmt::Display for UnregisterError {
 
 impl core::error::Error for UnregisterError {}
 
-/// Why a broker or a handle did not do something to a kernel or a route.
+/// Why a broker or a handle did not change a kernel or a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// Nobody is registered at this address (any more).
+    /// No kernel is registered at this address (any more).
     NotRegistered(KernelId),
     /// No failed kernel has an index at this address.
     NotFailed(NotFailed),

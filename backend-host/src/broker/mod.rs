@@ -1,8 +1,8 @@
-//! The control plane: names, routes, receipts and statistics of a fabric, and the memory it lives in.
+//! The control plane: names, routes, receipts and statistics of a fabric, and the fabric's memory.
 //!
-//! A [`Broker`] is never on the message path: kernels send through their [`Endpoint`]s, straight into one another's
-//! inboxes. It is a handle, cheap to clone; all of its state but the list of kernels it started and its fabric-wide
-//! routes is in the fabric, so brokers in several processes on one shared-memory file see the same.
+//! A [`Broker`] is never on the message path: kernels send through their [`Endpoint`]s, straight into each other's
+//! inboxes. A broker is a handle, cheap to clone. Its list of started kernels and its fabric-wide routes are its own; all
+//! other state is in the fabric, so brokers of several processes on the same shared-memory file see the same.
 //!
 //! # For users of RingKernel
 //!
@@ -13,7 +13,7 @@
 //! | `K2KBroker::register` | [`Broker::register`], [`register_parking`](Broker::register_parking) |
 //! | `K2KBroker::unregister` | drop the [`Endpoint`]; for kernels that run on threads [`Broker::unregister`] |
 //! | `K2KBroker::is_registered`, `registered_kernels` | [`Broker::is_registered`], [`kernels`](Broker::kernels), [`find`](Broker::find) |
-//! | `K2KBroker::send`, `send_priority` | [`Endpoint::send`], [`send_priority`](Endpoint::send_priority): who sends is who holds the endpoint |
+//! | `K2KBroker::send`, `send_priority` | [`Endpoint::send`], [`send_priority`](Endpoint::send_priority): the endpoint's kernel is the sender |
 //! | `K2KBroker::add_route`, `remove_route` | [`Broker::add_route_everywhere`], [`remove_route_everywhere`](Broker::remove_route_everywhere); for one kernel [`add_route`](Broker::add_route), [`remove_route`](Broker::remove_route) |
 //! | `K2KBroker::get_receipt` | [`Broker::receipt`], or [`Endpoint::receipt`] by the sender |
 //! | `K2KBroker::stats`, `K2KStats` | [`Broker::stats`], [`kernel_stats`](Broker::kernel_stats), [`Stats`] |
@@ -42,14 +42,14 @@ use k2k_core::sync::System;
 use k2k_core::{Command, DeliveryReceipt, KernelId, MessageId, ReceiptError, Registration, Stats};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The control plane of a fabric. Clones are the same broker; a forked process's copies only look on.
+/// The control plane of a fabric. Clones are the same broker; a forked process's copies can only read.
 pub struct Broker<Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
     memory: Memory<Sh>,
     own: Arc<Owned>,
 }
 
-/// What only this broker knows, in the process that made it: elsewhere the lock may be held by a thread that is not
-/// there.
+/// State of this broker outside the fabric, valid in the process that made the broker: in a fork, a thread that does not
+/// exist there may hold the lock.
 #[derive(Debug)]
 struct Owned {
     origin: Origin,
@@ -59,9 +59,9 @@ struct Owned {
 /// The lists of a broker.
 #[derive(Debug, Default)]
 struct Own {
-    /// Kernels that run on threads it started.
+    /// Kernels on threads that this broker started.
     started: Vec<KernelId>,
-    /// Routes (destination, next hop) that hold for every kernel, also for those that register later.
+    /// Routes (destination, next hop) for every kernel, including kernels that register later.
     everywhere: Vec<(KernelId, KernelId)>,
 }
 
@@ -83,7 +83,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         Builder::new()
     }
 
-    /// For a fabric in this memory.
+    /// A broker for the fabric in this memory.
     #[must_use]
     pub fn new(memory: Memory<Sh>) -> Self {
         Self { memory, own: Arc::new(Owned { origin: Origin::here(), lists: Mutex::default() }) }
@@ -95,13 +95,13 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         &self.memory
     }
 
-    /// What holds the fabric's bytes, and what could not be had.
+    /// The kind of memory that holds the fabric, and why a better kind was not available.
     #[must_use]
     pub fn backing(&self) -> &Backing {
         self.memory.backing()
     }
 
-    /// Registers a kernel whose owner keeps looking for mail. If it waits for long, it does so in naps of 1 ms.
+    /// Registers a kernel whose owner keeps looking for mail. A long wait is spent in naps of 1 ms.
     ///
     /// # Errors
     /// [`EndpointError`] says why not.
@@ -109,8 +109,8 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         self.register_as(&Registration::new(name)?)
     }
 
-    /// Registers a kernel that may sleep until mail wakes it: what a blocking or an `async` receive needs. Everyone who
-    /// sends to it pays a fence per message, and a system call when it sleeps.
+    /// Registers a kernel that may sleep until mail wakes it: needed for a blocking or `async` receive. Every sender to this
+    /// kernel pays a fence per message, and a system call when the kernel sleeps.
     ///
     /// # Errors
     /// [`EndpointError`] says why not.
@@ -118,7 +118,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         self.register_as(&Registration::new(name)?.parking())
     }
 
-    /// Registers a kernel in the way that the registration says.
+    /// Registers a kernel as `who` says: name, index, parking.
     ///
     /// ```
     /// use k2k::{Broker, Registration};
@@ -156,7 +156,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         unsafe { self.memory.take_over_owned(id) }
     }
 
-    /// Tells a kernel that this broker [started](Self::start) to stop; it unregisters when it has. Does not wait.
+    /// Tells a kernel that this broker [started](Self::start) to stop and then unregister. Does not wait.
     ///
     /// # Errors
     /// [`UnregisterError::NotStartedHere`] for other kernels: they leave when their endpoint is dropped.
@@ -171,20 +171,20 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         self.command(id, Command::Stop).map_err(|_| UnregisterError::NotRegistered(id))
     }
 
-    /// Tells any kernel of the fabric, in whatever process, what to do.
+    /// Sends a command to any kernel of the fabric, in any process.
     ///
     /// # Errors
-    /// [`ControlError::NotRegistered`] if it has left.
+    /// [`ControlError::NotRegistered`] if the kernel has left.
     pub fn command(&self, id: KernelId, command: Command) -> Result<(), ControlError> {
         self.here()?;
         Ok(self.memory.fabric().command(id, command, &Host::new())?)
     }
 
-    /// Makes the index of a failed kernel free for others. Until then its name, phase and [trace](Self::trace) can be
-    /// read. [`reap`](Self::reap) tells of failed kernels.
+    /// Frees the index of a failed kernel. Until then, the kernel's name, phase and [trace](Self::trace) can be read.
+    /// [`reap`](Self::reap) reports failed kernels.
     ///
     /// # Errors
-    /// [`ControlError::NotFailed`] says what `id` is instead.
+    /// [`ControlError::NotFailed`] gives the state of `id`.
     pub fn clear_failed(&self, id: KernelId) -> Result<(), ControlError> {
         self.here()?;
         Ok(self.memory.fabric().clear_failed(id)?)
@@ -196,7 +196,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         self.memory.fabric().find(name)
     }
 
-    /// Whether `id` can be sent to now.
+    /// Whether messages can be sent to `id` now.
     #[must_use]
     pub fn is_registered(&self, id: KernelId) -> bool {
         self.memory.fabric().is_registered(id)
@@ -211,7 +211,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// Sets or replaces the next hop that the kernel `at` uses for messages to `destination`, while traffic flows.
     ///
     /// # Errors
-    /// [`ControlError::NotRegistered`] names the address nobody is registered at.
+    /// [`ControlError::NotRegistered`] names the address without a kernel.
     pub fn add_route(&self, at: KernelId, destination: KernelId, next_hop: KernelId) -> Result<(), ControlError> {
         self.here()?;
         Ok(self.memory.fabric().set_route(at, destination, next_hop)?)
@@ -224,14 +224,14 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         }
     }
 
-    /// The next hop that `at` uses for `destination`; `None`: directly.
+    /// The next hop of `at` for `destination`; `None`: directly.
     #[must_use]
     pub fn route(&self, at: KernelId, destination: KernelId) -> Option<KernelId> {
         self.memory.fabric().route(at, destination)
     }
 
-    /// Denies a sender the inbox of `receiver`, until it is [allowed](Self::allow) or either of them has left: see
-    /// [`k2k_core::Fabric::deny`].
+    /// Denies `sender` the inbox of `receiver`, until the sender is [allowed](Self::allow) again or either kernel has left:
+    /// see [`k2k_core::Fabric::deny`].
     ///
     /// ```
     /// use k2k::{Broker, Fixed, Message, SendError};
@@ -247,13 +247,13 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// ```
     ///
     /// # Errors
-    /// [`ControlError::NotRegistered`] names the address nobody is registered at.
+    /// [`ControlError::NotRegistered`] names the address without a kernel.
     pub fn deny(&self, receiver: KernelId, sender: KernelId) -> Result<(), ControlError> {
         self.here()?;
         Ok(self.memory.fabric().deny(receiver, sender)?)
     }
 
-    /// Allows what [`deny`](Self::deny) has denied. Everybody may send to everybody to begin with.
+    /// Undoes [`deny`](Self::deny). Initially every kernel may send to every kernel.
     pub fn allow(&self, receiver: KernelId, sender: KernelId) {
         if self.is_here() {
             self.memory.fabric().allow(receiver, sender);
@@ -266,12 +266,11 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         self.memory.fabric().is_allowed(receiver, sender)
     }
 
-    /// Sends all messages to `destination` through `next_hop`, whichever kernel they come from: all that are
-    /// registered, and those that this broker registers later. `next_hop` itself and `destination` are left as they
-    /// are.
+    /// Sends all messages to `destination` through `next_hop`, from every registered kernel and from every kernel registered
+    /// later through this broker. The routes of `next_hop` and of `destination` stay as they are.
     ///
     /// # Errors
-    /// [`ControlError::NotRegistered`] names the address nobody is registered at.
+    /// [`ControlError::NotRegistered`] names the address without a kernel.
     pub fn add_route_everywhere(&self, destination: KernelId, next_hop: KernelId) -> Result<(), ControlError> {
         let mut own = self.own().ok_or(ControlError::Forked)?;
         for id in [destination, next_hop] {
@@ -288,7 +287,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         Ok(())
     }
 
-    /// Removes the routes that all kernels have for `destination`.
+    /// Removes the routes of all kernels for `destination`.
     pub fn remove_route_everywhere(&self, destination: KernelId) {
         let Some(mut own) = self.own() else { return };
         own.everywhere.retain(|(known, _)| *known != destination);
@@ -297,7 +296,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         }
     }
 
-    /// Ids do not come back, so a route to or through a kernel that is gone will never be used again.
+    /// Ids are never reused, so a route to or through a departed kernel will never be used again.
     fn forget_routes_of_the_gone(&self, own: &mut Own) {
         own.everywhere
             .retain(|&(destination, next_hop)| self.is_registered(destination) && self.is_registered(next_hop));
@@ -305,32 +304,32 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
 
     fn set_route_unless_own(&self, at: KernelId, destination: KernelId, next_hop: KernelId) {
         if at != destination && at != next_hop {
-            // Whoever left meanwhile needs no route.
+            // A kernel that left meanwhile needs no route.
             let _ = self.memory.fabric().set_route(at, destination, next_hop);
         }
     }
 
-    /// What became of a message: see [`k2k_core::Fabric::receipt`].
+    /// The outcome of a message: see [`k2k_core::Fabric::receipt`].
     ///
     /// # Errors
-    /// [`ReceiptError`] if it was never sent, or so long ago that its receipt was overwritten.
+    /// [`ReceiptError`] if the message was never sent, or so long ago that its receipt was overwritten.
     pub fn receipt(&self, id: MessageId) -> Result<DeliveryReceipt, ReceiptError> {
         self.memory.fabric().receipt(id, &Host::new())
     }
 
-    /// Messages whose end was not counted yet, counted one by one: see [`k2k_core::Fabric::pending`].
+    /// Messages whose outcome was not counted yet, counted individually: see [`k2k_core::Fabric::pending`].
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.memory.fabric().pending()
     }
 
-    /// The sum of all kernels' counters. It adds up when nobody is sending or receiving.
+    /// The sum of all kernels' counters. Consistent while no kernel sends or receives.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.memory.fabric().total_stats()
     }
 
-    /// The counters of a kernel's index, over all its owners; `None` if no kernel has had this address yet.
+    /// The counters of a kernel's index, over all owners of the index; `None` if no kernel has had this address yet.
     #[must_use]
     pub fn kernel_stats(&self, id: KernelId) -> Option<Stats> {
         self.memory.fabric().stats(id)
@@ -343,16 +342,16 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         }
     }
 
-    /// Has all kernels count how long the messages that they receive were on their way, or no more, at any time: of
-    /// [`LATENCY_SAMPLE`](crate::fabric::LATENCY_SAMPLE) messages one is counted.
+    /// Switches, for all kernels and at any time, whether receivers count how long their messages were on the way: a sample,
+    /// 1 message in [`LATENCY_SAMPLE`](crate::fabric::LATENCY_SAMPLE).
     pub fn set_latency(&self, on: bool) {
         if self.is_here() {
             self.memory.fabric().set_latency(on);
         }
     }
 
-    /// How long the messages that were received at a kernel's index had been on their way, as far as that was counted;
-    /// `None` if no kernel has had this address yet.
+    /// How long the messages received at a kernel's index had been on the way, as far as kernels counted; `None` if no
+    /// kernel has had this address yet.
     #[must_use]
     pub fn latency(&self, id: KernelId) -> Option<Latency> {
         self.memory.fabric().latency(id)

@@ -1,21 +1,20 @@
-//! Finding the dead, and giving their indices back.
+//! Finding dead owners, and freeing their indices.
 //!
-//! An index says which process owns it ([`owner`]). A reaper looks through all indices and takes away those whose owner
-//! is gone, at whichever step of registering, working or leaving it died. In the dead kernel's stead it finishes or
-//! undoes what a death cut in two, ends the mail for that kernel in `NotFound`, passes transit traffic on, and frees
-//! the name and the index.
+//! Each index names its owner's process ([`owner`]). A reaper looks through all indices and seizes those whose owner is
+//! gone, whether the owner died while registering, working or leaving. In the dead kernel's stead the reaper finishes or
+//! undoes half-done steps, settles mail for that kernel as `NotFound`, passes transit traffic on, and frees the name and
+//! the index.
 //!
 //! | the owner | what happens |
 //! | --- | --- |
-//! | gone: no process of that id, or one that started at another time | reaped |
+//! | gone: no process of that id, or only a process started at another time | reaped |
 //! | there, also if it is stopped (SIGSTOP) or hangs | left alone |
-//! | of another boot, container or namespace of process ids, or has not said who it is | left alone, and reported as unknown |
+//! | of another boot, container or namespace of process ids, or without a recorded process | left alone, and reported as unknown |
 //! | has [failed](crate::Endpoint::fail), or its handler has panicked; there or gone | left alone, and reported as failed: see [`Broker::clear_failed`] |
 //!
-//! Several reapers may work at once, in any processes: an index is taken away by one compare-exchange. A reaper that
-//! dies while it reaps is found by the next one, like any other owner. A kernel that was reaped although its process
-//! goes on (the process is a checkpoint that was restored, say) does no harm: its address is gone, and its next
-//! operation says so.
+//! Several reapers may work at once, in any processes: a compare-exchange seizes an index. A reaper's death while it reaps
+//! is found by the next reaper, like any owner's. A kernel may be reaped although its process goes on (a restored
+//! checkpoint, say). That does no harm: its address is gone, and its next operation reports so.
 
 use super::Broker;
 use crate::contain::contain;
@@ -34,13 +33,13 @@ use std::time::Instant;
 /// A kernel whose owner was gone, and whose index is free again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReapedKernel {
-    /// The address that the kernel had. For an owner that died before it had one, the address before.
+    /// The kernel's address. If the owner died before the address was assigned, the address before.
     pub id: KernelId,
-    /// Its name, unless the owner died before it had written it.
+    /// The kernel's name, unless the owner died before writing it.
     pub name: Option<Name>,
-    /// How far its life had come: [`Status::Registered`], or in the middle of registering or leaving.
+    /// The kernel's state at the death: [`Status::Registered`], or in the middle of registering or leaving.
     pub status: Option<Status>,
-    /// The process that owned it.
+    /// The owner's process.
     pub process: u32,
 }
 
@@ -54,12 +53,12 @@ impl fmt::Display for ReapedKernel {
     }
 }
 
-/// A kernel that has failed. It has ended, and its index stays as it is until it is [cleared](Broker::clear_failed).
+/// A kernel that has failed. Its run has ended; its index stays as it is until [cleared](Broker::clear_failed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedKernel {
-    /// The address that the kernel had.
+    /// The failed kernel's address.
     pub id: KernelId,
-    /// Its name.
+    /// The failed kernel's name.
     pub name: Option<Name>,
 }
 
@@ -72,7 +71,7 @@ impl fmt::Display for FailedKernel {
     }
 }
 
-/// What a look at all indices found.
+/// Result of a look at all indices.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReapReport {
     /// Kernels whose owner was gone.
@@ -80,7 +79,7 @@ pub struct ReapReport {
     /// Kernels that have failed, whether or not their processes go on. Their indices stay in use, so that name, phase
     /// and trace can be read, until [`Broker::clear_failed`] frees them.
     pub failed: Vec<FailedKernel>,
-    /// Kernels of whose owner this process cannot say whether it lives.
+    /// Kernels whose owner may be alive or dead: this process cannot tell.
     pub unknown: Vec<KernelId>,
     /// Indices whose owner lives.
     pub alive: usize,
@@ -106,14 +105,14 @@ impl fmt::Display for ReapReport {
 }
 
 impl<Sh: Shape<Scope = System>> Broker<Sh> {
-    /// Finds kernels whose process is gone, settles what they left, and frees their names and indices. It
-    /// takes a look at `/proc` per index, so call it now and then, or let a [supervisor](Self::supervise) do so.
+    /// Finds kernels whose process is gone, settles their messages, and frees their names and indices. Reads `/proc` once
+    /// per index, so call it now and then, or let a [supervisor](Self::supervise) do so.
     ///
-    /// A process that was killed a moment ago [counts as alive](crate::owner) until the system has ended all of its
-    /// threads: a parent waits for its child first ([`Child::wait`](std::process::Child::wait)), another reaper finds it
-    /// at the next look. A kernel that starts again under the freed name gets a new address, which senders look up with
-    /// [`find`](Self::find). To keep the dead kernel's address and the mail that waits for it, its successor
-    /// [takes it over](Self::take_over) before it is reaped.
+    /// A process killed a moment ago [counts as alive](crate::owner) until the system has ended all of its threads: a parent
+    /// waits for its child first ([`Child::wait`](std::process::Child::wait)), another reaper finds the death at the next
+    /// look. A kernel that starts again under the freed name gets a new address, found with [`find`](Self::find). To keep
+    /// the dead kernel's address and waiting mail, its successor [takes the kernel over](Self::take_over) before a reaper
+    /// does.
     ///
     /// ```
     /// use k2k::Broker;
@@ -127,7 +126,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     /// ```
     pub fn reap(&self) -> ReapReport {
         let mut report = ReapReport::default();
-        // A forked process reaps nothing of its parent's.
+        // A forked process reaps none of its parent's kernels.
         let Some(mut own) = self.own() else { return report };
         let domain = self.memory.fabric().config().domain;
         let indices = self.memory.fabric().statuses().filter(|(_, status)| *status == Status::Failed);
@@ -160,11 +159,12 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
         report
     }
 
-    /// Starts a thread that [reaps](Self::reap) every so often, until what this returns is dropped. `tell` hears of each
-    /// look that has reaped something, or found other failed kernels than the look before; a panic of it has no other effect.
+    /// Starts a thread that [reaps](Self::reap) periodically, until the returned [`Supervisor`] is dropped. `tell` is called
+    /// after each look that reaped a kernel, or found other failed kernels than the look before; a panic in `tell` is
+    /// contained.
     ///
     /// # Errors
-    /// The system's answer if it gives no thread.
+    /// The system's error if it cannot start a thread.
     pub fn supervise(
         &self,
         every: Duration,
@@ -179,7 +179,7 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
             loop {
                 let report = broker.reap();
                 if !report.reaped.is_empty() || report.failed != failed {
-                    // The panic's hook has told of a panic; the dead are looked for all the same.
+                    // The panic hook has reported the panic; reaping goes on all the same.
                     let _ = contain(|| tell(&report));
                 }
                 failed = report.failed;
@@ -212,7 +212,7 @@ pub struct Supervisor {
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
-        // A forked process has no such thread.
+        // A forked process does not have the thread.
         if self.process != std::process::id() {
             core::mem::forget(self.thread.take());
             return;

@@ -1,4 +1,4 @@
-//! Why there is no memory for a fabric: each reason with the file it is about and what to do.
+//! Why there is no memory for a fabric: each reason with its file and a remedy.
 
 use core::fmt;
 use k2k_core::fabric::AttachError;
@@ -9,42 +9,42 @@ use std::path::PathBuf;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MemoryError {
-    /// The name cannot be a file's.
+    /// The name cannot name a file.
     BadName {
-        /// What was given.
+        /// The given name.
         name: String,
     },
-    /// `create`: there is a file of that name.
+    /// `create`: a file of this name exists.
     Exists {
-        /// Where.
+        /// Path of the existing file.
         path: PathBuf,
     },
-    /// `open` or `remove`: there is no file of that name.
+    /// `open` or `remove`: no file of this name exists.
     NotFound {
-        /// Where it would be.
+        /// Path of the missing file.
         path: PathBuf,
     },
-    /// There is something of that name, but no regular file.
+    /// The name belongs to an object other than a regular file.
     NotAFile {
-        /// Where.
+        /// Path of the object.
         path: PathBuf,
     },
     /// The file is shorter than a fabric of this shape.
     TooShort {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
-        /// Its length, bytes.
+        /// Length of the file, bytes.
         found: u64,
         /// Length of a fabric of this shape, bytes.
         expected: u64,
-        /// Whether it begins like a fabric, so that it is probably one of another shape.
+        /// Whether the file begins like a fabric, so probably holds a fabric of another shape.
         is_fabric: bool,
     },
     /// The file system has too little room.
     NoSpace {
-        /// The file that was to be made.
+        /// Path of the file to create.
         path: PathBuf,
-        /// Room there is, bytes.
+        /// Free room, bytes.
         free: u64,
         /// Room needed, bytes.
         needed: u64,
@@ -55,93 +55,93 @@ pub enum MemoryError {
         /// The shape's payload bytes per message.
         payload: usize,
     },
-    /// This process may not write files that are large enough (`ulimit -f`).
+    /// This process may not write files of the needed size (`ulimit -f`).
     FileSizeLimit {
-        /// The file that was to be made.
+        /// Path of the file to create.
         path: PathBuf,
-        /// The limit, bytes.
+        /// The limit of this process, bytes.
         limit: u64,
         /// Size of the fabric, bytes.
         needed: u64,
     },
     /// The file system cannot reserve room for a file.
     CannotReserve {
-        /// The file that was to be made.
+        /// Path of the file to create.
         path: PathBuf,
         /// The system's answer.
         why: io::Error,
     },
-    /// The file is complete, but the file system gives it no name.
+    /// The file is complete, but the file system cannot name it.
     CannotName {
-        /// The name.
+        /// The intended path.
         path: PathBuf,
         /// The system's answer.
         why: io::Error,
     },
     /// The file cannot be given to the group.
     CannotGive {
-        /// The file that was to be made.
+        /// Path of the file to create.
         path: PathBuf,
-        /// The group.
+        /// Numeric id of the group.
         gid: u32,
         /// The system's answer.
         why: io::Error,
     },
-    /// A mode that is not for a fabric's file.
+    /// A mode unfit for a fabric's file.
     BadMode {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The mode.
+        /// The refused mode.
         mode: u32,
     },
-    /// There is a symbolic link of that name. Links are not followed: whoever can make one could choose the file.
+    /// The name belongs to a symbolic link. Links are not followed: a user who can make links could choose the file.
     SymbolicLink {
-        /// Where.
+        /// Path of the link.
         path: PathBuf,
-        /// Where it leads to.
+        /// Target of the link.
         target: PathBuf,
     },
-    /// The file is another user's.
+    /// Another user owns the file.
     Owner {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
-        /// Its owner.
+        /// User id of the file's owner.
         found: u32,
-        /// This user.
+        /// User id of this process.
         own: u32,
-        /// Other users whose files were allowed.
+        /// Other users whose files the options accept.
         trusted: Vec<u32>,
     },
-    /// Others can write the file than was allowed.
+    /// More users can write the file than the options allow.
     Mode {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
-        /// Its mode.
+        /// Mode of the file.
         found: u32,
-        /// The mode that was allowed.
+        /// The allowed mode.
         expected: u32,
     },
-    /// The file belongs to another group.
+    /// The file belongs to a group other than the expected group.
     Group {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
-        /// Its group.
+        /// Group id of the file.
         found: u32,
-        /// The group that was asked for.
+        /// Group id in the options.
         expected: u32,
     },
     /// The bytes are not a fabric that this program can use.
     Attach {
-        /// The file, if it is one.
+        /// Path of the file; `None` for memory without a file.
         path: Option<PathBuf>,
-        /// Which of its properties is wrong.
+        /// The wrong property of the fabric.
         why: AttachError,
     },
     /// The system refused.
     System {
-        /// The file, if it is about one.
+        /// Path of the file; `None` if no file is concerned.
         path: Option<PathBuf>,
-        /// What was tried: a verb.
+        /// The failed action: a verb.
         action: &'static str,
         /// The system's answer.
         why: io::Error,

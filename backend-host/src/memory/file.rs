@@ -1,4 +1,4 @@
-//! Files that hold a fabric: how one is made whole before it has a name, and what is checked before one is used.
+//! Files of fabrics: how a file is completed before it has a name, and the checks before a file is used.
 //!
 //! # Creating
 //!
@@ -6,15 +6,15 @@
 //!   nameless file ── room taken ── group, mode ── mapped, header written ── named
 //! ```
 //!
-//! Nobody ever opens half a fabric, and a creator that dies on the way leaves nothing behind. Where the file system has
-//! no nameless files (`O_TMPFILE`), the file begins as a draft, a hidden name beside its own. Its creator holds a lock
-//! on it (`flock`), so a draft without a lock is a dead creator's: the next `create` or `remove` of the same name removes
-//! it.
+//! No process ever opens half a fabric, and a creator that dies on the way leaves no file behind. On a file system without
+//! nameless files (`O_TMPFILE`), the file begins as a draft, under a hidden name beside the final name. The creator holds a
+//! lock (`flock`) on its draft, so a draft without a lock is a dead creator's: the next `create` or `remove` of the same
+//! name removes the draft.
 //!
 //! # Opening
 //!
-//! A file in a folder that others can write is a claim until it was checked: type, owner, mode, group, length and header
-//! come first, and nothing is written before. The last part of a path is never followed if it is a symbolic link.
+//! Until checked, a file in a folder that other users can write is only a claim: the checks of type, owner, mode, group,
+//! length and header come before the first write. A symbolic link as the last part of a path is never followed.
 
 use super::MemoryError;
 use rustix::fs::{
@@ -29,8 +29,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// With whom a fabric's file is shared, and how its room is taken. [`Memory::create`](super::Memory::create) and `open`
-/// use the default: the file is this user's alone, and its room is reserved.
+/// Who may share a fabric's file, and how its room is reserved. [`Memory::create`](super::Memory::create) and `open` use
+/// the default: the file is for this user alone, and all of its room is reserved.
 ///
 /// ```
 /// use k2k::{Fixed, Config, Memory, memory::FileOptions};
@@ -64,27 +64,27 @@ impl FileOptions {
         Self { mode: 0o600, group: None, owners: Vec::new(), sparse: false }
     }
 
-    /// Permission bits: what `create` gives, whatever the umask, and what `open` accepts at most where it is about
-    /// writing. Who can write the file can stop every kernel in it.
+    /// Permission bits: given by `create` regardless of the umask; for `open`, the most write permissions that it accepts. A
+    /// user with write permission can stop every kernel in the file.
     pub const fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
     }
 
-    /// The numeric id of the group: `create` gives the file to it, `open` expects it.
+    /// The numeric id of the group: `create` gives the file to the group, `open` expects the group.
     pub const fn group(mut self, gid: u32) -> Self {
         self.group = Some(gid);
         self
     }
 
-    /// Lets `open` accept files of this user (a numeric id) as well as one's own.
+    /// Lets `open` accept files of this user (a numeric id) in addition to files of the process's own user.
     pub fn trust_owner(mut self, uid: u32) -> Self {
         self.owners.push(uid);
         self
     }
 
-    /// Lets `create` leave the room to be taken when it is first written. A large shape then costs what is used of it;
-    /// the price is that every process that uses it ends by SIGBUS when the file system is full.
+    /// Makes `create` leave room unreserved until first written. A large shape then costs only its written pages; the price
+    /// is a SIGBUS in every process that uses the file when the file system is full.
     pub const fn sparse(mut self) -> Self {
         self.sparse = true;
         self
@@ -98,19 +98,19 @@ impl FileOptions {
     }
 }
 
-/// A file with all its room, which nobody else can see yet.
+/// A file with all its room, not yet visible to any other process.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) file: File,
     path: PathBuf,
-    /// Its hidden name, if it has one.
+    /// The draft's hidden name; `None` for a nameless file.
     draft: Option<PathBuf>,
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
         if let Some(draft) = &self.draft {
-            // Its own; if it cannot be removed, the next `create` or `remove` of this name will.
+            // If this removal fails, the next `create` or `remove` of this name removes the draft.
             let _ = std::fs::remove_file(draft);
         }
     }
@@ -129,7 +129,7 @@ impl Draft {
         open_nameless: impl FnOnce(&Path) -> Result<OwnedFd, Errno>,
     ) -> Result<Self, MemoryError> {
         let mode = options.check(path)?;
-        // Not the answer that counts, which is the one when it is named; but the cheapest.
+        // Not decisive, since naming the file decides, but the cheapest check.
         if let Ok(stat) = rustix::fs::lstat(path) {
             return Err(occupied(path, FileType::from_raw_mode(stat.st_mode)));
         }
@@ -160,8 +160,9 @@ impl Draft {
             let draft = draft_name(path);
             let file = File::from(rustix::fs::open(&draft, flags, Mode::RUSR | Mode::WUSR).map_err(system)?);
             let this = Self { file, path: path.to_owned(), draft: Some(draft) };
-            // Another creator may take it for a dead one's before the lock is held, and remove it.
-            // A file system without locks gives other answers; others find no lock either, and leave the draft alone.
+            // Before the lock is held, another creator may take this draft for a dead creator's, and remove it.
+            // On a file system without locks, `flock` fails with other errors; other creators get no lock either, and leave
+            // the draft alone.
             if rustix::fs::flock(&this.file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
                 continue;
             }
@@ -172,19 +173,19 @@ impl Draft {
         Err(system(Errno::AGAIN))
     }
 
-    /// Gives the file its name, at which nothing may be yet.
+    /// Gives the file its name. The name must be free.
     pub(super) fn publish(mut self) -> Result<(), MemoryError> {
         let Some(draft) = self.draft.clone() else { return self.publish_nameless() };
-        // In one step, so that a death leaves one name and not two. Also, some file systems have no second names.
+        // A single step, so that a death leaves a single name. Also, some file systems cannot link a second name.
         match rustix::fs::renameat_with(CWD, &draft, CWD, &self.path, RenameFlags::NOREPLACE) {
             Ok(()) => {
                 self.draft = None;
-                // The file lives in its mappings, but it is no draft any more.
+                // The file lives on in its mappings, but is no draft any more.
                 let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
                 Ok(())
             }
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                // The draft's name goes when this is dropped, or, after a death here, when the file is removed.
+                // The draft's name is removed when this draft is dropped or, after a death here, when the file is removed.
                 rustix::fs::linkat(CWD, &draft, CWD, &self.path, AtFlags::empty()).map_err(|e| self.unnamed(e))
             }
             Err(e) => Err(self.unnamed(e)),
@@ -195,7 +196,7 @@ impl Draft {
         let by_number = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         match rustix::fs::linkat(CWD, by_number, CWD, &self.path, AtFlags::SYMLINK_FOLLOW) {
             Ok(()) => Ok(()),
-            // Without /proc: needs a privilege, or a new system.
+            // Without /proc: needs a privilege, or a recent kernel of the system.
             Err(Errno::NOENT | Errno::NOTDIR) => {
                 rustix::fs::linkat(&self.file, "", CWD, &self.path, AtFlags::EMPTY_PATH).map_err(|e| self.unnamed(e))
             }
@@ -214,7 +215,7 @@ impl Draft {
     }
 }
 
-/// The size of a fabric, and what decides it.
+/// The size of a fabric, and the numbers behind the size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     pub(super) size: u64,
@@ -227,13 +228,13 @@ fn open_nameless(folder: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
 }
 
-/// Takes a file's room, so that no page of it can be missing later.
+/// Reserves a file's room, so that no page of the file can be missing later.
 fn take_room(file: &File, path: &Path, shape: Shape, sparse: bool) -> Result<(), MemoryError> {
-    /// One call of the system takes this much at most: a signal lets a call begin anew.
+    /// The most that a system call reserves: after a signal, a call begins anew.
     const STEP: u64 = 8 << 20;
     let system = |e: Errno| MemoryError::system(Some(path.to_owned()), "reserve room for", e);
     let needed = shape.size;
-    // To write past the limit would end this process by SIGXFSZ.
+    // Writing past the limit would end this process by SIGXFSZ.
     if let Some(limit) = rustix::process::getrlimit(Resource::Fsize).current.filter(|&limit| limit < needed) {
         return Err(MemoryError::FileSizeLimit { path: path.to_owned(), limit, needed });
     }
@@ -247,13 +248,13 @@ fn take_room(file: &File, path: &Path, shape: Shape, sparse: bool) -> Result<(),
     };
     let free = || {
         let stat = rustix::fs::fstatvfs(file).map_err(system)?;
-        // A file system that does not know its size, such as a tmpfs without a limit, says that it has no blocks.
+        // A file system that does not know its size, such as a tmpfs without a limit, reports no blocks.
         Ok(if stat.f_blocks == 0 { u64::MAX } else { stat.f_bavail.saturating_mul(stat.f_frsize) })
     };
     if sparse {
         return rustix::fs::ftruncate(file, needed).map_err(system);
     }
-    // Before any of it is taken: others need room, too.
+    // Before reserving anything: other processes need room, too.
     let before = free()?;
     if before < needed {
         return Err(no_space(before));
@@ -274,11 +275,11 @@ fn take_room(file: &File, path: &Path, shape: Shape, sparse: bool) -> Result<(),
     Ok(())
 }
 
-/// Opens a file that is what `options` let one expect, and at least `expected` bytes long; and says how long it is.
+/// Opens a file that satisfies `options` and has at least `expected` bytes; also returns the file's length.
 pub(super) fn open(path: &Path, expected: u64, options: &FileOptions) -> Result<(File, u64), MemoryError> {
     options.check(path)?;
     let at = || path.to_owned();
-    // NONBLOCK, NOCTTY: to open a pipe or a terminal must do nothing; they mean nothing for a file.
+    // NONBLOCK, NOCTTY: opening a pipe or a terminal must have no effect; for a regular file the flags have no meaning.
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -286,7 +287,7 @@ pub(super) fn open(path: &Path, expected: u64, options: &FileOptions) -> Result<
         Err(Errno::ISDIR | Errno::NXIO) => return Err(MemoryError::NotAFile { path: at() }),
         Err(Errno::LOOP) => return Err(not_a_file(path, FileType::Symlink)),
         Err(e) => {
-            // Who may not even open it should hear whose it is.
+            // A user without permission to open the file should learn the file's owner.
             return match std::fs::symlink_metadata(path) {
                 Ok(meta) if e == Errno::ACCESS => {
                     Err(owner(path, &meta, options).err().unwrap_or_else(|| MemoryError::system(Some(at()), "open", e)))
@@ -323,7 +324,7 @@ fn owner(path: &Path, meta: &std::fs::Metadata, options: &FileOptions) -> Result
     Err(MemoryError::Owner { path: path.to_owned(), found, own, trusted: options.owners.clone() })
 }
 
-/// What is in the way at a name.
+/// The error for an occupied name.
 fn occupied(path: &Path, kind: FileType) -> MemoryError {
     if kind == FileType::RegularFile { MemoryError::Exists { path: path.to_owned() } } else { not_a_file(path, kind) }
 }
@@ -336,7 +337,7 @@ fn not_a_file(path: &Path, kind: FileType) -> MemoryError {
     MemoryError::NotAFile { path: path.to_owned() }
 }
 
-/// Removes a file's name, and what dead creators of that name have left.
+/// Removes a file's name, and the drafts of dead creators of the same name.
 pub(super) fn remove(path: &Path) -> Result<(), MemoryError> {
     remove_stale_drafts(path);
     match std::fs::remove_file(path) {
@@ -346,7 +347,7 @@ pub(super) fn remove(path: &Path) -> Result<(), MemoryError> {
     }
 }
 
-/// Removes drafts of this name whose creators are dead: those that this user owns and nobody has locked.
+/// Removes drafts of this name whose creators are dead: drafts of this user without a lock.
 fn remove_stale_drafts(path: &Path) {
     let Ok(folder) = std::fs::read_dir(folder_of(path)) else { return };
     let prefix = draft_prefix(path);
@@ -361,7 +362,7 @@ fn remove_stale_drafts(path: &Path) {
             FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && Uid::from_raw(stat.st_uid) == geteuid()
         });
         if is_ours && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // Whatever stands in the way, a draft that stays harms nobody.
+            // An error is harmless: a draft that stays hinders no process.
             let _ = std::fs::remove_file(&draft);
         }
     }
@@ -379,7 +380,7 @@ fn draft_prefix(path: &Path) -> std::ffi::OsString {
     prefix
 }
 
-/// A name beside `path` that nobody else uses.
+/// An unused name beside `path`.
 fn draft_name(path: &Path) -> PathBuf {
     use core::hash::BuildHasher;
     use std::hash::RandomState;
@@ -441,7 +442,7 @@ mod tests {
         let path = folder.join("fabric");
         let die = || {
             let draft = core::mem::ManuallyDrop::new(hidden(&path).unwrap());
-            // SAFETY: the system closes the files of a process that dies, and this one is used no more.
+            // SAFETY: the system closes the files of a process that dies, and this file is not used any more.
             drop(unsafe { core::ptr::read(&raw const draft.file) });
         };
         std::fs::write(folder.join(".k2k-draft.other.0"), "").unwrap();
@@ -452,7 +453,7 @@ mod tests {
         die();
         assert!(matches!(remove(&path), Err(MemoryError::NotFound { .. })));
         assert_eq!(count(&folder), 2);
-        // Named, but not yet forgotten as a draft, as on a file system that links and cannot rename.
+        // Named, but still a draft as well, as on a file system that can link but not rename.
         std::fs::hard_link(living.draft.as_ref().unwrap(), &path).unwrap();
         let mut living = core::mem::ManuallyDrop::new(living);
         // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! Mappings of this process, and what stands behind them.
+//! Mappings of this process, and the memory behind the mappings.
 
 use super::MemoryError;
 use crate::process::Origin;
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-/// What holds the bytes of a [`Memory`](super::Memory), and what stands in the way of something better.
+/// The kind of memory that holds the bytes of a [`Memory`](super::Memory), and why a better kind was not available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backing {
@@ -25,23 +25,23 @@ pub enum Backing {
     TransparentHugePages {
         /// Size of a huge page, bytes.
         page_size: usize,
-        /// Why there are no reserved ones.
+        /// Why no huge pages could be reserved.
         why: String,
     },
-    /// Ordinary pages, though huge ones were asked for.
+    /// Ordinary pages, although huge pages were asked for.
     HeapInsteadOfHugePages {
-        /// Why there are none.
+        /// Why no huge pages were available.
         why: String,
     },
     /// A file that other processes can map.
     File {
-        /// Where it is.
+        /// Path of the file.
         path: PathBuf,
     },
 }
 
 impl Backing {
-    /// What the user did not get, in words; `None` if it is what was asked for.
+    /// Why the memory differs from the user's request, in words; `None` if it does not.
     #[must_use]
     pub fn notice(&self) -> Option<&str> {
         match self {
@@ -65,7 +65,7 @@ impl fmt::Display for Backing {
     }
 }
 
-/// A mapping of this process, unmapped when the last [`Memory`](super::Memory) goes.
+/// A mapping of this process, unmapped when the last [`Memory`](super::Memory) is dropped.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
@@ -86,7 +86,7 @@ unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `base` and `len` are what mmap returned; every reference into it borrows a `Memory`, and this was the
+        // SAFETY: `base` and `len` come from mmap; every reference into the mapping borrows a `Memory`, and this was the
         // last.
         let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
         debug_assert!(unmapped.is_ok(), "{unmapped:?}");
@@ -94,25 +94,25 @@ impl Drop for Mapping {
 }
 
 impl Mapping {
-    /// Where the fabric begins: at the first huge page, if they matter.
+    /// Start and length of the fabric's bytes: from the first huge page, if huge pages matter.
     pub(crate) fn fabric_bytes(&self, align: usize) -> (*mut u8, usize) {
         let align = match &self.backing {
             Backing::TransparentHugePages { page_size, .. } => align.max(*page_size),
             _ => align,
         };
         let skip = self.base.addr().get().next_multiple_of(align) - self.base.addr().get();
-        // `map_transparent` has mapped one huge page more than the fabric needs; other mappings are aligned already.
+        // `map_transparent` has mapped a huge page more than the fabric needs; other mappings are aligned already.
         (self.base.as_ptr().wrapping_add(skip), self.len.saturating_sub(skip))
     }
 
-    /// Gives the memory behind a mapping back that is this process's alone: it is zero again.
+    /// Gives the memory behind a private mapping back to the system: all bytes are zero again.
     pub(crate) fn forget(&mut self) {
-        // SAFETY: the mapping's own range. Zeroed pages are as valid as any bytes to those who have a fabric's handle.
+        // SAFETY: the mapping's own range. Zeroed pages are as valid as any bytes to the holder of a fabric's handle.
         let forgotten = unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.len, Advice::LinuxDontNeed) };
         debug_assert!(forgotten.is_ok(), "{forgotten:?}");
     }
 
-    /// Whether this is a forked process's copy of memory that is not shared.
+    /// Whether this is a forked process's copy of private memory.
     pub(super) fn is_private_copy(&self) -> bool {
         !matches!(self.backing, Backing::File { .. }) && !self.origin.is_here()
     }
@@ -123,16 +123,16 @@ impl Mapping {
     }
 }
 
-/// Ordinary memory of this process, committed when it is touched.
+/// Ordinary memory of this process, committed on first touch.
 pub(crate) fn map_heap(len: usize) -> io::Result<Mapping> {
     map_anonymous(len, MapFlags::NORESERVE, Backing::Heap)
 }
 
-/// Memory of this process in huge pages, as far as the system gives any.
+/// Memory of this process in huge pages, as far as available.
 pub(super) fn map_huge(size: usize) -> io::Result<Mapping> {
     let page_size = huge_page_size();
     let len = size.next_multiple_of(page_size);
-    // No NORESERVE here: a pool that runs dry must refuse the mapping, not kill who touches it.
+    // No NORESERVE here: an exhausted pool must refuse the mapping, not kill the process that touches a page.
     map_anonymous(len, MapFlags::HUGETLB, Backing::HugePages { page_size }).or_else(|e| {
         let (count, kib) = (len / page_size, page_size >> 10);
         let why = format!("the pool cannot give {count} huge pages of {kib} KiB: {e}; see /proc/sys/vm/nr_hugepages");
@@ -142,21 +142,21 @@ pub(super) fn map_huge(size: usize) -> io::Result<Mapping> {
 
 fn map_anonymous(len: usize, flags: MapFlags, backing: Backing) -> io::Result<Mapping> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the system chooses an address that nothing else uses.
+    // SAFETY: the system chooses an unused address.
     let base =
         unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), len, protection, MapFlags::PRIVATE | flags)? };
     Ok(Mapping { base: not_null(base), len, backing, origin: Origin::here() })
 }
 
-/// Memory that is shared with everyone who maps the file, which has `len` bytes at least.
+/// Memory shared with every process that maps the file; the file has at least `len` bytes.
 pub(super) fn map_file(file: &File, len: usize, path: PathBuf) -> io::Result<Mapping> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the system chooses an address that nothing else uses.
+    // SAFETY: the system chooses an unused address.
     let base = unsafe { rustix::mm::mmap(core::ptr::null_mut(), len, protection, MapFlags::SHARED, file, 0)? };
     Ok(Mapping { base: not_null(base), len, backing: Backing::File { path }, origin: Origin::here() })
 }
 
-/// Ordinary memory that the system is asked to back with huge pages.
+/// Ordinary memory, with the advice to the system to use huge pages.
 fn map_transparent(size: usize, page_size: usize, why: String) -> io::Result<Mapping> {
     let mut mapping = map_anonymous(size + page_size, MapFlags::NORESERVE, Backing::Heap)?;
     // SAFETY: the mapping was made above, and advice of this kind does not change its contents.

@@ -1,25 +1,25 @@
-//! Where a fabric's bytes live on a host: on the heap, in huge pages, or in a file that other processes map as well.
+//! Memory for a fabric on a host: the heap, huge pages, or a file that several processes map.
 //!
-//! | constructor | bytes | others reach it by |
+//! | constructor | bytes | reached by |
 //! | --- | --- | --- |
 //! | [`Memory::heap`] | anonymous mapping; pages are committed when they are touched | cloning the [`Memory`] |
-//! | [`Memory::huge_pages`] | the same in huge pages, as far as the system gives any; [`Backing`] tells | cloning |
+//! | [`Memory::huge_pages`] | the same in huge pages, as far as available; [`Backing`] tells | cloning |
 //! | [`Memory::create`], [`Memory::open`] | a file, by default in `/dev/shm` | [`Memory::open`] with the same name |
 //!
-//! A name without a `/` is a POSIX shared-memory object: the file `/dev/shm/<name>`. A name with one is a path.
+//! A name without a `/` is a POSIX shared-memory object: the file `/dev/shm/<name>`. A name with a `/` is a path.
 //!
-//! # Who can do what to a file
+//! # Access to a file
 //!
-//! Nothing that is *in* a file causes undefined behaviour. But a process that can write it can stop every kernel in it,
-//! and can make it shorter: then every process that maps it ends by SIGBUS. So a file has mode 0600 unless
-//! [`FileOptions`] name a group or a mode, and `open` refuses a file that another user owns, that others can write, or
-//! that is a symbolic link. Only `create` writes a header: opening a file that is no fabric changes nothing in it.
+//! No contents of a file cause undefined behaviour. But a process with write access can stop every kernel in the file, and
+//! can shorten the file: then every process with a mapping ends by SIGBUS. So a file has mode 0600 unless [`FileOptions`]
+//! name a group or a mode, and `open` refuses a file of another user, a file with more write permissions than allowed,
+//! and a symbolic link. Only `create` writes a header: opening a file without a fabric changes no byte of the file.
 //!
-//! A file's room is taken when it is created (`fallocate`), so a file system that fills up later does no harm. The
+//! `create` reserves a file's room (`fallocate`), so a file system that fills up later does no harm. The
 //! default shape takes 22 MB, of the 64 MiB that a container has in `/dev/shm` by default.
 //!
-//! `create` sets a file up without a name and then gives it one, so that nobody ever opens half a fabric, and a creator
-//! that is killed leaves nothing.
+//! `create` completes a file without a name and then names the file, so no process ever opens half a fabric, and a killed
+//! creator leaves no file behind.
 
 mod error;
 mod file;
@@ -42,10 +42,10 @@ use mapping::{map_file, map_huge};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where names without a `/` live.
+/// Folder of names without a `/`.
 pub(crate) const SHM: &str = "/dev/shm";
 
-/// The bytes of one fabric; clones share them. Of a [`Fixed`] shape it derefs to the [`Fabric`].
+/// The bytes of a fabric; clones share the bytes. With a [`Fixed`] shape, derefs to the [`Fabric`].
 ///
 /// ```
 /// use k2k::{Config, Fixed, Memory, Read};
@@ -59,7 +59,7 @@ pub(crate) const SHM: &str = "/dev/shm";
 /// ```
 pub struct Memory<Sh: Shape<Scope = System>> {
     mapping: Arc<Mapping>,
-    /// Handed out for as long as `self` is borrowed.
+    /// Handle on the bytes. Handed out for as long as `self` is borrowed.
     fabric: FabricRef<'static, Sh>,
 }
 
@@ -84,7 +84,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Deref for M
     }
 }
 
-/// Where the shape is the type's.
+/// Constructors for shapes given by the type.
 impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<Fixed<KERNELS, SLOTS, PAYLOAD>> {
     /// Size of the fabric, bytes.
     pub const SIZE: usize = Fabric::<KERNELS, SLOTS, PAYLOAD>::GEOMETRY.size as usize;
@@ -92,7 +92,7 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<Fixe
     /// See [`heap_of`](Self::heap_of).
     ///
     /// # Errors
-    /// As there.
+    /// As for [`heap_of`](Self::heap_of).
     pub fn heap(config: &Config) -> Result<Self, MemoryError> {
         Self::heap_of(Fixed::default(), config)
     }
@@ -100,15 +100,15 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<Fixe
     /// See [`huge_pages_of`](Self::huge_pages_of).
     ///
     /// # Errors
-    /// As there.
+    /// As for [`huge_pages_of`](Self::huge_pages_of).
     pub fn huge_pages(config: &Config) -> Result<Self, MemoryError> {
         Self::huge_pages_of(Fixed::default(), config)
     }
 
-    /// As [`create_with`](Self::create_with), with the options' default.
+    /// As [`create_with`](Self::create_with), with the default options.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`create_with`](Self::create_with).
     pub fn create(name: &str, config: &Config) -> Result<Self, MemoryError> {
         Self::create_with(name, config, &FileOptions::new())
     }
@@ -116,15 +116,15 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<Fixe
     /// See [`create_of`](Self::create_of).
     ///
     /// # Errors
-    /// As there.
+    /// As for [`create_of`](Self::create_of).
     pub fn create_with(name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
         Self::create_of(Fixed::default(), name, config, options)
     }
 
-    /// As [`create_or_open_with`](Self::create_or_open_with), with the options' default.
+    /// As [`create_or_open_with`](Self::create_or_open_with), with the default options.
     ///
     /// # Errors
-    /// As there.
+    /// As for [`create_or_open_with`](Self::create_or_open_with).
     pub fn create_or_open(name: &str, config: &Config) -> Result<Self, MemoryError> {
         Self::create_or_open_with(name, config, &FileOptions::new())
     }
@@ -132,15 +132,15 @@ impl<const KERNELS: usize, const SLOTS: usize, const PAYLOAD: usize> Memory<Fixe
     /// See [`create_or_open_of`](Self::create_or_open_of).
     ///
     /// # Errors
-    /// As there.
+    /// As for [`create_or_open_of`](Self::create_or_open_of).
     pub fn create_or_open_with(name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
         Self::create_or_open_of(Fixed::default(), name, config, options)
     }
 }
 
 impl<Sh: Shape<Scope = System>> Memory<Sh> {
-    /// A new fabric in ordinary memory of this process. Only the pages that kernels touch are ever committed, so a
-    /// large fabric with few kernels costs little.
+    /// A new fabric in ordinary memory of this process. Only touched pages are committed, so a large fabric with few kernels
+    /// costs little.
     ///
     /// # Errors
     /// [`MemoryError::System`] if the system gives no address space.
@@ -151,23 +151,23 @@ impl<Sh: Shape<Scope = System>> Memory<Sh> {
 
     /// A new fabric in huge pages: fewer TLB misses, but memory is committed in large steps.
     ///
-    /// Takes pages of the system's pool (`/proc/sys/vm/nr_hugepages`) if it has enough, else asks for transparent ones,
-    /// else takes ordinary ones. [`backing`](Self::backing) says which it became and why.
+    /// Takes pages of the system's pool (`/proc/sys/vm/nr_hugepages`) if the pool has enough, else asks for transparent huge
+    /// pages, else takes ordinary pages. [`backing`](Self::backing) gives the result and the reason.
     ///
     /// # Errors
-    /// As [`heap_of`](Self::heap_of).
+    /// As for [`heap_of`](Self::heap_of).
     pub fn huge_pages_of(shape: Sh, config: &Config) -> Result<Self, MemoryError> {
         let mapping = map_huge(shape.size()).map_err(|e| MemoryError::system(None, "map memory", e))?;
         Self::attach(mapping, shape, config)
     }
 
-    /// A new fabric in a new shared-memory file, by default of this user's alone. The file stays until it is
-    /// [removed](remove). All of its room is taken at once, unless the options say otherwise: a file system that is too
-    /// small is refused here, and not by SIGBUS later.
+    /// A new fabric in a new shared-memory file, by default of this user alone. The file stays until [removed](remove). All
+    /// of its room is reserved at once, unless the options say otherwise: a file system with too little room is an error
+    /// here, instead of a SIGBUS later.
     ///
     /// # Errors
     /// [`MemoryError::Exists`] if the name is in use, [`MemoryError::NoSpace`] if the file system has too little room,
-    /// [`MemoryError::CannotGive`] if the group may not have it.
+    /// [`MemoryError::CannotGive`] if the file cannot be given to the group.
     pub fn create_of(shape: Sh, name: &str, config: &Config, options: &FileOptions) -> Result<Self, MemoryError> {
         let path = path_of(name)?;
         let Geometry { kernels, slots, payload, size } = shape.geometry();
@@ -180,9 +180,8 @@ impl<Sh: Shape<Scope = System>> Memory<Sh> {
         Ok(memory)
     }
 
-    /// The fabric in a shared-memory file that this or another process [created](Self::create_of). Its configuration is
-    /// the one it was created with, and a [`Read`](crate::Read) shape is that of the file. A file that is no fabric stays
-    /// as it is.
+    /// The fabric in a shared-memory file that this or another process [created](Self::create_of). The configuration comes
+    /// from the file, and so does a [`Read`](crate::Read) shape. A file without a fabric stays as it is.
     ///
     /// ```
     /// use k2k::{Config, Fixed, Memory, Read, memory};
@@ -196,14 +195,14 @@ impl<Sh: Shape<Scope = System>> Memory<Sh> {
     ///
     /// # Errors
     /// [`MemoryError::NotFound`], [`MemoryError::NotAFile`], [`MemoryError::SymbolicLink`], [`MemoryError::Owner`],
-    /// [`MemoryError::Mode`], [`MemoryError::TooShort`] before anything is mapped; [`MemoryError::Attach`] if the contents
-    /// are not a fabric of this shape, or its times are on another clock: that of an earlier boot, or of another time
+    /// [`MemoryError::Mode`], [`MemoryError::TooShort`] before mapping; [`MemoryError::Attach`] if the contents are not a
+    /// fabric of this shape, or its times are on another clock: the clock of an earlier boot, or of another time
     /// namespace.
     pub fn open(name: &str) -> Result<Self, MemoryError> {
         Self::open_with(name, &FileOptions::new())
     }
 
-    /// As [`open`](Self::open), for a file that others own or can write as well.
+    /// As [`open`](Self::open), for a file that another user owns or further users can write.
     ///
     /// # Errors
     /// As for `open`, and [`MemoryError::Group`].
@@ -222,11 +221,11 @@ impl<Sh: Shape<Scope = System>> Memory<Sh> {
         }
     }
 
-    /// [Opens](Self::open_with) a file or, if there is none, [creates](Self::create_of) it: for processes that start in
+    /// [Opens](Self::open_with) a file or, if missing, [creates](Self::create_of) the file: for processes that start in
     /// any order.
     ///
     /// # Errors
-    /// As for both, but neither `NotFound` nor `Exists`, unless others create and remove it all the time.
+    /// As for both, but neither `NotFound` nor `Exists`, unless other processes keep creating and removing the file.
     pub fn create_or_open_of(
         shape: Sh,
         name: &str,
@@ -251,21 +250,21 @@ impl<Sh: Shape<Scope = System>> Memory<Sh> {
         self.fabric
     }
 
-    /// The fabric, for who keeps a clone of this memory for longer.
+    /// The fabric, for a caller that keeps a clone of this memory for longer.
     ///
     /// # Safety
-    /// It is not used when the last clone is gone.
+    /// The fabric is not used after the last clone is gone.
     pub(crate) const unsafe fn for_ever(&self) -> FabricRef<'static, Sh> {
         self.fabric
     }
 
-    /// What holds the bytes, and what could not be had.
+    /// The kind of memory that holds the bytes, and why a better kind was not available.
     #[must_use]
     pub fn backing(&self) -> &Backing {
         &self.mapping.backing
     }
 
-    /// The file, if it is one.
+    /// Path of the file; `None` for memory without a file.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         match self.backing() {
@@ -274,19 +273,19 @@ impl<Sh: Shape<Scope = System>> Memory<Sh> {
         }
     }
 
-    /// Whether this is a forked process's copy of memory that is not shared: the parent's kernels are elsewhere.
+    /// Whether this is a forked process's copy of private memory: the parent's kernels are elsewhere.
     pub(crate) fn is_private_copy(&self) -> bool {
         self.mapping.is_private_copy()
     }
 
-    /// Sets a fabric up in new memory, for the processes that this one can see unless the configuration says others.
+    /// Sets a fabric up in new memory, for the processes visible to this process unless the configuration names a domain.
     fn attach(mapping: Mapping, shape: Sh, config: &Config) -> Result<Self, MemoryError> {
         let domain = if config.domain == ProcessDomain::default() { owner::domain() } else { config.domain };
         let (base, len) = mapping.fabric_bytes(align_of::<FabricHeader>());
-        // All who open the memory later check that they read the same clock.
+        // Later, each opener of the memory checks that its clock is the same.
         let config = &Config { clock: clock_id(), domain, ..*config };
         // SAFETY: the mapping is readable and writable for `len` bytes, and this program reaches it through the
-        // handle below alone, which no one outlives who does not hold the mapping as well.
+        // handle below alone; every holder of the handle also holds the mapping.
         let fabric = unsafe { FabricRef::create_raw(base, len, shape, config) };
         match fabric {
             Ok(fabric) => Ok(Self { fabric, mapping: Arc::new(mapping) }),
@@ -295,16 +294,16 @@ impl<Sh: Shape<Scope = System>> Memory<Sh> {
     }
 }
 
-/// Removes a shared-memory file's name. Processes that have it open keep it. Also removes what a creator of this name
-/// left that was killed, on file systems where that is possible.
+/// Removes a shared-memory file's name. Processes with the file open keep it. Also removes the drafts of killed creators
+/// of this name, on file systems with drafts.
 ///
 /// # Errors
-/// [`MemoryError::NotFound`] if there is none.
+/// [`MemoryError::NotFound`] if there is no such file.
 pub fn remove(name: &str) -> Result<(), MemoryError> {
     file::remove(&path_of(name)?)
 }
 
-/// The file that a name stands for.
+/// The file for a name.
 ///
 /// # Errors
 /// [`MemoryError::BadName`] for a name that is empty, `.` or `..`, or contains a NUL.
