@@ -1,11 +1,11 @@
-//! Large values on the heap, without a copy of them on the stack.
+//! Large values on the heap, without a copy on the stack.
 
 use core::mem::MaybeUninit;
 
-/// A value on the heap that `make` makes where it lies: `new_in` of a ring, a fabric, a link's half or a message.
+/// A value on the heap, made in place by `make`: `new_in` of a ring, a fabric, a link's half or a message.
 ///
-/// `Box::new(Spsc::new())` makes the ring on the stack first, unless the optimiser sees through it; a ring of 8 MB ends a
-/// program that way.
+/// `Box::new(Spsc::new())` makes the ring on the stack first, unless the optimiser sees through the move; a ring of 8 MB
+/// overflows the stack.
 ///
 /// ```
 /// use k2k::boxed;
@@ -28,13 +28,13 @@ use core::mem::MaybeUninit;
 /// ```
 ///
 /// # Panics
-/// If `make` returns a reference to something else.
+/// If `make` returns a reference to another place.
 pub fn boxed<T>(make: impl FnOnce(&mut MaybeUninit<T>) -> &mut T) -> Box<T> {
     let mut place = Box::<T>::new_uninit();
     let expected = place.as_ptr();
     let made: *const T = make(&mut place);
     assert!(core::ptr::eq(made, expected), "a value was made elsewhere than in its place");
-    // SAFETY: there was a reference to a `T` in this place, and nothing has written to it since.
+    // SAFETY: there was a reference to a `T` in this place, and no write to the place since.
     unsafe { place.assume_init() }
 }
 

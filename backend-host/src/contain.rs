@@ -1,29 +1,29 @@
-//! Calls of users' code that must not harm anybody else when they panic.
+//! Calls of users' code whose panics must harm no other code.
 
 use core::any::Any;
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
-/// Calls `f`. If it panics, returns the words of the panic, and the panic has no other effect.
+/// Calls `f`. A panic of `f` is caught, and its words are returned.
 pub(crate) fn contain<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(words_of)
 }
 
-/// What a panic said, if it said it in words.
+/// The words of a panic, if it has any.
 pub(crate) fn words_of(panic: Box<dyn Any + Send>) -> String {
     let words = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
         (Some(words), _) => words.clone(),
         (_, Some(words)) => (*words).to_owned(),
         _ => "a value that is no text".to_owned(),
     };
-    // A payload is the user's, too: its destructor may panic, with a payload that is no better.
+    // A payload is the user's, too: its destructor may panic, with another such payload.
     if let Err(worse) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         core::mem::forget(worse);
     }
     words
 }
 
-/// A user's value whose destructor may panic: dropped where the panic has no effect.
+/// A user's value whose destructor may panic: dropped under a guard that contains the panic.
 #[derive(Debug)]
 pub(crate) struct Contained<T>(Option<T>);
 
@@ -45,7 +45,7 @@ impl<T> Contained<T> {
 impl<T> Drop for Contained<T> {
     fn drop(&mut self) {
         if let Some(value) = self.0.take() {
-            // The panic's hook has told of it.
+            // The panic hook has reported the panic.
             let _ = contain(|| drop(value));
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::Wake;
 
 /// A descriptor for event loops that wait with `epoll`, `poll` or `select`: readable when an [armed](Self::arm) endpoint may
-/// have something to receive. No thread stands behind it, but for the helper thread that all tasks of a process share.
+/// have something to receive. Needs no thread except the helper thread shared by all tasks of a process.
 ///
 /// ```
 /// use k2k::{Broker, Descriptor, Message};
@@ -44,16 +44,16 @@ struct Event(OwnedFd);
 
 impl Wake for Event {
     fn wake(self: Arc<Self>) {
-        // It fails only if it is readable 2^64 times already.
+        // Fails only at a count of 2^64, and then the descriptor is readable already.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 }
 
 impl Descriptor {
-    /// A descriptor that no endpoint has armed yet. It is closed when a program is executed.
+    /// A descriptor not yet armed by any endpoint. Closed when the process executes a program.
     ///
     /// # Errors
-    /// The system's, if it gives no descriptor.
+    /// The system's error if it has no descriptor to give.
     pub fn new() -> io::Result<Self> {
         let event = Arc::new(Event(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         let waker = Waker::from(Arc::clone(&event));
@@ -61,17 +61,17 @@ impl Descriptor {
     }
 
     /// Makes the descriptor unreadable until the endpoint may have something to receive: mail, or a command to stop. The
-    /// endpoint should have registered as parking; another one makes it readable every millisecond. Arm it after
-    /// [`try_receive`](Endpoint::try_receive) has found nothing, each time anew. `false` if there is something to receive
+    /// endpoint should have registered as parking; without parking, the descriptor becomes readable every millisecond. Arm
+    /// anew each time after [`try_receive`](Endpoint::try_receive) has returned `None`. `false` if there is mail
     /// now, or the endpoint was told to stop: do not wait.
     ///
-    /// Each endpoint needs a descriptor of its own: what one has made readable, another one's arming makes unreadable.
+    /// Each endpoint needs a descriptor of its own: arming for a second endpoint would clear the first endpoint's signal.
     pub fn arm<Sh: Shape<Scope = System>>(&self, endpoint: &mut Endpoint<Sh>) -> bool {
         if !endpoint.as_core().platform().is_here() {
             // A forked process: the descriptor is the parent's as well.
             return false;
         }
-        // What was read is over; it fails if the descriptor is not readable.
+        // Clears an earlier signal; fails if the descriptor is not readable.
         let _ = rustix::io::read(&self.event.0, &mut [0; 8]);
         endpoint.arm_for_mail(&self.waker).is_some()
     }

@@ -1,7 +1,7 @@
 //! Which process owns a kernel, and whether that process is gone.
 //!
-//! A kernel's entry in the fabric names its owner by a *tag*: the process id and the time at which the process started,
-//! which together name one process of a boot.
+//! A kernel's entry in the fabric names its owner by a *tag*: the process id and the start time of the process,
+//! which together identify a process within a boot.
 //!
 //! ```text
 //!    63   62                      22 21            0
@@ -10,16 +10,16 @@
 //!   +---+--------------------------+---------------+
 //! ```
 //!
-//! Both mean something only where they were read: on one boot of one machine, in one namespace of process ids and one of
-//! times. That is the [`ProcessDomain`]; the creator of a fabric writes its own into the header. A process of another
-//! domain registers with the tag [`NOT_SAID`], and of such an owner nobody can say whether it lives.
+//! Both numbers have a meaning only within a boot of a machine, a namespace of process ids and a namespace of times. These
+//! form the [`ProcessDomain`]; the creator of a fabric writes its own domain into the header. A process of another
+//! domain registers with the tag [`NOT_SAID`], and no process can say whether such an owner lives.
 //!
-//! | what is found | answer |
+//! | found | answer |
 //! | --- | --- |
-//! | no process of that id, or one with another start time | [`OwnerState::Dead`] |
-//! | that process, but all its threads have ended and nobody has waited for it | [`OwnerState::Dead`] |
-//! | that process, stopped or not | [`OwnerState::Alive`] |
-//! | another domain, no tag, or no view of that process | [`OwnerState::Unknown`] |
+//! | no process of this id, or a process with another start time | [`OwnerState::Dead`] |
+//! | the owner's process, but all its threads have ended and its parent has not waited for it | [`OwnerState::Dead`] |
+//! | the owner's process, stopped or not | [`OwnerState::Alive`] |
+//! | another domain, no tag, or no view of the owner's process | [`OwnerState::Unknown`] |
 //!
 //! A process that calls `exec` stays the same process to the system: it counts as alive until the new program ends.
 
@@ -32,15 +32,15 @@ use rustix::process::{Pid, getpid, test_kill_process};
 use std::fs;
 use std::io;
 
-/// The tag of an owner that has not said which process it is.
+/// The tag of an owner without a recorded process.
 pub const NOT_SAID: u64 = 1;
 
-/// What is known of the process that owns a kernel.
+/// Whether the process that owns a kernel lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OwnerState {
-    /// It is there, though it may be stopped.
+    /// The process exists, though it may be stopped.
     Alive,
-    /// It is gone: nothing of it will ever run again.
+    /// The process is gone: none of its threads will ever run again.
     Dead,
     /// This process cannot tell.
     Unknown,
@@ -50,13 +50,13 @@ const PID_BITS: u32 = 22;
 const START_BITS: u32 = 41;
 const KNOWN: u64 = 1 << 63;
 
-/// The domain of this process. All zero, which says nothing, where the system does not tell.
+/// The domain of this process. All zero, so unknown, if the system does not tell.
 #[must_use]
 pub fn domain() -> ProcessDomain {
     ownership().domain
 }
 
-/// The tag with which this process registers kernels in a fabric of that domain: [`NOT_SAID`] if it is another one.
+/// The tag under which this process registers kernels in a fabric of that domain: [`NOT_SAID`] in a foreign domain.
 #[must_use]
 pub fn tag_in(fabric: ProcessDomain) -> u64 {
     let own = ownership();
@@ -74,7 +74,7 @@ pub fn state_of(tag: u64, fabric: ProcessDomain) -> OwnerState {
     match Stat::of(pid) {
         Ok(stat) if stat.start != start || stat.is_over() => OwnerState::Dead,
         Ok(_) => OwnerState::Alive,
-        // Not listed: it may be hidden (`hidepid`), or was not waited for until now.
+        // Not listed: the process may be hidden (`hidepid`), or its parent has just waited for it.
         Err(_) => match test_kill_process(pid) {
             Err(Errno::SRCH) => OwnerState::Dead,
             _ => OwnerState::Unknown,
@@ -82,8 +82,8 @@ pub fn state_of(tag: u64, fabric: ProcessDomain) -> OwnerState {
     }
 }
 
-/// The id of the process that registered with this tag, in a fabric of that domain; `None` if the tag names none, or one
-/// of another domain. The id may have been given to another process since: see [`state_of`].
+/// The id of the process that registered with this tag, in a fabric of that domain; `None` if the tag names no process, or
+/// a process of another domain. The id may have been given to another process since: see [`state_of`].
 #[must_use]
 pub fn process_of(tag: u64, fabric: ProcessDomain) -> Option<u32> {
     let known = decode(tag).filter(|_| ownership().knows(fabric));
@@ -91,7 +91,7 @@ pub fn process_of(tag: u64, fabric: ProcessDomain) -> Option<u32> {
 }
 
 /// Whether the process that registered with this tag, in a fabric of that domain, is stopped: by SIGSTOP, a terminal, or a
-/// debugger. Its kernels are alive and do nothing until it goes on.
+/// debugger. Its kernels are alive, but do no work until the process goes on.
 #[must_use]
 pub fn is_suspended(tag: u64, fabric: ProcessDomain) -> bool {
     let own = ownership();
@@ -104,13 +104,13 @@ fn encode(pid: Pid, start: u64) -> u64 {
     KNOWN | (start & ((1 << START_BITS) - 1)) << PID_BITS | (pid & ((1 << PID_BITS) - 1))
 }
 
-/// Process id and start of a tag that says them.
+/// Process id and start time of a tag that holds both.
 fn decode(tag: u64) -> Option<(Pid, u64)> {
     let pid = Pid::from_raw((tag & ((1 << PID_BITS) - 1)) as i32)?;
     (tag & KNOWN != 0).then_some((pid, (tag & !KNOWN) >> PID_BITS))
 }
 
-/// What this process says of itself.
+/// Tag and domain of this process.
 #[derive(Clone, Copy, Debug)]
 struct Ownership {
     tag: u64,
@@ -130,7 +130,7 @@ impl Ownership {
         let (Ok(stat), Some(boot), Some(namespace)) = (Stat::read("self"), boot(), namespace()) else {
             return Self::UNKNOWN;
         };
-        // A /proc of another namespace lists others' processes under this one's numbers.
+        // A /proc of another namespace lists foreign processes under this namespace's numbers.
         if stat.pid != pid {
             return Self::UNKNOWN;
         }
@@ -138,7 +138,7 @@ impl Ownership {
     }
 }
 
-/// What this process says of itself, read once, and once more in each forked process.
+/// Tag and domain of this process, read once, and once more in each forked process.
 fn ownership() -> Ownership {
     static LIFE: AtomicU64 = AtomicU64::new(0);
     static WORDS: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
@@ -151,15 +151,15 @@ fn ownership() -> Ownership {
     }
     let own = Ownership::read();
     for (word, value) in WORDS.iter().zip([own.tag, own.domain.boot, own.domain.namespace]) {
-        // Relaxed: published by the store below. Threads that are here at the same time store the same.
+        // Relaxed: published by the store below. Threads that run this at the same time store the same.
         word.store(value, Relaxed);
     }
-    // Release [owner-known]: who sees the life sees the words.
+    // Release [owner-known]: a thread that sees the life sees the words.
     LIFE.store(life, Release);
     own
 }
 
-/// A number for the boot: half of the system's random one, xored with the other half.
+/// A number for the boot: one half of the system's random boot id, xored with the second half.
 fn boot() -> Option<u64> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let digits: String = id.chars().filter(char::is_ascii_hexdigit).collect();
@@ -167,17 +167,17 @@ fn boot() -> Option<u64> {
     Some((id >> 64) as u64 ^ id as u64).filter(|&number| number != 0)
 }
 
-/// A number for the namespaces that process ids and start times are read in.
+/// A number for the namespaces of process ids and start times.
 fn namespace() -> Option<u64> {
     let inode = |of: &str| {
         let name = fs::read_link(format!("/proc/self/ns/{of}")).ok()?;
         name.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse::<u32>().ok()
     };
-    // Systems without namespaces of times have one time.
+    // Systems without namespaces of times have a single time.
     Some(u64::from(inode("pid")?) | u64::from(inode("time").unwrap_or(0)) << 32)
 }
 
-/// What the system says of a process.
+/// The system's record of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stat {
     pid: Pid,
@@ -208,7 +208,7 @@ impl Stat {
         Some(Self { pid: Pid::from_raw(pid.parse().ok()?)?, state, threads, start })
     }
 
-    /// Whether nothing of the process will run again. A first thread that has ended is a zombie, too, while others run.
+    /// Whether no thread of the process will run again. An ended first thread is a zombie, too, while more threads run.
     fn is_over(&self) -> bool {
         matches!(self.state, b'X' | b'x') || self.state == b'Z' && self.threads <= 1
     }
@@ -262,7 +262,7 @@ mod tests {
         }
         assert_eq!(state_of(tag, domain()), OwnerState::Alive);
         signal(&child, rustix::process::Signal::KILL);
-        // A zombie: nobody has waited for it yet.
+        // A zombie: its parent has not waited for it yet.
         becomes(tag, OwnerState::Dead);
         assert_eq!(state_letter(&child), b'Z');
         child.wait().unwrap();
@@ -331,7 +331,7 @@ mod tests {
                 && decode(own).is_some_and(|(pid, _)| pid == getpid())
                 && state_of(parents, domain()) == OwnerState::Alive
                 && state_of(own, domain()) == OwnerState::Alive;
-            // SAFETY: ends the process at once, without what the harness has to do.
+            // SAFETY: ends the process at once, without the exit work of the harness.
             unsafe { libc::_exit(i32::from(!is_right)) };
         }
         let mut status = 0;

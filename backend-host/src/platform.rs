@@ -1,8 +1,8 @@
-//! What time it is on a host, and how a sleeping kernel is woken.
+//! The clocks of a host, and how a sleeping kernel is woken.
 //!
 //! # Time
 //!
-//! Two clocks, as [`Platform`] wants them: `CLOCK_MONOTONIC` for everything that lasts, which nobody can set and which is
+//! Two clocks, as [`Platform`] requires: `CLOCK_MONOTONIC` for all durations, which cannot be set and which is
 //! the same in all processes of a machine; and `CLOCK_REALTIME` for timestamps. On x86-64 [`Host`] reads the processor's
 //! time stamp counter between looks at those clocks:
 //!
@@ -12,34 +12,34 @@
 //! ```
 //!
 //! 1. An anchor is a pair (counter, `CLOCK_MONOTONIC`) read together, within [`TIGHT_TICKS`] of each other.
-//! 2. The rate comes from two anchors at least 0.5 ms apart, and is used once two such pairs in a row agree about it to
-//!    within 1/512. A single pair could have a suspended machine between its anchors.
-//! 3. A line (anchor and rate) is used for 0.5 ms at most. Even a clock that is slewed by the 10 % that the system allows
-//!    is then off by 50 µs, and by 0.25 µs at the usual 500 ppm; a rate that is wrong by 1/512 makes 1 µs. All are within
-//!    half of [`CLOCK_MARGIN_NS`](k2k_core::CLOCK_MARGIN_NS), so two processes never differ by more than the margin.
-//! 4. When an anchor differs from what the line predicted by more than 1/512 of the time in between, the counter is not
-//!    what it was (a machine that moved, a laptop that slept): back to step 2, and until then each reading asks the system.
-//! 5. Where the system does not use the counter as its own clock source, it does not trust it, and neither do we: every
-//!    reading is then a `clock_gettime`.
+//! 2. The rate comes from two anchors at least 0.5 ms apart, and is used once two such pairs in a row agree about the rate
+//! to within 1/512. A single pair could have a suspended machine between its anchors.
+//! 3. A line (anchor and rate) is used for 0.5 ms at most. Even if the clock is slewed by 10 %, the system's limit, the
+//! line is then off by 50 µs, and by 0.25 µs at the usual 500 ppm; a rate that is wrong by 1/512 makes 1 µs. All are within
+//! half of [`CLOCK_MARGIN_NS`](k2k_core::CLOCK_MARGIN_NS), so two processes never differ by more than the margin.
+//! 4. When an anchor differs from the line's prediction by more than 1/512 of the time in between, the counter has changed
+//! its behaviour (a machine that moved, a laptop that slept): back to step 2, and until then each reading asks the system.
+//! 5. If the system's own clock source is not the counter, the system does not trust the counter, and neither does
+//! [`Host`]: every reading is then a `clock_gettime`.
 //!
-//! The difference between the two clocks is read with each anchor, or every 0.5 ms where there are none. So a message
-//! costs no second reading, and a wall clock that is set is followed within 0.5 ms.
+//! The difference between the two clocks is read with each anchor, or every 0.5 ms without anchors. So a message
+//! costs no second reading, and `Host` follows a set wall clock within 0.5 ms.
 //!
-//! The time may go back by a fraction of a microsecond at an anchor; [`Platform::now_ns`] allows it. It stands still while
-//! the machine is suspended: a message has the time that kernels have had to receive it.
+//! The time may go back by a fraction of a microsecond at an anchor; [`Platform::now_ns`] allows such a step. The time
+//! stands still while the machine is suspended: a deadline counts only time in which kernels could have received.
 //!
 //! # Which clock
 //!
-//! `CLOCK_MONOTONIC` begins anew with each boot, and a time namespace can move it. [`clock_id`] names boot and namespace;
-//! it stands in the header of every fabric that a host creates, and a process on another clock is refused.
+//! `CLOCK_MONOTONIC` begins anew with each boot, and a time namespace can move the clock. [`clock_id`] names boot and
+//! namespace; the number is in the header of every fabric created by a host, and a process on another clock is refused.
 //!
 //! # Waking
 //!
-//! A sleeping kernel waits in a futex on its wake flag. The futex is not process-private, because the sender may be
-//! another process that maps the same file. A sender clears the flag and wakes the sleeper in one system call,
-//! `FUTEX_WAKE_OP`, so that its death cannot come between the two. Where a sandbox refuses this call, the sender takes
-//! two steps, and the sleeper's slice bounds what a death in between costs. A task that awaits mail has left its waker
-//! in the process's reactor: a sender in the same process calls that, and makes no system call.
+//! A sleeping kernel waits in a futex on its wake flag. The futex is not process-private, because the sender may be in
+//! another process with the same file. A sender clears the flag and wakes the sleeper in one system call,
+//! `FUTEX_WAKE_OP`, so that the sender's death cannot come between the two. If a sandbox refuses this call, the sender takes
+//! two steps, and the sleeper's slice bounds the delay after a death in between. A task that awaits mail has left its waker
+//! in the process's reactor: a sender in the same process calls the waker, and makes no system call.
 
 use crate::owner;
 use crate::process::Origin;
@@ -53,8 +53,8 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// The platform of a host thread. Cheap to make; each endpoint has its own.
 ///
-/// It becomes fast 1 ms after its first use; before that each reading asks the system. It cannot be set: a wall clock that
-/// jumps moves timestamps, and nothing else.
+/// Fast from 1 ms after its first use on; before, each reading asks the system. The clock cannot be set: a jump of the wall
+/// clock moves timestamps, and nothing else.
 #[derive(Debug)]
 pub struct Host {
     clock: Cell<Clock>,
@@ -83,8 +83,8 @@ impl Host {
         Self::default()
     }
 
-    /// A platform whose kernels say that this process owns them, in a fabric of [this domain](k2k_core::Config::domain):
-    /// so others can tell whether their owner is gone.
+    /// A platform whose kernels name this process as their owner, in a fabric of [this domain](k2k_core::Config::domain):
+    /// so other processes can tell whether the owner is gone.
     #[must_use]
     pub fn in_domain(fabric: ProcessDomain) -> Self {
         Self { owner: owner::tag_in(fabric), ..Self::default() }
@@ -119,7 +119,7 @@ impl Platform for Host {
         let word = wake_flag.word().as_std();
         let all = i32::MAX as u32;
         // All sleepers: the helper thread for tasks and an endpoint's owner can sleep at the same flag. The comparison and
-        // the 0 before it concern further sleepers at a second word, and there is none.
+        // the 0 before it are for sleepers at a second word, and there is no second word.
         let (flags, op, compare) = (futex::Flags::empty(), futex::WakeOp::AndN, futex::WakeOpCmp::Lt);
         if futex::wake_op(word, flags, all, 0, word, op, compare, 1, 0).is_err() {
             wake_flag.wake_up();
@@ -139,7 +139,7 @@ impl Platform for Host {
 
 /// Lets the threads that sleep at the wake flag look again. The flag stays as it is.
 pub(crate) fn nudge(wake_flag: &WakeFlag) {
-    // A futex that cannot be woken is one that nobody can sleep at: nothing to do.
+    // A futex call that fails has no sleeper to wake: nothing to do.
     let _ = futex::wake(wake_flag.word().as_std(), futex::Flags::empty(), i32::MAX as u32);
 }
 
@@ -160,24 +160,24 @@ const fn to_ns(time: Timespec) -> u64 {
     time.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec.cast_unsigned())
 }
 
-/// How long a line is used before the next anchor, the least time between two anchors that give a rate, and how long the
+/// How long a line is used before the next anchor, the least time between two anchors of a rate, and how long the
 /// difference to the wall clock is used, ns.
 const ANCHOR_NS: u64 = 500_000;
 
-/// Two readings of the counter around a look at the clock must be this close, or they are no anchor: 1 to 2 µs.
+/// Two readings of the counter around a look at the clock must be this close to form an anchor: 1 to 2 µs.
 pub const TIGHT_TICKS: u64 = 4096;
 
 /// Two readings of `CLOCK_MONOTONIC` around a look at the wall clock should be this close, ns.
 const TIGHT_NS: u64 = 2_000;
 
-/// Tries to read the wall clock that closely.
+/// Tries to read the wall clock within [`TIGHT_NS`].
 const WALL_TRIES: u32 = 3;
 
-/// The wall clock beside the other one.
+/// The wall clock relative to the monotonic clock.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wall {
     offset_ns: u64,
-    /// When it was read; 0: never.
+    /// Monotonic time of the reading; 0: never.
     read_ns: u64,
 }
 
@@ -188,7 +188,7 @@ struct Clock {
     anchor_ns: u64,
     /// ns per tick, times 2³²; 0: unknown.
     rate: u64,
-    /// The line is used for this many ticks; 0 while only one pair of anchors vouches for the rate.
+    /// Number of ticks for which the line is used; 0 while only a single pair of anchors confirms the rate.
     valid_ticks: u64,
     /// The counter cannot be used.
     unusable: bool,
@@ -213,7 +213,7 @@ impl Clock {
         } else if known {
             let agrees = self.rate != 0 && self.predicts(elapsed_ticks, elapsed_ns);
             let rate = (u128::from(elapsed_ns) << 32) / u128::from(elapsed_ticks.max(1));
-            // 0.1 to 20 GHz; anything else is not a counter that measures time.
+            // 0.1 to 20 GHz; any other rate is no counter of time.
             let rate = u64::try_from(rate).ok().filter(|rate| (214_748_364..=42_949_672_960).contains(rate));
             self.rate = rate.unwrap_or(0);
             self.valid_ticks = match rate {
@@ -259,7 +259,7 @@ impl Host {
         ns
     }
 
-    /// Reads the wall clock's difference to the other one; `before_ns` was read just now.
+    /// Reads the wall clock's difference to the monotonic clock; `before_ns` was read just now.
     #[cold]
     fn read_wall(&self, mut before_ns: u64) -> u64 {
         let mut best = (u64::MAX, 0);
@@ -282,8 +282,7 @@ impl Host {
 
 /// Names the clock behind [`Host`]: the same number in all processes for which `CLOCK_MONOTONIC` reads the same. Never 0.
 ///
-/// Made of the kernel's boot id and the process's time namespace. Where these cannot be read, processes that cannot read
-/// them either have the same number.
+/// Made of the kernel's boot id and the process's time namespace. Processes that can read neither have the same number.
 #[must_use]
 pub fn clock_id() -> u64 {
     use std::sync::OnceLock;
@@ -303,8 +302,8 @@ fn clock_id_of(boot: &[u8], namespace: &[u8]) -> u64 {
     hash.max(1)
 }
 
-/// Whether the system itself uses the counter as its clock: it has then checked that the counter runs evenly and alike
-/// on all cores, and goes on checking.
+/// Whether the system itself uses the counter as its clock. If so, the system has checked that the counter runs evenly and
+/// alike on all cores, and goes on checking.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn counter_is_trusted() -> bool {
     use std::sync::OnceLock;
@@ -361,7 +360,7 @@ mod tests {
         assert_eq!(clock.ns_after(1_000), 500);
     }
 
-    /// The counter goes on while the machine sleeps, and the clock does not; or the other way round.
+    /// The counter goes on while the machine sleeps, and the clock does not; or the reverse.
     #[test]
     fn a_machine_that_slept_between_two_anchors_does_not_give_its_rate() {
         for (slept_ticks, slept_ns) in [(20_000_000, 0), (0, 10_000_000)] {
@@ -399,7 +398,7 @@ mod tests {
         assert_eq!((clock.rate, clock.valid_ticks), (0, 0));
     }
 
-    /// As fast as the system lets anybody slew its clock: 10 %. Between anchors the line is off by half of the margin.
+    /// As fast as the system lets a process slew its clock: 10 %. Between anchors the line is off by half of the margin.
     #[test]
     fn two_lines_through_a_slewed_clock_stay_within_the_margin() {
         let margin_ns = k2k_core::CLOCK_MARGIN_NS;

@@ -1,11 +1,11 @@
-//! Which process made a value: how a copy in a forked process knows that it is one.
+//! Which process made a value: how a copy in a forked process is recognised.
 //!
 //! A fork copies every endpoint, broker and handle of the parent, but the kernels and the threads stay the parent's. A
-//! copy must therefore write nothing to shared memory and join no thread, also when it is dropped.
+//! copy must therefore neither write to shared memory nor join a thread, also when it is dropped.
 //!
 //! A page of this process holds the number of its life. The system wipes the page in the child of every fork
-//! (`MADV_WIPEONFORK`), so a child reads 0 there until it makes something of its own and takes the next number. Each
-//! value remembers the number under which it was made; the comparison costs one load. Where the system cannot wipe
+//! (`MADV_WIPEONFORK`), so a child reads 0 there until it makes a value of its own and takes the next number. Each
+//! value remembers the number at its creation; the comparison costs one load. If the system cannot wipe
 //! (Linux before 4.14), the number is the process id, and the comparison costs a system call.
 
 use core::mem::ManuallyDrop;
@@ -23,7 +23,7 @@ pub struct Origin {
     life: u64,
 }
 
-/// Set in a life that is a process id, because the system cannot wipe.
+/// Set if the life is a process id, because the system cannot wipe.
 const BY_ID: u64 = 1 << 63;
 
 impl Origin {
@@ -36,12 +36,12 @@ impl Origin {
         Self { word, life }
     }
 
-    /// The number of the life: each process that comes of a fork has another.
+    /// The number of the life: different in each forked process.
     pub(crate) const fn life(self) -> u64 {
         self.life
     }
 
-    /// Whether this process is the one that made the value.
+    /// Whether this process made the value.
     #[inline(always)]
     #[must_use]
     pub fn is_here(self) -> bool {
@@ -50,9 +50,9 @@ impl Origin {
     }
 }
 
-/// The life that the word names, a new one if this process has none.
+/// The life named by the word, or a new life if this process has none.
 fn life_in(word: &AtomicU64) -> u64 {
-    /// The last number that this process or an ancestor took.
+    /// The last number taken by this process or an ancestor.
     static LAST: AtomicU64 = AtomicU64::new(0);
     // Relaxed: the number guards no other memory.
     let known = word.load(Relaxed);
@@ -65,8 +65,8 @@ fn life_in(word: &AtomicU64) -> u64 {
     if known != 0 {
         return known;
     }
-    // Relaxed: as above. Threads that are here at the same time take the same number, and each writes it down before it
-    // uses it, so that no child takes it again.
+    // Relaxed: as above. Threads that run this at the same time take the same number, and each writes the number down
+    // before use, so that no child takes the number again.
     let next = LAST.load(Relaxed) + 1;
     LAST.store(next, Relaxed);
     // Relaxed: as above.
@@ -83,11 +83,11 @@ fn own_id() -> u64 {
 /// A word that reads 0 in the child of every fork.
 fn wiped_word() -> Option<&'static AtomicU64> {
     let (len, protection) = (rustix::param::page_size(), ProtFlags::READ | ProtFlags::WRITE);
-    // SAFETY: the system chooses an address that nothing else uses.
+    // SAFETY: the system chooses an unused address.
     let page = unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), len, protection, MapFlags::PRIVATE) }.ok()?;
-    // SAFETY: the page was mapped above, and is zero, as it will be when it was wiped.
+    // SAFETY: the page was mapped above, and is zero, as it will be after a wipe.
     if unsafe { rustix::mm::madvise(page, len, Advice::LinuxWipeOnFork) }.is_err() {
-        // SAFETY: as above; nothing refers to it.
+        // SAFETY: as above; no reference to the page exists.
         let _ = unsafe { rustix::mm::munmap(page, len) };
         return None;
     }
@@ -170,7 +170,7 @@ mod tests {
         let word = word_by_id();
         let here = Origin { word, life: life_in(word) };
         assert!(here.is_here());
-        // As the child reads it, whose id is another one.
+        // As read by a child with another id.
         let child = Origin { word: Box::leak(Box::new(AtomicU64::new(BY_ID | 1))), life: BY_ID | 1 };
         assert_eq!(child.is_here(), std::process::id() == 1);
     }

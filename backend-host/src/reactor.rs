@@ -1,7 +1,7 @@
 //! Wakes the tasks of this process that `await` mail.
 //!
 //! A sender, perhaps in another process, wakes a sleeping kernel through a futex, and no task can `await` a futex. So each
-//! endpoint that is awaited leaves its task's waker here, under the address of its wake flag:
+//! awaited endpoint leaves its task's waker here, under the address of its wake flag:
 //!
 //! ```text
 //!   task:              look ── none ── fall asleep ── look again ── arm ── Pending              poll: look ── Ready
@@ -12,22 +12,22 @@
 //!   sender elsewhere:                           publish ── end the sleep, futex wake ──> helper thread
 //! ```
 //!
-//! A sender in the same process takes the waker and calls it: no system call, no other thread. For everything else there is
-//! one helper thread per process, as long as any endpoint has been awaited and lives. It sleeps in the futexes of all
-//! wake flags that other processes can reach (`futex_waitv`), and until the first armed sleep has lasted for its time.
+//! A sender in the same process takes the waker and calls it: no system call, no other thread. For all other wake-ups
+//! there is one helper thread per process, as long as any endpoint has been awaited and lives. The helper thread sleeps in
+//! the futexes of all wake flags that other processes can reach (`futex_waitv`), at most until the first armed sleep ends.
 //!
 //! # Why no wake-up is lost
 //!
-//! 1. An endpoint is entered here before the first sleep that is armed. A sender that sees the flag raised for such a
-//!    sleep therefore finds the entry, under the lock.
-//! 2. A sender in here ends the sleep under the lock; arming looks under the lock whether the sleep is over. Whichever
-//!    comes second wakes the task.
-//! 3. A sender elsewhere ends the sleep and wakes the futex in one step. The helper thread has read the flag's word
-//!    before it looks whether the armed sleep is over, and sleeps only while the word holds what it has read. It
-//!    stays in the futex while later sleeps come and go: a futex wakes by address. So arming costs no system call.
+//! 1. An endpoint is entered here before its first armed sleep. A sender that sees the flag raised for such a
+//! sleep therefore finds the entry, under the lock.
+//! 2. A sender in this process ends the sleep under the lock; arming looks under the lock whether the sleep is over. The
+//! later of these two steps wakes the task.
+//! 3. A sender in another process ends the sleep and wakes the futex in one step. The helper thread reads the flag's word
+//! before it looks whether the armed sleep is over, and sleeps only while the word holds the value read. It
+//! stays in the futex while later sleeps come and go: a futex wakes by address. So arming costs no system call.
 //! 4. No armed sleep lasts longer than its time, at most a [slice](crate::wait): the task then looks for itself.
 //!
-//! Wakers are the executor's code: they are cloned, called and dropped outside of the lock, and a panic of one reaches
+//! Wakers are the executor's code: they are cloned, called and dropped outside of the lock, and a waker's panic reaches
 //! neither the sender nor the helper thread. A waker may poll the task at once, also on the sender's thread, and may drop
 //! the endpoint.
 
@@ -47,13 +47,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 
-/// Futexes that one call waits at, its own among them (the system's `FUTEX_WAITV_MAX`).
+/// Most futexes in one call, including the reactor's own (the system's `FUTEX_WAITV_MAX`).
 const FUTEXES: usize = 128;
 
-/// How often sleeps are looked at whose futexes do not fit into the call, or if the system has no such call.
+/// Time between looks at sleeps whose futexes do not fit into the call, or if the system has no such call.
 const LOOK_NS: u64 = 1_000_000;
 
-/// The wakers of one process.
+/// The wakers of a process.
 #[derive(Debug)]
 pub(crate) struct Reactor {
     state: Mutex<State>,
@@ -63,43 +63,43 @@ pub(crate) struct Reactor {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the address of the flag.
+    /// Entries by the address of the flag.
     entries: HashMap<usize, Entry, BuildHasherDefault<ByAddress>>,
-    /// Endpoints that were entered so far.
+    /// Number of endpoints entered so far.
     entered: u64,
     helper: Helper,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Helper {
-    /// There is no thread.
+    /// There is no helper thread.
     #[default]
     Absent,
-    /// It looks at every entry before it sleeps.
+    /// The helper thread will look at every entry before it sleeps.
     Awake,
-    /// It sleeps until then, monotonic ns; `None`: until it is nudged.
+    /// The helper thread sleeps until this monotonic time, ns; `None`: until nudged.
     Asleep(Option<u64>),
 }
 
-/// An endpoint that was awaited.
+/// An awaited endpoint.
 #[derive(Debug)]
 struct Entry {
-    /// Of the endpoint: a later one may have the same flag, when the kernel of the first was taken for dead.
+    /// Number of the endpoint: a later endpoint may have the same flag, when the kernel of the first was taken for dead.
     number: u64,
     /// Lives until the entry is removed: an endpoint drops its [`Entered`] before its memory.
     flag: &'static WakeFlag,
-    /// Other processes can reach it.
+    /// Whether other processes can reach the flag.
     shared: bool,
-    /// Whatever ends a sleep also ends the helper thread's, which has this flag among its futexes by now.
+    /// Whether the end of a sleep also wakes the helper thread, because this flag is among its futexes by now.
     reached: bool,
     armed: Option<Armed>,
 }
 
 #[derive(Debug)]
 struct Armed {
-    /// `None`: a nap, which nothing ends early.
+    /// The armed sleep; `None` for a nap, which always lasts until `until`.
     sleep: Option<Sleep<'static>>,
-    /// Monotonic, ns.
+    /// End of the sleep at the latest; monotonic, ns.
     until: u64,
     waker: Waker,
 }
@@ -111,9 +111,9 @@ impl Armed {
 }
 
 impl Reactor {
-    /// That of this process: a forked process has one of its own.
+    /// The reactor of this process: a forked process has a reactor of its own.
     pub(crate) fn here() -> &'static Self {
-        /// The reactor of one life of the process, and of those that came of it by a fork.
+        /// The reactor of a life of the process, and a link to the reactor of the life after a fork.
         struct Life {
             number: u64,
             reactor: Reactor,
@@ -143,9 +143,9 @@ impl Reactor {
     /// The flag lives at least as long as the returned value.
     ///
     /// # Panics
-    /// If the system gives no thread for the helper.
+    /// If the system cannot start the helper thread.
     pub(crate) unsafe fn enter(&'static self, flag: &WakeFlag, shared: bool) -> Entered {
-        // SAFETY: the caller vouches that it lives until the entry is removed.
+        // SAFETY: the caller vouches that the flag lives until the entry is removed.
         let flag: &'static WakeFlag = unsafe { &*core::ptr::from_ref(flag) };
         let mut state = self.lock();
         state.entered += 1;
@@ -155,10 +155,10 @@ impl Reactor {
         if state.helper == Helper::Absent {
             self.start(state);
         } else if shared {
-            // So that it sleeps in this futex, too.
+            // So that the helper thread sleeps in this futex, too.
             self.nudge(state);
         }
-        // Of an endpoint whose kernel was taken over: its task finds that out.
+        // The waker of an endpoint whose kernel was taken over: its task finds out.
         wake(old.and_then(|entry| entry.armed));
         entered
     }
@@ -173,14 +173,14 @@ impl Reactor {
         }
     }
 
-    /// For a sender: ends the sleep at the flag, if this process awaits it, and wakes the task. `false` if somebody may
+    /// For a sender: ends the sleep at the flag, if this process awaits it, and wakes the task. `false` if a thread may
     /// sleep in the flag's futex.
     pub(crate) fn wake(&self, flag: &WakeFlag) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(&address(flag)) else { return false };
         let Some(armed) = entry.armed.take_if(|armed| armed.sleep.is_some()) else { return false };
-        // No death comes between the end of the sleep and the wake-up: the sleeper is of this process. A future that was
-        // leaked, or a receive in another way, has left an earlier sleep here. Then another thread may sleep in the futex.
+        // No death comes between the end of the sleep and the wake-up: the sleeper is of this process. A leaked future, or a
+        // blocking receive since, has left an earlier sleep here. Then another thread may sleep in the futex.
         let is_now = armed.sleep.is_some_and(|sleep| {
             let was_now = !sleep.is_over();
             sleep.end();
@@ -199,7 +199,7 @@ impl Reactor {
         let _ = futex::wake(self.nudges.as_std(), futex::Flags::PRIVATE, 1);
     }
 
-    /// What the helper thread does.
+    /// The loop of the helper thread.
     fn help(&self) {
         let (mut over, mut futexes) = (Vec::new(), Vec::with_capacity(FUTEXES));
         let mut has_waitv = true;
@@ -215,8 +215,8 @@ impl Reactor {
         }
     }
 
-    /// Takes the wakers whose sleeps are over, and says until when to sleep, at which futexes. `None` if no endpoint is
-    /// awaited any more.
+    /// Takes the wakers whose sleeps are over, and chooses the futexes and the end of the next sleep. `None` if no endpoint
+    /// is awaited any more.
     fn look(
         &self,
         over: &mut Vec<Waker>,
@@ -260,12 +260,12 @@ impl Reactor {
         Some((until, seen))
     }
 
-    /// Sleeps until then, or until one of the futexes is woken. `false` if the system has no call for several.
+    /// Sleeps until `until`, or until a futex is woken. `false` if the system has no call for several futexes.
     fn sleep(&self, until: Option<u64>, seen: u32, futexes: &[futex::Wait]) -> bool {
         if futexes.len() > 1 {
             let end = until.map(timespec);
             match futex::waitv(futexes, futex::WaitvFlags::empty(), end.as_ref(), ClockId::Monotonic) {
-                // An address that is gone is that of an endpoint that has just left.
+                // An unmapped address is the flag of an endpoint that has just left.
                 Ok(_) | Err(Errno::AGAIN | Errno::TIMEDOUT | Errno::INTR | Errno::FAULT) => return true,
                 // Before Linux 5.16, or a sandbox refuses it.
                 Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS | Errno::INVAL) => return false,
@@ -283,7 +283,7 @@ impl Reactor {
     }
 }
 
-/// An endpoint's place in the reactor. Dropping it forgets the task.
+/// An endpoint's entry in the reactor. Dropping it forgets the task.
 #[derive(Debug)]
 pub(crate) struct Entered {
     reactor: &'static Reactor,
@@ -293,7 +293,7 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
-    /// Has the task woken when the sleep is over, or at `until` (monotonic, ns), whichever comes first; without a sleep, at
+    /// Has the task woken when the sleep is over, or at `until` (monotonic, ns), at the earlier time; without a sleep, at
     /// `until`.
     pub(crate) fn arm(&self, waker: &Waker, sleep: Option<Sleep<'static>>, until: u64) {
         let mut new = Armed { sleep, until, waker: waker.clone() };
@@ -301,7 +301,7 @@ impl Entered {
         let mut state = reactor.lock();
         let Some(entry) = self.entry(&mut state) else {
             drop(state);
-            // This kernel was taken over, and a later endpoint has its flag: the task finds that out.
+            // This kernel was taken over, and a later endpoint has its flag: the task finds out.
             return wake(Some(new));
         };
         if !entry.reached {
@@ -312,14 +312,14 @@ impl Entered {
         let over = entry.armed.take_if(|armed| armed.is_over());
         match state.helper {
             Helper::Absent => reactor.start(state),
-            // One nudge is enough for all that are armed until it looks.
+            // A single nudge is enough for all sleeps armed until the helper thread looks.
             Helper::Asleep(at) if over.is_none() && at.is_none_or(|at| until < at) => {
                 state.helper = Helper::Asleep(Some(until));
                 reactor.nudge(state);
             }
             _ => drop(state),
         }
-        // Whoever waits in another way, such as with a descriptor, has to look and to arm anew.
+        // A task or event loop that waited before, such as with a descriptor, has to look and to arm anew.
         wake(old.filter(|old| !old.waker.will_wake(waker)));
         wake(over);
     }
@@ -346,13 +346,13 @@ impl Drop for Entered {
         let mut state = self.reactor.lock();
         let is_mine = self.entry(&mut state).is_some();
         let entry = if is_mine { state.entries.remove(&address(self.flag)) } else { None };
-        // The helper thread forgets the futex, and ends if this was the last one.
+        // The helper thread forgets the futex, and ends if this was the last entry.
         self.reactor.nudge(state);
         forget(entry.and_then(|entry| entry.armed));
     }
 }
 
-/// Wakes a task, with the lock free. The panic's hook has told of a panic.
+/// Wakes a task, with the lock free. The panic hook has reported any panic.
 fn wake(armed: Option<Armed>) {
     if let Some(armed) = armed {
         let _ = contain(|| armed.waker.wake());
@@ -396,7 +396,7 @@ impl Hasher for ByAddress {
     }
 
     fn write_usize(&mut self, address: usize) {
-        // The golden ratio, as Fibonacci hashing has it: the upper bits choose within a group, the lower ones the group.
+        // The golden ratio, as in Fibonacci hashing: the upper bits choose within a group, the lower bits the group.
         self.0 = (self.0 ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(20);
     }
 }

@@ -1,4 +1,4 @@
-//! Recordings: a file of messages, as `k2k record` writes and `k2k replay` reads it.
+//! Recordings: a file of messages, written by `k2k record` and read by `k2k replay`.
 //!
 //! All numbers are little-endian. The file is a head, messages, and an end:
 //!
@@ -54,33 +54,33 @@ const NAME_LEN: usize = 32;
 const IS_MESSAGE: u32 = 1;
 const IS_END: u32 = 2;
 
-/// What a recording says of itself.
+/// The head of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Payload that a message of the recorded fabric carries at most, bytes: 65472 at most.
+    /// Largest payload of a message in the recorded fabric, bytes: 65472 at most.
     pub capacity: u32,
     /// When the recording began, ns since 1970.
     pub began_ns: u64,
-    /// Name of the kernel that sent, or passed on: 32 bytes at most.
+    /// Name of the sender or last forwarder: 32 bytes at most.
     pub from: String,
-    /// Name of the kernel that received: 32 bytes at most.
+    /// Name of the receiver: 32 bytes at most.
     pub to: String,
 }
 
-/// One message.
+/// A recorded message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// When it was seen, ns since the recording began.
+    /// When the message was seen, ns since the recording began.
     pub offset_ns: u64,
-    /// Its correlation id.
+    /// The message's correlation id.
     pub correlation_id: u64,
-    /// Its type word.
+    /// The message's type word.
     pub kind: u32,
-    /// Its priority.
+    /// The message's priority.
     pub priority: Priority,
-    /// Its flags.
+    /// The message's flags.
     pub flags: u8,
-    /// Its payload.
+    /// The message's payload.
     pub payload: Vec<u8>,
 }
 
@@ -90,7 +90,7 @@ pub struct Record {
 pub enum RecordingError {
     /// The file does not begin like a recording.
     Magic {
-        /// Its first bytes.
+        /// The file's first bytes.
         found: [u8; 8],
     },
     /// The recording has another version.
@@ -100,25 +100,25 @@ pub enum RecordingError {
     },
     /// The file ends before the recording does.
     Truncated {
-        /// Messages that are whole.
+        /// Number of complete messages.
         messages: u64,
     },
-    /// Bytes have changed: a checksum does not fit, or a number is none that is ever written.
+    /// Bytes have changed: a checksum does not fit, or a number is never written.
     Damaged {
-        /// Whole messages before the damage.
+        /// Complete messages before the damage.
         messages: u64,
-        /// What is wrong.
+        /// The damage, in words.
         what: &'static str,
     },
     /// Bytes follow the end of the recording.
     Trailing,
     /// The head or a message does not fit the format.
     TooLong {
-        /// What is too long.
+        /// The part that is too long.
         what: &'static str,
-        /// Its length, bytes.
+        /// Length of the part, bytes.
         len: usize,
-        /// What the format, or the recorded fabric, allows, bytes.
+        /// The limit of the format or of the recorded fabric, bytes.
         most: usize,
     },
     /// The system refused.
@@ -214,7 +214,7 @@ impl<W: Write> Writer<W> {
         Ok(Self { to, capacity: head.capacity, messages: 0, last_ns: 0 })
     }
 
-    /// Writes a message. A time before that of the last one counts as the same.
+    /// Writes a message. A time before the last message's counts as the same.
     ///
     /// # Errors
     /// [`RecordingError::TooLong`] for a payload beyond the capacity; [`RecordingError::Io`].
@@ -233,7 +233,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Passes on what is buffered.
+    /// Flushes the buffered bytes.
     ///
     /// # Errors
     /// [`RecordingError::Io`].
@@ -264,8 +264,8 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Reads a recording, message by message. Any bytes may be read: what is no recording, or no whole one, ends in an error,
-/// and nothing follows that.
+/// Reads a recording, message by message. The bytes are untrusted: without a complete recording, reading ends with an error
+/// as the last item.
 #[derive(Debug)]
 pub struct Reader<R: Read> {
     from: R,
@@ -284,7 +284,7 @@ impl<R: Read> Reader<R> {
     pub fn new(mut from: R) -> Result<Self, RecordingError> {
         let mut bytes = [0; HEAD_LEN];
         let len = fill(&mut from, &mut bytes)?;
-        // Also of a file that is shorter than a head, so that a foreign one is called that.
+        // Before the check of the length, so that a short foreign file is reported as foreign.
         let found: [u8; 8] = bytes[..8].try_into().unwrap_or_default();
         if found != MAGIC {
             return Err(RecordingError::Magic { found });
@@ -313,7 +313,7 @@ impl<R: Read> Reader<R> {
         Ok(Self { from, head, messages: 0, last_ns: 0, ended: false })
     }
 
-    /// What the recording says of itself.
+    /// The head of the recording.
     pub const fn head(&self) -> &Head {
         &self.head
     }
@@ -378,7 +378,7 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// Reads until there is no more room, or no more to read: how many bytes there were.
+/// Reads until the room is full or the source ends, and returns the number of bytes.
 fn fill(from: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     let mut len = 0;
     while len < room.len() {

@@ -1,4 +1,4 @@
-//! Several endpoints that one thread or task waits for.
+//! Several endpoints in a single wait of a thread or task.
 
 use crate::Endpoint;
 use crate::wait::{ReceiveError, longest_slice};
@@ -13,7 +13,7 @@ use std::task::Wake;
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-/// Endpoints, of one fabric or of several, that one thread or task receives from.
+/// Endpoints, of one fabric or of several, for receiving in a single thread or task.
 ///
 /// ```
 /// use core::time::Duration;
@@ -30,7 +30,7 @@ use std::time::Instant;
 /// ```
 pub struct Set<Sh: Shape<Scope = System>> {
     members: Vec<Member<Sh>>,
-    /// The member that is looked at first.
+    /// Number of the member to look at first.
     next: usize,
 }
 
@@ -46,19 +46,20 @@ impl<Sh: Shape<Scope = System>> fmt::Debug for Set<Sh> {
 }
 
 impl<Sh: Shape<Scope = System>> Set<Sh> {
-    /// A set of these, numbered from 0. They should have registered as parking: others are looked at every millisecond.
+    /// A set of these endpoints, numbered from 0. They should have registered as parking; the set looks at an endpoint
+    /// without parking every millisecond.
     pub fn new(endpoints: impl IntoIterator<Item = Endpoint<Sh>>) -> Self {
         let members = endpoints.into_iter().map(|endpoint| Member { endpoint, asleep: None }).collect();
         Self { members, next: 0 }
     }
 
-    /// Adds an endpoint, and says its number.
+    /// Adds an endpoint, and returns its number.
     pub fn push(&mut self, endpoint: Endpoint<Sh>) -> usize {
         self.members.push(Member { endpoint, asleep: None });
         self.members.len() - 1
     }
 
-    /// Takes an endpoint out; those behind it move up by one. `None` if the set has no such number.
+    /// Takes an endpoint out; each endpoint behind it moves up by 1. `None` if the set has no such number.
     pub fn remove(&mut self, number: usize) -> Option<Endpoint<Sh>> {
         (number < self.members.len()).then(|| self.members.remove(number).endpoint)
     }
@@ -68,7 +69,7 @@ impl<Sh: Shape<Scope = System>> Set<Sh> {
         self.members.get_mut(number).map(|member| &mut member.endpoint)
     }
 
-    /// How many endpoints the set has.
+    /// Number of endpoints in the set.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.members.len()
@@ -80,11 +81,12 @@ impl<Sh: Shape<Scope = System>> Set<Sh> {
         self.members.is_empty()
     }
 
-    /// The next message of any endpoint, with the endpoint's number; `None` if none came within `timeout`. The endpoints
-    /// have turns: after one of them, those behind it are looked at first, so that a flood at one holds up no other.
+    /// The next message of any endpoint, with the endpoint's number; `None` if no message came within `timeout`. The
+    /// endpoints take turns: the look after a message begins with the next endpoint, so a flood at one endpoint holds up no
+    /// second.
     ///
-    /// An endpoint that was told to stop is reported as [`ReceiveError::Stopped`] each time that it has its turn, until it
-    /// is [taken out](Self::remove). An empty set waits for the whole time.
+    /// An endpoint that was told to stop is reported as [`ReceiveError::Stopped`] at each of its turns, until
+    /// [taken out](Self::remove). An empty set waits for the whole time.
     pub fn receive(&mut self, timeout: impl Into<Option<Duration>>) -> Option<(usize, Result<Sh::Item, ReceiveError>)> {
         struct Unparks(Thread);
         impl Wake for Unparks {
@@ -103,13 +105,13 @@ impl<Sh: Shape<Scope = System>> Set<Sh> {
             if rest == Some(Duration::ZERO) {
                 return None;
             }
-            // Also if the helper thread is held up by another task's waker.
+            // Needed if another task's waker holds up the helper thread.
             let slice = longest_slice(usize::MAX);
             thread::park_timeout(rest.map_or(slice, |rest| rest.min(slice)));
         }
     }
 
-    /// As [`receive`](Self::receive); `await` it in any executor. Dropping the future loses nothing.
+    /// As [`receive`](Self::receive); `await` the future in any executor. Dropping the future loses no message.
     pub const fn receive_async(&mut self) -> ReceiveAny<'_, Sh> {
         ReceiveAny { set: self, yielded: false }
     }
@@ -123,7 +125,7 @@ impl<Sh: Shape<Scope = System>> Set<Sh> {
     }
 }
 
-/// What [`Set::receive_async`] returns.
+/// The future of [`Set::receive_async`].
 #[must_use = "a future does nothing until it is awaited"]
 #[derive(Debug)]
 pub struct ReceiveAny<'s, Sh: Shape<Scope = System>> {

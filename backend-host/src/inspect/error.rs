@@ -10,51 +10,51 @@ use std::path::PathBuf;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum InspectError {
-    /// The name cannot be a file's.
+    /// The name cannot name a file.
     Name(MemoryError),
-    /// There is no file of that name.
+    /// No file of this name exists.
     NotFound {
-        /// Where it would be.
+        /// Path of the missing file.
         path: PathBuf,
     },
-    /// There is something of that name, but no regular file.
+    /// The name belongs to an object other than a regular file.
     NotAFile {
-        /// Where.
+        /// Path of the object.
         path: PathBuf,
     },
     /// This user may not read the file.
     NotReadable {
-        /// Where.
+        /// Path of the file.
         path: PathBuf,
-        /// The user that it belongs to, if the system tells.
+        /// User id of the file's owner, if known.
         owner: Option<u32>,
     },
-    /// The bytes are not a fabric, or one of another version.
+    /// The bytes are not a fabric, or are a fabric of another version.
     Attach {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The wrong property of the fabric.
         why: AttachError,
     },
-    /// The file ends before the fabric does: it was made shorter, or has never been whole.
+    /// The file ends before the fabric does: the file was made shorter, or has never been complete.
     Shorter {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Its length, bytes.
+        /// Length of the file, bytes.
         found: u64,
-        /// Bytes that the fabric has.
+        /// Size of the fabric, bytes.
         expected: u64,
     },
-    /// The file holds something else than when it was opened.
+    /// The file's header has changed since the view opened.
     Changed {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The system refused.
     System {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What was tried: a verb.
+        /// The failed action: a verb.
         action: &'static str,
         /// The system's answer.
         why: io::Error,
@@ -87,7 +87,7 @@ impl fmt::Display for InspectError {
             Self::Attach { path, why: AttachError::TooSmall { found, .. } } => {
                 write!(f, "{} has {found} bytes, which is too short for a fabric: it is none", path.display())
             }
-            // Any shape that there is can be looked at.
+            // Every possible shape can be looked at.
             Self::Attach { path, why: AttachError::Shape { kernels, slots, payload, most_kernels, most_payload } } => {
                 write!(
                     f,

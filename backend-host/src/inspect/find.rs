@@ -7,17 +7,17 @@ use std::fs;
 use std::os::unix::fs::DirEntryExt as _;
 use std::path::{Path, PathBuf};
 
-/// What a search found.
+/// Result of a search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// Files that begin like a fabric, in order.
     pub fabrics: Vec<PathBuf>,
-    /// Files in the usual folder that this user may not read, so that they may be fabrics as well.
+    /// Unreadable files in the usual folder: they may be fabrics as well.
     pub unreadable: Vec<PathBuf>,
 }
 
-/// Looks for fabrics: among the files of `/dev/shm`, where names without a `/` are, and among those that running processes
-/// share memory by, wherever they are, as far as this user may see the processes.
+/// Looks for fabrics: in `/dev/shm`, the folder of names without a `/`, and among all files mapped as shared memory by
+/// running processes, as far as this user may see the processes.
 #[must_use]
 pub fn find() -> Found {
     let mut paths: BTreeSet<PathBuf> =
@@ -25,7 +25,7 @@ pub fn find() -> Found {
     paths.extend(shared_by_processes());
     let mut found = Found::default();
     for path in paths {
-        // Also a folder, a link to nowhere, or one that was removed meanwhile: none of them is a fabric.
+        // Also a folder, a dangling link, or a file that was removed meanwhile: none is a fabric.
         match open_file(&path) {
             Ok(file) if begins_like_a_fabric(&file) => found.fabrics.push(path),
             Err(super::InspectError::NotReadable { .. }) if path.starts_with(SHM) => found.unreadable.push(path),
@@ -35,12 +35,12 @@ pub fn find() -> Found {
     found
 }
 
-/// Files that processes have mapped shared and writable from the start.
+/// Files mapped by processes shared, writable and from the start.
 fn shared_by_processes() -> BTreeSet<PathBuf> {
     let is_process = |path: &Path| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.parse::<u32>().is_ok());
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
     let maps = processes.filter(|path| is_process(path)).filter_map(|path| fs::read(path.join("maps")).ok());
-    // A path may be no UTF-8; then it is not found.
+    // A path that is not UTF-8 is not found.
     let mapped: BTreeSet<_> = maps
         .flat_map(|maps| String::from_utf8_lossy(&maps).lines().filter_map(shared_file).collect::<Vec<_>>())
         .collect();
@@ -61,8 +61,8 @@ fn shared_file(line: &str) -> Option<(PathBuf, u64)> {
     (is_whole && rest.starts_with('/')).then(|| (PathBuf::from(rest), inode))
 }
 
-/// The name of a mapped file. The creator of a fabric gives it a name when it is whole, and goes on with the mapping that
-/// was made before, which the system shows as that of a removed file: `#` and the inode.
+/// The name of a mapped file. The creator of a fabric names the complete file, and goes on with the earlier mapping, shown
+/// by the system as a removed file: `#` and the inode.
 fn named(path: PathBuf, inode: u64) -> Option<PathBuf> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()?.to_str()) else { return Some(path) };
     if !name.strip_prefix('#').is_some_and(|rest| rest.ends_with(" (deleted)")) {

@@ -1,4 +1,4 @@
-//! A fabric's file, and the onlooker's copy of what was read of it.
+//! A fabric's file, and the onlooker's copy of the ranges read so far.
 
 use super::{Any, InspectError};
 use crate::memory::{Mapping, map_heap, path_of};
@@ -11,23 +11,23 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// Length of the header, which stands first.
+/// Length of the header, at the start of the file.
 const HEADER: usize = size_of::<FabricHeader>();
 
-/// Zeroed memory of this process with room for all of a fabric, and the file that it is filled from.
+/// Zeroed memory of this process with room for all of a fabric, and the file to fill the memory from.
 #[derive(Debug)]
 pub(super) struct Image {
     file: File,
     path: PathBuf,
     bytes: Mapping,
-    /// As long as a fabric of the shape, which `bytes` has room for.
+    /// Size of a fabric of the shape; `bytes` has room for so many bytes.
     len: usize,
 }
 
-/// A file that can be read, if it is one.
+/// Opens a file for reading, if it is a regular file.
 pub(super) fn open_file(path: &Path) -> Result<File, InspectError> {
     let at = || path.to_owned();
-    // NONBLOCK, NOCTTY: to open a pipe or a terminal must do nothing; they mean nothing for a file.
+    // NONBLOCK, NOCTTY: opening a pipe or a terminal must have no effect; for a regular file the flags have no meaning.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -51,7 +51,7 @@ pub fn begins_like_a_fabric(file: &File) -> bool {
 }
 
 impl Image {
-    /// Opens a file, and the fabric of the shape that its header tells of. Nothing but the header was read then.
+    /// Opens a file, and the fabric of the shape in its header. Only the header has been read afterwards.
     pub(super) fn open(name: &str) -> Result<(Self, FabricRef<'static, Any>), InspectError> {
         let path = path_of(name).map_err(InspectError::Name)?;
         let file = open_file(&path)?;
@@ -60,17 +60,17 @@ impl Image {
             let why = AttachError::TooSmall { found: found as usize, expected: HEADER };
             return Err(InspectError::Attach { path, why });
         }
-        // Address space alone: pages are committed when something is copied to them.
+        // Address space alone: a page is committed when bytes are copied to the page.
         let len = usize::try_from(found).unwrap_or(usize::MAX);
         let bytes = map_heap(len).map_err(|e| InspectError::system(path.clone(), "make room for a copy of", e))?;
         let mut image = Self { file, path, bytes, len: HEADER };
         image.copy(0..HEADER)?;
         let (base, _) = image.bytes.fabric_bytes(align_of::<FabricHeader>());
         // SAFETY: readable and writable for `len` bytes, for as long as the caller keeps the image; this program writes
-        // them in `copy` alone.
+        // the bytes in `copy` alone.
         let fabric = match unsafe { FabricRef::<Any>::open_raw(base, len) } {
             Ok(fabric) => fabric,
-            // The header is there and says more than the file has.
+            // The header exists and names a larger size than the file's.
             Err(AttachError::TooSmall { expected, .. }) => {
                 return Err(InspectError::Shorter { path: image.path, found, expected: expected as u64 });
             }
@@ -88,11 +88,11 @@ impl Image {
         &self.file
     }
 
-    /// Reads a range of the file into its place.
+    /// Reads a range of the file into the same range of the image.
     pub(super) fn copy(&mut self, range: Range<usize>) -> Result<(), InspectError> {
         let range = range.start.min(self.len)..range.end.min(self.len);
         let (base, _) = self.bytes.fabric_bytes(align_of::<FabricHeader>());
-        // SAFETY: the range is inside of the mapping, which is this image's. A fabric's handle keeps no reference into it
+        // SAFETY: the range is inside of the image's own mapping. A fabric's handle keeps no reference into the mapping
         // between two calls, and `&mut self` excludes any other call.
         let mut to = unsafe { core::slice::from_raw_parts_mut(base.add(range.start), range.len()) };
         let mut at = range.start as u64;
@@ -113,7 +113,7 @@ impl Image {
         Ok(())
     }
 
-    /// Whether the header, as it was copied last, is still that of a fabric of this shape.
+    /// Whether the last copied header still describes a fabric of this shape.
     pub(super) fn check(&self, shape: Geometry) -> Result<(), InspectError> {
         let (base, len) = self.bytes.fabric_bytes(align_of::<FabricHeader>());
         // SAFETY: as in `open`.
@@ -123,7 +123,7 @@ impl Image {
         }
     }
 
-    /// Gives the memory back that copies have taken; what they brought is zero again.
+    /// Gives the memory of earlier copies back to the system; the copied bytes are zero again.
     pub(super) fn forget(&mut self) {
         self.bytes.forget();
     }

@@ -1,4 +1,4 @@
-//! One look at a fabric: who is there, what waits, who owns it.
+//! A look at a fabric: its kernels, their owners, the waiting messages.
 
 use super::image::Image;
 use super::{Any, InspectError};
@@ -19,118 +19,118 @@ use std::time::Instant;
 /// The process that owns a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Its id, if the kernel's entry says it.
+    /// Process id, if the kernel's entry names a process.
     pub process: Option<u32>,
-    /// Whether it lives.
+    /// Whether the process lives.
     pub state: OwnerState,
-    /// Whether it lives, and is stopped (SIGSTOP, a debugger).
+    /// Whether the process lives and is stopped (SIGSTOP, a debugger).
     pub stopped: bool,
 }
 
-/// Messages that wait in an inbox, of one sender.
+/// Messages of a sender that wait in an inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct SenderBacklog {
-    /// Kernel index of the sender, or of the last forwarder; of high priority, it may be any number.
+    /// Kernel index of the sender, or of the last forwarder; for high priority, possibly any number.
     pub sender: u16,
-    /// Of normal priority.
+    /// Waiting messages of normal priority.
     pub normal: u64,
-    /// Of high priority.
+    /// Waiting messages of high priority.
     pub high: u64,
-    /// Whether the sender finds no room for more of normal priority. The receiver gives room back in batches, so fewer may
-    /// wait than there is room for.
+    /// Whether the sender finds no room for more messages of normal priority. The receiver gives room back in batches, so
+    /// fewer messages may wait than there is room for.
     pub full: bool,
 }
 
 /// A kernel, or a kernel index that is in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelLook {
-    /// Its address.
+    /// The kernel's address.
     pub id: KernelId,
-    /// Its name, if it has one yet.
+    /// The kernel's name, if written already.
     pub name: Option<Name>,
-    /// How far it is in its life; `None` if its entry says no status that exists.
+    /// The kernel's status; `None` if its entry holds an invalid status.
     pub status: Option<Status>,
-    /// Its owner; `None` if it is failed, and nobody's.
+    /// The kernel's owner; `None` if the kernel is failed, without an owner.
     pub owner: Option<Owner>,
-    /// Whether it may park.
+    /// Whether the kernel may park.
     pub parks: bool,
-    /// Whether it is marked asleep.
+    /// Whether the kernel is marked asleep.
     pub asleep: bool,
     /// Whether some senders may be denied.
     pub restricted: bool,
-    /// What it is told to do.
+    /// The kernel's current command.
     pub command: Command,
-    /// What it says that it is doing.
+    /// The kernel's phase, as the kernel reports it.
     pub phase: Phase,
-    /// Passes of its run loop; stays 0 if it has none.
+    /// Passes of the run loop; stays 0 without a run loop.
     pub heartbeat: u64,
-    /// Counters of its index, over all its owners.
+    /// Counters of the kernel's index, over all owners of the index.
     pub stats: Stats,
-    /// Its inbox, by sender: those of whom something waits.
+    /// The inbox, by sender: only senders with waiting messages.
     pub backlog: Vec<SenderBacklog>,
-    /// Messages that it has deferred, by the index of the next hop that had no room.
+    /// Messages deferred by the kernel, by the index of the next hop without room.
     pub deferred: BTreeMap<u16, u64>,
-    /// How long the messages that it has received were on their way, as far as that was counted, over all owners of its
-    /// index; `None` while that is switched off. See [`Broker::set_latency`](crate::Broker::set_latency).
+    /// How long received messages were on the way, as far as counted, over all owners of the kernel's index; `None` while
+    /// counting is off. See [`Broker::set_latency`](crate::Broker::set_latency).
     pub latency: Option<Box<Latency>>,
-    /// The kernels whose inbox has no room for it: it has filled its shard there, or has deferred messages for them.
+    /// Kernels whose inbox has no room for this kernel: its shard there is full, or it has deferred messages for them.
     pub waits_for: Vec<u16>,
 }
 
 impl KernelLook {
-    /// Messages that wait in its inbox.
+    /// Messages that wait in the inbox.
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.backlog.iter().map(|from| from.normal + from.high).sum()
     }
 
-    /// Messages that it has deferred.
+    /// Messages that the kernel has deferred.
     #[must_use]
     pub fn deferred(&self) -> u64 {
         self.deferred.values().sum()
     }
 
-    /// Its name, or its address.
+    /// The kernel's name, or else its address.
     #[must_use]
     pub fn label(&self) -> String {
         self.name.map_or_else(|| self.id.to_string(), |name| name.to_string())
     }
 }
 
-/// What has become of the file's name.
+/// State of the file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileState {
-    /// It is this file's.
+    /// The name belongs to this file.
     Named,
-    /// It was removed: processes that have the file open go on, others cannot join.
+    /// The name was removed: processes with the file open go on, no further process can join.
     Removed,
-    /// It is another file's by now.
+    /// The name belongs to another file by now.
     Replaced,
 }
 
-/// What a look at a fabric found.
+/// Result of a look at a fabric.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// When.
+    /// Time of the look.
     pub at: Instant,
-    /// The same on the clock of deadlines, ns.
+    /// Time of the look on the clock of deadlines, ns.
     pub now_ns: u64,
-    /// How long it took.
+    /// Duration of the look.
     pub took: Duration,
-    /// What has become of the file's name.
+    /// State of the file's name.
     pub file: FileState,
-    /// Of a [copy](View::is_copy), how often it was brought up to date: two looks with the same number saw the same.
+    /// For a [copy](View::is_copy), the number of updates so far: two looks with the same number saw the same.
     pub shown: Option<u32>,
     /// The configuration in force.
     pub config: Config,
     /// All kernel indices in use, in order.
     pub kernels: Vec<KernelLook>,
-    /// Counters of the kernel indices that nobody has now, and somebody had: a kernel counts what it ends when it leaves.
+    /// Counters of free kernel indices with earlier owners: a leaving kernel counts the messages that it settles.
     pub left: Vec<(u16, Stats)>,
 }
 
 impl Look {
-    /// The kernel of an index.
+    /// The kernel at an index.
     #[must_use]
     pub fn kernel(&self, index: u16) -> Option<&KernelLook> {
         self.kernels.iter().find(|kernel| kernel.id.index() == usize::from(index))
@@ -144,48 +144,48 @@ impl Look {
     }
 }
 
-/// A route: what [`Fabric::set_route`](crate::Fabric::set_route) has set.
+/// A route, set by [`Fabric::set_route`](crate::Fabric::set_route).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The kernel that it is for.
+    /// The kernel with the route.
     pub at: KernelId,
-    /// Messages for this kernel
+    /// Destination of the messages.
     pub destination: KernelId,
-    /// go to this one next.
+    /// Next hop of the messages.
     pub next_hop: KernelId,
 }
 
-/// What [`Fabric::deny`](crate::Fabric::deny) has denied.
+/// A sender denied by [`Fabric::deny`](crate::Fabric::deny).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// Who may not be sent to.
+    /// The receiver that refuses the sender's messages.
     pub receiver: KernelId,
-    /// Who may not send.
+    /// The denied sender.
     pub sender: KernelId,
 }
 
 /// A sender's latest receipts, by state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct ReceiptCounts {
-    /// On their way.
+    /// Messages on the way.
     pub pending: u64,
-    /// Of the pending: those whose deadline has passed, and of which nobody has said so.
+    /// Pending messages past their deadline whose timeout is not recorded yet.
     pub overdue: u64,
-    /// With a gateway.
+    /// Messages with a gateway.
     pub in_transit: u64,
-    /// Received.
+    /// Messages received.
     pub delivered: u64,
-    /// Not found.
+    /// Messages whose receiver was not found.
     pub not_found: u64,
-    /// No room at a forwarder.
+    /// Messages without room at a forwarder.
     pub queue_full: u64,
-    /// Deadline passed.
+    /// Messages whose deadline passed.
     pub timeout: u64,
-    /// Hop limit exceeded.
+    /// Messages beyond their hop limit.
     pub max_hops_exceeded: u64,
-    /// Not answered by a remote domain.
+    /// Messages not answered by a remote domain.
     pub unanswered: u64,
-    /// Not allowed.
+    /// Messages that were not allowed.
     pub not_allowed: u64,
 }
 
@@ -213,13 +213,13 @@ impl ReceiptCounts {
 /// A message that waits in an inbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {
-    /// Kernel index of its sender, or of the last forwarder.
+    /// Kernel index of the sender, or of the last forwarder.
     pub from: u16,
-    /// Its priority.
+    /// The message's priority.
     pub priority: Priority,
-    /// Its header, as it stands there: nothing in it is checked.
+    /// The message's header, unchecked.
     pub header: Header,
-    /// Its payload, as far as the fabric has room for one.
+    /// The message's payload, as far as the fabric has room for payload.
     pub payload: Vec<u8>,
 }
 
@@ -227,22 +227,22 @@ pub struct Mail {
 #[derive(Debug)]
 pub struct View {
     image: Image,
-    /// Of the image, so never handed out for longer than `self` is borrowed.
+    /// Handle on the image, so never handed out for longer than `self` is borrowed.
     fabric: FabricRef<'static, Any>,
 }
 
 impl View {
-    /// Opens a fabric's file: a name for a file in `/dev/shm`, or a path. Files of other users as well, if this user may
-    /// read them.
+    /// Opens a fabric's file: a name for a file in `/dev/shm`, or a path. Also opens files of other users if this user may
+    /// read the file.
     ///
     /// # Errors
-    /// [`InspectError`] says what is wrong with the file.
+    /// [`InspectError`] says why the file cannot be looked at.
     pub fn open(name: &str) -> Result<Self, InspectError> {
         let (image, fabric) = Image::open(name)?;
         Ok(Self { image, fabric })
     }
 
-    /// The file.
+    /// Path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.image.path()
@@ -254,21 +254,21 @@ impl View {
         self.fabric.geometry()
     }
 
-    /// The version of the fabric's layout: this program's own, since others cannot be looked at.
+    /// The version of the fabric's layout: always this program's, since no other version can be looked at.
     #[must_use]
     pub const fn version(&self) -> u32 {
         LAYOUT_VERSION
     }
 
     /// Whether this is a copy for onlookers of a fabric in other memory, such as a GPU's: without mail and receipts, and as
-    /// new as the program that publishes it has made it last.
+    /// recent as the publishing program's last update.
     #[must_use]
     pub fn is_copy(&self) -> bool {
         self.fabric.shown().is_some()
     }
 
-    /// Whether the fabric's times are on this process's clock. If not, it is of an earlier boot or another time
-    /// namespace, and its deadlines mean nothing here.
+    /// Whether the fabric's times are on this process's clock. If not, the fabric is of an earlier boot or another time
+    /// namespace, and its deadlines have no meaning here.
     #[must_use]
     pub fn is_on_this_clock(&self) -> bool {
         self.fabric.check_clock(clock_id()).is_ok()
@@ -277,7 +277,7 @@ impl View {
     /// Looks at all kernels.
     ///
     /// # Errors
-    /// [`InspectError::Shorter`] and [`InspectError::Changed`] if the file is not what it was when it was opened.
+    /// [`InspectError::Shorter`] and [`InspectError::Changed`] if the file has changed since the view opened.
     pub fn look(&mut self) -> Result<Look, InspectError> {
         let at = Instant::now();
         self.fetch(Region::Table)?;
@@ -326,7 +326,7 @@ impl View {
             .collect())
     }
 
-    /// Who may not send to whom, of the kernels of a look.
+    /// The denied pairs of sender and receiver among the kernels of a look.
     ///
     /// # Errors
     /// As for [`look`](Self::look).
@@ -341,7 +341,7 @@ impl View {
             .collect())
     }
 
-    /// What became of the latest messages of a kernel index, `KERNELS x SLOTS` at most.
+    /// Outcomes of the latest messages of a kernel index, `KERNELS x SLOTS` at most.
     ///
     /// # Errors
     /// As for [`look`](Self::look).
@@ -356,7 +356,7 @@ impl View {
         Ok(counts)
     }
 
-    /// Messages that wait in the inbox of a kernel index: the first `limit` of high priority, and of each sender's the
+    /// Messages that wait in the inbox of a kernel index: the first `limit` of high priority, and per sender the
     /// first `limit` of normal priority.
     ///
     /// # Errors
@@ -390,8 +390,8 @@ impl View {
         Ok(entries)
     }
 
-    /// How long the messages received at a kernel index were on their way, over all its owners, as far as that was counted:
-    /// also what was counted before it was switched off. `None` if there is no such index.
+    /// How long the messages received at a kernel index were on the way, over all owners of the index, as far as counted,
+    /// also before counting was switched off. `None` for an index beyond the shape.
     ///
     /// # Errors
     /// As for [`look`](Self::look).
@@ -400,9 +400,9 @@ impl View {
         Ok(self.fabric.latency_of_index(usize::from(index)))
     }
 
-    /// What is noted of the failures at a kernel index, over all its owners, by kind: when the first and the last one were
-    /// counted, and which message the last was. How many there were, its [counters](KernelLook::stats) say. Of a kind whose
-    /// notes are written at this very moment, nothing.
+    /// Notes on the failures at a kernel index, over all owners of the index, by kind: the times of the first and the last
+    /// failure, and the last failure's message. The number of failures is in the [counters](KernelLook::stats). A kind whose
+    /// notes are being written at this very moment is left out.
     ///
     /// # Errors
     /// As for [`look`](Self::look).

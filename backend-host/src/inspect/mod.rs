@@ -1,30 +1,30 @@
-//! Looking into a fabric from outside, while its kernels run: any file, of any shape, by whichever program it was made.
+//! Looking into a fabric from outside, while its kernels run: any file, of any shape, created by any program.
 //!
-//! | what | gives |
+//! | item | gives |
 //! | --- | --- |
 //! | [`find()`] | the fabrics on this machine |
-//! | [`begins_like_a_fabric`] | whether an open file may be one |
-//! | [`View`] | one fabric: its header, its kernels and their owners, backlogs, routes, denials, receipts, waiting messages, failures, latencies, traces |
-//! | [`Watch`] | what changes from look to look: rates, high-water marks, and which kernels are stuck, and how |
+//! | [`begins_like_a_fabric`] | whether an open file may be a fabric |
+//! | [`View`] | a fabric: its header, its kernels and their owners, backlogs, routes, denials, receipts, waiting messages, failures, latencies, traces |
+//! | [`Watch`] | changes from look to look: rates, high-water marks, and which kernels are stuck, and how |
 //!
-//! # Looking costs the watched nothing
+//! # Looking costs the watched kernels nothing
 //!
-//! A view never maps the file: it reads ranges of it (`pread`) into an image of its own, and asks the image. The
-//! descriptor is read-only, so no store can reach the fabric, by type and by the system. Nothing is locked, no kernel
-//! knows of its onlookers. What a look costs is the onlooker's time, and that lines which it reads are shared for a
+//! A view never maps the file: it reads ranges of the file (`pread`) into a private image, and queries the image. The
+//! descriptor is read-only, so no store can reach the fabric, by type and by the system. A view takes no lock, and no
+//! kernel knows of its onlookers. A look costs the onlooker's time; the cache lines read are shared for a
 //! moment, as with any load.
 //!
 //! Why no read-only mapping: the fabric's owner may make the file shorter at any moment, and a program that then touches
-//! its mapping ends by SIGBUS. A read just comes back short, which is [`InspectError::Shorter`]. A mapping would also
-//! commit memory for each untouched page of a sparse file that it looks at; a read does not. The price is a copy: what is
-//! read of a kernel at each look is some kilobytes, and of payloads nothing.
+//! its mapping ends by SIGBUS. A read just returns fewer bytes, reported as [`InspectError::Shorter`]. A mapping would also
+//! commit memory for each untouched page of a sparse file; a read does not. The price is a copy: per look some kilobytes
+//! of each kernel, and no payloads.
 //!
-//! # Nothing is believed
+//! # The file is untrusted
 //!
-//! The shape is read once, when the view opens, and checked by the one formula that there is. Indices are clamped, names
-//! are cut at what is no UTF-8, loops are bounded by the shape. A fabric whose header changes, is
-//! [`InspectError::Changed`]. A copy is no snapshot: each aligned word was there at some moment, but two words may be of
-//! different moments, and counts of a busy fabric differ by what happened in between.
+//! The shape is read once, when the view opens, and checked by the same formula as everywhere. Indices are clamped, names
+//! are cut at the first byte that is not UTF-8, the shape bounds all loops. A changed header is
+//! [`InspectError::Changed`]. A copy is no snapshot: each aligned word existed at some moment, but two words may be of
+//! different moments, and counts of a busy fabric differ by the traffic in between.
 //!
 //! ```
 //! use k2k::{Broker, Config, Fixed, Memory, Message, inspect::View, memory};
@@ -52,5 +52,5 @@ pub use image::begins_like_a_fabric;
 pub use look::{Denial, FileState, KernelLook, Look, Mail, Owner, ReceiptCounts, Route, SenderBacklog, View};
 pub use watch::{Condition, Detail, Quantiles, Report, Watch};
 
-/// The largest shape that there is; what a fabric has is read from its header.
+/// The largest possible shape; a fabric's own shape is read from its header.
 type Any = k2k_core::Read<4096, 65472>;

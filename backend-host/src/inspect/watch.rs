@@ -1,4 +1,4 @@
-//! What changes from look to look.
+//! Changes from look to look.
 
 use super::InspectError;
 use super::look::{KernelLook, Look, View};
@@ -10,33 +10,33 @@ use k2k_core::{Command, KernelId, Phase, Stats};
 use std::collections::HashMap;
 use std::time::Instant;
 
-/// How a kernel is, worst first.
+/// Condition of a kernel, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Condition {
-    /// Its process is gone: `k2k reap` frees its index.
+    /// The kernel's process is gone: `k2k reap` frees the index.
     Dead,
-    /// Its handler failed.
+    /// The kernel's handler failed.
     Failed,
-    /// Its process is stopped: SIGSTOP, or a debugger.
+    /// The kernel's process is stopped: SIGSTOP, or a debugger.
     Stopped,
-    /// Its run loop has made no pass for the watch's patience: it hangs in its handler.
+    /// The run loop has made no pass for the watch's patience: the kernel hangs in its handler.
     Hung,
-    /// It was told to pause, drain or stop the watch's patience ago, and has not followed.
+    /// The kernel was told to pause, drain or stop the watch's patience ago, and has not obeyed.
     Unheard,
-    /// Mail waits, and it has taken none for the watch's patience.
+    /// Mail waits, and the kernel has taken none for the watch's patience.
     Stalled,
-    /// It takes mail, and some sender has no room for more, or had none at the look before.
+    /// The kernel takes mail, and some sender has no room for more, or had none at the look before.
     Flooded,
-    /// It was told to pause, and does.
+    /// The kernel was told to pause, and has paused.
     Paused,
-    /// It is about to end: draining, leaving or stopped.
+    /// The kernel is about to end: draining, leaving or stopped.
     Ending,
-    /// All that it has done since the last look is to try to send, and every message was refused.
+    /// Since the last look the kernel has only tried to send, and every message was refused.
     Refused,
-    /// It takes or sends messages, or did since the last look.
+    /// The kernel takes or sends messages, or did since the last look.
     Busy,
-    /// Nothing waits, and nothing has happened since the last look.
+    /// No message waits, and no counter has moved since the last look.
     Idle,
 }
 
@@ -59,20 +59,20 @@ impl fmt::Display for Condition {
     }
 }
 
-/// How long messages were on their way.
+/// How long messages were on the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantiles {
-    /// Messages that were counted: of those that were received, one of
+    /// Number of counted messages: of the received messages, 1 in
     /// [`LATENCY_SAMPLE`](crate::fabric::LATENCY_SAMPLE).
     pub count: u64,
-    /// A time that half of them did not exceed, ns: at most a quarter too long, as the other.
+    /// A time not exceeded by half of the messages, ns: at most a quarter too long, like `p99_ns`.
     pub p50_ns: u64,
-    /// A time that 99 of 100 did not exceed, ns.
+    /// A time not exceeded by 99 of 100 messages, ns.
     pub p99_ns: u64,
 }
 
 impl Quantiles {
-    /// Of a kernel's counts; `None` if nothing was counted.
+    /// Quantiles of a kernel's counts; `None` if no message was counted.
     #[must_use]
     pub fn of(latency: &Latency) -> Option<Self> {
         let [p50_ns, p99_ns] = [0.5, 0.99].map(|share| latency.quantile(share));
@@ -80,35 +80,35 @@ impl Quantiles {
     }
 }
 
-/// What is known of a kernel beyond one look.
+/// State of a kernel derived from several looks.
 #[derive(Clone, Copy, Debug)]
 pub struct Detail {
-    /// How it is.
+    /// The kernel's condition.
     pub condition: Condition,
-    /// By how much each counter has grown since the last look. One that has gone back, since a verdict was taken back, has
+    /// Growth of each counter since the last look. A counter that has gone back, because a verdict was taken back, counts as
     /// grown by 0.
     pub change: Stats,
-    /// The most messages that waited in its inbox at any look of this watch.
+    /// The most messages that waited in the inbox at any look of this watch.
     pub high_water: u64,
-    /// How long the messages that it has received since the last look were on their way; `None` if none was counted.
+    /// How long the messages received since the last look were on the way; `None` if no message was counted.
     pub latency: Option<Quantiles>,
-    /// For how long neither its heartbeat nor any counter has moved, as far as this watch has seen.
+    /// For how long neither the heartbeat nor any counter has moved, as far as this watch has seen.
     pub still: Duration,
 }
 
-/// A look, and what has changed since the one before.
+/// A look, and the changes since the look before.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The look.
     pub look: Look,
-    /// Time since the look before; zero at the first one.
+    /// Time since the look before; zero at the first look.
     pub since: Duration,
-    /// Of each kernel of the look, in the same order.
+    /// Detail of each kernel of the look, in the same order.
     pub details: Vec<Detail>,
 }
 
 impl Report {
-    /// The kernels with what is known of them.
+    /// The kernels of the look with their details.
     pub fn kernels(&self) -> impl Iterator<Item = (&KernelLook, &Detail)> {
         self.look.kernels.iter().zip(&self.details)
     }
@@ -120,7 +120,7 @@ impl Report {
     }
 }
 
-/// What was seen of a kernel.
+/// State of a kernel at the last look.
 #[derive(Debug)]
 struct Seen {
     stats: Stats,
@@ -129,12 +129,12 @@ struct Seen {
     awake: bool,
     full: bool,
     high_water: u64,
-    /// When its heartbeat or a counter moved last.
+    /// When the heartbeat or a counter moved last.
     moved: Instant,
-    /// When it took mail last, or had none.
+    /// When the kernel last took mail, or had an empty inbox.
     took: Instant,
     command: Command,
-    /// Since when that is its command.
+    /// When `command` was first seen.
     commanded: Instant,
 }
 
@@ -159,7 +159,7 @@ pub struct Watch {
     view: View,
     patience: Duration,
     last: Option<Instant>,
-    /// Of a copy, how often it had been brought up to date at the last look, and when that was first seen.
+    /// For a copy: its number of updates at the last look, and when this number was first seen.
     shown: Option<(u32, Instant)>,
     seen: HashMap<KernelId, Seen>,
 }
@@ -175,7 +175,7 @@ impl Watch {
         Self { view, patience: Self::PATIENCE, last: None, shown: None, seen: HashMap::new() }
     }
 
-    /// With another patience.
+    /// Sets another patience.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -195,7 +195,7 @@ impl Watch {
         let look = self.view.look()?;
         let since = self.last.map_or(Duration::ZERO, |last| look.at.saturating_duration_since(last));
         self.last = Some(look.at);
-        // The same copy once more says nothing new: a copy's kernels are judged by the times at which copies were new.
+        // The same copy again gives no new information: a copy's kernels are judged by the times at which copies were new.
         let now = match (self.shown, look.shown) {
             (Some((before, at)), Some(shown)) if before == shown => at,
             _ => look.at,
@@ -208,7 +208,7 @@ impl Watch {
 
     fn detail(&mut self, kernel: &KernelLook, now: Instant) -> Detail {
         let waiting = kernel.waiting();
-        // One that does not park passes again and again.
+        // A kernel that does not park makes pass after pass.
         let awake = !kernel.parks || !kernel.asleep;
         let seen = self.seen.entry(kernel.id).or_insert(Seen {
             stats: kernel.stats,
@@ -237,7 +237,7 @@ impl Watch {
         }
         let stays_awake = seen.awake && awake;
         seen.high_water = seen.high_water.max(waiting);
-        // Right after it has given room back, a sender that has filled the rest may not have come by yet.
+        // Right after the receiver has given room back, a sender that has filled the rest may not have come by yet.
         let is_full = kernel.backlog.iter().any(|from| from.full);
         let was_full = seen.full;
         (seen.stats, seen.heartbeat, seen.awake, seen.full) = (kernel.stats, kernel.heartbeat, awake, is_full);
@@ -275,7 +275,7 @@ impl Watch {
     }
 }
 
-/// Whether a kernel does what it is told. One that has no run loop says nothing of it, until it has heard.
+/// Whether a kernel obeys its command. A kernel without a run loop shows no obedience until it has read the command.
 fn follows(kernel: &KernelLook) -> bool {
     match kernel.command {
         Command::Run => true,
@@ -290,10 +290,10 @@ fn taken(change: &Stats) -> bool {
     change.received + change.forwarded + change.discarded + change.corrupt + change.failed() > 0
 }
 
-/// By how much each counter has grown.
+/// Growth of each counter.
 fn growth(before: &Stats, now: &Stats) -> Stats {
     let grown = |of: fn(&Stats) -> u64| {
-        // What is in shared memory may be anything: no sum of a few of these overflows.
+        // Shared memory may hold any value: no sum of a few of these overflows.
         of(now).saturating_sub(of(before)).min(u64::MAX >> 8)
     };
     Stats {

@@ -1,4 +1,4 @@
-//! Why a kernel did not start, or did not come back.
+//! Why a kernel did not start, or did not return.
 
 use super::KernelHandle;
 use crate::broker::EndpointError;
@@ -14,23 +14,23 @@ use std::io;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// It could not register.
+    /// The kernel could not register.
     Register(EndpointError),
     /// This process may not run on the core.
     NoSuchCore {
-        /// The core asked for.
+        /// The requested core.
         core: usize,
         /// Cores that this process may run on.
         allowed: Vec<usize>,
     },
     /// The system refused to bind the thread.
     Pin {
-        /// The core asked for.
+        /// The requested core.
         core: usize,
         /// The system's answer.
         why: io::Error,
     },
-    /// The system gave no thread.
+    /// The system could not start a thread.
     Thread(io::Error),
 }
 
@@ -58,13 +58,13 @@ impl From<EndpointError> for StartError {
 /// A kernel whose handler panicked.
 #[derive(Clone, Debug)]
 pub struct KernelFailure {
-    /// Its address. The index stays failed until it is [cleared](crate::Broker::clear_failed).
+    /// The kernel's address. The index stays failed until [cleared](crate::Broker::clear_failed).
     pub id: KernelId,
-    /// Its name.
+    /// The kernel's name.
     pub name: String,
-    /// What the panic said.
+    /// The panic's message.
     pub message: String,
-    /// Its last events, oldest first; empty unless tracing was on.
+    /// The kernel's last events, oldest first; empty unless tracing was on.
     pub trace: Vec<TraceEntry>,
 }
 
@@ -78,23 +78,23 @@ impl core::error::Error for KernelFailure {}
 
 /// Why [`KernelHandle::stop_and_join`] has no kernel to return.
 pub enum StopError<T, Sh: Shape<Scope = System>> {
-    /// It failed, now or earlier.
+    /// The kernel failed, now or earlier.
     Failed(KernelFailure),
-    /// It did not stop in time.
+    /// The kernel did not stop in time.
     Hangs(Box<HangReport<T, Sh>>),
 }
 
-/// A kernel that does not stop: what it said last.
+/// A kernel that does not stop, and its last signs of life.
 pub struct HangReport<T, Sh: Shape<Scope = System>> {
-    /// To wait on, or to let go.
+    /// The handle: for waiting longer, or to drop.
     pub handle: KernelHandle<T, Sh>,
-    /// How long it was waited for.
+    /// How long the caller waited.
     pub waited: Duration,
-    /// Its last phase.
+    /// The kernel's last phase.
     pub phase: Phase,
-    /// Passes of its run loop when it was told to stop, and at the end. If they are equal, it is in its handler.
+    /// Passes of the run loop at the stop command and at the end. If equal, the kernel is in its handler.
     pub heartbeats: (u64, u64),
-    /// Its last events, oldest first; empty unless tracing is on.
+    /// The kernel's last events, oldest first; empty unless tracing is on.
     pub trace: Vec<TraceEntry>,
 }
 

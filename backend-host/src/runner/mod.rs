@@ -1,8 +1,8 @@
-//! Kernels on threads of their own: starting, steering, and getting them back.
+//! Kernels on threads of their own: starting, steering and joining.
 //!
-//! A panic in a handler ends that kernel alone: it is caught, the index is marked as failed (senders get `NotFound`,
+//! A panic in a handler ends only its kernel: the panic is caught, the index is marked as failed (senders get `NotFound`,
 //! the trace stays readable until the index is [cleared](crate::Broker::clear_failed)), and [`KernelHandle::join`]
-//! tells. Programs built with `panic = "abort"` end instead.
+//! reports the panic. Programs built with `panic = "abort"` end instead.
 
 mod error;
 
@@ -23,16 +23,16 @@ use std::io;
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-/// How a kernel's thread waits and where it runs.
+/// How a kernel's thread waits, and on which core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartOptions {
-    /// How it waits for mail. With [`Wait::Park`] it registers as parking.
+    /// How the kernel waits for mail. With [`Wait::Park`] the kernel registers as parking.
     pub wait: Wait,
-    /// The core it is bound to, counted from 0 as the system does; `None`: any.
+    /// The core to bind the thread to, counted from 0 as the system does; `None`: any.
     pub pin: Option<usize>,
-    /// A parked kernel wakes up this often at least, to give a sign of life, to end messages of its own that are
-    /// overdue, and to call [`Kernel::on_idle`]. A kernel that tries again to send from `on_idle` answers
-    /// [`Idle::Soon`](k2k_core::Idle::Soon) and is called much sooner: room in an inbox wakes nobody.
+    /// Longest time between wake-ups of a parked kernel, to give a sign of life, to settle its own overdue messages, and to
+    /// call [`Kernel::on_idle`]. A kernel that retries sends from `on_idle` answers
+    /// [`Idle::Soon`](k2k_core::Idle::Soon) and is called much sooner: room in an inbox wakes no kernel.
     pub heartbeat: Duration,
 }
 
@@ -43,7 +43,7 @@ impl Default for StartOptions {
     }
 }
 
-/// A kernel that runs on a thread of its own. Dropping the handle lets it run on; the [`Broker`] can still stop it.
+/// A kernel on a thread of its own. After a drop of the handle the kernel runs on; the [`Broker`] can still stop it.
 pub struct KernelHandle<T, Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
     id: KernelId,
     name: String,
@@ -53,10 +53,10 @@ pub struct KernelHandle<T, Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
 }
 
 impl<const PAYLOAD: usize, Sh: Shape<Scope = System, Item = Message<PAYLOAD>>> Broker<Sh> {
-    /// Registers a kernel under this name and runs it on a thread of its own, until it stops itself or is stopped.
+    /// Registers a kernel under this name and runs the kernel on a thread of its own, until it stops itself or is stopped.
     ///
     /// # Errors
-    /// [`StartError`]; the kernel is dropped then, and nothing stays registered.
+    /// [`StartError`]; then the kernel is dropped, and its name and index are free.
     pub fn start<T: Kernel<PAYLOAD> + Send + 'static>(
         &self,
         name: &str,
@@ -77,7 +77,7 @@ impl<const PAYLOAD: usize, Sh: Shape<Scope = System, Item = Message<PAYLOAD>>> B
         let ended = Own::new(ended);
         let broker = self.clone();
         let for_thread = (broker.clone(), name.to_owned());
-        // From here on no panic of its destructor harms the caller or another kernel.
+        // From here on a panic of the kernel's destructor harms neither the caller nor another kernel.
         let mut kernel = Contained::new(kernel);
         let run = move || {
             let result = options.pin.map_or(Ok(()), pin_to);
@@ -87,15 +87,15 @@ impl<const PAYLOAD: usize, Sh: Shape<Scope = System, Item = Message<PAYLOAD>>> B
                 return;
             }
             let (broker, name) = for_thread;
-            // A handler that panics gets at most its own state wrong, and that is dropped below. The endpoint is called
-            // by the handler, never the other way round, so it is whole.
+            // A handler's panic corrupts at most the kernel's own state, dropped below. Only the handler calls the endpoint,
+            // never the reverse, so the endpoint is whole.
             let result = contain(|| {
                 if let Some(kernel) = kernel.get_mut() {
                     endpoint.run(kernel, options.heartbeat);
                 }
             });
             if !broker.is_here() {
-                // The handler forked, and this is the child: nobody waits for its copy of the kernel.
+                // The handler forked, and this is the child: no caller waits for the child's copy of the kernel.
                 return;
             }
             broker.forget_started(id);
@@ -112,7 +112,7 @@ impl<const PAYLOAD: usize, Sh: Shape<Scope = System, Item = Message<PAYLOAD>>> B
                     return;
                 }
             };
-            // Perhaps nobody is there to receive the kernel, and it is dropped here.
+            // If the handle is gone already, the kernel is dropped here.
             let _ = contain(|| result.map(|kernel| drop(ended.send(Ok(kernel)))));
         };
         self.remember_started(id);
@@ -141,74 +141,74 @@ impl<T, Sh: Shape<Scope = System>> fmt::Debug for KernelHandle<T, Sh> {
 }
 
 impl<T, Sh: Shape<Scope = System>> KernelHandle<T, Sh> {
-    /// Its address.
+    /// The kernel's address.
     #[must_use]
     pub const fn id(&self) -> KernelId {
         self.id
     }
 
-    /// Its name.
+    /// The kernel's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it says that it is doing. Of a kernel that has ended, this is the index's last word, perhaps of a later
+    /// The kernel's phase, as the kernel reports it. After the kernel's end: the last phase at its index, perhaps of a later
     /// owner.
     #[must_use]
     pub fn phase(&self) -> Phase {
         self.broker.memory().fabric().phase(self.id).unwrap_or_default()
     }
 
-    /// Passes of its run loop so far. A kernel whose count stands still for longer than
-    /// [`StartOptions::heartbeat`] is in its handler.
+    /// Passes of the run loop so far. If the count stands still for longer than [`StartOptions::heartbeat`], the kernel is
+    /// in its handler.
     #[must_use]
     pub fn heartbeat(&self) -> u64 {
         self.broker.memory().fabric().heartbeat(self.id).unwrap_or_default()
     }
 
-    /// Whether its thread has ended.
+    /// Whether the kernel's thread has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Lets it forward transit traffic, but handle nothing.
+    /// Makes the kernel forward transit traffic, but handle no message.
     ///
     /// # Errors
-    /// [`ControlError::NotRegistered`] if it has ended.
+    /// [`ControlError::NotRegistered`] if the kernel has ended.
     pub fn pause(&self) -> Result<(), ControlError> {
         self.broker.command(self.id, Command::Pause)
     }
 
-    /// Lets it handle messages again.
+    /// Makes the kernel handle messages again.
     ///
     /// # Errors
-    /// [`ControlError::NotRegistered`] if it has ended.
+    /// [`ControlError::NotRegistered`] if the kernel has ended.
     pub fn resume(&self) -> Result<(), ControlError> {
         self.broker.command(self.id, Command::Run)
     }
 
-    /// Lets it handle what is in its inbox, then stop.
+    /// Makes the kernel handle the messages in its inbox, then stop.
     ///
     /// # Errors
-    /// [`ControlError::NotRegistered`] if it has ended.
+    /// [`ControlError::NotRegistered`] if the kernel has ended.
     pub fn drain(&self) -> Result<(), ControlError> {
         self.broker.command(self.id, Command::Drain)
     }
 
-    /// Lets it stop after the message in hand.
+    /// Makes the kernel stop after the message in hand.
     ///
     /// # Errors
-    /// [`ControlError::NotRegistered`] if it has ended.
+    /// [`ControlError::NotRegistered`] if the kernel has ended.
     pub fn stop(&self) -> Result<(), ControlError> {
         self.broker.command(self.id, Command::Stop)
     }
 
-    /// Waits until it has ended, and returns its state.
+    /// Waits until the kernel has ended, and returns the kernel's state.
     ///
     /// # Errors
-    /// [`KernelFailure`] if its handler panicked, or if this is a forked process, which has no such thread.
+    /// [`KernelFailure`] if the handler panicked, or if this is a forked process, where the thread does not exist.
     pub fn join(self) -> Result<T, KernelFailure> {
         if !self.thread.is_here() {
             return self.thread_is_done(None);
@@ -217,16 +217,16 @@ impl<T, Sh: Shape<Scope = System>> KernelHandle<T, Sh> {
         self.thread_is_done(result.ok())
     }
 
-    /// Stops it, and waits for that no longer than `timeout`.
+    /// Stops the kernel, and waits for its end no longer than `timeout`.
     ///
     /// # Errors
-    /// [`StopError::Hangs`] if it has not stopped by then, with what it said last; the handle is in it.
+    /// [`StopError::Hangs`] if the kernel has not stopped by then, with its last signs of life and this handle.
     pub fn stop_and_join(self, timeout: Duration) -> Result<T, StopError<T, Sh>> {
         if !self.thread.is_here() {
             return self.thread_is_done(None).map_err(StopError::Failed);
         }
         let before = self.heartbeat();
-        // One that has left already needs no telling.
+        // A kernel that has left already needs no command.
         let _ = self.stop();
         let outcome = self.end.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(timeout);
         match outcome {
@@ -249,7 +249,7 @@ impl<T, Sh: Shape<Scope = System>> KernelHandle<T, Sh> {
         };
         let outcome = thread.join();
         result.unwrap_or_else(|| {
-            // Only a panic outside of the handler ends the thread without a result: one while the endpoint left.
+            // Only a panic outside of the handler ends the thread without a result: a panic while the endpoint left.
             let message = outcome.err().map_or_else(|| "its thread ended without a word".to_owned(), words_of);
             Err(KernelFailure { id, name, message, trace: broker.trace(id) })
         })
