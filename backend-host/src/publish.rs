@@ -60,6 +60,15 @@ impl Delivery {
     pub const fn status(&self) -> Option<DeliveryStatus> {
         self.status
     }
+
+    const fn is_unknown(&self) -> bool {
+        self.sent.is_ok() && matches!(self.status, None | Some(DeliveryStatus::Unanswered))
+    }
+
+    const fn is_failed(&self) -> bool {
+        let open = matches!(self.status, Some(DeliveryStatus::Pending | DeliveryStatus::Delivered));
+        !open && !self.is_unknown()
+    }
 }
 
 /// What became of a message that was published.
@@ -91,11 +100,16 @@ impl Published {
         self.copies.iter().filter(|copy| copy.status == Some(DeliveryStatus::Delivered)).map(|copy| copy.to)
     }
 
-    /// The copies that will not be received, with their statuses as of the last look; `None`: it has none, since its receipt
-    /// was overwritten, or the refusal has no status.
+    /// The copies that were not received and will not be, with their statuses as of the last look; `None`: a refusal without
+    /// one. To send these once more is safe.
     pub fn failed(&self) -> impl Iterator<Item = (KernelId, Option<DeliveryStatus>)> {
-        let open = [Some(DeliveryStatus::Pending), Some(DeliveryStatus::Delivered)];
-        self.copies.iter().filter(move |copy| !open.contains(&copy.status)).map(|copy| (copy.to, copy.status))
+        self.copies.iter().filter(|copy| copy.is_failed()).map(|copy| (copy.to, copy.status))
+    }
+
+    /// The copies of which nobody can tell whether they were received, as of the last look: `Unanswered`, or `None`, since the
+    /// receipt was overwritten.
+    pub fn unknown(&self) -> impl Iterator<Item = (KernelId, Option<DeliveryStatus>)> {
+        self.copies.iter().filter(|copy| copy.is_unknown()).map(|copy| (copy.to, copy.status))
     }
 
     /// Whether all receivers had received their copies at the last look.
@@ -186,7 +200,8 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
 
     /// As [`publish`](Self::publish), but tries again to send the copies that found no room, until the message's deadline,
     /// by default the fabric's delivery timeout from now, or until a supervisor sends
-    /// [`Command::Stop`](k2k_core::Command::Stop) to this kernel. All copies have the same deadline.
+    /// [`Command::Stop`](k2k_core::Command::Stop) to this kernel. All copies have the same deadline. Each try counts in
+    /// [`Stats::refused`](k2k_core::Stats::refused).
     pub fn publish_blocking(&mut self, to: &[KernelId], message: &Sh::Item) -> Published {
         let (message, wait, mut passes) = (self.with_deadline(message), self.wait(), 0u32);
         let mut published = self.publish(to, &message);

@@ -552,6 +552,21 @@ fn a_message_to_several_is_told_apart_by_receiver() {
 }
 
 #[test]
+fn a_copy_whose_receipt_was_overwritten_has_not_failed() {
+    let broker: Broker<Small> = broker();
+    let (mut me, mut a) = (broker.register("me").unwrap(), broker.register("a").unwrap());
+    let mut news = me.publish(&[a.id()], &Message::new(1));
+    assert!(a.try_receive().is_some());
+    for _ in 0..8 * 4 {
+        me.send(a.id(), &Message::new(2)).unwrap();
+        assert!(a.try_receive().is_some());
+    }
+    news.update(&mut me);
+    assert_eq!((news.copies()[0].status(), news.is_settled()), (None, true));
+    assert_eq!((news.failed().count(), news.unknown().collect::<Vec<_>>()), (0, vec![(a.id(), None)]));
+}
+
+#[test]
 fn a_message_to_several_waits_for_room_until_its_deadline() {
     for task in [false, true] {
         let broker: Broker<Small> = broker();
