@@ -188,6 +188,18 @@ fn a_client_that_can_keep_no_more_says_so_and_loses_nothing() {
 }
 
 #[test]
+fn a_reply_is_no_request() {
+    let broker: Broker<Small> = broker();
+    let service = broker.start("doubler", doubler(), StartOptions::default()).unwrap();
+    let mut client = broker.client("me").unwrap();
+    let answer = client.request(service.id(), &Message::from_value(5, &Double(2)), GUARD).unwrap();
+    client.endpoint_mut().reply(&answer, &Message::from_value(5, &Double(4))).unwrap();
+    assert_eq!(client.ask(service.id(), &Double(6), GUARD), Ok(12));
+    let service = service.stop_and_join(GUARD).unwrap();
+    assert_eq!((service.answered(), service.undelivered(), service.into_state()), (2, 0, 2));
+}
+
+#[test]
 fn a_late_answer_is_dropped_and_the_next_request_gets_its_own() {
     for task in [false, true] {
         let broker: Broker<Small> = broker();

@@ -110,7 +110,8 @@ impl<S, const PAYLOAD: usize> Service<S, PAYLOAD> {
         Self { state, handlers: HashMap::new(), answered: 0, undelivered: 0 }
     }
 
-    /// Answers requests of this type with what `handle` returns.
+    /// Answers requests of this type with what `handle` returns. Replies of its kind are no requests, and are not handled:
+    /// see [`on_message`](Self::on_message).
     ///
     /// # Panics
     /// If requests of this kind are answered already.
@@ -121,6 +122,10 @@ impl<S, const PAYLOAD: usize> Service<S, PAYLOAD> {
     ) -> Self {
         const { assert!(R::KIND != Refused::ANSWER_KIND, "this kind is that of refusals") };
         self.on_message(R::KIND, move |state, request| {
+            // Two services that each took the other's answers for requests would never come to an end.
+            if request.header.is_reply() {
+                return None;
+            }
             let answer = request.value().map_err(|_| Refused::WRONG_SIZE).and_then(|request| handle(state, request));
             Some(match answer {
                 Ok(answer) => Message::from_value(R::KIND, &answer),
