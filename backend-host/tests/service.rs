@@ -188,6 +188,21 @@ fn a_client_that_can_keep_no_more_says_so_and_loses_nothing() {
 }
 
 #[test]
+fn a_client_keeps_1024_messages_unless_told_otherwise() {
+    let broker: Broker<Fixed<4, 512, 64>> = broker();
+    let mut client = broker.client("me").unwrap();
+    let mut others = [broker.register("a").unwrap(), broker.register("b").unwrap()];
+    for other in &mut others {
+        for kind in 0..512 {
+            other.send(client.endpoint().id(), &Message::new(kind)).unwrap();
+        }
+    }
+    assert_eq!(client.room(), 1024);
+    let crowded = client.request(others[0].id(), &Message::new(1), GUARD);
+    assert_eq!(crowded.map(|_| ()), Err(RequestError::Crowded { kept: 1024 }));
+}
+
+#[test]
 fn a_reply_is_no_request() {
     let broker: Broker<Small> = broker();
     let service = broker.start("doubler", doubler(), StartOptions::default()).unwrap();

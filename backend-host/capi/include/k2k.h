@@ -223,7 +223,7 @@ typedef struct {
     uint32_t never_parks;
     // The kernel index, plus 1; 0: any.
     uint32_t index_plus_1;
-    // How many other messages it keeps while it waits for the answer to a request. Default `kernels * slots`.
+    // How many other messages it keeps while it waits for the answer to a request. Default 1024, or `kernels * slots` if that is less.
     uint32_t keeps;
 } k2k_registration;
 

@@ -38,6 +38,8 @@ pub(crate) struct Kernel {
     request: Box<Mail>,
     /// Messages that were too long for the caller's buffer, oldest first.
     held: VecDeque<Box<Mail>>,
+    /// How many messages it keeps at most, those among them.
+    room: usize,
     capacity: usize,
     /// From the first call of `k2k_arm` on.
     descriptor: Option<Descriptor>,
@@ -48,12 +50,14 @@ impl Kernel {
         let capacity = endpoint.fabric().geometry().payload as usize;
         let client = Client::new(endpoint);
         let client = if keeps == 0 { client } else { client.with_room(keeps as usize) };
+        let room = client.room();
         Self {
             client,
             outgoing: message(),
             incoming: message(),
             request: message(),
             held: VecDeque::new(),
+            room,
             capacity,
             descriptor: None,
         }
@@ -455,6 +459,10 @@ pub unsafe extern "C" fn k2k_request(
         unsafe { check_place(message) }?;
         let mut kernel = enter(endpoint)?;
         let kernel = &mut *kernel;
+        let kept = kernel.held.len() + kernel.client.kept();
+        if kept >= kernel.room {
+            return Err(RequestError::Crowded { kept }.into());
+        }
         // SAFETY: as above.
         unsafe { write_payload(&mut kernel.outgoing, kernel.capacity, data, len) }?;
         let header = &mut kernel.outgoing.header;

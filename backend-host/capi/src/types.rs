@@ -97,7 +97,7 @@ pub struct k2k_registration {
     pub never_parks: u32,
     /// The kernel index, plus 1; 0: any.
     pub index_plus_1: u32,
-    /// How many other messages it keeps while it waits for the answer to a request. Default `kernels * slots`.
+    /// How many other messages it keeps while it waits for the answer to a request. Default 1024, or `kernels * slots` if that is less.
     pub keeps: u32,
 }
 

@@ -155,6 +155,35 @@ fn a_buffer_that_is_too_small_costs_no_message() {
 }
 
 #[test]
+fn answers_that_no_buffer_holds_are_kept_up_to_a_bound() {
+    let broker = heap();
+    let (a, b) = (register(broker, c"a"), register(broker, c"b"));
+    let to = id_of(b);
+    let ask = || {
+        // SAFETY: no answer, no buffer and no status are wanted.
+        unsafe { k2k_request(a, to, 1, null(), 0, 10_000_000_000, null_mut(), null_mut(), 0, null_mut()) }
+    };
+    // One for each kernel and slot.
+    let serving = thread::spawn(move || {
+        for _ in 0..6 {
+            let (request, _) = receive(b, 64, 10_000_000_000).unwrap();
+            let answer = b"answer".as_ptr().cast();
+            // SAFETY: good pointers.
+            assert_eq!(unsafe { k2k_reply(b, &raw const request, 1, answer, 6, null(), null_mut()) }, K2K_OK);
+        }
+    });
+    for _ in 0..6 {
+        assert_eq!(ask(), K2K_BUFFER_TOO_SMALL, "{}", words());
+    }
+    serving.join().unwrap();
+    assert_eq!(ask(), K2K_CROWDED);
+    for _ in 0..6 {
+        assert_eq!(receive(a, 6, 0).unwrap().1, b"answer");
+    }
+    close(broker, &[a, b]);
+}
+
+#[test]
 fn a_request_is_answered_by_a_handler_and_says_why_it_is_not() {
     unsafe extern "C" fn on_message(
         user: *mut c_void,

@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long a client waits for room before it tries again to send.
 const ROOM: Duration = Duration::from_millis(1);
 
+/// Other messages that a client keeps at most, by default.
+const KEPT: usize = 1024;
+
 /// Requests without an answer whose late answers are recognised.
 const REMEMBERED: usize = 1024;
 
@@ -108,19 +111,26 @@ struct Asked {
 impl<Sh: Shape<Scope = System>> Client<Sh> {
     /// A client on this endpoint, which should have [registered as parking](Broker::register_parking).
     ///
-    /// It keeps as many other messages as its endpoint has receipts: one for each kernel and slot of the fabric.
+    /// It keeps at most 1024 other messages, and no more than one for each kernel and slot of the fabric: see
+    /// [`with_room`](Self::with_room).
     #[must_use]
     pub fn new(endpoint: Endpoint<Sh>) -> Self {
         let shape = endpoint.fabric().geometry();
-        let room = shape.kernels as usize * shape.slots as usize;
+        let room = KEPT.min(shape.kernels as usize * shape.slots as usize);
         Self { endpoint, kept: VecDeque::new(), room, unanswered: VecDeque::new(), late: 0 }
     }
 
-    /// Keeps so many other messages at most while it waits for an answer.
+    /// Keeps so many other messages at most while it waits for an answer. Each takes the memory of a whole message.
     #[must_use]
     pub const fn with_room(mut self, messages: usize) -> Self {
         self.room = messages;
         self
+    }
+
+    /// How many other messages it keeps at most.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        self.room
     }
 
     /// The endpoint.
