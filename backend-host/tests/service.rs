@@ -203,6 +203,28 @@ fn a_client_keeps_1024_messages_unless_told_otherwise() {
 }
 
 #[test]
+fn an_answer_that_a_forwarder_still_has_when_the_service_leaves_is_received() {
+    for task in [false, true] {
+        let broker: Broker<Small> = broker();
+        let (mut client, service) = (broker.client("me").unwrap(), broker.register_parking("s").unwrap());
+        let mut forwarder = broker.register("forwarder").unwrap();
+        let (me, to) = (client.endpoint().id(), service.id());
+        broker.add_route(to, me, forwarder.id()).unwrap();
+        serve(service, |service, message| {
+            service.reply(&message, &Message::new(20)).unwrap();
+        });
+        let forwarding = thread::spawn(move || {
+            broker.wait_until_gone(to, GUARD).unwrap();
+            // The client sees meanwhile that the service has left.
+            thread::sleep(3 * SHORT);
+            while forwarder.poll() == 0 {}
+        });
+        assert_eq!(request(&mut client, to, 1, GUARD, task).unwrap().header.kind, 20);
+        forwarding.join().unwrap();
+    }
+}
+
+#[test]
 fn a_reply_is_no_request() {
     let broker: Broker<Small> = broker();
     let service = broker.start("doubler", doubler(), StartOptions::default()).unwrap();

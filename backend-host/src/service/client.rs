@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long a client waits for room before it tries again to send.
 const ROOM: Duration = Duration::from_millis(1);
 
+/// How long a client waits, after the service has left, for an answer that another kernel passes on.
+const RELAYED: Duration = Duration::from_secs(1);
+
 /// Other messages that a client keeps at most, by default.
 const KEPT: usize = 1024;
 
@@ -31,7 +34,7 @@ const REMEMBERED: usize = 1024;
 /// | --- | --- |
 /// | the service's inbox, or that of a forwarder, is full | tries again until the deadline |
 /// | the request ended otherwise | returns [`RequestError::NotReceived`] |
-/// | the service leaves | returns [`RequestError::Gone`], within some 20 ms |
+/// | the service leaves | returns [`RequestError::Gone`], within some 20 ms, or 1 s if a forwarder may have its answer |
 /// | an answer to an earlier request comes | drops it, and counts it ([`late`](Self::late)) |
 /// | another message comes | keeps it for [`receive`](Self::receive) |
 /// | traffic in transit comes | passes it on |
@@ -39,6 +42,9 @@ const REMEMBERED: usize = 1024;
 /// | the deadline passes | returns [`RequestError::NoAnswer`] or `NotReceived` |
 ///
 /// The deadline is that of the request as well: a request that its client has given up is never received.
+///
+/// Each try that finds no room counts in [`Stats::refused`](k2k_core::Stats::refused): a client that waits for room for a
+/// second counts some 1000.
 ///
 /// ```
 /// use core::time::Duration;
@@ -104,8 +110,8 @@ struct Asked {
     full: Option<SendError>,
     /// When the wait has certainly ended; `None`: never.
     ends: Option<Instant>,
-    /// The service has left: an answer that it sent before is in the inbox by now.
-    gone: bool,
+    /// The service has left: until when an answer that it sent before may still come.
+    gone: Option<Instant>,
 }
 
 impl<Sh: Shape<Scope = System>> Client<Sh> {
@@ -295,7 +301,7 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
         let rest = Duration::from_nanos(header.deadline_ns.saturating_sub(self.endpoint.now_ns()));
         // The sender of a message learns its end when the margin has passed as well.
         let ends = Instant::now().checked_add(rest.saturating_add(Duration::from_nanos(2 * CLOCK_MARGIN_NS)));
-        Asked { to, id: None, full: None, ends, gone: false }
+        Asked { to, id: None, full: None, ends, gone: None }
     }
 
     /// Sends the request, if it is not under way; returns when the next look at it is due.
@@ -320,13 +326,8 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
                 Err(e) => return Err(e.into()),
             }
         }
-        let pause = match asked.id {
-            _ if asked.gone => Duration::ZERO,
-            Some(_) => LOOK,
-            None => ROOM,
-        };
-        let next = Instant::now() + pause;
-        Ok(asked.ends.map_or(next, |ends| ends.min(next)))
+        let next = Instant::now() + if asked.id.is_some() { LOOK } else { ROOM };
+        Ok([asked.ends, asked.gone].into_iter().flatten().fold(next, Instant::min))
     }
 
     /// Whether this is the answer. Others are kept, or dropped if they are late answers.
@@ -356,6 +357,12 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
         late
     }
 
+    /// Whether a route leads requests to this kernel, or its answers, through another one.
+    fn is_relayed(&self, to: KernelId) -> bool {
+        let (fabric, me) = (self.endpoint.fabric(), self.endpoint.id());
+        fabric.route(to, me).is_some() || fabric.route(me, to).is_some()
+    }
+
     /// What has become of a request without an answer so far.
     fn look(&mut self, asked: &mut Asked) -> Result<(), RequestError> {
         let late = asked.ends.is_some_and(|ends| ends <= Instant::now());
@@ -371,14 +378,20 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
             // A forwarder had no room.
             DeliveryStatus::QueueFull => {
                 self.unanswered.retain(|&sequence| sequence != id.sequence);
-                (asked.id, asked.gone) = (None, false);
+                (asked.id, asked.gone) = (None, None);
                 if late { Err(RequestError::NotReceived(status)) } else { Ok(()) }
             }
             DeliveryStatus::Pending | DeliveryStatus::Delivered if late => Err(RequestError::NoAnswer(status)),
-            DeliveryStatus::Pending | DeliveryStatus::Delivered if asked.gone => Err(RequestError::Gone(asked.to)),
             DeliveryStatus::Pending | DeliveryStatus::Delivered => {
-                // The inbox is looked at once more after this.
-                asked.gone = !self.endpoint.fabric().is_registered(asked.to);
+                let now = Instant::now();
+                match asked.gone {
+                    Some(until) if until <= now => return Err(RequestError::Gone(asked.to)),
+                    None if !self.endpoint.fabric().is_registered(asked.to) => {
+                        // The inbox is looked at once more after this: an answer that was sent directly is there by now.
+                        asked.gone = Some(if self.is_relayed(asked.to) { now + RELAYED } else { now });
+                    }
+                    _ => {}
+                }
                 Ok(())
             }
             DeliveryStatus::Unanswered => Err(RequestError::NoAnswer(status)),
