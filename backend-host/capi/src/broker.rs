@@ -14,17 +14,21 @@ use k2k::{Broker, Builder, Command, KernelId, Registration, Wait, memory};
 
 static BROKERS: Table<Broker<Any>> = Table::new("broker");
 
-/// A broker, for a call that may take its time: another one may use the same broker meanwhile.
-fn broker(handle: k2k_broker) -> Result<Broker<Any>, Failure> {
+/// Tries again while another call clones the broker.
+fn patiently<T>(mut enter: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     for _ in 0..100_000 {
-        match BROKERS.enter(handle.handle) {
-            // Another call clones it at this moment.
+        match enter() {
             Err(e) if e.code == k2k_result::K2K_IN_USE => std::thread::yield_now(),
-            entered => return entered.map(|broker| broker.clone()),
+            entered => return entered,
         }
     }
     // In a forked process, if a call of another thread was amid that when the process forked.
-    BROKERS.enter(handle.handle).map(|broker| broker.clone())
+    enter()
+}
+
+/// A broker, for a call that may take its time: another one may use the same broker meanwhile.
+fn broker(handle: k2k_broker) -> Result<Broker<Any>, Failure> {
+    patiently(|| BROKERS.enter(handle.handle).map(|broker| broker.clone()))
 }
 
 /// A string of the caller's.
@@ -155,7 +159,7 @@ pub unsafe extern "C" fn k2k_remove(name: *const c_char) -> k2k_result {
 /// Closes a broker. Its endpoints stay open, and keep the memory.
 #[unsafe(no_mangle)]
 pub extern "C" fn k2k_broker_close(broker: k2k_broker) -> k2k_result {
-    guard(|| BROKERS.close(broker.handle).map(drop))
+    guard(|| patiently(|| BROKERS.close(broker.handle)).map(drop))
 }
 
 /// The fabric's shape.

@@ -136,6 +136,15 @@ thread_local! {
     static CURRENT: Cell<Option<Current>> = const { Cell::new(None) };
 }
 
+/// Puts what was there into `CURRENT` again, however a call ends.
+struct Restore(Option<Current>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
+}
+
 /// Calls `f` with the desk of a kernel: of one that no call uses, or of the one whose handler makes this call.
 fn at_desk<R>(handle: u64, f: impl FnOnce(&mut Desk<'_>) -> Result<R, Failure>) -> Result<R, Failure> {
     match ENDPOINTS.enter(handle) {
@@ -144,16 +153,14 @@ fn at_desk<R>(handle: u64, f: impl FnOnce(&mut Desk<'_>) -> Result<R, Failure>) 
             f(&mut Desk { talks: client.endpoint_mut(), outgoing, request, capacity: *capacity })
         }
         Err(failure) => {
-            // Taken out, so that nothing in `f` could find it once more.
-            let current = CURRENT.take();
-            let result = match current {
+            // Taken out, so that nothing in `f` could find it once more; put back however `f` ends.
+            let current = Restore(CURRENT.take());
+            match current.0 {
                 // SAFETY: the handler's caller, further up on this thread, has put it here, does not use it until the
                 // handler returns, and takes it away then.
                 Some(mut current) if current.handle == handle => f(unsafe { current.desk.as_mut() }),
                 _ => Err(failure),
-            };
-            CURRENT.set(current);
-            result
+            }
         }
     }
 }
@@ -592,15 +599,8 @@ impl Handler<'_> {
         let mut desk =
             Desk { talks: &mut talks, outgoing: self.outgoing, request: self.request, capacity: self.capacity };
         let desk = NonNull::from(&mut desk).cast::<Desk<'static>>();
-        let before = CURRENT.replace(Some(Current { handle: self.endpoint.handle, desk }));
-        /// Takes the desk away, however the handler ends.
-        struct Restore(Option<Current>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                CURRENT.set(self.0);
-            }
-        }
-        let _restore = Restore(before);
+        // Takes the desk away, however the handler ends.
+        let _restore = Restore(CURRENT.replace(Some(Current { handle: self.endpoint.handle, desk })));
         f()
     }
 }

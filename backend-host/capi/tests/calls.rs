@@ -184,6 +184,21 @@ fn answers_that_no_buffer_holds_are_kept_up_to_a_bound() {
 }
 
 #[test]
+fn a_broker_is_closed_also_while_other_calls_use_it() {
+    for _ in 0..200 {
+        let broker = heap();
+        let using = thread::spawn(move || {
+            let mut found = 0;
+            // SAFETY: good pointers.
+            while unsafe { k2k_find(broker, c"a".as_ptr(), &raw mut found) } == K2K_NOT_FOUND {}
+        });
+        thread::yield_now();
+        assert_eq!(k2k_broker_close(broker), K2K_OK);
+        using.join().unwrap();
+    }
+}
+
+#[test]
 fn a_request_is_answered_by_a_handler_and_says_why_it_is_not() {
     unsafe extern "C" fn on_message(
         user: *mut c_void,
