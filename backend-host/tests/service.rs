@@ -225,6 +225,40 @@ fn an_answer_that_a_forwarder_still_has_when_the_service_leaves_is_received() {
 }
 
 #[test]
+fn started_requests_receive_and_ask_beside_one_another() {
+    let broker: Broker<Small> = broker();
+    let mut client = broker.client("me").unwrap();
+    let (mut a, mut b) = (broker.register("a").unwrap(), broker.register("b").unwrap());
+    let (me, mut message, mut answer) = (client.endpoint().id(), Message::new(1), Message::new(0));
+    let mut first = client.start_request(a.id(), &mut message, GUARD);
+    let mut given_up = client.start_request(a.id(), &mut message, GUARD);
+    for request in [&mut first, &mut given_up] {
+        assert_eq!(client.look_at_request(request, &message, &mut answer, Duration::ZERO), Ok(false));
+    }
+    for number in [7, 8] {
+        let request = a.receive(GUARD).unwrap();
+        a.reply(&request, &Message::new(number)).unwrap();
+    }
+    b.send(me, &Message::new(9)).unwrap();
+    // The answers go to their requests, whoever receives them.
+    assert_eq!(client.receive(GUARD).unwrap().header.kind, 9);
+    assert_eq!(client.put_aside(), 2);
+    client.abandon_request(given_up);
+    assert_eq!((client.put_aside(), client.late()), (1, 1));
+    assert_eq!(client.look_at_request(&mut first, &message, &mut answer, GUARD), Ok(true));
+    assert_eq!((answer.header.kind, client.put_aside()), (7, 0));
+    // One that comes to nothing says why, however short the looks.
+    let mut silent = client.start_request(b.id(), &mut message, SHORT);
+    let failed = loop {
+        match client.look_at_request(&mut silent, &message, &mut answer, Duration::from_millis(1)) {
+            Ok(false) => assert!(silent.next_look().is_some()),
+            ended => break ended,
+        }
+    };
+    assert!(failed.is_err_and(|why| !why.may_have_been_received()), "{failed:?}");
+}
+
+#[test]
 fn a_reply_is_no_request() {
     let broker: Broker<Small> = broker();
     let service = broker.start("doubler", doubler(), StartOptions::default()).unwrap();

@@ -72,6 +72,8 @@ pub struct Client<Sh: Shape<Scope = System> = Fixed<16, 256, 192>> {
     room: usize,
     /// Sequences of requests without an answer yet, oldest first.
     unanswered: VecDeque<u64>,
+    /// Requests that their callers look at now and then, and the answers that came while something else was received.
+    started: Vec<Started<Sh::Item>>,
     late: u64,
 }
 
@@ -101,7 +103,25 @@ impl<Sh: Shape<Scope = System>> Broker<Sh> {
     }
 }
 
+/// What a client knows of a request that was started and sent.
+struct Started<Item> {
+    id: MessageId,
+    to: KernelId,
+    /// The answer, if it came while something else was received.
+    answer: Option<Box<Item>>,
+}
+
+/// A request that its caller looks at now and then: see [`Client::start_request`].
+#[derive(Debug)]
+#[must_use = "a request is sent when it is looked at"]
+pub struct StartedRequest {
+    asked: Asked,
+    /// When its fate is looked at next.
+    look: Option<Instant>,
+}
+
 /// A request under way.
+#[derive(Debug)]
 struct Asked {
     to: KernelId,
     /// The message that was sent, unless there was no room yet.
@@ -114,6 +134,14 @@ struct Asked {
     gone: Option<Instant>,
 }
 
+impl StartedRequest {
+    /// When its client is to look at it again, though no mail came.
+    #[must_use]
+    pub const fn next_look(&self) -> Option<Instant> {
+        self.look
+    }
+}
+
 impl<Sh: Shape<Scope = System>> Client<Sh> {
     /// A client on this endpoint, which should have [registered as parking](Broker::register_parking).
     ///
@@ -123,7 +151,7 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
     pub fn new(endpoint: Endpoint<Sh>) -> Self {
         let shape = endpoint.fabric().geometry();
         let room = KEPT.min(shape.kernels as usize * shape.slots as usize);
-        Self { endpoint, kept: VecDeque::new(), room, unanswered: VecDeque::new(), late: 0 }
+        Self { endpoint, kept: VecDeque::new(), room, unanswered: VecDeque::new(), started: Vec::new(), late: 0 }
     }
 
     /// Keeps so many other messages at most while it waits for an answer. Each takes the memory of a whole message.
@@ -234,6 +262,135 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
         }
     }
 
+    /// For callers that do other things while they wait, such as event loops: a request that is sent and looked at by
+    /// [`look_at_request`](Self::look_at_request). A client may have several, and may receive and ask meanwhile. `message`
+    /// gets the request's deadline.
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use k2k::{Broker, Client, Message};
+    ///
+    /// let broker: Broker = Broker::builder().build()?;
+    /// let (mut a, mut b) = (broker.register_parking("a")?, broker.register_parking("b")?);
+    /// let mut client = Client::new(broker.register_parking("me")?);
+    /// let (mut message, mut answer) = (Message::new(1), Message::new(0));
+    /// let mut first = client.start_request(a.id(), &mut message, Duration::from_secs(1));
+    /// let mut second = client.start_request(b.id(), &mut message, Duration::from_secs(1));
+    /// assert!(!client.look_at_request(&mut first, &message, &mut answer, Duration::ZERO)?);
+    /// assert!(!client.look_at_request(&mut second, &message, &mut answer, Duration::ZERO)?);
+    /// for service in [&mut a, &mut b] {
+    ///     let request = service.receive(Duration::from_secs(1))?;
+    ///     service.reply(&request, &Message::new(2))?;
+    /// }
+    /// assert!(client.look_at_request(&mut second, &message, &mut answer, Duration::ZERO)?);
+    /// assert!(client.look_at_request(&mut first, &message, &mut answer, Duration::ZERO)?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start_request(&self, to: KernelId, message: &mut Sh::Item, timeout: Duration) -> StartedRequest {
+        StartedRequest { asked: self.ask_for(to, message, timeout), look: None }
+    }
+
+    /// Sends the request, unless it is under way, and waits for its answer, `wait` at most. `true`: `answer` holds it.
+    /// `false`: look again when mail came, and by [`next_look`](StartedRequest::next_look) in any case. `message` is the one
+    /// that the request was started with. After `true` or an error the request has ended;
+    /// [abandon](Self::abandon_request) one that is given up before.
+    ///
+    /// # Errors
+    /// As for [`request`](Self::request).
+    pub fn look_at_request(
+        &mut self,
+        request: &mut StartedRequest,
+        message: &Sh::Item,
+        answer: &mut Sh::Item,
+        wait: Duration,
+    ) -> Result<bool, RequestError> {
+        let until = Instant::now().checked_add(wait);
+        let found = self.look_until(request, message, answer, until);
+        if found != Ok(false) {
+            self.forget(request);
+        }
+        found
+    }
+
+    /// Gives a request up: its answer, should one come, is a late one.
+    pub fn abandon_request(&mut self, request: StartedRequest) {
+        if let Some(at) = self.position(&request) {
+            if self.started[at].answer.is_some() {
+                self.late += 1;
+            }
+            self.forget(&request);
+        }
+    }
+
+    fn look_until(
+        &mut self,
+        request: &mut StartedRequest,
+        message: &Sh::Item,
+        answer: &mut Sh::Item,
+        until: Option<Instant>,
+    ) -> Result<bool, RequestError> {
+        loop {
+            if let Some(found) = self.position(request).and_then(|at| self.started[at].answer.take()) {
+                *answer = *found;
+                return Ok(true);
+            }
+            let was_sent = request.asked.id;
+            let next = self.send_or_wait(&mut request.asked, message)?;
+            if let Some(id) = request.asked.id
+                && was_sent.is_none()
+            {
+                self.started.push(Started { id, to: request.asked.to, answer: None });
+            }
+            let due = *request.look.get_or_insert(next);
+            let limit = until.map_or(due, |until| until.min(due));
+            let way = self.endpoint.wait();
+            match wait::receive_into(self.endpoint.core(), answer, way, Some(limit), wait::stopped) {
+                Ok(()) if self.sort(&request.asked, answer) => return Ok(true),
+                Ok(()) => {}
+                Err(ReceiveError::Timeout) if due <= Instant::now() => {
+                    request.look = None;
+                    let before = request.asked.id;
+                    self.look(&mut request.asked)?;
+                    if request.asked.id != before {
+                        self.started.retain(|started| Some(started.id) != before);
+                    }
+                }
+                Err(ReceiveError::Timeout) => return Ok(false),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn position(&self, request: &StartedRequest) -> Option<usize> {
+        self.started.iter().position(|started| Some(started.id) == request.asked.id)
+    }
+
+    fn forget(&mut self, request: &StartedRequest) {
+        self.started.retain(|started| Some(started.id) != request.asked.id);
+    }
+
+    /// Answers of [started](Self::start_request) requests that came while something else was received.
+    #[must_use]
+    pub fn put_aside(&self) -> usize {
+        self.started.iter().filter(|started| started.answer.is_some()).count()
+    }
+
+    /// Puts aside a message that is the answer of a request that was started.
+    fn is_for_started(&mut self, received: &Sh::Item) -> bool {
+        let header = received.header();
+        if self.started.is_empty() || !header.is_reply() {
+            return false;
+        }
+        let (to, sequence) = (header.source(), header.correlation_id);
+        let Some(at) = self.started.iter().position(|started| started.id.sequence == sequence && started.to == to)
+        else {
+            return false;
+        };
+        self.unanswered.retain(|&unanswered| unanswered != sequence);
+        self.started[at].answer = Some(Box::new(*received));
+        true
+    }
+
     /// The oldest message that was kept while an answer was waited for, or else the next one of the endpoint: as
     /// [`Endpoint::receive`]. Late answers are dropped.
     ///
@@ -260,7 +417,7 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
         }
         // With mail there, the time is not needed.
         while self.endpoint.try_receive_into(message) {
-            if !self.is_late(message.header()) {
+            if !self.is_not_mail(message) {
                 return Ok(());
             }
         }
@@ -268,7 +425,7 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
         loop {
             let wait = self.endpoint.wait();
             wait::receive_into(self.endpoint.core(), message, wait, deadline, wait::obeyed)?;
-            if !self.is_late(message.header()) {
+            if !self.is_not_mail(message) {
                 return Ok(());
             }
         }
@@ -287,7 +444,7 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
                 return Ok(message);
             }
             let message = self.endpoint.receive_async().await?;
-            if !self.is_late(message.header()) {
+            if !self.is_not_mail(&message) {
                 return Ok(message);
             }
         }
@@ -341,10 +498,15 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
             self.unanswered.retain(|&sequence| sequence != id.sequence);
             return true;
         }
-        if !self.is_late(header) {
+        if !self.is_not_mail(received) {
             self.kept.push_back(*received);
         }
         false
+    }
+
+    /// Whether a message is an answer: one that is put aside for its request, or a late one, which is counted.
+    fn is_not_mail(&mut self, received: &Sh::Item) -> bool {
+        self.is_for_started(received) || self.is_late(received.header())
     }
 
     /// Whether a message answers a request that was given up; it is counted then.

@@ -60,7 +60,7 @@
 mod client;
 mod error;
 
-pub use client::Client;
+pub use client::{Client, StartedRequest};
 pub use error::{Refused, RequestError};
 
 use bytemuck::Pod;
