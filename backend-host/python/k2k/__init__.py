@@ -11,14 +11,14 @@ find one another in it by name.
         print(answer.payload)
 
 Times are in seconds. A call that waits lets other threads of Python run, and Ctrl-C ends it. In asyncio, `receive_async`
-and `request_async` wait in a thread of the endpoint's own.
+and `request_async` wait for a descriptor of the endpoint's: no thread stands behind them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-from typing import Any, NamedTuple
+import contextlib
+from typing import Any, Callable, NamedTuple
 
 from ._k2k import (
     Closed,
@@ -162,16 +162,24 @@ class Broker:
         self.close()
 
 
+# For how long a task sleeps at most before it looks for itself: a thread may have taken what woke the descriptor.
+_LOOK = 0.05
+
+
+def _done(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
 class Endpoint:
-    """A kernel. Calls of several threads take turns; one that waits lets the others wait."""
+    """A kernel. Calls of several threads and tasks take turns; none keeps the others waiting for longer than some 20 ms."""
 
     def __init__(self, kernel: _Kernel) -> None:
         self._kernel = kernel
-        # A thread of its own for tasks that wait, started by the first one.
-        self._waits: concurrent.futures.ThreadPoolExecutor | None = None
-        # What that thread receives. A task that is cancelled leaves it to the next one, with its message.
-        self._receiving: concurrent.futures.Future[Message] | None = None
-        self._turn = asyncio.Lock()
+        # Stays open until the kernel's object goes.
+        self._descriptor = kernel.descriptor()
+        # Tasks that sleep until the descriptor becomes readable, those of each loop.
+        self._sleepers: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
 
     @property
     def id(self) -> int:
@@ -200,12 +208,6 @@ class Endpoint:
 
     def receive(self, timeout: float | None = None) -> Message:
         """The next message; raises `Timeout` if none comes in time."""
-        receiving, self._receiving = self._receiving, None
-        if receiving is not None:
-            try:
-                return receiving.result()
-            except Timeout:
-                pass
         return self._kernel.receive(timeout)
 
     def try_receive(self) -> Message | None:
@@ -219,31 +221,49 @@ class Endpoint:
         """`receive` in asyncio. A task that is cancelled loses no message."""
         loop = asyncio.get_running_loop()
         ends = None if timeout is None else loop.time() + timeout
-        async with self._turn:
-            while True:
-                if self._receiving is None:
-                    # In slices, so that the thread is soon free again when a wait was cancelled.
-                    slice_s = 0.05 if ends is None else max(0.0, min(0.05, ends - loop.time()))
-                    self._receiving = self._thread().submit(self._kernel.receive, slice_s)
-                try:
-                    message = await asyncio.shield(asyncio.wrap_future(self._receiving))
-                except asyncio.CancelledError:
-                    raise
-                except Timeout:
-                    self._receiving = None
-                    if ends is not None and loop.time() >= ends:
-                        raise
-                    continue
-                except BaseException:
-                    self._receiving = None
-                    raise
-                self._receiving = None
+        while True:
+            # A message is taken in the same step that returns it: a task that is cancelled has taken none.
+            message, armed, aside = self._kernel.look()
+            if aside:
+                self._wake(loop)
+            if message is not None:
                 return message
+            rest = _LOOK if ends is None else ends - loop.time()
+            if rest <= 0:
+                raise Timeout("no message came in time")
+            await self._sleep(loop, min(rest, _LOOK) if armed else 0.0)
 
-    def _thread(self) -> concurrent.futures.ThreadPoolExecutor:
-        if self._waits is None:
-            self._waits = concurrent.futures.ThreadPoolExecutor(1, "k2k-wait")
-        return self._waits
+    async def _sleep(self, loop: asyncio.AbstractEventLoop, limit: float) -> None:
+        """Until the descriptor is readable, or something was put aside for this task, or for so many seconds."""
+        if limit <= 0:
+            return await asyncio.sleep(0)
+        woken = loop.create_future()
+        sleepers = self._sleepers.setdefault(loop, [])
+        sleepers.append(woken)
+        if len(sleepers) == 1:
+            loop.add_reader(self._descriptor, self._wake, loop)
+        timer = loop.call_later(limit, _done, woken)
+        try:
+            await woken
+        finally:
+            timer.cancel()
+            self._leave(loop, lambda sleeper: sleeper is not woken)
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        """All tasks of a loop look at the inbox, in the order in which they fell asleep."""
+        for sleeper in self._sleepers.get(loop, ()):
+            _done(sleeper)
+        self._leave(loop, lambda _: False)
+
+    def _leave(self, loop: asyncio.AbstractEventLoop, stays: Callable[[asyncio.Future[None]], bool]) -> None:
+        sleepers = self._sleepers.get(loop)
+        if sleepers is None:
+            return
+        sleepers[:] = filter(stays, sleepers)
+        if not sleepers:
+            del self._sleepers[loop]
+            # The descriptor is readable until it is armed once more.
+            loop.remove_reader(self._descriptor)
 
     def reply(self, request: Message, payload: Any = b"", kind: int = 0, *, flags: int = 0) -> MessageId:
         """Answers a message."""
@@ -258,8 +278,22 @@ class Endpoint:
         return self._kernel.request(to, payload, kind, timeout)
 
     async def request_async(self, to: int, payload: Any = b"", kind: int = 0, *, timeout: float) -> Message:
-        """`request` in asyncio. A task that is cancelled leaves its request under way until the timeout."""
-        return await asyncio.wrap_future(self._thread().submit(self._kernel.request, to, payload, kind, timeout))
+        """`request` in asyncio. A task that is cancelled gives its request up, which may be carried out; several tasks may ask
+        at the same time."""
+        loop = asyncio.get_running_loop()
+        request = self._kernel.start(to, payload, kind, timeout)
+        try:
+            while True:
+                answer, limit, aside = self._kernel.look_at(request)
+                if aside:
+                    self._wake(loop)
+                if answer is not None:
+                    return answer
+                await self._sleep(loop, limit)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Closed):
+                self._kernel.abandon(request)
+            raise
 
     def receipt(self, message: MessageId) -> str:
         """What became of a message that this kernel sent: "Pending", "Delivered", or why not."""
@@ -271,9 +305,11 @@ class Endpoint:
 
     def close(self) -> None:
         """Leaves the fabric."""
-        if self._waits is not None:
-            self._waits.shutdown()
         self._kernel.close()
+        # Tasks that wait find that out at once.
+        for loop in list(self._sleepers):
+            with contextlib.suppress(RuntimeError):  # That loop was closed.
+                loop.call_soon_threadsafe(self._wake, loop)
 
     def __enter__(self) -> Endpoint:
         return self

@@ -1,20 +1,23 @@
 //! K2K for Python: the module `k2k._k2k`, on which the package `k2k` in Python is built.
 //!
 //! A thin layer over the package `k2k` of Rust. Every call that may wait releases the interpreter, and looks for signals
-//! every 100 ms, so that Ctrl-C ends it.
+//! every 20 ms, so that Ctrl-C ends it, and so that other calls on the same endpoint have their turn.
 
 use core::time::Duration;
 use k2k::message::PayloadTooLong;
+use k2k::process::Own;
+use k2k::service::StartedRequest;
 use k2k::{
-    Broker, Builder, Client, Command, ControlError, EndpointError, KernelId, MemoryError, MessageId, PresenceError,
-    Priority, ReceiptError, ReceiveError, Registration, RequestError, SendError, Stats, boxed, memory,
+    Broker, Builder, Client, Command, ControlError, Descriptor, EndpointError, KernelId, MemoryError, MessageId,
+    PresenceError, Priority, ReceiptError, ReceiveError, Registration, RequestError, SendError, Stats, boxed, memory,
 };
 use pyo3::buffer::PyBuffer;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyFileExistsError, PyFileNotFoundError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
-use std::sync::{Mutex, PoisonError};
+use std::os::fd::AsRawFd as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Bytes of payload that the largest message carries.
@@ -23,8 +26,10 @@ const PAYLOAD: usize = 65_472;
 type Any = k2k::Read<512, PAYLOAD>;
 type Mail = k2k::Message<PAYLOAD>;
 
-/// How long a wait goes on before it looks for signals.
-const SLICE: Duration = Duration::from_millis(100);
+/// How long a wait goes on before it looks for signals, and lets other calls use its endpoint.
+const SLICE: Duration = Duration::from_millis(20);
+/// How often a call that waits for room tries to send.
+const ROOM: Duration = Duration::from_millis(1);
 
 create_exception!(k2k, Error, PyException, "A call did not do what it was asked; its text says why.");
 create_exception!(k2k, QueueFull, Error, "The inbox has no room for this sender now: try again.");
@@ -141,10 +146,14 @@ fn in_slices<T: Send>(
 
 /// A fabric. Any thread may use it.
 #[pyclass(frozen, module = "k2k")]
-struct Fabric(Mutex<Option<Broker<Any>>>);
+struct Fabric(Own<Mutex<Option<Broker<Any>>>>);
 
 impl Fabric {
     fn broker(&self) -> PyResult<Broker<Any>> {
+        // Before the lock, which another thread may have held when the process forked.
+        if !self.0.is_here() {
+            return Err(of_endpoint(EndpointError::Forked));
+        }
         let broker = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         broker.clone().ok_or_else(|| Closed::new_err("this broker was closed"))
     }
@@ -173,7 +182,7 @@ impl Fabric {
             "create_or_open" => builder.create_or_open(name),
             _ => builder.heap(),
         };
-        Ok(Self(Mutex::new(Some(builder.build().map_err(of_memory)?))))
+        Ok(Self(Own::new(Mutex::new(Some(builder.build().map_err(of_memory)?)))))
     }
 
     fn shape(&self) -> PyResult<(u32, u32, u32)> {
@@ -200,7 +209,9 @@ impl Fabric {
         let (id, capacity) = (endpoint.id().raw(), endpoint.fabric().geometry().payload as usize);
         let empty = || boxed(|memory| Mail::new_in(memory, 0));
         let desk = Box::new(Desk { client: Client::new(endpoint), outgoing: empty(), incoming: empty() });
-        Ok(Kernel { id, capacity, desk: Mutex::new(Some(desk)) })
+        let descriptor = Descriptor::new().map_err(|e| PyOSError::new_err(e.to_string()))?;
+        let turns = Turns { next: Mutex::new(()), desk: Mutex::new(Some(desk)), descriptor };
+        Ok(Kernel { id, capacity, turns: Own::new(turns) })
     }
 
     fn find(&self, name: &str) -> PyResult<Option<u64>> {
@@ -263,6 +274,10 @@ impl Fabric {
     }
 
     fn close(&self) {
+        // A forked process's copy is its parent's.
+        if !self.0.is_here() {
+            return;
+        }
         drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
@@ -345,14 +360,41 @@ struct Desk {
     incoming: Box<Mail>,
 }
 
+/// The turns that calls on an endpoint take. A forked process does not touch its copy: a thread of its parent may have had
+/// its turn.
+struct Turns {
+    /// Held by the call whose turn is next, so that a call that waits in slices does not overtake it between two slices.
+    next: Mutex<()>,
+    /// In a box: an endpoint is aligned to 128 bytes, and Python's objects to 16. `None`: closed.
+    desk: Mutex<Option<Box<Desk>>>,
+    /// Stays open until the object goes, so that no event loop waits for a descriptor that has become another one's.
+    descriptor: Descriptor,
+}
+
+impl Turns {
+    fn take(&self) -> MutexGuard<'_, Option<Box<Desk>>> {
+        let _next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A kernel. Calls of several threads take turns.
 #[pyclass(frozen, module = "k2k")]
 struct Kernel {
     #[pyo3(get)]
     id: u64,
     capacity: usize,
-    /// In a box: an endpoint is aligned to 128 bytes, and Python's objects to 16.
-    desk: Mutex<Option<Box<Desk>>>,
+    turns: Own<Turns>,
+}
+
+/// A request that a task waits for.
+#[pyclass(frozen, module = "k2k")]
+struct Started(Mutex<Option<Asking>>);
+
+/// A request and its message.
+struct Asking {
+    request: StartedRequest,
+    message: Box<Mail>,
 }
 
 /// What the caller says of a message that is to be sent.
@@ -367,11 +409,42 @@ struct Given<'g> {
 impl Kernel {
     /// Calls `f` without the interpreter, when no other call uses the endpoint.
     fn at_desk<T: Send>(&self, py: Python<'_>, f: impl FnOnce(&mut Desk) -> T + Send) -> PyResult<T> {
-        let done = py.detach(|| {
-            let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-            desk.as_deref_mut().map(f)
-        });
-        done.ok_or_else(|| Closed::new_err("this endpoint was closed"))
+        let turns = self.turns()?;
+        py.detach(|| turns.take().as_deref_mut().map(f)).ok_or_else(closed)
+    }
+
+    /// As [`at_desk`](Self::at_desk), in slices, until `f` says anything but that its slice is over.
+    fn in_turns<T: Send>(
+        &self,
+        py: Python<'_>,
+        timeout: Option<Duration>,
+        mut f: impl FnMut(&mut Desk, Duration) -> Option<T> + Send,
+    ) -> PyResult<Option<T>> {
+        let turns = self.turns()?;
+        let done = in_slices(py, timeout, |slice| match turns.take().as_deref_mut() {
+            Some(desk) => f(desk, slice).map(Some),
+            None => Some(None),
+        })?;
+        done.map(|open| open.ok_or_else(closed)).transpose()
+    }
+
+    /// What calls take turns at, unless this is a forked process's copy.
+    fn turns(&self) -> PyResult<&Turns> {
+        // Before any lock, which another thread may have held when the process forked.
+        if self.turns.is_here() { Ok(&self.turns) } else { Err(of_receive(ReceiveError::Forked)) }
+    }
+
+    /// A request that is not sent yet.
+    fn asking(&self, py: Python<'_>, to: u64, payload: &Bound<'_, PyAny>, kind: u32, timeout: f64) -> PyResult<Asking> {
+        let payload = self.bytes(py, payload)?;
+        let timeout = seconds(Some(timeout))?.unwrap_or(Duration::MAX);
+        let to = KernelId::from_raw(to);
+        self.at_desk(py, |desk| {
+            let mut message = boxed(|memory| Mail::new_in(memory, kind));
+            message.set_payload(&payload).map_err(|e| of_send(SendError::PayloadTooLong(e)))?;
+            let request = desk.client.start_request(to, &mut message, timeout);
+            Ok(Asking { request, message })
+        })?
     }
 
     /// The bytes of an object: `bytes`, a numpy array, anything with a contiguous buffer.
@@ -393,7 +466,34 @@ impl Kernel {
     }
 }
 
+impl Started {
+    fn take(&self) -> Option<Asking> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, asking: Asking) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(asking);
+    }
+}
+
+impl Asking {
+    /// The answer, if it comes within a slice.
+    fn look(&mut self, desk: &mut Desk, slice: Duration) -> Result<Option<Message>, RequestError> {
+        let answered = desk.client.look_at_request(&mut self.request, &self.message, &mut desk.incoming, slice)?;
+        Ok(answered.then(|| Python::attach(|py| Message::of(py, &desk.incoming))))
+    }
+}
+
+fn closed() -> PyErr {
+    Closed::new_err("this endpoint was closed")
+}
+
 impl Desk {
+    /// Messages that were received and wait for their receivers in this process.
+    fn put_aside(&self) -> usize {
+        self.client.kept() + self.client.put_aside()
+    }
+
     fn write(&mut self, given: &Given<'_>) -> Result<(), SendError> {
         let deadline_ns = given.timeout.map_or(0, |timeout| self.client.endpoint().deadline_in(timeout));
         self.outgoing.set_payload(given.payload).map_err(SendError::PayloadTooLong)?;
@@ -423,35 +523,113 @@ impl Kernel {
         let payload = self.bytes(py, payload)?;
         let given = Given { kind, flags, correlation_id, timeout: seconds(timeout)?, payload: &payload };
         let (to, priority) = (KernelId::from_raw(to), if high { Priority::High } else { Priority::Normal });
-        let sent = self.at_desk(py, |desk| {
+        let mut deadline_ns = None;
+        let mut send = |desk: &mut Desk| {
             desk.write(&given)?;
-            let endpoint = desk.client.endpoint_mut();
-            if wait {
-                endpoint.send_priority_blocking(to, &desk.outgoing, priority)
-            } else {
-                endpoint.send_priority(to, &desk.outgoing, priority)
+            let (endpoint, header) = (desk.client.endpoint_mut(), &mut desk.outgoing.header);
+            if !wait {
+                return endpoint.send_priority(to, &desk.outgoing, priority);
             }
-        })?;
+            // The same however often it is tried.
+            header.deadline_ns = *deadline_ns.get_or_insert_with(|| match header.deadline_ns {
+                0 => {
+                    let timeout_ns = endpoint.fabric().config().delivery_timeout_ns;
+                    endpoint.deadline_in(Duration::from_nanos(timeout_ns))
+                }
+                given => given,
+            });
+            match endpoint.send_priority(to, &desk.outgoing, priority) {
+                Err(SendError::QueueFull { next_hop }) if endpoint.command() == Command::Stop => {
+                    Err(SendError::Stopped { next_hop })
+                }
+                Err(full @ SendError::QueueFull { .. }) => {
+                    endpoint.poll();
+                    Err(full)
+                }
+                sent => sent,
+            }
+        };
+        let sent = loop {
+            match self.at_desk(py, &mut send)? {
+                Err(SendError::QueueFull { .. }) if wait => {
+                    py.detach(|| std::thread::sleep(ROOM));
+                    py.check_signals()?;
+                }
+                sent => break sent,
+            }
+        };
         sent.map(|id| (id.source.raw(), id.sequence)).map_err(of_send)
     }
 
     fn receive(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Message> {
-        let timeout = seconds(timeout)?;
-        let received = in_slices(py, timeout, |slice| {
-            let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(desk) = desk.as_deref_mut() else { return Some(Err(None)) };
+        let received = self.in_turns(py, seconds(timeout)?, |desk, slice| {
             match desk.client.receive_into(&mut desk.incoming, slice) {
                 // Copied while no other call can receive.
                 Ok(()) => Some(Ok(Python::attach(|py| Message::of(py, &desk.incoming)))),
                 Err(ReceiveError::Timeout) => None,
-                Err(e) => Some(Err(Some(e))),
+                Err(e) => Some(Err(e)),
             }
         })?;
-        match received {
-            Some(Ok(message)) => Ok(message),
-            Some(Err(None)) => Err(Closed::new_err("this endpoint was closed")),
-            Some(Err(Some(e))) => Err(of_receive(e)),
-            None => Err(of_receive(ReceiveError::Timeout)),
+        received.unwrap_or(Err(ReceiveError::Timeout)).map_err(of_receive)
+    }
+
+    /// The descriptor that becomes readable when an endpoint that `look` or `look_at` has armed may have something to receive.
+    fn descriptor(&self) -> PyResult<i32> {
+        Ok(self.turns()?.descriptor.as_raw_fd())
+    }
+
+    /// For a task: the next message, if there is one; whether the descriptor is armed; whether messages for others were put
+    /// aside.
+    fn look(&self, py: Python<'_>) -> PyResult<(Option<Message>, bool, bool)> {
+        let descriptor = &self.turns()?.descriptor;
+        let (received, armed, aside) = self.at_desk(py, |desk| {
+            let before = desk.put_aside();
+            let received = match desk.client.receive_into(&mut desk.incoming, Duration::ZERO) {
+                Ok(()) => Ok(Some(Python::attach(|py| Message::of(py, &desk.incoming)))),
+                Err(ReceiveError::Timeout) => Ok(None),
+                Err(e) => Err(e),
+            };
+            let armed = matches!(received, Ok(None)) && descriptor.arm(desk.client.endpoint_mut());
+            (received, armed, desk.put_aside() > before)
+        })?;
+        Ok((received.map_err(of_receive)?, armed, aside))
+    }
+
+    /// For a task: a request that `look_at` sends.
+    #[pyo3(signature = (to, payload, kind, timeout))]
+    fn start(&self, py: Python<'_>, to: u64, payload: &Bound<'_, PyAny>, kind: u32, timeout: f64) -> PyResult<Started> {
+        let asking = self.asking(py, to, payload, kind, timeout)?;
+        Ok(Started(Mutex::new(Some(asking))))
+    }
+
+    /// For a task: the answer, if there is one; otherwise for how many seconds to wait for the descriptor, and whether
+    /// messages for others were put aside. A request whose answer or error was returned has ended.
+    fn look_at(&self, py: Python<'_>, started: &Started) -> PyResult<(Option<Message>, f64, bool)> {
+        let descriptor = &self.turns()?.descriptor;
+        let Some(mut asking) = started.take() else {
+            return Err(Error::new_err("another task looks at this request, or it has ended"));
+        };
+        let (found, next, aside) = self.at_desk(py, |desk| {
+            let before = desk.put_aside();
+            let found = asking.look(desk, Duration::ZERO);
+            let armed = matches!(found, Ok(None)) && descriptor.arm(desk.client.endpoint_mut());
+            let limit = if armed { SLICE } else { ROOM };
+            let rest = |next: Instant| next.saturating_duration_since(Instant::now());
+            let next = asking.request.next_look().map_or(limit, |next| rest(next).min(limit));
+            (found, next, desk.put_aside() > before)
+        })?;
+        let found = found.map_err(of_request)?;
+        if found.is_none() {
+            started.put(asking);
+        }
+        Ok((found, next.as_secs_f64(), aside))
+    }
+
+    /// For a task that was cancelled: gives a request up.
+    fn abandon(&self, py: Python<'_>, started: &Started) -> PyResult<()> {
+        match started.take() {
+            Some(asking) => self.at_desk(py, |desk| desk.client.abandon_request(asking.request)),
+            None => Ok(()),
         }
     }
 
@@ -486,17 +664,18 @@ impl Kernel {
         kind: u32,
         timeout: f64,
     ) -> PyResult<Message> {
-        let payload = self.bytes(py, payload)?;
-        let timeout = seconds(Some(timeout))?.unwrap_or(Duration::MAX);
-        let given = Given { kind, flags: 0, correlation_id: 0, timeout: None, payload: &payload };
-        let to = KernelId::from_raw(to);
-        let answered = self.at_desk(py, |desk| {
-            desk.write(&given).map_err(RequestError::Send)?;
-            let Desk { client, outgoing, incoming } = desk;
-            client.request_into(to, outgoing, incoming, timeout)?;
-            Ok(Python::attach(|py| Message::of(py, incoming)))
-        })?;
-        answered.map_err(of_request)
+        let mut asking = self.asking(py, to, payload, kind, timeout)?;
+        let waited = self.in_turns(py, None, |desk, slice| asking.look(desk, slice).transpose());
+        match waited {
+            Ok(Some(answered)) => answered.map_err(of_request),
+            // No time limit of this call's ends it.
+            Ok(None) => Err(of_receive(ReceiveError::Timeout)),
+            // Ctrl-C, or the endpoint was closed meanwhile.
+            Err(why) => {
+                let _ = self.at_desk(py, |desk| desk.client.abandon_request(asking.request));
+                Err(why)
+            }
+        }
     }
 
     fn receipt(&self, py: Python<'_>, source: u64, sequence: u64) -> PyResult<String> {
@@ -510,7 +689,10 @@ impl Kernel {
     }
 
     fn close(&self, py: Python<'_>) {
-        py.detach(|| drop(self.desk.lock().unwrap_or_else(PoisonError::into_inner).take()));
+        // A forked process's copy is its parent's.
+        if let Ok(turns) = self.turns() {
+            py.detach(|| drop(turns.take().take()));
+        }
     }
 }
 
@@ -522,6 +704,7 @@ fn remove(name: &str) -> PyResult<()> {
 
 /// Python aligns its objects to 16 bytes.
 const _: () = assert!(align_of::<Fabric>() <= 16 && align_of::<Kernel>() <= 16 && align_of::<Message>() <= 16);
+const _: () = assert!(align_of::<Started>() <= 16);
 
 #[pymodule]
 fn _k2k(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -530,6 +713,7 @@ fn _k2k(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Fabric>()?;
     module.add_class::<Kernel>()?;
     module.add_class::<Message>()?;
+    module.add_class::<Started>()?;
     module.add_function(wrap_pyfunction!(remove, module)?)?;
     module.add("Error", py.get_type::<Error>())?;
     module.add("QueueFull", py.get_type::<QueueFull>())?;

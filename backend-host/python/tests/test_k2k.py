@@ -166,6 +166,131 @@ def test_a_task_that_is_cancelled_loses_no_message(broker, echoes):
     asyncio.run(main())
 
 
+def test_each_message_is_received_once_by_threads_and_a_task(broker):
+    count = 400
+    with broker.register("a") as a, broker.register("b") as b:
+        got = []
+
+        def receive():
+            while True:
+                try:
+                    got.append(b.receive(0.2).payload)
+                except k2k.Timeout:
+                    return
+
+        async def main():
+            async def task():
+                while True:
+                    try:
+                        got.append((await b.receive_async(0.2)).payload)
+                    except k2k.Timeout:
+                        return
+
+            tasks = [asyncio.ensure_future(task()) for _ in range(2)]
+            for number in range(count):
+                await asyncio.sleep(0)
+                a_message = number.to_bytes(4, "little")
+                while True:
+                    try:
+                        a.send(b.id, a_message)
+                        break
+                    except k2k.QueueFull:
+                        await asyncio.sleep(0.001)
+                if number % 3 == 0 and (message := b.try_receive()) is not None:
+                    got.append(message.payload)
+            await asyncio.gather(*tasks)
+
+        threads = [threading.Thread(target=receive) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        asyncio.run(main())
+        for thread in threads:
+            thread.join(GUARD)
+        while (message := b.try_receive()) is not None:
+            got.append(message.payload)
+        assert sorted(got) == sorted(number.to_bytes(4, "little") for number in range(count))
+
+
+def test_a_call_takes_what_a_task_waits_for_and_the_task_the_next(broker):
+    async def main():
+        with broker.register("a") as a, broker.register("b") as b:
+            waiting = asyncio.ensure_future(b.receive_async(GUARD))
+            await asyncio.sleep(0.01)
+            a.send(b.id, b"first")
+            assert b.receive(GUARD).payload == b"first"
+            a.send(b.id, b"second")
+            assert (await waiting).payload == b"second"
+            assert b.try_receive() is None
+
+    asyncio.run(main())
+
+
+def test_tasks_ask_receive_and_send_on_one_endpoint_at_the_same_time(broker, echoes):
+    """None holds the endpoint while it sleeps: behind a request without an answer the others would come to nothing."""
+
+    async def main():
+        with broker.register("a") as a, broker.register("silent") as silent:
+            unanswered = asyncio.ensure_future(a.request_async(silent.id, b"?", timeout=2 * GUARD))
+            receiving = asyncio.ensure_future(a.receive_async())
+            await asyncio.sleep(0.01)
+            with pytest.raises(k2k.Timeout):
+                await a.receive_async(0.01)
+            asked = [a.request_async(echoes, bytes([n]), timeout=GUARD) for n in range(4)]
+            assert [answer.payload for answer in await asyncio.gather(*asked)] == [b"\0", b"\1", b"\2", b"\3"]
+            assert a.request(echoes, b"sync", timeout=GUARD).payload == b"sync"
+            silent.send(a.id, b"mail")
+            assert (await asyncio.wait_for(receiving, GUARD)).payload == b"mail"
+            request = silent.try_receive()
+            silent.reply(request, b"!")
+            assert (await asyncio.wait_for(unanswered, GUARD)).payload == b"!"
+
+    asyncio.run(main())
+
+
+def test_the_answer_of_a_task_that_was_cancelled_is_dropped(broker):
+    async def main():
+        with broker.register("a") as a, broker.register("b") as b:
+            asking = asyncio.ensure_future(a.request_async(b.id, b"?", timeout=GUARD))
+            request = await b.receive_async(GUARD)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            b.reply(request, b"late")
+            b.send(a.id, b"mail")
+            assert (await a.receive_async(GUARD)).payload == b"mail"
+            assert a.try_receive() is None
+
+    asyncio.run(main())
+
+
+def test_tasks_of_an_endpoint_that_is_closed_hear_of_it(broker):
+    async def main():
+        a = broker.register("a")
+        with broker.register("silent") as silent:
+            receiving = asyncio.ensure_future(a.receive_async())
+            asking = asyncio.ensure_future(a.request_async(silent.id, timeout=GUARD))
+            await asyncio.sleep(0.01)
+            a.close()
+            for task in [receiving, asking, a.receive_async(), a.request_async(silent.id, timeout=GUARD)]:
+                with pytest.raises(k2k.Closed):
+                    await asyncio.wait_for(task, GUARD)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("wait", ["request", "send"])
+def test_ctrl_c_ends_a_request_and_a_wait_for_room(broker, wait):
+    with broker.register("a") as a, broker.register("silent") as silent:
+        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            if wait == "request":
+                a.request(silent.id, timeout=2 * GUARD)
+            for _ in range(5):
+                a.send(silent.id, wait=True, timeout=2 * GUARD)
+        assert time.monotonic() - began < GUARD
+
+
 SERVER = """
 import sys, k2k
 broker = k2k.Broker.open(sys.argv[1])
@@ -206,3 +331,28 @@ def test_a_forked_process_has_no_use_of_its_parents_objects(file):
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
         assert me.try_receive() is None
+
+
+def test_a_fork_amid_the_call_of_another_thread_leaves_a_copy_that_refuses(file):
+    with k2k.Broker.create(file) as broker, broker.register("me") as me, broker.register("silent") as silent:
+        for wait in [lambda: me.receive(1), lambda: me.request(silent.id, timeout=1)]:
+            thread = threading.Thread(target=lambda: pytest.raises(k2k.Error, wait))
+            thread.start()
+            time.sleep(0.1)
+            child = os.fork()
+            if child == 0:
+                # A call that hangs ends by this.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(20)
+                refused = 0
+                for call in [lambda: me.send(me.id), me.try_receive, lambda: broker.find("me")]:
+                    try:
+                        call()
+                    except k2k.Forked:
+                        refused += 1
+                me.close()
+                broker.close()
+                os._exit(refused)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+            thread.join(GUARD)
+        assert broker.find("me") == me.id
