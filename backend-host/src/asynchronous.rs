@@ -12,12 +12,12 @@
 //!
 //! 1. Only the task reads the inbox and marks its kernel asleep.
 //! 2. The `poll` that returns a message also takes the message out of the inbox. So a future dropped by `select!` or by a
-//! timeout has taken no message.
+//!    timeout has taken no message.
 //! 3. A task without mail lets the other tasks run once, and looks again, before it falls asleep: if the answering kernel
-//! runs on the same executor, the answer is often there by then, and costs no wake-up.
+//!    runs on the same executor, the answer is often there by then, and costs no wake-up.
 //! 4. No sleep is longer than a [slice](crate::wait::longest_slice): the task then looks for itself.
 //! 5. An executor's waker may run the task at once, within the sender's `send`. A waker must not block: blocking holds up
-//! the sender, or the helper thread and with it all tasks.
+//!    the sender, or the helper thread and with it all tasks.
 //!
 //! To wait for several endpoints in a single task or thread, use a [`Set`](crate::Set); in an event loop that polls
 //! descriptors (`epoll`), a [`Descriptor`](crate::Descriptor).

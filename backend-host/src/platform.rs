@@ -13,14 +13,15 @@
 //!
 //! 1. An anchor is a pair (counter, `CLOCK_MONOTONIC`) read together, within [`TIGHT_TICKS`] of each other.
 //! 2. The rate comes from two anchors at least 0.5 ms apart, and is used once two such pairs in a row agree about the rate
-//! to within 1/512. A single pair could have a suspended machine between its anchors.
+//!    to within 1/512. A single pair could have a suspended machine between its anchors.
 //! 3. A line (anchor and rate) is used for 0.5 ms at most. Even if the clock is slewed by 10 %, the system's limit, the
-//! line is then off by 50 µs, and by 0.25 µs at the usual 500 ppm; a rate that is wrong by 1/512 makes 1 µs. All are within
-//! half of [`CLOCK_MARGIN_NS`](k2k_core::CLOCK_MARGIN_NS), so two processes never differ by more than the margin.
+//!    line is then off by 50 µs, and by 0.25 µs at the usual 500 ppm; a rate that is wrong by 1/512 makes 1 µs. All are
+//!    within half of [`CLOCK_MARGIN_NS`](k2k_core::CLOCK_MARGIN_NS), so two processes never differ by more than the margin.
 //! 4. When an anchor differs from the line's prediction by more than 1/512 of the time in between, the counter has changed
-//! its behaviour (a machine that moved, a laptop that slept): back to step 2, and until then each reading asks the system.
+//!    its behaviour (a machine that moved, a laptop that slept): back to step 2, and until then each reading asks the
+//!    system.
 //! 5. If the system's own clock source is not the counter, the system does not trust the counter, and neither does
-//! [`Host`]: every reading is then a `clock_gettime`.
+//!    [`Host`]: every reading is then a `clock_gettime`.
 //!
 //! The difference between the two clocks is read with each anchor, or every 0.5 ms without anchors. So a message
 //! costs no second reading, and `Host` follows a set wall clock within 0.5 ms.

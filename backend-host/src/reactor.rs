@@ -19,12 +19,12 @@
 //! # Why no wake-up is lost
 //!
 //! 1. An endpoint is entered here before its first armed sleep. A sender that sees the flag raised for such a
-//! sleep therefore finds the entry, under the lock.
+//!    sleep therefore finds the entry, under the lock.
 //! 2. A sender in this process ends the sleep under the lock; arming looks under the lock whether the sleep is over. The
-//! later of these two steps wakes the task.
+//!    later of these two steps wakes the task.
 //! 3. A sender in another process ends the sleep and wakes the futex in one step. The helper thread reads the flag's word
-//! before it looks whether the armed sleep is over, and sleeps only while the word holds the value read. It
-//! stays in the futex while later sleeps come and go: a futex wakes by address. So arming costs no system call.
+//!    before it looks whether the armed sleep is over, and sleeps only while the word holds the value read. It
+//!    stays in the futex while later sleeps come and go: a futex wakes by address. So arming costs no system call.
 //! 4. No armed sleep lasts longer than its time, at most a [slice](crate::wait): the task then looks for itself.
 //!
 //! Wakers are the executor's code: they are cloned, called and dropped outside of the lock, and a waker's panic reaches

@@ -1,4 +1,4 @@
-//! What the commands share that act on a fabric: a fabric of any shape, and kernels by their names.
+//! Shared by the commands that act on a fabric: a fabric of any shape, and kernels by their names.
 
 use core::error::Error;
 use core::fmt;
@@ -9,22 +9,22 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::{io, thread};
 
-/// The largest shape that there is; what a fabric has stands in its header.
+/// The largest possible shape; a fabric's own shape is in its header.
 pub(crate) type Any = Read<4096, 65472>;
 
-/// What goes wrong in a command.
+/// An error of a command.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// An endpoint of [`Any`] keeps state for each of 4096 kernels, and messages of 64 KiB, in its stack frame.
 const STACK_LEN: usize = 64 << 20;
 
-/// Names that a message lists, before it only counts them.
+/// Names listed in a message before it only counts names.
 const NAMES_LISTED: usize = 16;
 
-/// Exit status of a command that could not do anything: a file that is no fabric, a name that is unknown.
+/// Exit status of a command that could not do anything: a file that is no fabric, an unknown name.
 pub(crate) const NOTHING_DONE: u8 = 2;
 
-/// Exit status of a command that failed when it had begun to act, or that could not say what it had done.
+/// Exit status of a command that failed after it had begun to act, or that could not print its result.
 pub(crate) const FAILED: u8 = 1;
 
 /// The command, for the line of [`end_if_shortened`].
@@ -33,8 +33,8 @@ static COMMAND: OnceLock<String> = OnceLock::new();
 /// Set when a command has acted on a fabric.
 static ACTED: OnceLock<()> = OnceLock::new();
 
-/// Runs a command on a thread with room for endpoints of [`Any`], and ends it. If it fails, its status is
-/// [`NOTHING_DONE`]; but [`FAILED`] if it [has acted](has_acted), or if nobody can read what it has to say.
+/// Runs a command on a thread with room for endpoints of [`Any`], and ends the command. If it fails, its status is
+/// [`NOTHING_DONE`]; but [`FAILED`] if it [has acted](has_acted), or if its output cannot be written.
 pub(crate) fn main(name: &str, job: impl FnOnce() -> Result<ExitCode, Failure> + Send) -> ExitCode {
     let _ = COMMAND.set(name.to_owned());
     let result = with_stack(job).and_then(|result| result);
@@ -43,7 +43,7 @@ pub(crate) fn main(name: &str, job: impl FnOnce() -> Result<ExitCode, Failure> +
     k2k_command::end(name, failed, result.map_err(|why| -> Box<dyn Error> { why }))
 }
 
-/// From now on, an error does not mean that nothing was done.
+/// Records that an error after this call does not mean that nothing was done.
 pub(crate) fn has_acted() {
     let _ = ACTED.set(());
 }
@@ -56,14 +56,14 @@ pub(crate) fn with_stack<T: Send>(job: impl FnOnce() -> T + Send) -> Result<T, F
     })
 }
 
-/// Opens the fabric in a file. Should the file be made shorter from now on, the command ends with a line and [`FAILED`].
+/// Opens the fabric in a file. If the file is made shorter later, the command ends with a line and [`FAILED`].
 pub(crate) fn open(file: &str) -> Result<Broker<Any>, Failure> {
     let memory = Memory::open(file).map_err(advised)?;
     end_if_shortened(file)?;
     Ok(Broker::new(memory))
 }
 
-/// What can be done about it with the command, where the library tells a programmer what to write.
+/// Advice for a user of the command, in place of the library's advice for a programmer.
 fn advised(why: MemoryError) -> Failure {
     match why {
         MemoryError::Owner { path, found, own, .. } => {
@@ -92,12 +92,12 @@ fn advised(why: MemoryError) -> Failure {
     .into()
 }
 
-/// Has the command end with a line when it touches a part of the mapped file that is there no more. Without this, SIGBUS
-/// ends it without a word.
+/// Makes the command end with a line when it touches a missing part of the mapped file. Otherwise SIGBUS ends the command
+/// without a word.
 fn end_if_shortened(file: &str) -> io::Result<()> {
     let command = COMMAND.get().map_or("k2k", |name| name);
     let line = format!("{command}: {} was made shorter while it was in use\n", file.escape_debug());
-    // SAFETY: the action takes no lock, allocates nothing and returns to nobody: `write` and `_exit` alone are called.
+    // SAFETY: the action takes no lock, allocates nothing and does not return: `write` and `_exit` alone are called.
     unsafe {
         signal_hook::low_level::register(signal_hook::consts::SIGBUS, move || {
             let _ = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
@@ -107,15 +107,15 @@ fn end_if_shortened(file: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Registers a kernel of the command's own, which sleeps while it waits: under `name`, or one that is made of the
-/// command's and the process.
+/// Registers a kernel of the command's own, which sleeps while it waits: under `name`, or under a name made of the
+/// command's name and the process id.
 pub(crate) fn register(broker: &Broker<Any>, name: Option<&str>, command: &str) -> Result<Endpoint<Any>, Failure> {
     let usual = || format!("k2k-{command}-{}", std::process::id());
     let name = name.map_or_else(usual, str::to_owned);
     broker.register_parking(&name).map_err(|why| format!("cannot register the kernel {name:?}: {why}").into())
 }
 
-/// The kernel of that name.
+/// The kernel with this name.
 pub(crate) fn find(broker: &Broker<Any>, name: &str) -> Result<KernelId, UnknownKernel> {
     broker.find(name).ok_or_else(|| {
         let fabric = broker.memory().fabric();

@@ -1,5 +1,5 @@
-//! Signals that ask a job to end. The first one ends it early, and its figures are printed; the second one ends the
-//! command, unless that would leave something behind.
+//! Signals that ask a job to end. The first signal ends the job early, and its figures are printed; the second signal ends
+//! the command, unless the command must clean up.
 
 #[cfg(feature = "top")]
 use signal_hook::consts::{SIGCONT, SIGQUIT, SIGTSTP};
@@ -15,21 +15,21 @@ pub(crate) const INTERRUPTED: u8 = 130;
 static ASKED: OnceLock<()> = OnceLock::new();
 static ASKED_TWICE: OnceLock<()> = OnceLock::new();
 
-/// From now on, Ctrl-C is a wish that [`is_asked_for`] tells of. The second one ends the process.
+/// Makes Ctrl-C a request, reported by [`is_asked_for`]. A second Ctrl-C ends the process.
 pub(crate) fn catch() {
-    // Where the system gives no thread, the job goes on to its end.
+    // If the system cannot start a thread, the job goes on to its end.
     let _ = listen(&[SIGINT], |signal| process::exit(128 + signal));
 }
 
-/// As [`catch`], also for SIGTERM and SIGHUP: for a job that has a kernel of its own, which is to leave.
+/// As [`catch`], also for SIGTERM and SIGHUP: for a job with a kernel of its own, so that the kernel leaves.
 pub(crate) fn catch_all() {
     let _ = listen(&[SIGINT, SIGTERM, SIGHUP], |signal| process::exit(128 + signal));
 }
 
-/// As [`catch_all`], for a job that must clean up: the second signal is a wish, too, of which [`is_urgent`] tells.
+/// As [`catch_all`], for a job that must clean up: the second signal is a request, too, reported by [`is_urgent`].
 ///
 /// # Errors
-/// The system's answer if it gives no thread: then the job should not begin.
+/// The system's error if it cannot start a thread: then the job should not begin.
 pub(crate) fn catch_and_clean_up() -> io::Result<()> {
     listen(&[SIGINT, SIGTERM, SIGHUP], |_| {
         let _ = ASKED_TWICE.set(());
@@ -48,19 +48,20 @@ fn listen(signals: &[c_int], again: impl Fn(c_int) + Send + 'static) -> io::Resu
     Ok(())
 }
 
-/// The signals that stop, continue or quit a program, for one that changes its terminal: it asks for those that are pending.
+/// The signals that stop, continue or quit a program, for a program that changes its terminal and polls for pending signals.
 #[cfg(feature = "top")]
 pub(crate) fn of_job_control() -> io::Result<Signals> {
     heeded(&[SIGTSTP, SIGCONT, SIGQUIT])
 }
 
-/// What is ignored already stays so: Ctrl-C in a script's background job, SIGHUP under nohup.
+/// Listens to the given signals; a signal ignored already stays ignored: Ctrl-C in a script's background job, SIGHUP under
+/// nohup.
 fn heeded(signals: &[c_int]) -> io::Result<Signals> {
     let ignored = ignored();
     Signals::new(signals.iter().filter(|&&signal| ignored >> (signal - 1) & 1 == 0))
 }
 
-/// The signals that this process ignores: bit `n - 1` is signal `n`. None where the system does not tell.
+/// The signals ignored by this process: bit `n - 1` is signal `n`. Zero if the system does not tell.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,6 +1,6 @@
-//! The command `k2k`: `k2k run` carries a file through a mesh of kernels, `k2k doctor` says what this machine offers,
+//! The command `k2k`: `k2k run` carries a file through a mesh of kernels, `k2k doctor` checks this machine,
 //! `k2k reap` frees the indices of kernels whose process is gone, the commands of [`look`] look into a running fabric,
-//! and those of [`act`] act on it.
+//! and the commands of [`act`] act on a running fabric.
 
 mod act;
 mod args;

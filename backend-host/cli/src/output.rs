@@ -1,20 +1,20 @@
-//! Files that a command writes.
+//! Files written by a command.
 
 use k2k::inspect::begins_like_a_fabric;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-/// Opens a file to write, and to read again: a new one, or the one of this name, emptied.
+/// Opens a file to write, and to read again: a new file, or the existing file, emptied.
 ///
 /// # Errors
-/// The system's answer. A fabric is refused, under whichever of its names: a program that uses it would end by SIGBUS.
+/// The system's error. A fabric is refused, under any of its names: programs with the fabric open would end by SIGBUS.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     // A pipe or a terminal is for writing alone.
     let is_file = fs::metadata(path).map_or(true, |meta| meta.is_file());
     let file = File::options().read(is_file).write(true).create(is_file).truncate(false).open(path)?;
     if is_file {
-        // The open file, not the path, which may be another one's by now.
+        // Checks the open file, not the path: the path may name another file by now.
         if begins_like_a_fabric(&file) {
             return Err(io::Error::other("it is a fabric, which programs may use: name another file"));
         }

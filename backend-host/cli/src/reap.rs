@@ -22,7 +22,7 @@ fn run(args: &ReapArgs) -> Result<ExitCode, fabric::Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was reaped, and which failed kernels' indices were cleared, if that is wanted.
+/// Reaps, and returns the report and the failed kernels whose indices were cleared, if `clear` asks for clearing.
 fn reap(file: &str, clear: bool) -> Result<(ReapReport, Vec<FailedKernel>), fabric::Failure> {
     let broker = fabric::open(file)?;
     fabric::has_acted();
@@ -30,7 +30,7 @@ fn reap(file: &str, clear: bool) -> Result<(ReapReport, Vec<FailedKernel>), fabr
     let mut cleared = Vec::new();
     if clear {
         cleared = core::mem::take(&mut report.failed);
-        // Another process may have cleared it a moment ago.
+        // Another process may have cleared the index a moment ago.
         cleared.retain(|failed| broker.clear_failed(failed.id).is_ok());
     }
     Ok((report, cleared))

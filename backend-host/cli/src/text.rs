@@ -1,6 +1,6 @@
 //! Numbers and tables for people.
 
-/// With a separator between groups of three digits: `1,234,567`.
+/// A number with a separator between groups of three digits: `1,234,567`.
 pub(crate) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -13,7 +13,7 @@ pub(crate) fn grouped(n: u64) -> String {
     text
 }
 
-/// With three significant digits, or all before the point.
+/// A number with three significant digits, or with all digits before the point.
 fn three_digits(value: f64) -> String {
     let decimals = if value >= 99.95 {
         0
@@ -25,7 +25,7 @@ fn three_digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// The first unit in which the value is below `step`, or the last one.
+/// The value in the first unit that keeps it below `step`, or in the last unit.
 fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
     let mut unit = 0;
     // 999.5 would be shown as 1000.

@@ -1,4 +1,4 @@
-//! The shape of a mesh: who has whom for a neighbour, and which way is the shortest.
+//! The shape of a mesh: each kernel's neighbours, and the shortest way to every kernel.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub(crate) enum Topology {
 }
 
 impl Topology {
-    /// The fewest kernels that make one.
+    /// The fewest kernels of a mesh with this topology.
     pub(crate) const fn min_kernels(self) -> usize {
         match self {
             Self::Line | Self::Full => 2,
@@ -27,7 +27,7 @@ impl Topology {
         }
     }
 
-    /// As it is written on the command line.
+    /// The topology's name on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Line => "line",
@@ -38,7 +38,7 @@ impl Topology {
         }
     }
 
-    /// In words, for a mesh of this many kernels.
+    /// The topology in words, for a mesh of this many kernels.
     pub(crate) fn describe(self, kernels: usize) -> String {
         match self {
             Self::Line => format!("line of {kernels} kernels"),
@@ -52,7 +52,7 @@ impl Topology {
         }
     }
 
-    /// The indices that kernel `at` is joined to, in rising order.
+    /// The neighbours of kernel `at`, by index, in rising order.
     fn neighbours(self, kernels: usize, at: usize) -> Vec<usize> {
         let mut joined: Vec<usize> = match self {
             Self::Line => at.checked_sub(1).into_iter().chain((at + 1 < kernels).then_some(at + 1)).collect(),
@@ -78,7 +78,7 @@ impl Topology {
     }
 }
 
-/// The kernel in the middle of a star. Not 0, which is where a job's data comes from.
+/// The kernel in the middle of a star. Not 0, the source of a job's data.
 const HUB: usize = 1;
 
 /// The two factors of `kernels` that lie closest together, the smaller first.
@@ -97,7 +97,7 @@ pub(crate) struct Routes {
 }
 
 impl Routes {
-    /// Computes them by breadth-first search from every destination. Of two ways of the same length, the one through
+    /// Computes the routes by breadth-first search from every destination. Of two ways of the same length, the way through
     /// the lower index is taken.
     pub(crate) fn new(topology: Topology, kernels: usize) -> Self {
         let neighbours: Vec<_> = (0..kernels).map(|at| topology.neighbours(kernels, at)).collect();
@@ -131,7 +131,7 @@ impl Routes {
         way
     }
 
-    /// The kernel farthest from `from`; of several, the one with the highest index.
+    /// The kernel farthest from `from`; of several, the kernel with the highest index.
     pub(crate) fn farthest(&self, from: usize) -> usize {
         (0..self.kernels).max_by_key(|&to| self.way(from, to).len()).unwrap_or(from)
     }

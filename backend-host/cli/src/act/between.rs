@@ -1,16 +1,16 @@
-//! A kernel that a route puts between two others, to look at what goes from one to the other: for `k2k tap` and `record`.
+//! A kernel put by a route between two kernels, to look at their messages: for `k2k tap` and `record`.
 //!
-//! 1. The kernel takes over the way that `from` has to `to`, whatever that is, and then replaces it by itself.
-//! 2. What `from` has sent before is on its way without the tap, and must not be overtaken: the tap waits, with the first
-//!    message, until the next hop has taken that.
-//! 3. [`Endpoint::tap`] passes on, and shows.
-//! 4. At the end, the tap waits for a moment when nothing is on its way through it, leads all routes round itself, and passes
-//!    on what `from` was just sending there.
+//! 1. The kernel copies the route of `from` to `to` for itself, and then makes itself the next hop in the route of `from`.
+//! 2. Earlier messages of `from` are on their way without the tap, and must not be overtaken: the tap waits, with the first
+//!    message, until the next hop has taken the earlier messages.
+//! 3. [`Endpoint::tap`] passes messages on, and shows them.
+//! 4. At the end, the tap waits for a moment without messages on their way through it, leads all routes round itself, and
+//!    passes on the messages that `from` was just sending to the tap.
 //!
-//! If no such moment comes within `PATIENCE`, because the receiver cannot keep up, messages may overtake those that are
-//! on their way through the tap. Nothing is lost; how many may be overtaken is said.
+//! If no such moment comes within `PATIENCE`, because the receiver cannot keep up, messages may overtake earlier messages
+//! on their way through the tap. No message is lost; the tap reports how many may be overtaken.
 //!
-//! A tap that is killed is found by a reaper, which leads routes round it as well, and passes its mail on.
+//! A reaper finds a killed tap, leads routes round the tap as well, and passes its mail on.
 
 use crate::fabric::{Any, Failure};
 use crate::interrupt;
@@ -19,26 +19,26 @@ use k2k::{Broker, Command, Endpoint, KernelId, Message, Phase, ReceiveError, Wai
 use std::thread;
 use std::time::Instant;
 
-/// How long the end waits for a moment when nothing is on its way.
+/// How long the end waits for a moment without messages on their way.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a sender may take from the look at its route to the message in the inbox, when the route has changed.
+/// Longest time from a sender's look at its route to the message in the inbox, when the route has changed.
 const STRAGGLE: Duration = Duration::from_millis(50);
 
-/// Between two looks whether the tap is to end.
+/// Time between two checks whether the tap is to end.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// Tries to replace a route that others replace at the same time.
+/// Tries to replace a route while other programs replace it, too.
 const TRIES: usize = 64;
 
 /// Why a tap has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It has seen enough.
+    /// The tap has seen enough.
     Enough,
     /// A signal, or `k2k stop`.
     Asked,
-    /// One of the two kernels has left.
+    /// The sender or the receiver has left.
     Left(KernelId),
 }
 
@@ -46,14 +46,14 @@ pub(super) enum Why {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
     pub(super) why: Why,
-    /// Messages that went through it.
+    /// Messages that went through the tap.
     pub(super) passed: u64,
-    /// Messages that later ones may have overtaken, because they were on their way through it when it ended.
+    /// Messages on their way through the tap at its end: later messages may have overtaken them.
     pub(super) overtaken: u64,
 }
 
 impl Ended {
-    /// What has to be said of it, a line each.
+    /// Remarks for the user, a line each.
     pub(super) fn remarks(&self) -> Vec<String> {
         let mut remarks = vec![format!("{} messages went through", self.passed)];
         if let Why::Left(kernel) = self.why {
@@ -76,12 +76,12 @@ pub(super) struct Between<'b> {
     from: KernelId,
     to: KernelId,
     passed: u64,
-    /// Waits no longer for what went before.
+    /// Whether the wait for earlier messages is over.
     is_open: bool,
 }
 
 impl<'b> Between<'b> {
-    /// Puts a kernel between two others.
+    /// Puts the kernel `me` between `from` and `to`.
     pub(super) fn new(
         broker: &'b Broker<Any>,
         mut me: Endpoint<Any>,
@@ -103,8 +103,8 @@ impl<'b> Between<'b> {
         Err(format!("the route of {from} to {to} changes all the time").into())
     }
 
-    /// Passes on and shows until `is_over`, asked some times a second, says so, `show` answers that it has seen enough, or
-    /// the command is asked to end.
+    /// Passes messages on and shows them until `is_over`, asked some times a second, returns `true`, `show` returns `false`,
+    /// or the command is asked to end.
     pub(super) fn run(
         mut self,
         is_over: impl Fn() -> bool,
@@ -138,18 +138,18 @@ impl<'b> Between<'b> {
         Ok(Ended { why, passed: self.passed, overtaken })
     }
 
-    /// The kernel to which the tap passes on.
+    /// The next hop of messages through the tap.
     fn next_hop(&self) -> KernelId {
         self.broker.route(self.me.id(), self.to).unwrap_or(self.to)
     }
 
-    /// Messages that a kernel has put into the inbox of the next hop: taken out, and waiting.
+    /// Messages of a kernel in the inbox of the next hop: taken out so far, and waiting.
     fn mail(&self, of: KernelId) -> (u64, u64) {
         self.broker.memory().fabric().normal_mail(self.next_hop(), of).unwrap_or_default()
     }
 
-    /// Waits for the first message, and until the next hop has taken what went there before it. `false` if that takes
-    /// longer than `timeout`: ask again.
+    /// Waits for the first message, and until the next hop has taken all earlier messages. `false` if the wait takes
+    /// longer than `timeout`: call again.
     fn opens(&mut self, timeout: Duration) -> bool {
         let began = Instant::now();
         let mut looks = 0;
@@ -163,7 +163,7 @@ impl<'b> Between<'b> {
                 return false;
             }
         }
-        // Of high priority, what was put there first is taken first, whoever has put it there.
+        // High-priority messages are taken in the order of their arrival, from all senders alike.
         let (taken, waiting) = self.mail(self.from);
         while self.mail(self.from).0 < taken + waiting && self.broker.is_registered(self.next_hop()) {
             if !nap() {
@@ -174,7 +174,7 @@ impl<'b> Between<'b> {
         true
     }
 
-    /// Leads routes round the tap, and lets it leave. The answer is how many messages later ones may have overtaken.
+    /// Leads routes round the tap, and lets the tap leave. Returns the number of messages that may have been overtaken.
     fn end(&mut self) -> Result<u64, Failure> {
         let began = Instant::now();
         let in_tap = loop {
@@ -191,13 +191,13 @@ impl<'b> Between<'b> {
         let sent = || fabric.stats(from).map_or(0, |stats| stats.sent);
         let sent_before = sent();
         fabric.bypass(self.me.id());
-        // The sender may have looked at its route just before: if it has sent two since, it looks at the new one.
+        // The sender may have looked at its route just before: after two more sends, it looks at the new route.
         let (changed, mut stragglers) = (Instant::now(), 0);
         loop {
             let passed = self.pass_on()?;
             stragglers += passed;
             let may_straggle = changed.elapsed() < STRAGGLE && sent().wrapping_sub(sent_before) < 2;
-            // What is left in the inbox has no room at its next hop: its deadline is the end of that.
+            // Messages left in the inbox have no room at their next hop: their deadlines bound this wait.
             if passed == 0 && !may_straggle && (self.me.pending_count() == 0 || interrupt::is_urgent()) {
                 break;
             }
@@ -206,7 +206,7 @@ impl<'b> Between<'b> {
         Ok(in_tap.max(stragglers))
     }
 
-    /// Passes on what is there, without a look at it.
+    /// Passes the waiting messages on, without showing them.
     fn pass_on(&mut self) -> Result<u64, Failure> {
         self.me.heartbeat();
         match self.me.tap(Duration::ZERO, |_| {}) {
@@ -222,7 +222,7 @@ impl<'b> Between<'b> {
 
 impl Drop for Between<'_> {
     fn drop(&mut self) {
-        // Whatever has ended it: the kernel is about to leave, and must not be anybody's next hop.
+        // Whatever the reason of the end: the kernel is about to leave, and must not stay any kernel's next hop.
         self.broker.memory().fabric().bypass(self.me.id());
     }
 }

@@ -1,7 +1,7 @@
-//! `k2k pause`, `resume`, `drain`, `stop`: the control words, and what came of them.
+//! `k2k pause`, `resume`, `drain`, `stop`: the commands, and their effect.
 //!
-//! A command is a word in the kernel table, which the kernel's run loop reads at each pass; its phase says that it has
-//! obeyed. A kernel that does not obey is looked at: its phase, its heartbeat, and what the system says of its process.
+//! A command is a word in the kernel table, read by the kernel's run loop at each pass; the kernel's phase shows obedience.
+//! For a kernel that does not obey, the report has its phase, its heartbeat, and the state of its process in the system.
 
 use super::args::ControlArgs;
 use crate::fabric::{self, Any, Failure};
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-/// Between two looks at the kernel.
+/// Time between two looks at the kernel.
 const LOOK: Duration = Duration::from_millis(1);
 
 pub(crate) fn main(name: &str, command: Command, args: &ControlArgs) -> ExitCode {
@@ -42,7 +42,7 @@ fn run(command: Command, args: &ControlArgs) -> Result<ExitCode, Failure> {
         let is_over = took >= args.timeout || now.cannot_obey();
         if is_over || interrupt::is_asked_for() {
             let status = if is_over { 1 } else { INTERRUPTED };
-            // What nothing can make obey was not waited for.
+            // The command did not wait for a kernel that can never obey.
             let within =
                 if now.cannot_obey() { String::new() } else { format!(" within {}", time_ns(took.as_nanos() as f64)) };
             say!("{name} ({kernel}) has not obeyed{within}: {}", now.why(&before))?;
@@ -52,15 +52,15 @@ fn run(command: Command, args: &ControlArgs) -> Result<ExitCode, Failure> {
     }
 }
 
-/// A kernel at one moment.
+/// State of a kernel at a moment.
 #[derive(Clone, Copy, Debug)]
 struct View {
-    /// `None` once it has left.
+    /// Phase of the kernel; `None` once it has left.
     phase: Option<Phase>,
     heartbeat: u64,
     process: Option<u32>,
     owner: OwnerState,
-    /// The system has stopped its process (SIGSTOP, a debugger).
+    /// Whether the system has stopped the kernel's process (SIGSTOP, a debugger).
     is_suspended: bool,
 }
 
@@ -78,14 +78,15 @@ impl View {
         }
     }
 
-    /// Whether it has obeyed since `before`. A kernel that hangs in its handler since before it was told to pause is in the
-    /// phase of one that runs, so it runs only if its heartbeat moves; it has none if it has no run loop of the library's.
+    /// Whether the kernel has obeyed since `before`. A kernel that hung in its handler before the pause still shows the
+    /// phase of a running kernel, so only a moving heartbeat proves a resume; a kernel without the library's run loop has no
+    /// heartbeat.
     fn obeys(&self, command: Command, before: &Self) -> bool {
         let moves = self.heartbeat == 0 || self.heartbeat != before.heartbeat;
         self.is_so(command) && (command != Command::Run || moves)
     }
 
-    /// Whether it says that it does what the command asks for.
+    /// Whether the kernel's phase is the phase asked for by the command.
     fn is_so(&self, command: Command) -> bool {
         match command {
             Command::Run => self.phase == Some(Phase::Running),
@@ -94,12 +95,12 @@ impl View {
         }
     }
 
-    /// Whether no time will make it obey.
+    /// Whether no amount of time will make the kernel obey.
     fn cannot_obey(&self) -> bool {
         self.owner == OwnerState::Dead || matches!(self.phase, None | Some(Phase::Failed | Phase::Stopped))
     }
 
-    /// What it does, behind its name.
+    /// The kernel's state, to print behind its name.
     fn state(&self) -> &'static str {
         match self.phase {
             None => "has left",
@@ -112,7 +113,7 @@ impl View {
         }
     }
 
-    /// Why it has not obeyed, as far as it can be seen.
+    /// Why the kernel has not obeyed, as far as visible from outside.
     fn why(&self, before: &Self) -> String {
         let process = self.process.map_or_else(|| "its process".to_owned(), |id| format!("its process {id}"));
         match (self.owner, self.phase) {

@@ -1,7 +1,7 @@
-//! Copies of messages, from the tap to the thread that writes them.
+//! Copies of messages, from the tap to the writing thread.
 //!
-//! The tap never waits for the writer, whose output may be a slow terminal or a pipe that nobody reads: a copy for which
-//! there is no room is left out, and counted.
+//! The tap never waits for the writer, whose output may be a slow terminal or an unread pipe: a copy without room is left
+//! out, and counted.
 
 use k2k::Header;
 use k2k::Message;
@@ -14,15 +14,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 /// Bytes of copies that may wait for the writer.
 const ROOM: u64 = 64 << 20;
 
-/// What a copy takes beside its payload, bytes, about.
+/// Approximate bytes of a copy beside its payload.
 const FIXED: u64 = 192;
 
-/// One message, as the tap has found it.
+/// A message, as found by the tap.
 #[derive(Clone, Debug)]
 pub(super) struct Copied {
-    /// When the tap saw it, ns since 1970.
+    /// When the tap saw the message, ns since 1970.
     pub(super) wall_time_ns: u64,
-    /// The same, ns since the tap began, on a clock that cannot be set.
+    /// When the tap saw the message, ns since the tap began, on a clock that cannot be set.
     pub(super) offset_ns: u64,
     pub(super) header: Header,
     pub(super) payload: Box<[u8]>,
@@ -39,7 +39,7 @@ impl Copied {
 pub(super) struct Tape {
     began: Instant,
     copies: Sender<Copied>,
-    /// Bytes that were put in, and that the writer has taken out.
+    /// Bytes put in; `taken`: bytes taken out by the writer.
     used: u64,
     taken: Arc<AtomicU64>,
     pub(super) left_out: u64,
@@ -74,10 +74,10 @@ impl Tape {
             header: message.header,
             payload: message.payload().into(),
         };
-        // Relaxed: a number that only grows; an old one leaves less room.
+        // Relaxed: the number only grows; an old value leaves less room.
         if self.used - self.taken.load(Relaxed) + copy.room() > ROOM {
             self.left_out += 1;
-            // The writer's end holds the other one.
+            // The writer's end holds the second reference.
             return Arc::strong_count(&self.taken) > 1;
         }
         self.used += copy.room();
@@ -86,7 +86,7 @@ impl Tape {
 }
 
 impl Copies {
-    /// The next copy; `None` when the tap has ended. `waits` is called before this waits for one.
+    /// The next copy; `None` when the tap has ended. `waits` is called before a wait for a copy.
     pub(super) fn next<E>(&self, waits: impl FnOnce() -> Result<(), E>) -> Result<Option<Copied>, E> {
         let copy = match self.copies.try_recv() {
             Ok(copy) => Some(copy),

@@ -1,15 +1,15 @@
-//! The commands that act on a running fabric from outside: each is a kernel like any other, or writes a word that a
-//! supervisor may write.
+//! The commands that act on a running fabric from outside: each is a kernel like any other, or writes a word as a
+//! supervisor may.
 //!
 //! | file | command |
 //! | --- | --- |
 //! | `args` | the command lines |
-//! | `send` | `k2k send`: one message, and what became of it |
+//! | `send` | `k2k send`: a single message, and its outcome |
 //! | `ping` | `k2k ping`: round trips |
-//! | `between`, `copies` | a kernel that a route puts between two others, and what it has seen |
-//! | `tap` | `k2k tap`: prints what goes from one kernel to another |
-//! | `record`, `replay` | `k2k record` and `replay`: the same in a file, and from a file |
-//! | `trace` | `k2k trace`: what happened to messages, for Perfetto |
+//! | `between`, `copies` | a kernel on the route between two kernels, and copies of the messages through it |
+//! | `tap` | `k2k tap`: prints the messages from one kernel to another |
+//! | `record`, `replay` | `k2k record` and `replay`: the same into a file, and from a file |
+//! | `trace` | `k2k trace`: the events of messages, for Perfetto |
 //! | `control` | `k2k pause`, `resume`, `drain`, `stop` |
 
 pub(crate) mod args;
@@ -25,7 +25,7 @@ pub(crate) mod trace;
 
 use k2k::DeliveryStatus;
 
-/// What a status means for a message to the kernel `to`.
+/// The meaning of a status for a message to the kernel `to`.
 fn meaning(status: DeliveryStatus, to: &str) -> String {
     match status {
         DeliveryStatus::Pending => format!("{to} has not taken it out of its inbox yet, and may still do so"),
@@ -46,7 +46,7 @@ fn meaning(status: DeliveryStatus, to: &str) -> String {
     }
 }
 
-/// A status in one word, for JSON.
+/// A status as a single word, for JSON.
 const fn word(status: DeliveryStatus) -> &'static str {
     match status {
         DeliveryStatus::Pending => "pending",

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-/// Between two looks whether the command was interrupted.
+/// Time between two checks for an interrupt.
 const SLICE: Duration = Duration::from_millis(50);
 
 const QUANTILES: [(&str, &str, f64); 4] =
@@ -25,15 +25,15 @@ pub(crate) fn main(args: &PingArgs) -> ExitCode {
     fabric::main("k2k ping", || run(args))
 }
 
-/// What became of the messages.
+/// Outcomes of the messages.
 #[derive(Debug)]
 struct Figures {
     sent: u64,
     replies: u64,
-    /// Replies that came after their time, and other messages that the kernel got.
+    /// Replies after their time; `others`: further messages to the command's kernel.
     late: u64,
     others: u64,
-    /// Messages without a reply, by what became of them.
+    /// Messages without a reply, by outcome.
     without: BTreeMap<&'static str, (DeliveryStatus, u64)>,
     round_trips: Histogram<u64>,
 }
@@ -99,7 +99,7 @@ fn wait_until(time: Instant) {
     }
 }
 
-/// What came of one message.
+/// Outcome of a single message.
 enum Trip {
     Reply(Duration),
     None(DeliveryStatus),
@@ -138,7 +138,7 @@ fn round_trip(
     Ok(Trip::None(send::outcome(me, id)?.unwrap_or(DeliveryStatus::Pending)))
 }
 
-/// A handler may answer with `reply`, or with a message that it has given the request's sequence itself.
+/// A handler may answer with `reply`, or with a message that has the request's sequence as its correlation id.
 fn is_reply(answer: &Message<65472>, to: KernelId, request: MessageId) -> bool {
     answer.header.source() == to && answer.header.correlation_id == request.sequence
 }

@@ -1,4 +1,4 @@
-//! `k2k record`: what goes from one kernel to another, in a file.
+//! `k2k record`: the messages from one kernel to another, in a file.
 
 use super::args::RecordArgs;
 use super::between::{Between, Why};
@@ -63,7 +63,7 @@ fn run(args: &RecordArgs) -> Result<ExitCode, Failure> {
 }
 
 fn write(copies: &Copies, mut writer: Writer<BufWriter<File>>, began: Instant) -> Result<u64, RecordingError> {
-    // Flushed before each wait, so that little is missing of a recording whose recorder is killed.
+    // Flushed before each wait, so that a killed recorder loses little of its recording.
     while let Some(copy) = copies.next(|| writer.flush())? {
         let header = &copy.header;
         writer.write(&Record {

@@ -1,4 +1,4 @@
-//! `k2k replay`: sends what was recorded.
+//! `k2k replay`: sends recorded messages.
 
 use super::args::{Rate, ReplayArgs};
 use super::{meaning, send, word};
@@ -19,26 +19,26 @@ use std::time::Instant;
 
 const NAME: &str = "k2k replay";
 
-/// Between two looks whether the command was interrupted, and what became of messages.
+/// Time between two checks for an interrupt and for outcomes.
 const SLICE: Duration = Duration::from_millis(10);
 
 pub(crate) fn main(args: &ReplayArgs) -> ExitCode {
     fabric::main(NAME, || run(args))
 }
 
-/// What became of the messages.
+/// Outcomes of the messages.
 #[derive(Debug, Default)]
 struct Figures {
     sent: u64,
     outcomes: BTreeMap<&'static str, (DeliveryStatus, u64)>,
-    /// How much later than it should have been a message was sent, at most.
+    /// The most by which a message was sent later than due.
     behind: Duration,
     took: Duration,
 }
 
 fn run(args: &ReplayArgs) -> Result<ExitCode, Failure> {
     let broker = fabric::open(&args.file)?;
-    // All of it is looked at before anything is sent.
+    // The whole recording is checked before the first send.
     let (records, head) = read(args)?;
     let capacity = broker.memory().fabric().geometry().payload as usize;
     if let Some(too_long) = records.iter().map(|record| record.payload.len()).find(|len| *len > capacity) {
@@ -82,7 +82,7 @@ fn replay(
     figures: &mut Figures,
 ) -> Result<(), Failure> {
     let geometry = me.fabric().geometry();
-    // Half of the receipts: what became of a message is known before its receipt is used again.
+    // Half of the receipts: the outcome of a message is known before its receipt is used again.
     let most = (geometry.kernels as usize * geometry.slots as usize / 2).max(1);
     let timeout = args.timeout.unwrap_or_else(|| Duration::from_nanos(me.fabric().config().delivery_timeout_ns));
     let first_ns = records.first().map_or(0, |record| record.offset_ns);
@@ -94,7 +94,7 @@ fn replay(
             && !interrupt::is_asked_for()
         {
             figures.settle(me, &mut pending)?;
-            // What is left is waited for awake: a sleep ends late by more than most messages are apart.
+            // The rest of the wait is spent awake: a sleep ends late by more than most messages are apart.
             match left.checked_sub(Duration::from_micros(200)) {
                 Some(sleep) => thread::sleep(sleep.min(SLICE)),
                 None => core::hint::spin_loop(),
@@ -151,7 +151,7 @@ impl Figures {
         self.outcomes.entry(word(status)).or_insert((status, 0)).1 += 1;
     }
 
-    /// Counts the first of the pending messages whose outcome is known.
+    /// Counts outcomes of pending messages, oldest first, up to the first unknown outcome.
     fn settle(&mut self, me: &mut Endpoint<Any>, pending: &mut VecDeque<MessageId>) -> Result<(), Failure> {
         while let Some(id) = pending.front() {
             match me.receipt(*id)?.status {
@@ -191,7 +191,7 @@ impl Figures {
 }
 
 impl Rate {
-    /// When a message is to be sent that was recorded at `offset`.
+    /// When to send a message recorded at `offset`.
     fn due(self, offset: Duration) -> Duration {
         match self {
             Self::Max => Duration::ZERO,

@@ -1,4 +1,4 @@
-//! `k2k send`: one message by hand.
+//! `k2k send`: a single message by hand.
 
 use super::args::SendArgs;
 use super::meaning;
@@ -44,7 +44,7 @@ fn run(args: &SendArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(status != DeliveryStatus::Delivered)))
 }
 
-/// What is said of a payload that no message of this fabric can carry.
+/// The error for a payload too long for this fabric.
 pub(super) fn too_long(len: usize, capacity: usize) -> String {
     format!("the payload has {len} bytes, and a message of this fabric carries {capacity} at most")
 }
@@ -70,7 +70,7 @@ fn send(
     message: &Message<65472>,
     priority: Priority,
 ) -> Result<Option<DeliveryStatus>, Failure> {
-    // A deadline that is made only once counts the time that passes until there is room.
+    // A deadline fixed once includes the wait for room.
     let timeout = Duration::from_nanos(me.fabric().config().delivery_timeout_ns);
     let deadline_ns =
         if message.header.deadline_ns == 0 { me.deadline_in(timeout) } else { message.header.deadline_ns };

@@ -1,4 +1,4 @@
-//! `k2k tap`: copies of what goes from one kernel to another.
+//! `k2k tap`: copies of the messages from one kernel to another.
 
 use super::args::TapArgs;
 use super::between::{Between, Why};
@@ -16,7 +16,7 @@ use std::thread;
 
 const NAME: &str = "k2k tap";
 
-/// Bytes of payload that a line shows.
+/// Bytes of payload shown on a line.
 const SHOWN: usize = 16;
 
 pub(crate) fn main(args: &TapArgs) -> ExitCode {
@@ -106,7 +106,7 @@ fn line(text: &mut String, copy: &Copied, names: &HashMap<KernelId, String>, hex
     }
 }
 
-/// Bytes in hexadecimal, and as characters where they are printable.
+/// Bytes in hexadecimal, and printable bytes as characters.
 fn bytes(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         let _ = write!(text, "{byte:02x} ");

@@ -1,12 +1,12 @@
-//! `k2k trace`: the traces of all kernels as a file that Perfetto's UI and Chrome's `about:tracing` open.
+//! `k2k trace`: the traces of all kernels as a file for Perfetto's UI and Chrome's `about:tracing`.
 //!
-//! A kernel's trace is a ring of 64 events. The command looks at all rings again and again while they turn, and counts what
-//! was overwritten between two looks.
+//! A kernel's trace is a ring of 64 events. The command looks at all rings again and again while they turn, and counts the
+//! events overwritten between two looks.
 //!
 //! The file is in the Trace Event Format (JSON): a thread per kernel index; a slice (`X`) per event; the slices of a message
-//! joined by a flow (`s`, `t`, `f`) whose id is made of the message's; an instant (`i`) for each failure. Times are in µs since the
-//! first event. Slices of a thread must not overlap, so each lasts until the next event, and 1 µs at most; of events at one
-//! time of a kernel's hybrid clock, the later ones are moved by a nanosecond each. `args` has the time as it was.
+//! joined by a flow (`s`, `t`, `f`) whose id is made of the message's id; an instant (`i`) for each failure. Times are in µs
+//! since the first event. Slices of a thread must not overlap, so each lasts until the next event, and 1 µs at most; of
+//! events at the same time of a kernel's hybrid clock, each later event is moved by a nanosecond. `args` has the unmoved time.
 
 use super::args::TraceArgs;
 use crate::fabric::{self, Any, Failure};
@@ -28,10 +28,10 @@ use std::time::Instant;
 
 const NAME: &str = "k2k trace";
 
-/// Between two looks at rings in which little has happened.
+/// Pause between two looks at rings with few new events.
 const PAUSE: Duration = Duration::from_micros(100);
 
-/// So many new events in one ring, and the next look follows at once.
+/// With so many new events in a ring, the next look follows at once.
 const MANY: u64 = 8;
 
 /// The longest slice, ns.
@@ -54,7 +54,7 @@ fn run(args: &TraceArgs) -> Result<ExitCode, Failure> {
     } else {
         Some(fabric::open(&args.file)?)
     };
-    // A file that cannot be written shows before anything is switched on.
+    // An output error shows before tracing is switched on.
     let out = args.output.as_deref().filter(|path| *path != Path::new("-"));
     let failed = |why: io::Error| format!("cannot write {}: {why}", out.unwrap_or(Path::new("-")).display());
     let out_file = out.map(output::create).transpose().map_err(failed)?;
@@ -97,12 +97,12 @@ fn follow(follower: &mut Follower, broker: &Broker<Any>, time: Duration) {
     follower.look_everywhere(broker);
 }
 
-/// Tracing, on until this is dropped. Off then, unless it was on before and stayed so: another trace that goes on notices,
-/// and switches it on again.
+/// Tracing, on until dropped. Switched off then, unless tracing was on before and stayed on: another trace that goes on
+/// notices, and switches tracing on again.
 struct Switched<'b> {
     broker: &'b Broker<Any>,
     was_on: bool,
-    /// How often another program has switched it off.
+    /// How often another program has switched tracing off.
     interruptions: u64,
 }
 
@@ -113,7 +113,7 @@ impl<'b> Switched<'b> {
         Self { broker, was_on, interruptions: 0 }
     }
 
-    /// Switches it on again, should another program have switched it off.
+    /// Switches tracing on again, if another program has switched it off.
     fn keep_on(&mut self) {
         if !is_on(self.broker) {
             self.broker.set_tracing(true);
@@ -121,7 +121,7 @@ impl<'b> Switched<'b> {
         }
     }
 
-    /// What has to be said of it, a line each.
+    /// Remarks for the user, a line each.
     fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         if self.interruptions > 0 {
@@ -149,23 +149,23 @@ fn is_on(broker: &Broker<Any>) -> bool {
 /// Reads rings while they turn.
 #[derive(Debug, Default)]
 struct Follower {
-    /// The number that the next event of a kernel index has.
+    /// Number of the next event of each kernel index.
     next: HashMap<usize, u64>,
-    /// Names that the owners of an index had, in turn.
+    /// Names of the owners of an index, in turn.
     names: BTreeMap<usize, Vec<String>>,
     events: Vec<(usize, TraceEntry)>,
     lost: u64,
 }
 
 impl Follower {
-    /// Leaves out what stands in the rings now.
+    /// Leaves out the events now in the rings.
     fn skip(&mut self, broker: &Broker<Any>) {
         self.look_everywhere(broker);
         self.events.clear();
         self.lost = 0;
     }
 
-    /// Takes what stands in the rings of a fabric that is only read.
+    /// Takes the events in the rings of a fabric opened for reading only.
     fn read_all(&mut self, view: &mut View) -> Result<(), InspectError> {
         for kernel in view.look()?.kernels {
             let names = self.names.entry(kernel.id.index()).or_default();
@@ -175,7 +175,7 @@ impl Follower {
             let entries = view.trace(index)?;
             self.take(usize::from(index), entries);
         }
-        // What a ring has lost before is its nature.
+        // Events lost before are no fault of this command: a ring keeps only the newest.
         self.lost = 0;
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Follower {
         }
     }
 
-    /// Takes what is new, and answers how much that was in the ring where most was.
+    /// Takes the new events of all rings, and returns the largest number of new events in a ring.
     fn look(&mut self, broker: &Broker<Any>) -> u64 {
         let fabric = broker.memory().fabric();
         let mut most = 0;
@@ -204,7 +204,7 @@ impl Follower {
         most
     }
 
-    /// Takes what is new in one ring, and answers how much that is, with what was lost.
+    /// Takes the new events of a ring, and returns their number, lost events included.
     fn take(&mut self, index: usize, entries: impl IntoIterator<Item = TraceEntry>) -> u64 {
         let next = self.next.entry(index).or_insert(0);
         let began = *next;
@@ -227,12 +227,12 @@ impl Follower {
     }
 }
 
-/// What stands in a kernel's ring.
+/// The events in a kernel's ring.
 fn ring(broker: &Broker<Any>, id: KernelId) -> impl Iterator<Item = TraceEntry> {
     broker.memory().fabric().trace(id).into_iter().flat_map(|trace| trace.read())
 }
 
-/// What a flow is made of: one per message, and one number per message as long as an index has sent fewer than 2⁴⁸.
+/// The id of a message's flow: unique as long as an index has sent fewer than 2⁴⁸ messages.
 fn flow(id: MessageId) -> String {
     format!("{:x}", (id.source.index() as u64) << 48 | id.sequence & 0xffff_ffff_ffff)
 }
@@ -261,7 +261,7 @@ fn write(mut out: impl Write, events: &[(usize, TraceEntry)], follower: &Followe
             json!({"ph": "M", "pid": 1, "tid": index + 1, "name": "thread_sort_index", "args": {"sort_index": index}}),
         )?;
     }
-    // When each event begins, no two of a thread at once; and when the next one of its thread does.
+    // Begin of each event, no two of a thread at once; and the length until the next event of the thread.
     let mut last: HashMap<usize, usize> = HashMap::new();
     let mut begins: Vec<u64> = Vec::with_capacity(events.len());
     let mut lengths = vec![SLICE_NS; events.len()];
@@ -305,7 +305,7 @@ fn write(mut out: impl Write, events: &[(usize, TraceEntry)], follower: &Followe
             let mut event =
                 json!({"ph": phase, "cat": "message", "name": "way", "id": id, "pid": 1, "tid": tid, "ts": ts});
             if phase == "f" {
-                // Ends at the slice that is open, not at the next one.
+                // Ends at the open slice, not at the next slice.
                 event["bp"] = "e".into();
             }
             put(event)?;

@@ -1,4 +1,4 @@
-//! What a GPU and its code need: the driver, a device, and a toolchain that makes PTX.
+//! Requirements of a GPU and its code: the driver, a device, and a toolchain that makes PTX.
 
 use super::Check;
 use core::ffi::{CStr, c_char, c_int};
@@ -7,10 +7,10 @@ use k2k_ptx::sass::{INSTALL, PLACES, SassError, Tools};
 use libloading::{Library, Symbol};
 use std::path::Path;
 
-/// Where the driver's library is looked for, in this order.
+/// Names of the driver's library, in the order of the search.
 const LIBCUDA: [&str; 3] = ["libcuda.so.1", "libcuda.so", "nvcuda.dll"];
 
-/// The oldest compute capability that the device code is compiled for: the first one with acquire and release.
+/// The oldest compute capability of compiled device code: the first with acquire and release.
 const OLDEST: (c_int, c_int) = (7, 0);
 
 /// Driver and devices.
@@ -53,11 +53,11 @@ pub(super) fn gpu() -> Vec<Check> {
 /// A device as the driver describes it.
 struct Device {
     name: String,
-    /// Major and minor.
+    /// Major and minor compute capability.
     capability: (c_int, c_int),
 }
 
-/// The driver's library. Loaded at run time, so that this program starts without it.
+/// The driver's library. Loaded at run time, so that this program starts without the library.
 struct Driver(Library);
 
 // Signatures and numbers as in cuda.h; all functions return a CUresult, 0 for success.
@@ -68,13 +68,13 @@ type GetName = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
 type GetAttribute = unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`.
 const CAPABILITY: (c_int, c_int) = (75, 76);
-/// Stands for a function that the library does not have: `CUDA_ERROR_NOT_FOUND`.
+/// Stands for a function missing in the library: `CUDA_ERROR_NOT_FOUND`.
 const NO_FUNCTION: c_int = 500;
 
 impl Driver {
     fn load() -> Option<(&'static str, Self)> {
         LIBCUDA.into_iter().find_map(|name| {
-            // SAFETY: the driver's library may be loaded by any process; its initialisers ask for nothing.
+            // SAFETY: any process may load the driver's library; its initialisers ask for nothing.
             let library = unsafe { Library::new(name) }.ok()?;
             Some((name, Self(library)))
         })
@@ -100,7 +100,7 @@ impl Driver {
     fn devices(&self) -> Result<Vec<Device>, c_int> {
         let checked = |result: c_int| if result == 0 { Ok(()) } else { Err(result) };
         let mut count = 0;
-        // SAFETY: the types are those of the functions, and cuInit comes before the others.
+        // SAFETY: the types match the functions, and cuInit comes first.
         unsafe {
             checked(self.function::<Init>("cuInit")?(0))?;
             checked(self.function::<GetNumber>("cuDeviceGetCount")?(&mut count))?;
@@ -108,7 +108,7 @@ impl Driver {
         let describe = |ordinal| {
             let (mut device, mut major, mut minor) = (0, 0, 0);
             let mut name = [0u8; 128];
-            // SAFETY: as above; `name` is as long as is said, and the driver ends it with a NUL.
+            // SAFETY: as above; `name` has the given length, and the driver ends it with a NUL.
             unsafe {
                 checked(self.function::<GetDevice>("cuDeviceGet")?(&mut device, ordinal))?;
                 let len = name.len() as c_int;
@@ -124,7 +124,7 @@ impl Driver {
     }
 }
 
-/// A compiler that makes PTX out of Rust, and an assembler that checks it.
+/// A compiler that makes PTX out of Rust, and an assembler that checks PTX.
 pub(super) fn toolchain() -> Vec<Check> {
     vec![compiler(), assembler()]
 }

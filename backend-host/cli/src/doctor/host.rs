@@ -1,4 +1,4 @@
-//! What kernels on a host need and what makes them faster.
+//! Requirements of kernels on a host, and means to make them faster.
 
 use super::Check;
 use crate::text;
@@ -17,7 +17,7 @@ fn cores() -> Check {
     Check::ok("cores", NEEDED_FOR, format!("{cores} core{plural}, {} ({model})", std::env::consts::ARCH)).required()
 }
 
-/// The first line of that name in /proc/cpuinfo.
+/// The value of the first line with this name in /proc/cpuinfo.
 fn cpu_field(name: &str) -> Option<String> {
     field(&fs::read_to_string("/proc/cpuinfo").ok()?, name)
 }
@@ -28,14 +28,14 @@ fn field(text: &str, name: &str) -> Option<String> {
     pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
 }
 
-/// A line of /proc/meminfo, in its own unit: bytes where it says kB, a count otherwise.
+/// A line of /proc/meminfo in its own unit: bytes for kB, otherwise a count.
 fn meminfo(name: &str) -> Option<u64> {
     let value = field(&fs::read_to_string("/proc/meminfo").ok()?, name)?;
     let (number, unit) = value.split_once(' ').unwrap_or((&value, ""));
     Some(number.parse::<u64>().ok()? * if unit == "kB" { 1024 } else { 1 })
 }
 
-/// A size in bytes, or a word for not knowing it.
+/// A size in bytes, or `?` if the size is unknown.
 fn size(bytes: Option<u64>) -> String {
     bytes.map_or_else(|| "?".to_owned(), text::bytes)
 }
@@ -46,7 +46,7 @@ fn memory() -> Check {
     Check::ok("memory", NEEDED_FOR, found)
 }
 
-/// Tries it: kernels on threads, waiting and being woken.
+/// Sends messages between kernels on threads, waiting and being woken.
 fn messages() -> Check {
     const NAME: &str = "messages";
     const NEEDED_FOR: &str = "everything";

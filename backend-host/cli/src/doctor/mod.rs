@@ -1,4 +1,4 @@
-//! `k2k doctor`: what this machine offers, and what is missing for what.
+//! `k2k doctor`: the parts of K2K supported by this machine, and the missing requirements.
 
 mod device;
 mod host;
@@ -10,18 +10,18 @@ use core::fmt::Write as _;
 use serde::Serialize;
 use std::process::ExitCode;
 
-/// One thing that was looked for.
+/// Result of a single check.
 #[derive(Clone, Debug, Serialize)]
 struct Check {
     name: &'static str,
-    /// Whether it is there.
+    /// Whether the requirement is met.
     ok: bool,
-    /// What was found, or what was not.
+    /// The thing found or missing, in words.
     found: String,
     needed_for: &'static str,
-    /// What to do about it; `null` if it is there, or if nothing can be done.
+    /// How to meet the requirement; `null` if met already, or if there is no remedy.
     remedy: Option<String>,
-    /// Whether kernels on the host do not work without it.
+    /// Whether kernels on the host need this to work.
     required: bool,
 }
 
@@ -51,7 +51,7 @@ struct Diagnosis {
     host_works: bool,
     /// A GPU can be used from here.
     gpu_works: bool,
-    /// Device code can be compiled here. Not needed to use it: it comes compiled.
+    /// Device code can be compiled here. Use needs no compiler: device code comes compiled.
     device_code_can_be_built: bool,
     host: Vec<Check>,
     gpu: Vec<Check>,
@@ -61,7 +61,7 @@ struct Diagnosis {
 /// The command's name in messages.
 const NAME: &str = "k2k doctor";
 
-/// Looks, prints, and says by the exit status whether the host part works.
+/// Checks, prints, and reports by the exit status whether the host part works.
 pub(crate) fn main(args: &DoctorArgs) -> ExitCode {
     k2k_command::end(NAME, 1, run(args))
 }

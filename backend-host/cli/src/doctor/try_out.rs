@@ -1,31 +1,31 @@
-//! Tries what the host part rests on: messages between threads that park, and a fabric in shared memory.
+//! Tries the foundations of the host part: messages between threads that park, and a fabric in shared memory.
 
 use core::time::Duration;
 use k2k::{Broker, Builder, Context, Fixed, Kernel, Message, StartOptions};
 use std::time::Instant;
 
-/// Enough to see that it works, and few enough to take no time.
+/// Enough to show that messages work, and few enough to take no time.
 const ROUND_TRIPS: u64 = 1000;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How it went.
+/// Result of the round trips.
 pub(super) struct Tried {
     pub(super) count: u64,
     pub(super) ns_each: f64,
 }
 
-/// Sends everything back.
+/// Sends every message back.
 struct Echo;
 
 impl Kernel<64> for Echo {
     fn on_message(&mut self, context: &mut impl Context<64>, message: &Message<64>) {
-        // An answer that does not go is missed by the one who waits for it.
+        // If the answer cannot be sent, the waiting thread reports a missing answer.
         let _ = context.reply(message, message);
     }
 }
 
-/// A thread answers another's messages.
+/// Lets a thread answer the messages of this thread.
 pub(super) fn round_trips() -> Result<Tried, String> {
     let broker: Broker<Fixed<2, 64, 64>> = Builder::new().build().map_err(|e| e.to_string())?;
     let echo = broker.start("echo", Echo, StartOptions::default()).map_err(|e| e.to_string())?;
@@ -43,7 +43,7 @@ pub(super) fn round_trips() -> Result<Tried, String> {
     Ok(Tried { count: ROUND_TRIPS, ns_each })
 }
 
-/// A fabric made under a name, opened again, and removed.
+/// A fabric created under a name, opened again, and removed.
 pub(super) fn shared_fabric() -> Result<(), String> {
     let name = format!("k2k-doctor-{}", std::process::id());
     let made: Broker<Fixed<2, 64, 64>> = Builder::new().create(&name).build().map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! `k2k dump`: what a fabric holds, for a report of a fault.
+//! `k2k dump`: the contents of a fabric, for a report of a fault.
 
 use super::args::DumpArgs;
 use super::table::Table;
@@ -73,7 +73,7 @@ fn run(args: &DumpArgs) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The same for machines.
+/// The dump for machines.
 fn json(view: &mut View, report: &Report, args: &DumpArgs) -> Result<Value, Box<dyn Error>> {
     let look = &report.look;
     let mut whole = super::json::report(view, report);
@@ -106,7 +106,7 @@ fn json(view: &mut View, report: &Report, args: &DumpArgs) -> Result<Value, Box<
     Ok(whole)
 }
 
-/// A message's header as it stands there, and of its payload what was asked for.
+/// A message's unchecked header, and its payload if asked for.
 fn mail_json(inbox: KernelId, mail: &Mail, with_payload: bool) -> Value {
     let header = &mail.header;
     json!({
@@ -216,7 +216,7 @@ const fn by_state(counts: &ReceiptCounts) -> [(&'static str, u64); 10] {
     ]
 }
 
-/// A message's header as it stands there, and of its payload what was asked for.
+/// A message's unchecked header, and its payload if asked for.
 fn message(look: &Look, mail: &Mail, with_payload: bool) -> String {
     let header = &mail.header;
     let deadline = match header.deadline_ns.checked_sub(look.now_ns) {

@@ -1,4 +1,4 @@
-//! `k2k errors`: which failures there have been, by kernel and kind: how many, when, and of which message.
+//! `k2k errors`: the failures so far, by kernel and kind: their number, their times, and the last message.
 
 use super::args::ErrorsArgs;
 use super::table::Table;
@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const NAME: &str = "k2k errors";
 
-/// A kind of failure: its name, its counter, and the status under which kernels note when it came, if they do.
+/// A kind of failure: its name, its counter, and the status under which kernels note its times, if kernels note them.
 type Kind = (&'static str, fn(&Stats) -> u64, Option<DeliveryStatus>);
 
 const KINDS: [Kind; 9] = [
@@ -33,24 +33,24 @@ pub(crate) fn main(args: &ErrorsArgs) -> ExitCode {
     super::end(NAME, run(args))
 }
 
-/// Failures of one kind at one kernel index.
+/// Failures of a kind at a kernel index.
 pub(super) struct Counted<'l> {
     pub(super) index: u16,
     /// The index's kernel, unless it has left.
     pub(super) kernel: Option<&'l KernelLook>,
     pub(super) kind: &'static str,
     pub(super) count: u64,
-    /// What the kernel has noted; `None` for a kind that is only counted, or if the notes are being written.
+    /// The kernel's notes; `None` for a kind with a count alone, or if the notes are being written.
     pub(super) noted: Option<Failure>,
 }
 
 impl Counted<'_> {
-    /// Who has counted them.
+    /// The kernel that counted the failures.
     pub(super) fn by(&self) -> String {
         self.kernel.map_or_else(|| format!("#{} (has left)", self.index), label)
     }
 
-    /// The message of the last one: its sender and its sequence.
+    /// The message of the last failure: its sender and its sequence.
     pub(super) fn example(&self, look: &Look) -> Option<String> {
         let id = self.noted?.example;
         let index = u16::try_from(id.source.index()).unwrap_or(u16::MAX);
@@ -93,7 +93,7 @@ fn run(args: &ErrorsArgs) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// For people.
+/// A table for people.
 pub(super) fn table(failures: &[Counted<'_>], look: &Look) -> String {
     let mut table = Table::new(2, ["COUNTED BY", "FAILURE", "COUNT", "FIRST", "LAST", "LAST MESSAGE"]);
     for failure in failures {
@@ -106,7 +106,7 @@ pub(super) fn table(failures: &[Counted<'_>], look: &Look) -> String {
     table.render()
 }
 
-/// What was counted, the most frequent first, with what is noted of it.
+/// The counted failures, the most frequent first, with their notes.
 pub(super) fn counted<'l>(view: &mut View, look: &'l Look) -> Result<Vec<Counted<'l>>, InspectError> {
     let mut failures = Vec::new();
     let kernels = look.kernels.iter().map(|kernel| (kernel.id.index() as u16, Some(kernel), kernel.stats));

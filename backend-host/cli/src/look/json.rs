@@ -1,4 +1,4 @@
-//! What a look found, for machines.
+//! The result of a look, for machines.
 
 use super::{lower, state};
 use core::time::Duration;
@@ -39,7 +39,7 @@ pub(super) fn fabric(view: &View, look: &Look) -> Map<String, Value> {
     }))
 }
 
-/// All 64 bits: many readers of JSON keep 53 of a number.
+/// All 64 bits as text: many readers of JSON keep 53 bits of a number.
 fn identity(word: u64) -> String {
     format!("{word:#018x}")
 }
@@ -96,7 +96,7 @@ fn kernel(look: &Look, kernel: &KernelLook) -> Map<String, Value> {
     }))
 }
 
-/// Times in ns; `null` if nothing was counted.
+/// Times in ns; `null` if no message was counted.
 pub(super) fn latency(latency: &Latency) -> Value {
     let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|share| latency.quantile(share));
     let sum = latency.sum_ns();
@@ -120,7 +120,7 @@ fn detail(report: &Report, detail: &Detail) -> Map<String, Value> {
 
 pub(super) type Field = (&'static str, fn(&Stats) -> u64);
 
-/// All counters, under the names that [`Stats`] gives them.
+/// All counters, under their names in [`Stats`].
 pub(super) const FIELDS: [Field; 13] = [
     ("sent", |s| s.sent),
     ("received", |s| s.received),

@@ -1,4 +1,4 @@
-//! `k2k latency`: how long messages were on their way, by receiver; and the switch that has it counted.
+//! `k2k latency`: how long messages were on the way, by receiver; and the switch for counting.
 
 use super::args::{LatencyArgs, Switch};
 use super::table::Table;

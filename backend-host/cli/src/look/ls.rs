@@ -1,4 +1,4 @@
-//! `k2k ls`: which fabrics there are, or which kernels a fabric has.
+//! `k2k ls`: the fabrics on this machine, or the kernels of a fabric.
 
 use super::args::LsArgs;
 use super::table::Table;
@@ -55,7 +55,7 @@ fn all(as_json: bool) -> Result<ExitCode, Box<dyn Error>> {
                 entry.insert("dead".to_owned(), json!(dead));
                 listed.push(Value::Object(entry));
             }
-            // Removed since it was found.
+            // Removed since the search.
             Err(InspectError::NotFound { .. }) => {}
             Err(why) => {
                 let dash = || "-".to_owned();
@@ -89,7 +89,7 @@ fn all(as_json: bool) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a user would type: files in /dev/shm have a name.
+/// The name as a user would type it: files in /dev/shm have a name without a path.
 fn short(path: &Path) -> String {
     let name = path.strip_prefix("/dev/shm").ok().filter(|name| name.components().count() == 1);
     name.unwrap_or(path).to_string_lossy().into_owned()
@@ -123,7 +123,7 @@ fn one(file: &str, as_json: bool) -> Result<ExitCode, Box<dyn Error>> {
         let heartbeat = match kernel.heartbeat {
             0 => "-".to_owned(),
             _ if detail.still.is_zero() => "moves".to_owned(),
-            // It was looked at for so long.
+            // The command has looked for so long.
             _ => format!("still at least {}", time_ns(detail.still.as_nanos() as f64)),
         };
         table.row([

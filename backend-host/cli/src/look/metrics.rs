@@ -22,7 +22,7 @@ const NAME: &str = "k2k metrics";
 /// How long a client may take for its request.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Clients that are answered at once.
+/// Clients answered at the same time.
 const CLIENTS: usize = 32;
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -30,7 +30,7 @@ const NS_PER_S: u64 = 1_000_000_000;
 /// Shortest and longest limit in a histogram, ns.
 const LATENCIES: RangeInclusive<u64> = 1 << 6..=1 << 33;
 
-/// A metric of what kernels have noted of failures: name, help, value in ns.
+/// A metric of kernels' notes on failures: name, help, value in ns.
 type FailureTime = (&'static str, &'static str, fn(&Failure) -> u64);
 
 const FAILURE_TIMES: [FailureTime; 2] = [
@@ -71,7 +71,7 @@ fn told(watch: &mut Watch, report: &Report) -> Result<String, InspectError> {
     Ok(text(view, report, &failures))
 }
 
-/// The metrics of a report. Names and units as Prometheus asks for them.
+/// The metrics of a report, with names and units by the rules of Prometheus.
 fn text(view: &View, report: &Report, failures: &[Counted<'_>]) -> String {
     let mut out = Metrics { text: String::new(), fabric: printable(&view.path().to_string_lossy()) };
     let Geometry { kernels, slots, payload, size } = view.geometry();
@@ -136,7 +136,7 @@ fn text(view: &View, report: &Report, failures: &[Counted<'_>]) -> String {
     out.text
 }
 
-/// Histograms, of one message of sixteen.
+/// Histograms, of 1 message in 16.
 fn latencies(out: &mut Metrics, report: &Report) {
     const NAME: &str = "k2k_message_latency_seconds";
     let [bucket, sum, all] = ["bucket", "sum", "count"].map(|part| format!("{NAME}_{part}"));
@@ -202,8 +202,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Answers requests for ever, each on a thread of its own, so that none waits for a client that sends nothing. When
-/// [`CLIENTS`] are there, the oldest makes room.
+/// Answers requests for ever, each on a thread of its own, so that no client waits for a client that sends nothing. With
+/// [`CLIENTS`] clients, the oldest makes room.
 fn serve(listener: &TcpListener, file: &str, watch: Watch) -> Result<ExitCode, Box<dyn Error>> {
     let (file, watch) = (file.to_owned(), Arc::new(Mutex::new(watch)));
     let mut clients: VecDeque<Weak<TcpStream>> = VecDeque::new();
@@ -227,7 +227,7 @@ fn serve(listener: &TcpListener, file: &str, watch: Watch) -> Result<ExitCode, B
         clients.push_back(Arc::downgrade(&client));
         let (file, watch) = (file.clone(), Arc::clone(&watch));
         let answers = move || {
-            // A client that goes away, or is too slow, has no answer; the others have.
+            // A client that goes away, or is too slow, has no answer; all remaining clients have.
             let _ = answer(&client, || scrape(&file, &mut watch.lock().unwrap_or_else(PoisonError::into_inner)));
         };
         if let Err(why) = thread::Builder::new().name("k2k-metrics".to_owned()).spawn(answers) {
@@ -236,7 +236,7 @@ fn serve(listener: &TcpListener, file: &str, watch: Watch) -> Result<ExitCode, B
     }
 }
 
-/// Looks once more: at the file that has the name now, should it be another one.
+/// Looks once more; if the name belongs to another file by now, at this new file.
 fn scrape(file: &str, watch: &mut Watch) -> Result<String, InspectError> {
     match watch.look() {
         Ok(report) if report.look.file != FileState::Replaced => told(watch, &report),
@@ -267,7 +267,7 @@ fn answer(mut client: &TcpStream, scrape: impl FnOnce() -> Result<String, Inspec
     let first = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = first.split(|byte| *byte == b' ');
     let method = words.next().unwrap_or_default();
-    // What stands behind a question mark asks for nothing that is here.
+    // The part behind a question mark has no meaning here.
     let path = words.next().and_then(|target| target.split(|byte| *byte == b'?').next());
     let (status, body) = match (method, path) {
         (b"GET" | b"HEAD", Some(b"/metrics" | b"/")) => match scrape() {

@@ -1,5 +1,5 @@
-//! The commands that look into a running fabric and change nothing: `ls`, `top`, `dump`, `metrics`, `errors` and `latency`,
-//! of which the last also has a switch.
+//! The commands that look into a running fabric and change nothing: `ls`, `top`, `dump`, `metrics`, `errors` and `latency`;
+//! `latency` also has a switch.
 
 pub(crate) mod args;
 mod dump;
@@ -29,8 +29,8 @@ use k2k::owner::OwnerState;
 use std::process::ExitCode;
 use unicode_width::UnicodeWidthStr as _;
 
-/// Between the two looks of a command that takes no longer. An idle kernel that parks looks at its inbox after a fifth of a
-/// second at most.
+/// Time between the two looks of a command that looks twice and ends. An idle kernel that parks looks at its inbox after a
+/// fifth of a second at most.
 const BETWEEN: Duration = Duration::from_millis(300);
 
 /// `4 kernels x 64 slots x 192 B, 1.07 MiB`.
@@ -39,7 +39,7 @@ fn shape(shape: Geometry) -> String {
     format!("{kernels} kernels x {slots} slots x {payload} B, {}", bytes(size))
 }
 
-/// What is unusual about a file's name, as a sentence's end.
+/// The unusual state of a file's name, as the end of a sentence.
 const fn file_state(state: FileState) -> &'static str {
     match state {
         FileState::Named => "",
@@ -48,7 +48,7 @@ const fn file_state(state: FileState) -> &'static str {
     }
 }
 
-/// `4711`, `4711 (dead)`, `unknown`; `-` if nobody owns the kernel.
+/// `4711`, `4711 (dead)`, `unknown`; `-` for a kernel without an owner.
 fn owner(owner: Option<Owner>) -> String {
     let Some(owner) = owner else { return "-".to_owned() };
     let process = owner.process.map_or_else(|| "unknown".to_owned(), |process| process.to_string());
@@ -68,7 +68,7 @@ const fn state(owner: Owner) -> &'static str {
     }
 }
 
-/// A kernel's name, or its address, with nothing that would move a terminal's cursor.
+/// A kernel's name, or else its address, without characters that move a terminal's cursor.
 fn label(kernel: &KernelLook) -> String {
     printable(&kernel.label())
 }
@@ -78,8 +78,8 @@ fn label_of(look: &Look, index: u16) -> String {
     look.kernel(index).map_or_else(|| format!("#{index}"), label)
 }
 
-/// Names come out of shared memory: control characters become `?`, and so do characters that change how others are shown
-/// (such as U+202E, after which text runs to the left) or that are not seen (U+200B).
+/// Names come out of shared memory: control characters become `?`, and so do characters that change the display of their
+/// neighbours (such as U+202E, after which text runs to the left) or are invisible (U+200B).
 fn printable(text: &str) -> String {
     text.chars().map(|c| if is_seen(c) { c } else { '?' }).collect()
 }
@@ -101,7 +101,7 @@ fn labels(look: &Look, indices: &[u16]) -> String {
     indices.iter().map(|index| label_of(look, *index)).collect::<Vec<_>>().join(" ")
 }
 
-/// A fabric that cannot be looked at in the first place.
+/// A fabric that cannot be opened for looking.
 #[derive(Debug)]
 struct Unopened(InspectError);
 
@@ -118,13 +118,14 @@ fn open(file: &str) -> Result<View, Unopened> {
     View::open(file).map_err(Unopened)
 }
 
-/// Ends a command: with status 2 if the fabric cannot be looked at, with 1 if it went away meanwhile or anything else failed.
+/// Ends a command: with status 2 if the fabric cannot be looked at, with 1 if it went away meanwhile or after any other
+/// error.
 fn end(name: &str, result: Result<ExitCode, Box<dyn Error>>) -> ExitCode {
     let failed = if result.as_ref().is_err_and(|why| why.is::<Unopened>()) { NOTHING_DONE } else { 1 };
     k2k_command::end(name, failed, result)
 }
 
-/// As the command line has such words.
+/// A value in the lower case of the command line.
 fn lower(value: impl fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }

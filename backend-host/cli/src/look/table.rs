@@ -2,7 +2,7 @@
 
 use super::cells;
 
-/// Rows of cells under a heading; the first `left` columns stand to the left, the others to the right.
+/// Rows of cells under a heading; the first `left` columns are aligned left, the rest right.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     left: usize,

@@ -1,4 +1,4 @@
-//! The last kernel's work: what arrives is checked, timed and written to its place.
+//! The last kernel's work: arriving chunks are checked, timed and written to their place.
 
 use super::supply::Checker;
 use core::fmt;
@@ -10,19 +10,19 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 /// Bytes collected before they are written.
 const WRITE_BEHIND: usize = 1 << 18;
 
-/// Longest latency that is told from longer ones, ns.
+/// Longest latency distinct from longer latencies, ns.
 const LONGEST_NS: u64 = 3_600_000_000_000;
 
-/// Which chunks have arrived. Needs memory only for those that overtook a missing one.
+/// The chunks that have arrived. Needs memory only for chunks that overtook a missing chunk.
 #[derive(Debug, Default)]
 struct Seen {
-    /// All below have arrived.
+    /// All chunks below this index have arrived.
     next: u64,
     ahead: BTreeSet<u64>,
 }
 
 impl Seen {
-    /// Notes a chunk; `false` if it has been here before.
+    /// Notes a chunk; `false` if the chunk has arrived before.
     fn insert(&mut self, index: u64) -> bool {
         if index < self.next {
             return false;
@@ -42,7 +42,7 @@ impl Seen {
     }
 }
 
-/// Why what arrived is not good.
+/// Why an arrived chunk is not good.
 #[derive(Debug)]
 pub(crate) enum ArrivalError {
     Write { name: String, why: io::Error },
@@ -60,16 +60,16 @@ impl fmt::Display for ArrivalError {
     }
 }
 
-/// Where chunks go.
+/// Destination of chunks.
 #[derive(Debug)]
 enum Store {
-    /// `at` is where the next byte would be written.
+    /// A file; the next byte would be written at `at`.
     File { file: BufWriter<File>, name: String, at: u64 },
-    /// Compared with what was generated.
+    /// Chunks are compared with the generated chunks.
     Check(Checker),
 }
 
-/// What the last kernel keeps.
+/// State of the last kernel.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     store: Store,
@@ -78,14 +78,14 @@ pub(crate) struct Arrivals {
     seen: Seen,
     bytes: u64,
     latency_ns: Histogram<u64>,
-    /// The first thing that went wrong. What comes later is counted, and otherwise ignored.
+    /// The first error; later errors are not kept.
     error: Option<ArrivalError>,
 }
 
-/// What arrived in all.
+/// Totals of the arrived chunks.
 #[derive(Debug)]
 pub(crate) struct Arrived {
-    /// Different chunks.
+    /// Number of different chunks.
     pub(crate) chunks: u64,
     pub(crate) bytes: u64,
     pub(crate) latency_ns: Histogram<u64>,
@@ -93,7 +93,7 @@ pub(crate) struct Arrived {
 }
 
 impl Arrivals {
-    /// Writes chunks to a file, which errors call `name`.
+    /// Writes chunks to a file, called `name` in errors.
     pub(crate) fn to_file(file: File, name: &str, size: usize) -> Self {
         let file = BufWriter::with_capacity(WRITE_BEHIND, file);
         Self::new(Store::File { file, name: name.to_owned(), at: 0 }, size)
@@ -109,7 +109,7 @@ impl Arrivals {
         Self { store, size, seen: Seen::default(), bytes: 0, latency_ns, error: None }
     }
 
-    /// Takes a chunk in. `false` once anything has gone wrong.
+    /// Takes a chunk in. `false` after any error.
     pub(crate) fn take(&mut self, index: u64, chunk: &[u8], latency_ns: u64) -> bool {
         self.latency_ns.saturating_record(latency_ns);
         let result =
@@ -129,7 +129,7 @@ impl Arrivals {
                 let error = |why| ArrivalError::Write { name: name.clone(), why };
                 let place = index.saturating_mul(self.size as u64);
                 if place != *at {
-                    // A chunk that was sent again, or the one after it. Seeking flushes.
+                    // A chunk that was sent again, or the chunk after it. Seeking flushes.
                     file.seek(SeekFrom::Start(place)).map_err(error)?;
                 }
                 file.write_all(chunk).map_err(error)?;
@@ -143,7 +143,7 @@ impl Arrivals {
         }
     }
 
-    /// Writes what is left.
+    /// Writes the buffered rest.
     pub(crate) fn finish(mut self) -> Arrived {
         if let Store::File { file, name, .. } = &mut self.store
             && let Err(why) = file.flush()

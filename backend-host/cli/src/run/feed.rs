@@ -1,7 +1,7 @@
-//! The first kernel's work: every chunk is sent until its receipt says that it was delivered.
+//! The first kernel's work: every chunk is sent until a receipt reports its delivery.
 //!
-//! At most `window` chunks are on their way at once. A receipt that says anything but `Delivered` says that the message
-//! was certainly not delivered, so the chunk can be sent again and still arrives exactly once.
+//! At most `window` chunks are on their way at once. A receipt with a final status other than `Delivered` means that the
+//! message was certainly not delivered, so the chunk can be sent again and still arrives exactly once.
 
 use super::supply::Supply;
 use core::fmt;
@@ -12,7 +12,7 @@ use std::time::Instant;
 use std::{io, thread};
 
 /// Time without a single delivery after which the mesh is given up. Longer than any message's deadline, so that each
-/// has ended by then.
+/// message has ended by then.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Looks at an unchanged window before the thread gives up the core, and before it sleeps.
@@ -24,14 +24,14 @@ const NAP: Duration = Duration::from_micros(50);
 pub(crate) trait Outbox {
     /// Sends a chunk and returns the message's sequence.
     fn send(&mut self, index: u64, chunk: &[u8]) -> Result<u64, SendError>;
-    /// What became of a message.
+    /// The outcome of a message.
     fn status(&mut self, sequence: u64) -> Result<DeliveryStatus, ReceiptError>;
 }
 
-/// What happened on the way.
+/// Counts of the feeding kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fed {
-    /// Chunks and bytes that were to be carried.
+    /// Chunks and bytes to be carried.
     pub(crate) chunks: u64,
     pub(crate) bytes: u64,
     /// Chunks whose receipt says delivered.
@@ -42,7 +42,7 @@ pub(crate) struct Fed {
     pub(crate) again_timeout: u64,
 }
 
-/// Why not everything was delivered.
+/// Why not all chunks were delivered.
 #[derive(Debug)]
 pub(crate) enum FeedError {
     Read(io::Error),
@@ -61,7 +61,7 @@ pub(crate) enum FeedError {
     Stuck {
         chunk: u64,
     },
-    /// Someone else found a reason to stop.
+    /// The receiving kernel stopped the job.
     Stopped,
 }
 
@@ -90,13 +90,13 @@ impl fmt::Display for FeedError {
 struct Place {
     index: u64,
     chunk: Vec<u8>,
-    /// `None`: to be sent, again or for the first time.
+    /// Sequence of the message; `None`: to be sent, again or for the first time.
     sequence: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Window {
-    /// The oldest first.
+    /// Places, the oldest first.
     places: VecDeque<Place>,
     /// Buffers to use again.
     spare: Vec<Vec<u8>>,
@@ -105,8 +105,8 @@ struct Window {
     unsent: bool,
 }
 
-/// Carries everything that `supply` has. `delivered` is told the bytes of chunks whose receipts have come; with `false`
-/// it stops the job. What has been counted is in `fed`, also after an error.
+/// Carries all chunks of `supply`. `delivered` receives the bytes of chunks whose receipts have come; by returning `false`
+/// it stops the job. The counts are in `fed`, also after an error.
 pub(crate) fn feed(
     outbox: &mut dyn Outbox,
     supply: &mut Supply,
@@ -158,7 +158,7 @@ fn rest(idle: u32) {
 }
 
 impl Window {
-    /// Reads a chunk; `false` if there is none.
+    /// Reads a chunk; `false` at the end.
     fn load(&mut self, supply: &mut Supply, fed: &mut Fed) -> Result<bool, FeedError> {
         let mut chunk = self.spare.pop().unwrap_or_default();
         let Some(index) = supply.next(&mut chunk).map_err(FeedError::Read)? else { return Ok(false) };
@@ -169,7 +169,7 @@ impl Window {
         Ok(true)
     }
 
-    /// Sends what has to be sent, until there is no room. Whether anything was.
+    /// Sends all unsent places, until there is no room. `true` if any was sent.
     fn send(&mut self, outbox: &mut dyn Outbox) -> Result<bool, FeedError> {
         let mut moved = false;
         if !self.unsent {
@@ -181,7 +181,7 @@ impl Window {
                     place.sequence = Some(sequence);
                     moved = true;
                 }
-                // Refused, and still ours: there will be room when the next hop has received.
+                // Refused, and still in this window: there will be room when the next hop has received.
                 Err(SendError::QueueFull { .. }) => return Ok(moved),
                 Err(why) => return Err(FeedError::Refused { chunk: place.index, why }),
             }
@@ -190,7 +190,7 @@ impl Window {
         Ok(moved)
     }
 
-    /// Looks at receipts, the oldest message's first, until one is pending. Returns the bytes that were delivered.
+    /// Looks at receipts, the oldest message's first, until a pending receipt. Returns the number of delivered bytes.
     fn settle(&mut self, outbox: &mut dyn Outbox, fed: &mut Fed) -> Result<u64, FeedError> {
         let mut bytes = 0;
         while let Some(place) = self.places.front_mut() {

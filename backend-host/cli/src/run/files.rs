@@ -1,4 +1,4 @@
-//! Where a job's data comes from and goes to: files, standard input and standard output.
+//! Source and destination of a job's data: files, standard input and standard output.
 //!
 //! Standard input can be read once, and standard output cannot be read at all. Both have a temporary file behind them,
 //! so that output and input can be compared.
@@ -16,10 +16,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What stands for standard input and output.
+/// The path for standard input and output.
 const STANDARD: &str = "-";
 
-/// How often a job that waits for standard input looks whether it is to end.
+/// How often a job that waits for standard input checks whether it is to end.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Why the files of a job cannot be used.
@@ -53,23 +53,23 @@ impl fmt::Display for FilesError {
 /// The files of a job.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// The input, or what was read of standard input so far.
+    /// The input, or the bytes read of standard input so far.
     input: File,
-    /// `None`: standard input.
+    /// Length of the input; `None`: standard input.
     len: Option<u64>,
     output: File,
-    /// For messages.
+    /// Name of the output, for messages.
     output_name: String,
     to_stdout: bool,
 }
 
 impl Files {
-    /// Opens the input, and the output, emptied. Without an output, what arrives goes to a temporary file.
+    /// Opens the input, and the output, emptied. Without an output, arriving bytes go to a temporary file.
     pub(super) fn open(input: &Path, output: Option<&Path>) -> Result<Self, FilesError> {
         let from_stdin = input.as_os_str() == STANDARD;
         let name = if from_stdin { "standard input".to_owned() } else { input.display().to_string() };
         let input_error = |why| FilesError::Input { path: name.clone(), why };
-        // A path is looked at before it is opened: a pipe would wait for its other end.
+        // A path is looked at before it is opened: opening a pipe would wait for its other end.
         let meta = if from_stdin { metadata_of_stdin() } else { fs::metadata(input) }.map_err(input_error)?;
         if !from_stdin && !meta.is_file() {
             return Err(FilesError::NotAFile { path: name, standard: "input" });
@@ -83,12 +83,12 @@ impl Files {
         Ok(Self { input: file, len: (!from_stdin).then_some(meta.len()), output, output_name, to_stdout })
     }
 
-    /// Bytes of the input, if that can be known.
+    /// Bytes of the input, if known.
     pub(super) const fn len(&self) -> Option<u64> {
         self.len
     }
 
-    /// Whether [`pass_on`](Self::pass_on) writes what arrived to standard output.
+    /// Whether [`pass_on`](Self::pass_on) writes the arrived bytes to standard output.
     pub(super) const fn goes_to_stdout(&self) -> bool {
         self.to_stdout
     }
@@ -99,17 +99,17 @@ impl Files {
         Ok(if self.len.is_some() { Input::File(file) } else { Input::Stdin { copy: file } })
     }
 
-    /// Where they go.
+    /// The destination of the bytes.
     pub(super) fn arrivals(&self, size: usize) -> io::Result<Arrivals> {
         Ok(Arrivals::to_file(self.output.try_clone()?, &self.output_name, size))
     }
 
-    /// Compares output and input, or so many bytes of the input; an inner error says where they differ.
+    /// Compares output and input, up to `limit` bytes of the input; an inner error gives the first difference.
     pub(super) fn compare(&self, limit: Option<u64>) -> io::Result<Result<(), String>> {
         compare(&self.input, limit.unwrap_or(u64::MAX), &self.output)
     }
 
-    /// Writes the output to standard output, if it is to go there.
+    /// Writes the output to standard output, if asked for.
     pub(super) fn pass_on(&self) -> Result<(), Box<dyn Error>> {
         if !self.to_stdout {
             return Ok(());
@@ -152,7 +152,7 @@ fn create(path: &Path, input: &Metadata) -> Result<File, FilesError> {
 #[derive(Debug)]
 pub(super) enum Input {
     File(File),
-    /// Standard input; what is read of it is also written to `copy`.
+    /// Standard input; bytes read are also written to `copy`.
     Stdin {
         copy: File,
     },
@@ -164,7 +164,7 @@ impl Read for Input {
             Self::File(file) => return file.read(buffer),
             Self::Stdin { copy } => copy,
         };
-        // Nobody may ever write to it.
+        // Standard input may never become readable.
         while poll(&mut [PollFd::new(&io::stdin(), PollFlags::IN)], Some(&LOOK_EVERY))? == 0 {
             if interrupt::is_asked_for() {
                 return Ok(0);
@@ -179,7 +179,7 @@ impl Read for Input {
     }
 }
 
-/// Compares two files from their beginnings, the first one up to `limit` bytes; an inner error says where they differ.
+/// Compares two files from their beginnings, the first up to `limit` bytes; an inner error gives the first difference.
 fn compare(input: &File, limit: u64, output: &File) -> io::Result<Result<(), String>> {
     let (mut input, mut output) = (rewound(input)?.take(limit), rewound(output)?);
     let (mut expected, mut found) = ([0; 1 << 16], [0; 1 << 16]);

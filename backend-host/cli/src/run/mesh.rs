@@ -17,34 +17,34 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-/// Time that a kernel has to begin, and to stop.
+/// Longest time for a kernel to begin, and to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What came of a job.
+/// Result of a job.
 #[derive(Debug)]
 pub(super) struct Carried {
     pub(super) fed: Fed,
     pub(super) arrived: Arrived,
-    /// Summed over all kernels, after the last one has left.
+    /// Counters summed over all kernels, after the last kernel has left.
     pub(super) stats: Stats,
-    /// From the first message sent to the last one delivered.
+    /// Time from the first message sent to the last message delivered.
     pub(super) took: Duration,
     pub(super) fabric: FabricReport,
     pub(super) trace: Option<Vec<TraceLine>>,
-    /// What ended the job early.
+    /// Errors that ended the job early.
     pub(super) problems: Vec<String>,
-    /// What is not as it was asked for, but works.
+    /// Settings that differ from the request, but work.
     pub(super) notices: Vec<String>,
 }
 
-/// The most kernels that a mesh can have.
+/// The most kernels of a mesh.
 pub(crate) const MAX_KERNELS: usize = 256;
-/// The most bytes that a message can carry.
+/// The most bytes of a message.
 pub(crate) const MAX_MESSAGE_SIZE: usize = 65472;
 
-/// Sets up a mesh, carries everything through it, and takes it down again. An error says why it was not set up.
+/// Sets up a mesh, carries all chunks through the mesh, and takes it down again. An error says why the setup failed.
 ///
-/// The fabric has whatever shape was asked for; what each kernel holds a message in is compiled for a few sizes.
+/// The fabric has the requested shape; the kernels' message buffers are compiled for a few sizes.
 pub(super) fn carry(
     plan: &Plan,
     supply: Supply,
@@ -58,7 +58,7 @@ pub(super) fn carry(
     }
 }
 
-/// A kernel between the first and the last. The loop that runs it passes on what is for others, so it has nothing to
+/// A kernel between the first and the last. Its run loop forwards messages for other kernels, so its handler has nothing to
 /// do.
 struct Forward;
 
@@ -69,9 +69,9 @@ impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Forward {
 /// The last kernel.
 struct Sink {
     arrivals: Arrivals,
-    /// Set when something has gone wrong, so that the first kernel stops.
+    /// Set after an error, so that the first kernel stops.
     spoiled: Arc<OnceLock<()>>,
-    /// The time that each message has: its deadline less that is when it was sent.
+    /// Delivery timeout of each message: its deadline minus this is the time of sending.
     timeout_ns: u64,
 }
 
@@ -87,7 +87,7 @@ impl<const PAYLOAD: usize> Kernel<PAYLOAD> for Sink {
     }
 }
 
-/// The first kernel's endpoint, as `feed` sees it.
+/// The first kernel's endpoint, as the outbox of `feed`.
 struct Source<const PAYLOAD: usize> {
     endpoint: Endpoint<Read<MAX_KERNELS, PAYLOAD>>,
     sink: KernelId,
@@ -127,7 +127,7 @@ fn carry_in<const PAYLOAD: usize>(
         let needed = bytes(shape.size() as u64);
         format!("a fabric of {needed}: {e}; lower --kernels, --slots or --message-size to use a smaller one")
     })?;
-    // The reason alone would read as if nothing was run.
+    // The reason alone would read as if no job was run.
     let notices =
         broker.backing().notice().map(|_| format!("going on with {}", broker.backing())).into_iter().collect();
     let fabric = FabricReport {
@@ -159,7 +159,7 @@ fn carry_in<const PAYLOAD: usize>(
     });
     let took = began.elapsed();
 
-    // When the last kernel stopped the job, it says why.
+    // If the last kernel stopped the job, its own error says why.
     let failure = result.err().filter(|e| !matches!(e, FeedError::Stopped));
     let mut problems: Vec<String> = failure.map(|e| e.to_string()).into_iter().collect();
     let mut note = |problem: String| problems.push(problem);
@@ -169,7 +169,7 @@ fn carry_in<const PAYLOAD: usize>(
             note(e.to_string());
         }
     }
-    // After a failure: what was still on its way has lost its receiver.
+    // After a failure: messages still on their way have lost their receiver.
     source.endpoint.expire();
     let trace = plan.tracing.then(|| source.last.map_or_else(Vec::new, |id| trace_of(&broker, &mesh.ids, plan, id)));
     source.endpoint.unregister();
@@ -182,7 +182,7 @@ struct Mesh<const PAYLOAD: usize> {
     source: Endpoint<Read<MAX_KERNELS, PAYLOAD>>,
     sink: KernelHandle<Sink, Read<MAX_KERNELS, PAYLOAD>>,
     forwarders: Vec<KernelHandle<Forward, Read<MAX_KERNELS, PAYLOAD>>>,
-    /// By index in the mesh.
+    /// Addresses by index in the mesh.
     ids: Vec<KernelId>,
 }
 
@@ -210,7 +210,7 @@ impl<const PAYLOAD: usize> Mesh<PAYLOAD> {
             }
         }
         let sink = sink_handle.ok_or("the way through the mesh has no end")?;
-        // Last: a thread inherits the cores of the one that starts it.
+        // Last: a thread inherits the cores of the thread that starts it.
         if let Some(core) = core(0) {
             pin_this_thread(core)?;
         }
@@ -228,7 +228,7 @@ impl<const PAYLOAD: usize> Mesh<PAYLOAD> {
     }
 }
 
-/// The cores for `--pin`. A pin that cannot be had is an error: figures with and without it are not the same.
+/// The cores for `--pin`. An impossible pin is an error: figures with and without pinning differ.
 fn cores_to_pin_to(allowed: Vec<usize>) -> Result<Vec<usize>, String> {
     if allowed.is_empty() {
         return Err(
@@ -245,7 +245,7 @@ fn pin_this_thread(core: usize) -> Result<(), String> {
     sched_setaffinity(None, &set).map_err(|e| format!("cannot bind kernel 0 to core {core}: {e}"))
 }
 
-/// What the kernels on the way noted about a message.
+/// The notes on a message by the kernels on the way.
 fn trace_of<const PAYLOAD: usize>(
     broker: &Broker<Read<MAX_KERNELS, PAYLOAD>>,
     ids: &[KernelId],

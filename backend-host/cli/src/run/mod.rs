@@ -1,14 +1,14 @@
-//! `k2k run`: carries a file through a mesh of kernels and checks that it arrives intact.
+//! `k2k run`: carries a file through a mesh of kernels and checks that the file arrives intact.
 //!
-//! | file | what |
+//! | file | content |
 //! | --- | --- |
-//! | `files` | where the data comes from and goes to: files, standard input and output |
+//! | `files` | source and destination of the data: files, standard input and output |
 //! | `supply` | the input, cut into chunks |
 //! | `feed` | kernel 0: sends every chunk until its receipt says delivered |
 //! | `mesh` | the fabric, the kernels and their threads |
-//! | `arrival` | the last kernel: checks, times and writes what arrives |
+//! | `arrival` | the last kernel: checks, times and writes arriving chunks |
 //! | `report` | the table and the JSON object |
-//! | `progress` | a line on the terminal while it runs |
+//! | `progress` | a line on the terminal during the run |
 
 mod arrival;
 mod feed;
@@ -39,7 +39,7 @@ pub(crate) use mesh::{MAX_KERNELS, MAX_MESSAGE_SIZE};
 /// The command's name in messages.
 const NAME: &str = "k2k run";
 
-/// The fewest and the most kernels of a mesh whose size is not given. Three, so that one passes messages on.
+/// The fewest and the most kernels of a mesh without a given size. At least three, so that a kernel passes messages on.
 pub(crate) const USUAL_KERNELS: (usize, usize) = (3, 6);
 
 /// The cores that this process may use.
@@ -47,7 +47,7 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Why nothing was run.
+/// Why no job was run.
 #[derive(Debug)]
 enum UsageError {
     TooFewKernels { topology: Topology, given: usize },
@@ -76,7 +76,7 @@ impl fmt::Display for UsageError {
     }
 }
 
-/// Everything that was decided before the mesh is set up.
+/// All decisions made before the mesh is set up.
 #[derive(Debug)]
 struct Plan {
     topology: Topology,
@@ -85,7 +85,7 @@ struct Plan {
     /// Indices from the first kernel to the last.
     way: Vec<usize>,
     message_size: usize,
-    /// Of the fabric, per kernel pair.
+    /// Slots of the fabric per kernel pair.
     slots: usize,
     window: usize,
     hop_limit: u8,
@@ -110,9 +110,9 @@ impl Plan {
         }
         let routes = Routes::new(topology, kernels);
         let way = routes.way(0, routes.farthest(0));
-        // The first and the last kernel on the way do not pass anything on.
+        // The first and the last kernel on the way do not forward.
         let needed = u8::try_from(way.len() - 2).unwrap_or(u8::MAX).clamp(1, 127);
-        // A sender has KERNELS x SLOTS receipts, and a message that is sent again uses another one: twice as many as are on
+        // A sender has KERNELS x SLOTS receipts, and each repeated message uses a new receipt: twice as many as are on
         // their way at once.
         let window = usize::from(args.window);
         let usual = if kernels > 16 { 64 } else { 256 };
@@ -134,7 +134,7 @@ impl Plan {
     }
 }
 
-/// What is carried, and where to.
+/// The data to carry, and its destination.
 #[derive(Debug)]
 enum Cargo {
     Files(Files),
@@ -150,7 +150,7 @@ impl Cargo {
     }
 }
 
-/// Runs the job and prints what came of it.
+/// Runs the job and prints its result.
 pub(crate) fn main(args: &RunArgs) -> ExitCode {
     let planned = Plan::new(args).and_then(|plan| Ok((plan, Cargo::new(args)?)));
     match planned {
@@ -164,7 +164,7 @@ pub(crate) fn main(args: &RunArgs) -> ExitCode {
 
 fn run(args: &RunArgs, plan: &Plan, cargo: Cargo) -> Result<ExitCode, Box<dyn Error>> {
     interrupt::catch();
-    // What arrived may be on its way to standard output: the report goes the other way.
+    // The arrived data may be on its way to standard output: then the report goes to standard error.
     let data_is_output = matches!(&cargo, Cargo::Files(files) if files.goes_to_stdout());
     let report = carry(args, plan, cargo)?;
     let text = if args.json {
@@ -189,7 +189,7 @@ fn run(args: &RunArgs, plan: &Plan, cargo: Cargo) -> Result<ExitCode, Box<dyn Er
     })
 }
 
-/// Carries the cargo and looks at the result. An error says why the mesh could not be set up, or the output not written.
+/// Carries the cargo and checks the result. An error says why the mesh could not be set up, or the output not written.
 fn carry(args: &RunArgs, plan: &Plan, cargo: Cargo) -> Result<Report, Box<dyn Error>> {
     let size = plan.message_size;
     let (supply, arrivals, total, files) = match cargo {
@@ -211,7 +211,7 @@ fn carry(args: &RunArgs, plan: &Plan, cargo: Cargo) -> Result<Report, Box<dyn Er
     let mut problems: Vec<String> = carried.problems.clone();
     problems.extend(carried.arrived.error.as_ref().map(ToString::to_string));
     let compared = match files {
-        // What was not read was not sent.
+        // Bytes that were not read were not sent.
         Some(files) => {
             let compared = files.compare(interrupted.then_some(carried.fed.bytes));
             files.pass_on()?;

@@ -1,6 +1,6 @@
-//! One line on a terminal that says how far a job has come.
+//! A line on a terminal with the progress of a job.
 //!
-//! The line takes the width that the terminal has when it is drawn. The cursor waits at its beginning: a terminal that
+//! The line takes the terminal's width at the time of drawing. The cursor waits at the line's beginning: a terminal that
 //! became narrower may have broken the line into several, and all of them lie behind the cursor, where the next drawing
 //! erases them.
 
@@ -17,16 +17,16 @@ const EVERY: Duration = Duration::from_millis(100);
 /// The width of a terminal that does not know its own.
 const USUAL_WIDTH: usize = 80;
 
-/// The narrowest and the widest bar that is of use.
+/// The narrowest and the widest useful bar.
 const BAR: (usize, usize) = (10, 60);
 
-/// What moves to the beginning of the line and erases it, and all below.
+/// Moves to the beginning of the line and erases the line, and all below.
 const ERASE: &str = "\r\x1b[J";
 
-/// How far a job has come. Draws on standard error, if that is a terminal.
+/// Progress of a job. Draws on standard error, if standard error is a terminal.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// `None`: not known.
+    /// Bytes of the whole job; `None`: not known.
     total: Option<u64>,
     done: u64,
     began: Instant,
@@ -36,14 +36,14 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// For so many bytes. With `shown` false it never draws.
+    /// Progress of a job of `total` bytes. With `shown` false, never draws.
     pub(super) fn new(total: Option<u64>, shown: bool) -> Self {
         let began = Instant::now();
         let next = (shown && isatty(io::stderr())).then(|| began + EVERY);
         Self { total, done: 0, began, next, is_drawn: false }
     }
 
-    /// So many bytes more have been carried.
+    /// Counts `bytes` more as carried.
     pub(super) fn advance(&mut self, bytes: u64) {
         self.done += bytes;
         if let Some(next) = self.next {
@@ -58,9 +58,9 @@ impl Progress {
     fn draw(&mut self, now: Instant) {
         let width = tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
         let width = if width == 0 { USUAL_WIDTH } else { width };
-        // Terminals differ in what a character in the last column does.
+        // Terminals differ in the effect of a character in the last column.
         let line = line(width - 1, self.done, self.total, now - self.began);
-        // If it cannot be drawn, the job goes on all the same.
+        // If the line cannot be drawn, the job goes on all the same.
         self.is_drawn |= write!(io::stderr().lock(), "{ERASE}{line}\r").is_ok();
     }
 }
@@ -74,11 +74,11 @@ impl Drop for Progress {
     }
 }
 
-/// What fits into so many columns.
+/// The line, cut to `width` columns.
 fn line(width: usize, done: u64, total: Option<u64>, took: Duration) -> String {
     let per_second = done as f64 / took.as_secs_f64().max(1e-9);
     let rate = format!("{}/s", bytes(per_second as u64));
-    // The most telling first; each has its place only if it fits.
+    // The most telling part first; each part has its place only if it fits.
     let (first, parts) = match total {
         Some(total) => {
             let percent = if total == 0 { 100 } else { u128::from(done) * 100 / u128::from(total) };
@@ -87,7 +87,7 @@ fn line(width: usize, done: u64, total: Option<u64>, took: Duration) -> String {
         }
         None => (bytes(done), [rate, time_ns(took.as_nanos() as f64), String::new()]),
     };
-    // The column that the cursor stands in.
+    // The cursor's column.
     let mut line = format!(" {first}");
     for part in parts.iter().filter(|part| !part.is_empty()) {
         if columns(&line) + 2 + columns(part) > width {

@@ -1,4 +1,4 @@
-//! What a job says of itself at the end: a table for people, one JSON object for machines.
+//! The result of a job: a table for people, a JSON object for machines.
 
 use super::arrival::Arrived;
 use super::feed::Fed;
@@ -8,23 +8,23 @@ use core::time::Duration;
 use k2k::Stats;
 use serde::Serialize;
 
-/// Seconds below which the start of the threads is most of what was measured.
+/// Seconds below which the start of the threads dominates the measurement.
 const TOO_SHORT: f64 = 0.1;
 
-/// Everything that is known at the end of a job. Field names are the keys of the JSON object.
+/// All results of a job. Field names are the keys of the JSON object.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// What arrived is what was sent, every byte of it.
+    /// The arrived bytes are the sent bytes, every one of them.
     pub(crate) identical: bool,
     /// Every message has ended, and the counters add up.
     pub(crate) nothing_lost: bool,
-    /// Ctrl-C ended it early: the figures are of what was carried until then.
+    /// Ctrl-C ended the job early: the figures count the messages carried until then.
     pub(crate) interrupted: bool,
-    /// What went wrong, if anything.
+    /// Errors, if any.
     pub(crate) problems: Vec<String>,
-    /// Name of the file, or `null` for generated data.
+    /// Name of the input file, or `null` for generated data.
     pub(crate) input: Option<String>,
-    /// `null` for a temporary file or none.
+    /// Name of the output file; `null` for a temporary file or none.
     pub(crate) output: Option<String>,
     pub(crate) topology: &'static str,
     #[serde(skip)]
@@ -39,17 +39,17 @@ pub(crate) struct Report {
     pub(crate) window: usize,
     /// KERNELS, SLOTS and PAYLOAD of the fabric, and its size in bytes.
     pub(crate) fabric: FabricReport,
-    /// Different messages that arrived.
+    /// Number of different messages that arrived.
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
     pub(crate) seconds: f64,
-    /// Times that a kernel on the way passed a message on.
+    /// Number of forwardings by kernels on the way.
     pub(crate) hops: u64,
     pub(crate) hops_per_second: f64,
     pub(crate) messages_per_second: f64,
     /// 10⁶ bytes a second.
     pub(crate) megabytes_per_second: f64,
-    /// From `send` to reception over all hops; `null` if nothing was received.
+    /// Latency from `send` to reception over all hops; `null` if no message was received.
     pub(crate) latency_ns: Option<Latency>,
     pub(crate) retransmissions: Retransmissions,
     pub(crate) accounting: Accounting,
@@ -64,7 +64,7 @@ pub(crate) struct FabricReport {
     pub(crate) payload: usize,
     pub(crate) bytes: usize,
     pub(crate) huge_pages: bool,
-    /// Where it lies, in words.
+    /// The kind of memory of the fabric, in words.
     #[serde(skip)]
     pub(crate) backing: &'static str,
 }
@@ -82,11 +82,11 @@ pub(crate) struct Latency {
 pub(crate) struct Retransmissions {
     pub(crate) queue_full: u64,
     pub(crate) timeout: u64,
-    /// Calls of `send` refused for lack of room. Nothing was sent, so nothing was sent again.
+    /// Calls of `send` refused for lack of room. A refused message was not sent, so not sent again.
     pub(crate) refused: u64,
 }
 
-/// The fabric's counters, summed over its kernels: `sent` is the sum of the others.
+/// The fabric's counters, summed over its kernels: `sent` is the sum of the outcomes and `pending`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Accounting {
     pub(crate) sent: u64,
@@ -102,13 +102,13 @@ pub(crate) struct Accounting {
     pub(crate) corrupt: u64,
 }
 
-/// One event in the life of a message.
+/// An event in the life of a message.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct TraceLine {
     pub(crate) kernel: usize,
     pub(crate) event: String,
     pub(crate) hops: u8,
-    /// Hybrid time.
+    /// Hybrid time of the event.
     pub(crate) wall_time_ns: u64,
     pub(crate) logical: u16,
 }
@@ -142,7 +142,7 @@ impl Accounting {
     }
 }
 
-/// What does not add up, in words. Empty if nothing was lost.
+/// The counts that do not add up, in words. Empty if no message was lost.
 pub(crate) fn losses(fed: &Fed, arrived: &Arrived, accounting: &Accounting) -> Vec<String> {
     let mut losses = Vec::new();
     if fed.delivered != fed.chunks {
@@ -166,12 +166,12 @@ pub(crate) fn losses(fed: &Fed, arrived: &Arrived, accounting: &Accounting) -> V
 }
 
 impl Report {
-    /// 0 or 1, as `--help` says.
+    /// Whether the exit status is 0, by the rules in `--help`.
     pub(crate) const fn is_good(&self) -> bool {
         self.identical && self.nothing_lost && self.problems.is_empty()
     }
 
-    /// Fills in what follows from the number of bytes, messages and hops.
+    /// Sets the time, and all rates derived from the time.
     pub(crate) fn set_time(&mut self, took: Duration) {
         let per_second = |n: u64| if took.is_zero() { 0.0 } else { n as f64 / took.as_secs_f64() };
         self.seconds = took.as_secs_f64();
@@ -192,13 +192,13 @@ impl Report {
         let _ = writeln!(text, "{carried}{compared}");
         let _ = writeln!(text, "{}: {}\n", self.mesh, way(&self.route));
 
-        // The first and the last kernel pass nothing on.
+        // The first and the last kernel do not forward.
         let hops = self.route.len() - 2;
         let mut table = Table::default();
         let cut = format!("of up to {} B", grouped(self.message_size as u64));
         table.row("messages", grouped(self.messages), cut);
         table.row("bytes", grouped(self.bytes), bytes_remark(self.bytes));
-        // Those that got lost made fewer.
+        // Lost messages made fewer hops.
         let each = match hops {
             _ if self.messages == 0 => String::new(),
             0 => "none: every message goes straight to its receiver".to_owned(),
@@ -265,7 +265,7 @@ impl Report {
     }
 }
 
-/// The size once more, in a unit that can be read at a glance.
+/// The size once more, in a unit readable at a glance.
 fn bytes_remark(n: u64) -> String {
     if n < 1024 { String::new() } else { bytes(n) }
 }

@@ -1,4 +1,4 @@
-//! What is carried: a file, or data made up on the way. Cut into chunks, one for each message.
+//! The data to carry: a file, or data generated on the way. Cut into chunks, a chunk per message.
 
 use super::files::Input;
 use crate::interrupt;
@@ -9,7 +9,7 @@ use std::time::Instant;
 /// Bytes read from the input at a time.
 const READ_AHEAD: usize = 1 << 18;
 
-/// Where chunks come from. Chunk `i` begins at byte `i * size` of the whole.
+/// Source of chunks. Chunk `i` begins at byte `i * size` of the whole.
 #[derive(Debug)]
 pub(crate) struct Supply {
     source: Source,
@@ -26,13 +26,13 @@ enum Source {
 }
 
 impl Supply {
-    /// All of an input.
+    /// All chunks of an input.
     pub(crate) fn new(input: Input, size: usize) -> Self {
         let input = BufReader::with_capacity(READ_AHEAD, input);
         Self { source: Source::Input { input, ended: false }, size, next: 0 }
     }
 
-    /// Generated chunks, until so long after the first is asked for.
+    /// Generated chunks, until `lasts` after the first chunk is asked for.
     pub(crate) const fn generated(lasts: Duration, size: usize) -> Self {
         Self { source: Source::Generated { lasts, until: None }, size, next: 0 }
     }
@@ -80,7 +80,7 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// Whether this is what [`Supply`] generated as chunk `index`.
+    /// Whether `chunk` is chunk `index` as [`Supply`] generated it.
     pub(crate) fn is_intact(&mut self, index: u64, size: usize, chunk: &[u8]) -> bool {
         generate(index, size, &mut self.expected);
         self.expected == chunk

@@ -1,4 +1,4 @@
-//! `k2k top`: one fabric or several, look after look.
+//! `k2k top`: one or several fabrics, look after look.
 
 mod order;
 #[cfg(feature = "top")]
@@ -60,7 +60,7 @@ fn print(args: &TopArgs, mut watches: Vec<Watch>) -> Result<ExitCode, Box<dyn Er
                 Ok(report) if args.json => k2k_command::say!("{}", json::report(watch.view(), &report))?,
                 Ok(report) => k2k_command::print(format!("{gap}{}", text(watch.view(), &report)))?,
                 Err(why) if watches.len() == 1 => return Err(why.into()),
-                // The others are watched on.
+                // The remaining fabrics are watched on.
                 Err(why) => {
                     k2k_command::complain(NAME, printable(&why.to_string()));
                     status = ExitCode::FAILURE;
@@ -80,7 +80,7 @@ fn quantile(detail: &Detail, of: fn(Quantiles) -> u64) -> String {
     detail.latency.map_or_else(|| "-".to_owned(), |latency| time_ns(of(latency) as f64))
 }
 
-/// A look as a table, the worst first.
+/// A look as a table, the worst condition first.
 fn text(view: &View, report: &Report) -> String {
     let mut text = String::new();
     let _ = writeln!(

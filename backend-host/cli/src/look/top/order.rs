@@ -1,12 +1,12 @@
-//! In which order kernels are shown.
+//! The order of kernels on the screen.
 
 use k2k::inspect::{Detail, KernelLook, Report};
 
-/// What they are sorted by.
+/// The column to sort by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(not(feature = "top"), expect(dead_code, reason = "only a person at a terminal asks for another one"))]
 pub(super) enum Order {
-    /// The worst first.
+    /// The worst condition first.
     #[default]
     Condition,
     Name,
@@ -41,7 +41,7 @@ impl Order {
         }
     }
 
-    /// The kernels in this order; those that are equal in it, by index.
+    /// The kernels in this order; equal kernels by index.
     pub(super) fn sorted(self, report: &Report) -> Vec<(&KernelLook, &Detail)> {
         let mut kernels: Vec<_> = report.kernels().collect();
         match self {

@@ -31,21 +31,21 @@ use std::process::{self, ExitCode};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Looks that the picture of a kernel's rates goes back.
+/// Looks kept for the picture of a kernel's rates.
 const HISTORY: usize = 240;
 
-/// Between the look that begins and the first one that is drawn, at most.
+/// Longest time between the first look and the first drawn look.
 const FIRST: Duration = Duration::from_millis(250);
 
-/// Longest wait for a key, so that a signal is heard.
+/// Longest wait for a key, so that a signal is noticed.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Exit status when the terminal is gone: 128 + `SIGHUP`.
+/// Exit status after the terminal has hung up: 128 + `SIGHUP`.
 const HUNG_UP: u8 = 129;
 
-/// Draws until the user has enough.
+/// Draws until the user quits.
 pub(super) fn show(mut watches: Vec<Watch>, interval: Duration) -> Result<ExitCode, Box<dyn Error>> {
-    // Before the terminal is changed: a fabric that cannot be looked at is a plain line.
+    // Before the terminal is changed: an error about a fabric is then a plain line.
     for watch in &mut watches {
         watch.look()?;
     }
@@ -69,27 +69,27 @@ pub(super) fn show(mut watches: Vec<Watch>, interval: Duration) -> Result<ExitCo
         Ok(status)
     });
     if is_gone(&keys) {
-        // Not by returning: what is still to be written, nobody can see, and it would be an error.
+        // Not by returning: the remaining output has no terminal, and writing it would be an error.
         process::exit(HUNG_UP.into());
     }
     ended
 }
 
-/// The terminal that `event::read` reads keys from.
+/// The terminal from which `event::read` reads keys.
 fn keys() -> io::Result<OwnedFd> {
     let stdin = io::stdin();
     if stdin.is_terminal() { stdin.as_fd().try_clone_to_owned() } else { Ok(File::open("/dev/tty")?.into()) }
 }
 
-/// Waits until there may be a key, at most for this long.
+/// Waits for a key, at most for `wait`; may return early.
 fn wait_for_key(keys: &OwnedFd, wait: Duration) {
     let wait = rustix::time::Timespec::try_from(wait).ok();
     // An error is a signal that interrupts the wait.
     let _ = rustix::event::poll(&mut [PollFd::new(keys, PollFlags::IN)], wait.as_ref());
 }
 
-/// Whether the terminal has hung up: its window was closed, its connection has ended. To `event::poll` that would be
-/// an input that is ready for ever and has nothing in it.
+/// Whether the terminal has hung up: its window was closed, its connection has ended. To `event::poll` a hung-up terminal
+/// would be an input that is ready for ever and empty.
 fn is_gone(keys: &OwnedFd) -> bool {
     let mut keys = [PollFd::new(keys, PollFlags::empty())];
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -138,31 +138,31 @@ fn draw(
     }
 }
 
-/// Does what a terminal's signals ask for, with the terminal as it was found; whether the picture must be drawn anew.
+/// Obeys a terminal's signals, with the terminal restored meanwhile; `true` if the picture must be drawn anew.
 fn obey(signals: &mut Signals, terminal: &mut ratatui::DefaultTerminal) -> io::Result<bool> {
     let mut comes_back = false;
     for signal in signals.pending() {
         if signal != SIGCONT {
             ratatui::try_restore()?;
-            // For SIGTSTP, it returns when the process is continued; for SIGQUIT, it does not.
+            // For SIGTSTP, returns when the process is continued; for SIGQUIT, does not return.
             signal_hook::low_level::emulate_default_handler(signal)?;
         }
         comes_back = true;
     }
     if comes_back {
-        // After a SIGSTOP, of which nothing tells, the mode is not what it is thought to be.
+        // After a SIGSTOP, which cannot be noticed, the terminal's mode differs from the recorded mode.
         ratatui::try_restore()?;
         enable_raw_mode()?;
         execute!(io::stdout(), EnterAlternateScreen)?;
-        // One that knows of no picture draws the whole of the next one.
+        // A new terminal has no earlier picture, and draws the whole of the next picture.
         *terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
-        // Of the stop that has just ended.
+        // Drops the signals of the stop that has just ended.
         signals.pending().for_each(drop);
     }
     Ok(comes_back)
 }
 
-/// Ctrl-Z stops all processes of the job, unless no shell is there that could continue them.
+/// Ctrl-Z stops all processes of the job, unless there is no shell to continue them.
 fn suspend() -> io::Result<()> {
     let session = |process| rustix::process::getsid(process).ok();
     let parent = rustix::process::getppid();
@@ -178,16 +178,16 @@ enum Pressed {
     Stay,
 }
 
-/// What is in front.
+/// The page in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Page {
     Kernels,
-    /// One kernel.
+    /// A single kernel.
     Detail,
     Help,
 }
 
-/// One fabric's part of the picture.
+/// A fabric's part of the picture.
 #[derive(Debug)]
 struct Pane {
     file: String,
@@ -197,7 +197,7 @@ struct Pane {
     history: HashMap<KernelId, VecDeque<u64>>,
     picked: Option<KernelId>,
     table: TableState,
-    /// Kernels that fit into the table, as it was drawn last.
+    /// Kernels that fit into the table, as drawn last.
     rows: u16,
     /// Why the fabric cannot be looked at any more.
     gone: Option<InspectError>,
@@ -210,7 +210,7 @@ struct Screen {
     focus: usize,
     order: Order,
     page: Page,
-    /// The page that help goes back to.
+    /// The page to return to from help.
     before_help: Page,
     frozen: bool,
 }
@@ -230,7 +230,7 @@ impl Screen {
     /// Looks at every fabric that is still there.
     ///
     /// # Errors
-    /// None is there any more.
+    /// The error of a fabric, if none can be looked at any more.
     fn look(&mut self, watches: &mut [Watch]) -> Result<(), InspectError> {
         for (pane, watch) in self.panes.iter_mut().zip(watches).filter(|(pane, _)| pane.gone.is_none()) {
             match watch.look() {
@@ -272,7 +272,7 @@ impl Screen {
         Pressed::Stay
     }
 
-    /// The pane of that number, or of what is left when all are counted. A page of one kernel has one to show.
+    /// Focuses on a pane, by its number modulo the number of panes. A detail page then shows a kernel of the new pane.
     fn focus_on(&mut self, pane: usize) {
         self.focus = pane % self.panes.len();
         if self.page == Page::Detail && self.panes.get(self.focus).is_some_and(|pane| pane.picked.is_none()) {
@@ -322,7 +322,7 @@ impl Screen {
     }
 }
 
-/// Room for several fabrics: beside one another if each has the width of a whole table, else one above the other.
+/// Room for several fabrics: side by side if each has the width of a whole table, else stacked.
 fn split(area: Rect, panes: usize) -> Rc<[Rect]> {
     let fits = usize::from(area.width) >= panes * (usize::from(WHOLE) + 2);
     let layout = if fits {
@@ -354,7 +354,7 @@ impl Pane {
         }
     }
 
-    /// Rates are kept also while the picture stands still.
+    /// Takes a new report. Rates are kept also while the picture is frozen.
     fn update(&mut self, report: Report, frozen: bool) {
         self.history.retain(|id, _| report.look.kernels.iter().any(|kernel| kernel.id == *id));
         for (kernel, detail) in report.kernels() {
@@ -369,7 +369,7 @@ impl Pane {
         }
     }
 
-    /// Moves on from the kernel that is picked; from none, to the first, or to the last if that is asked for.
+    /// Moves on from the picked kernel; without a picked kernel, to the first, or to the last if `by` is the maximum.
     fn pick(&mut self, order: Order, by: isize) {
         let kernels = order.sorted(&self.report);
         let at = kernels.iter().position(|(kernel, _)| Some(kernel.id) == self.picked);
@@ -421,7 +421,7 @@ impl Pane {
         );
         let second = match &self.gone {
             None => Line::from(second),
-            // The last look stays.
+            // The last look stays on the screen.
             Some(why) => Line::styled(format!("GONE: {}", printable(&why.to_string())), GONE),
         };
         frame.render_widget(Paragraph::new(vec![Line::styled(first, style), second]), area);
@@ -470,7 +470,7 @@ impl Pane {
         let condition = format!("{} ({}): {}", label(kernel), kernel.id, detail.condition);
         frame.render_widget(Line::styled(condition, colour(detail.condition).patch(BOLD)), title);
         let rates: Vec<u64> = self.history.get(&kernel.id).into_iter().flatten().copied().collect();
-        // The newest stands to the right.
+        // The newest rate is at the right.
         let shown = rates.len().saturating_sub(usize::from(picture.width));
         frame.render_widget(Sparkline::default().data(rates.get(shown..).unwrap_or_default()), picture);
 
@@ -484,14 +484,14 @@ impl Pane {
             frame.render_widget(Paragraph::new(facts), left);
             frame.render_widget(Paragraph::new(counters.collect::<Vec<_>>()), right);
         } else {
-            // What does not fit is zero, most likely.
+            // A counter without room is zero, most likely.
             let counters = counters.zip(FIELDS).filter(|(_, (_, of))| of(&kernel.stats) > 0).map(|(line, _)| line);
             frame.render_widget(Paragraph::new(facts.into_iter().chain(counters).collect::<Vec<_>>()), text);
         }
     }
 }
 
-/// What is known of a kernel, but for its counters.
+/// The facts about a kernel, without its counters.
 fn facts(report: &Report, kernel: &KernelLook, detail: &Detail) -> Vec<Line<'static>> {
     let fact = |name: &str, value: String| Line::from(format!("{name:<12}{value}"));
     let mut facts = vec![
@@ -548,7 +548,7 @@ const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const GONE: Style = Style::new().add_modifier(Modifier::REVERSED);
 
-/// Width from which a table has all that a person looks for.
+/// Width from which on a table has all columns that people usually need.
 const WHOLE: u16 = 80;
 
 fn colour(condition: Condition) -> Style {
@@ -568,7 +568,7 @@ fn colour(condition: Condition) -> Style {
 const CONDITION: &str = "CONDITION";
 const GAP: u16 = 1;
 
-/// A column of the table: the narrower the terminal, the fewer there are.
+/// A column of the table: the narrower the terminal, the fewer columns.
 #[derive(Clone, Copy)]
 struct Column {
     heading: &'static str,
@@ -587,11 +587,11 @@ const fn column(heading: &'static str, width: u16, cell: fn(&Report, &KernelLook
     Column { heading, width, right: true, cell }
 }
 
-/// At no width.
+/// Stands for no width.
 const NEVER: u16 = u16::MAX;
 
-/// From left to right, each with the width of a terminal from which on it is shown, while no latencies are counted and while
-/// some are.
+/// Columns from left to right, each with the least terminal width at which it is shown, without and with counted
+/// latencies.
 const COLUMNS: [([u16; 2], Column); 16] = [
     ([0, 0], Column { right: false, ..column("KERNEL", 0, |_, kernel, _| label(kernel)) }),
     ([0, 0], Column { right: false, ..column(CONDITION, 9, |_, _, detail| detail.condition.to_string()) }),
@@ -614,7 +614,7 @@ const COLUMNS: [([u16; 2], Column); 16] = [
     ),
 ];
 
-/// The columns for a terminal so many characters wide. What is left goes to the names, as far as they need it, and to the
+/// The columns for a terminal of `width` characters. Free width goes to the names, as far as they need it, and to the
 /// last column.
 fn columns(report: &Report, width: u16) -> Vec<Column> {
     let mode = usize::from(report.look.config.latency);
