@@ -33,7 +33,7 @@ use k2k_core::{Command, Kernel, Message, Pass, Platform as _, RunLoop, Shape, Sl
 use std::time::Instant;
 
 impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
-    /// Waits for the next message, in any executor. Dropping the future loses no message.
+    /// The next message; `await` the future in any executor. Dropping the future loses no message.
     ///
     /// The endpoint should have registered as parking; otherwise the inbox is looked at every millisecond. For a time limit
     /// see [`receive_async_until`](Self::receive_async_until), or the executor's timeout.
@@ -67,8 +67,8 @@ impl<Sh: Shape<Scope = System>> Endpoint<Sh> {
     /// # Errors
     /// As for [`receive_async`](Self::receive_async), and [`ReceiveError::Timeout`].
     ///
+    /// # Panics
     /// If the system cannot start the helper thread; the first `await` of a process starts the thread.
-    /// If the system gives no thread for the helper, which the first `await` of a process starts.
     pub const fn receive_async_until(&mut self, deadline: Instant) -> ReceiveAsync<'_, Sh> {
         ReceiveAsync { sleeper: Sleeper::new(self), deadline: Some(deadline), drains: true }
     }

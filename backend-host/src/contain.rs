@@ -4,7 +4,7 @@ use core::any::Any;
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
-/// Calls `f`. A panic of `f` is caught, and its words are returned.
+/// Calls `f`. A panic of `f` is caught without any other effect, and its words are returned.
 pub(crate) fn contain<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(words_of)
 }

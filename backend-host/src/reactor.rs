@@ -293,8 +293,7 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
-    /// Has the task woken when the sleep is over, or at `until` (monotonic, ns), at the earlier time; without a sleep, at
-    /// `until`.
+    /// Has the task woken when the sleep is over, at `until` (monotonic, ns) at the latest; without a sleep, at `until`.
     pub(crate) fn arm(&self, waker: &Waker, sleep: Option<Sleep<'static>>, until: u64) {
         let mut new = Armed { sleep, until, waker: waker.clone() };
         let reactor = self.reactor;

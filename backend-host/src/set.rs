@@ -83,7 +83,7 @@ impl<Sh: Shape<Scope = System>> Set<Sh> {
 
     /// The next message of any endpoint, with the endpoint's number; `None` if no message came within `timeout`. The
     /// endpoints take turns: the look after a message begins with the next endpoint, so a flood at one endpoint holds up no
-    /// second.
+    /// other.
     ///
     /// An endpoint that was told to stop is reported as [`ReceiveError::Stopped`] at each of its turns, until
     /// [taken out](Self::remove). An empty set waits for the whole time.

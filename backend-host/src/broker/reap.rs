@@ -14,7 +14,7 @@
 //!
 //! Several reapers may work at once, in any processes: a compare-exchange seizes an index. A reaper's death while it reaps
 //! is found by the next reaper, like any owner's. A kernel may be reaped although its process goes on (a restored
-//! checkpoint, say). That does no harm: its address is gone, and its next operation reports so.
+//! checkpoint, say). Such a kernel does no harm: its address is gone, and its next operation reports so.
 
 use super::Broker;
 use crate::contain::contain;

@@ -35,7 +35,7 @@ pub fn find() -> Found {
     found
 }
 
-/// Files mapped by processes shared, writable and from the start.
+/// Files that processes have mapped shared and writable, from the start of the file.
 fn shared_by_processes() -> BTreeSet<PathBuf> {
     let is_process = |path: &Path| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.parse::<u32>().is_ok());
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());

@@ -232,8 +232,8 @@ pub struct View {
 }
 
 impl View {
-    /// Opens a fabric's file: a name for a file in `/dev/shm`, or a path. Also opens files of other users if this user may
-    /// read the file.
+    /// Opens a fabric's file: a name for a file in `/dev/shm`, or a path. Also opens files of other users that this user
+    /// may read.
     ///
     /// # Errors
     /// [`InspectError`] says why the file cannot be looked at.

@@ -41,7 +41,7 @@ pub enum Backing {
 }
 
 impl Backing {
-    /// Why the memory differs from the user's request, in words; `None` if it does not.
+    /// Why the memory differs from the user's request, in words; `None` if the memory is as requested.
     #[must_use]
     pub fn notice(&self) -> Option<&str> {
         match self {

@@ -87,7 +87,7 @@ impl<const PAYLOAD: usize, Sh: Shape<Scope = System, Item = Message<PAYLOAD>>> B
                 return;
             }
             let (broker, name) = for_thread;
-            // A handler's panic corrupts at most the kernel's own state, dropped below. Only the handler calls the endpoint,
+            // A handler's panic corrupts at most the kernel's own state, dropped below. The handler calls the endpoint,
             // never the reverse, so the endpoint is whole.
             let result = contain(|| {
                 if let Some(kernel) = kernel.get_mut() {
