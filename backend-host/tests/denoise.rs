@@ -120,8 +120,11 @@ fn a_tile_that_is_stopped_ends_the_job_with_a_reason_and_leaves_nothing_running(
     broker.command(tile().expect("just seen"), Command::Stop).expect("just seen");
     until("the job ends", &|| job.is_finished());
     let error = job.join().expect("no panic").expect_err("a tile is missing");
-    let JobError::Tile { outcome: Some(outcome), .. } = error else { panic!("{error}") };
-    assert!(matches!(outcome, Outcome::Undelivered(_)), "{outcome}");
+    // A neighbour tells that it misses the tile, or, where neighbours are slow, the controller sees that it has ended.
+    match error {
+        JobError::Tile { outcome: Some(Outcome::Undelivered(_)), .. } | JobError::Vanished { tile: 3 } => {}
+        error => panic!("{error}"),
+    }
     until("all tiles leave", &|| broker.kernels().is_empty());
 }
 
