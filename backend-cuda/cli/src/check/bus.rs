@@ -198,11 +198,12 @@ pub(super) fn priority(bench: &Bench<'_>) -> Result<String, Failure> {
     bench.until("eight wait", || Ok(running.observe()?.waiting(there) == Some(8)))?;
     let high = Message::from_value(1, &Numbered::new(100));
     let high = me.send_priority(echo, &high, Priority::High).map_err(|e| Failure(e.to_string()))?;
-    // The remote gateway has sent nine as the proxy of this one.
+    // The proxy of this one has sent nine, says its trace: an event comes after the message is in the inbox, and the counter
+    // before that.
     bench.until("the ninth has crossed", || {
         let now = running.observe()?;
-        let proxy = now.find("me");
-        Ok(proxy.and_then(|proxy| now.stats(proxy)).is_some_and(|stats| stats.sent == 9))
+        let events = now.find("me").map(|proxy| now.trace_of(proxy)).unwrap_or_default();
+        Ok(events.iter().filter(|event| event.event == Event::Sent).count() == 9)
     })?;
     running.command(there, Command::Run)?;
     let mut answers = 0;
