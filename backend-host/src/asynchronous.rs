@@ -342,7 +342,8 @@ impl<Sh: Shape<Scope = System>> Future for IdleAsync<'_, Sh> {
         if !this.sleeper.endpoint.core().platform().is_here() || this.sleeper.wake_up() {
             return Poll::Ready(false);
         }
-        if this.until.is_some_and(|until| until <= Instant::now()) {
+        // Other tasks have their turn also where the sleep has no length.
+        if this.sleeper.yielded && this.until.is_some_and(|until| until <= Instant::now()) {
             return Poll::Ready(true);
         }
         if this.sleeper.sleep(this.awaited, this.until, context.waker()) { Poll::Pending } else { Poll::Ready(false) }

@@ -286,13 +286,10 @@ impl Host {
 /// Made of the kernel's boot id and the process's time namespace. Processes that can read neither have the same number.
 #[must_use]
 pub fn clock_id() -> u64 {
-    use std::sync::OnceLock;
-    static ID: OnceLock<u64> = OnceLock::new();
-    *ID.get_or_init(|| {
-        let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
-        clock_id_of(&boot, namespace.as_os_str().as_encoded_bytes())
-    })
+    // Read each time, as a forked process may be in another time namespace.
+    let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = std::fs::read_link("/proc/self/ns/time").unwrap_or_default();
+    clock_id_of(&boot, namespace.as_os_str().as_encoded_bytes())
 }
 
 fn clock_id_of(boot: &[u8], namespace: &[u8]) -> u64 {

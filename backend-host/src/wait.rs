@@ -262,7 +262,7 @@ pub(crate) fn receive_into<Sh: Shape<Scope = System>>(
 pub(crate) fn tap<Sh: Shape<Scope = System>>(
     endpoint: &mut Core<'_, Host, Sh>,
     wait: Wait,
-    deadline: Instant,
+    deadline: Option<Instant>,
     mut show: impl FnMut(&Sh::Item),
 ) -> Result<TapReport, ReceiveError> {
     let mut passes = 0u32;
@@ -275,10 +275,10 @@ pub(crate) fn tap<Sh: Shape<Scope = System>>(
             return Ok(tapped);
         }
         let obeyed = obeyed(endpoint)?;
-        let rest = match deadline.checked_duration_since(Instant::now()) {
-            None | Some(Duration::ZERO) => return Ok(tapped),
-            rest => rest,
-        };
+        let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if rest == Some(Duration::ZERO) {
+            return Ok(tapped);
+        }
         passes = passes.saturating_add(1);
         if tapped.blocked {
             wait.nap(passes);

@@ -376,3 +376,17 @@ fn a_waker_that_panics_harms_neither_sender_nor_later_wakers() {
     sender.send(to, &Message::new(2)).unwrap();
     told.recv_timeout(GUARD).expect("a wake-up");
 }
+
+/// A run loop whose heartbeat has no length does not keep its executor.
+#[tokio::test(flavor = "current_thread")]
+async fn a_run_loop_without_a_heartbeat_leaves_other_tasks_their_turn() {
+    let broker: Broker<Fixed<8, 16, 64>> = broker();
+    let mut echo = broker.register_parking("echo").unwrap();
+    let mut me = broker.register_parking("me").unwrap();
+    let (to, mut kernel) = (echo.id(), common::Echo::default());
+    let running = tokio::spawn(async move { echo.run_async(&mut kernel, Duration::ZERO).await });
+    me.send(to, &Message::new(5)).unwrap();
+    assert_eq!(next(&mut me).await.header.kind, 5);
+    broker.command(to, Command::Stop).unwrap();
+    timeout(GUARD, running).await.unwrap().unwrap();
+}

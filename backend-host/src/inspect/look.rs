@@ -229,6 +229,8 @@ pub struct View {
     image: Image,
     /// Handle on the image, so never handed out for longer than `self` is borrowed.
     fabric: FabricRef<'static, Any>,
+    /// The clock of the process that opened the view.
+    clock: u64,
 }
 
 impl View {
@@ -239,7 +241,7 @@ impl View {
     /// [`InspectError`] says why the file cannot be looked at.
     pub fn open(name: &str) -> Result<Self, InspectError> {
         let (image, fabric) = Image::open(name)?;
-        Ok(Self { image, fabric })
+        Ok(Self { image, fabric, clock: clock_id() })
     }
 
     /// Path of the file.
@@ -271,7 +273,7 @@ impl View {
     /// namespace, and its deadlines have no meaning here.
     #[must_use]
     pub fn is_on_this_clock(&self) -> bool {
-        self.fabric.check_clock(clock_id()).is_ok()
+        self.fabric.check_clock(self.clock).is_ok()
     }
 
     /// Looks at all kernels.

@@ -157,7 +157,7 @@ impl<Sh: Shape<Scope = System>> Client<Sh> {
     /// Keeps so many other messages at most while it waits for an answer. Each takes the memory of a whole message.
     #[must_use]
     pub const fn with_room(mut self, messages: usize) -> Self {
-        self.room = messages;
+        self.room = if messages == 0 { 1 } else { messages };
         self
     }
 
