@@ -178,17 +178,22 @@ impl Reactor {
     pub(crate) fn wake(&self, flag: &WakeFlag) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.entries.get_mut(&address(flag)) else { return false };
-        let Some(armed) = entry.armed.take_if(|armed| armed.sleep.is_some()) else { return false };
-        // No death comes between the end of the sleep and the wake-up: the sleeper is of this process. A leaked future, or a
-        // blocking receive since, has left an earlier sleep here. Then another thread may sleep in the futex.
-        let is_now = armed.sleep.is_some_and(|sleep| {
+        let armed = entry.armed.take_if(|armed| armed.sleep.is_some());
+        // A leaked future, or a blocking receive since, has left an earlier sleep here.
+        let is_now = armed.as_ref().and_then(|armed| armed.sleep).is_some_and(|sleep| {
             let was_now = !sleep.is_over();
             sleep.end();
             // Relaxed: a sleep that begins later looks at the inbox first, and finds the message.
             was_now && entry.flag.word().load(Relaxed) == sleep.number().wrapping_sub(1)
         });
+        if !is_now {
+            // A sleep that is not armed yet, or of a thread in the futex. It ends before the lock is free: otherwise it could
+            // be armed between the two, and would be over with nobody to wake the task.
+            entry.flag.wake_up();
+        }
+        // No death comes between the end of the sleep and the wake-up: the sleeper is of this process.
         drop(state);
-        wake(Some(armed));
+        wake(armed);
         is_now
     }
 
@@ -497,8 +502,7 @@ mod tests {
         entered.arm(&Waker::from(Arc::new(Tells(tell))), Some(leaked), monotonic_ns() + LONG_NS);
         let blocking = endpoint.core().fall_asleep(Command::Run).unwrap();
         assert!(!reactor.wake(blocking.flag()), "the thread in the futex has to be woken, too");
-        assert!(!blocking.is_over(), "the caller ends it in one step with that");
-        blocking.end();
+        assert!(blocking.is_over());
         told.recv_timeout(Duration::from_secs(60)).expect("the task is told as well");
         assert!(!reactor.wake(blocking.flag()), "nothing is armed");
         drop(entered);
@@ -519,9 +523,31 @@ mod tests {
             entered.arm(&waker, Some(sleep), monotonic_ns() + LONG_NS);
             let last = if is_followed { endpoint.core().fall_asleep(Command::Run).unwrap() } else { sleep };
             assert_eq!(reactor.wake(sleep.flag()), !is_followed);
-            assert_eq!(last.is_over(), !is_followed, "the caller ends it, in one step with waking the futex");
+            assert!(last.is_over());
             told.recv_timeout(Duration::from_secs(60)).expect("a wake-up");
-            last.end();
+        }
+    }
+
+    /// The sender comes between the beginning of the sleep and its arming.
+    #[test]
+    fn a_sleep_that_was_ended_before_it_is_armed_wakes_its_task() {
+        let memory: Memory<Fixed<4, 8, 64>> = Memory::heap(&Config::default()).unwrap();
+        let mut endpoint = memory.register_owned(&Registration::new("a").unwrap().parking()).unwrap();
+        let (tell, told) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tells(tell)));
+        let flag = endpoint.core().wake_flag();
+        // SAFETY: as above.
+        let entered = unsafe { Reactor::here().enter(flag, false) };
+        for has_earlier in [false, true] {
+            let sleep = endpoint.core().fall_asleep(Command::Run).unwrap();
+            if has_earlier {
+                entered.arm(Waker::noop(), Some(sleep), monotonic_ns() + LONG_NS);
+            }
+            let sleep = endpoint.core().fall_asleep(Command::Run).unwrap();
+            assert!(!Reactor::here().wake(flag));
+            assert!(sleep.is_over(), "under the lock, not by the caller afterwards");
+            entered.arm(&waker, Some(sleep), monotonic_ns() + LONG_NS);
+            told.recv_timeout(Duration::from_secs(60)).expect("a wake-up");
         }
     }
 
